@@ -1,5 +1,5 @@
-//! `pushward check`: what is wrong with the configuration, the certificates, the servers behind and the way to the push
-//! services, before clients find out.
+//! `pushward check`: finds problems with the configuration, the certificates, the upstream servers and the connections to
+//! push services, before clients are affected.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,15 +19,15 @@ mod report;
 use report::HostEntry;
 pub use report::Report;
 
-/// Prints what is found to stdout, a problem a line with file, line and remedy. The exit code is 0 if there is no
-/// problem, else [`exit::CONFIG`] or [`exit::UNAVAILABLE`].
+/// Prints the findings to stdout, one problem per line with file, line and remedy. The exit code is 0 if there is no problem,
+/// else [`exit::CONFIG`] or [`exit::UNAVAILABLE`].
 pub async fn run(path: &Path) -> ExitCode {
     let report = examine(path).await;
     print!("{report}");
     ExitCode::from(report.exit())
 }
 
-/// Looks at the configuration, then at the certificate and the server of each host, then at the push services.
+/// Examines the configuration, then the certificate and the server of each host, then the push services.
 pub async fn examine(path: &Path) -> Report {
     let mut report = Report::default();
     let config = match Config::load(path) {
@@ -37,7 +37,7 @@ pub async fn examine(path: &Path) -> Report {
             return report;
         }
     };
-    // Only for line numbers: the file was read and found right just now.
+    // The text is only needed for line numbers. The file was just read and is valid.
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let listeners: Vec<_> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
     let metrics = match config.admin.listen {
@@ -91,7 +91,7 @@ fn certificate(report: &mut Report, at: &HostEntry<'_>) {
     }
 }
 
-/// The key that names the file at fault, and what to do.
+/// Returns the key that names the faulty file, and the remedy.
 fn remedy_of(error: &CertificateError, host: &Host) -> (&'static str, String) {
     let key_or_certificate = |path: &Path| if path == host.key { "key" } else { "certificate" };
     match error {
@@ -126,7 +126,7 @@ mod tests {
     const READY: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
         <mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
 
-    /// A server that answers every stream header with one text; its address.
+    /// Starts a server that answers every stream header with the same text. Returns its address.
     async fn server_that_says(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line. [`Cli`] parses it, and `main` runs the [`CliCommand`].
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::secret::Secret;
 use crate::service::print::Printable;
 use crate::{admin, demo, setup};
 
-/// What `pushward` was called with.
+/// The parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "pushward", version, about)]
 pub struct Cli {
     /// The configuration file; where there is none of that name, /etc/pushward/config.toml
     #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
     pub config: PathBuf,
-    /// What to do; `None` is [`CliCommand::Run`].
+    /// The command. `None` is [`CliCommand::Run`].
     #[command(subcommand)]
     command: Option<CliCommand>,
 }
 
-/// What to do.
+/// A command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
 pub enum CliCommand {
     /// Serve clients (the default)
@@ -47,7 +47,7 @@ pub enum CliCommand {
     Ask(DaemonCommand),
 }
 
-/// What to ask the daemon that runs with this configuration.
+/// A request to the daemon that runs with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum DaemonCommand {
     /// Show the state of the running daemon
@@ -77,7 +77,7 @@ pub enum DaemonCommand {
     },
 }
 
-/// What to do with registrations.
+/// A request about registrations.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum PushCommand {
     /// List the registrations, with nodes shortened
@@ -116,7 +116,7 @@ pub enum PushCommand {
     },
 }
 
-/// How an answer is printed.
+/// The output format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct OutputFormat {
     /// Print JSON, one object a line
@@ -124,7 +124,7 @@ pub struct OutputFormat {
     pub json: bool,
 }
 
-/// How the state of things is printed.
+/// The output options of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct View {
     /// How the answer is printed
@@ -145,7 +145,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 impl DaemonCommand {
-    /// How often it is asked anew; `None`: once.
+    /// Returns the interval at which the request is repeated. `None`: it is sent once.
     pub fn watched_every(&self) -> Option<Duration> {
         match self {
             Self::Status(view) | Self::Sessions(view) => view.watch.then_some(view.interval),
@@ -153,7 +153,7 @@ impl DaemonCommand {
         }
     }
 
-    /// The request, and how its answer is printed.
+    /// Returns the request and the output format of its answer.
     pub fn into_request(self) -> (AdminRequest, OutputFormat) {
         match self {
             Self::Status(view) => (AdminRequest::Status, view.output),
@@ -181,9 +181,10 @@ impl From<DaemonCommand> for admin::command::Invocation {
 }
 
 impl Cli {
-    /// Reads the arguments of the process; ends it with a usage message if they are wrong, or if help was asked for.
+    /// Parses the arguments of the process. Ends the process with a usage message if they are wrong, or if help was
+    /// requested.
     ///
-    /// Where no configuration is named and none is here, the packaged one is meant, if there is one.
+    /// If no configuration is given and the default file does not exist, uses the packaged one, if it exists.
     pub fn from_process() -> Self {
         let matches = <Self as CommandFactory>::command().get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -199,7 +200,7 @@ impl Cli {
         <Self as CommandFactory>::command()
     }
 
-    /// What to do.
+    /// Returns the command.
     pub fn command(&self) -> CliCommand {
         self.command.clone().unwrap_or_default()
     }
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_is_asked_anew_each_time() {
+    fn a_watched_command_repeats_at_its_interval() {
         let every = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).map_err(|error| error.to_string())?;
             let CliCommand::Ask(ask) = cli.command() else { panic!("{arguments:?}") };

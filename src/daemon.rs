@@ -1,4 +1,4 @@
-//! Binds, spawns, handles signals and drains.
+//! [`Daemon`]: starts the components, handles signals and drains. `pushward run` calls [`run`].
 
 mod listeners;
 mod operator;
@@ -28,15 +28,16 @@ pub use operator::{OperatorInterface, Serving};
 use reload::Reloads;
 pub use reload::{ReloadReport, Reloader};
 
-/// How long the store may take at shutdown for what it has accepted, also when the sessions have used all of `drain_timeout`.
+/// The minimum time that the store has at shutdown to write accepted data, even if the sessions have used all of
+/// `drain_timeout`.
 const LAST_WRITES: Duration = Duration::from_secs(5);
-/// How long the operator's connections may take to close. None of them waits for anything.
+/// The time that the operator's connections have to close. None of them waits for anything.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Why the daemon does not start.
+/// The reason why the daemon does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// What the configuration names cannot be loaded.
+    /// A file or value that the configuration names cannot be loaded.
     #[error("{}", .0.iter().map(LoadError::to_string).collect::<Vec<_>>().join("; "))]
     Load(Vec<LoadError>),
     /// The database cannot be opened.
@@ -48,12 +49,12 @@ pub enum StartError {
     /// The service manager passed sockets that cannot be used.
     #[error(transparent)]
     Passed(#[from] PassedError),
-    /// An address cannot be listened on.
+    /// The daemon cannot listen on an address.
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
 
-/// A running Pushward.
+/// A running daemon.
 pub struct Daemon {
     addresses: Vec<(ListenTls, SocketAddr)>,
     accepting: CancellationToken,
@@ -65,10 +66,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Loads certificates, opens the store, binds and begins to accept.
+    /// Loads certificates, opens the store, binds the listeners and begins to accept connections.
     ///
     /// # Errors
-    /// [`StartError`] with the reason and, where there is one, the remedy.
+    /// Returns [`StartError`] with the reason and, if there is one, the remedy.
     pub async fn start<I: OperatorInterface>(config: Config) -> Result<Self, StartError> {
         let snapshot = Snapshot::load(config, rand::random()).map_err(StartError::Load)?;
         let config = snapshot.config.clone();
@@ -96,18 +97,19 @@ impl Daemon {
         Ok(Self { addresses, accepting, connections, relay, store, operator, reloader })
     }
 
-    /// Where it listened as it started, in the order of the configuration; ports that the system chose are real here.
+    /// Returns the listening addresses at the start, in the order of the configuration. If the system chose a port, it is the
+    /// real port.
     pub fn addresses(&self) -> &[(ListenTls, SocketAddr)] {
         &self.addresses
     }
 
-    /// How a reload is asked for.
+    /// Returns the handle for requesting reloads.
     pub fn reloader(&self) -> &Reloader {
         &self.reloader
     }
 
-    /// Accepts no more, ends all sessions in order, and waits for them and the store for at most `drain_timeout`. The store has
-    /// five seconds at least.
+    /// Stops accepting connections, ends all sessions in order, and waits for them and the store for at most `drain_timeout`.
+    /// The store has at least five seconds.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.relay.current().config.drain_timeout;
         self.accepting.cancel();
@@ -134,7 +136,7 @@ impl Daemon {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, then drains; reloads at SIGHUP.
+/// Runs until SIGTERM or SIGINT, then drains. Reloads on SIGHUP.
 pub async fn run<I: OperatorInterface>(config: Config) -> ExitCode {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
@@ -172,7 +174,7 @@ pub async fn run<I: OperatorInterface>(config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Waits until the process is to end.
+/// Waits for a signal to end the process. Returns its name.
 async fn end(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
     select! {
         _ = terminate.recv() => "SIGTERM",

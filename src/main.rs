@@ -1,4 +1,5 @@
-//! The `pushward` command: arguments → configuration → log → runtime → one command → exit code.
+//! The `pushward` command: parses the arguments, loads the configuration, starts the log and the runtime, runs one command
+//! and returns its exit code.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(command(cli));
-    // A read of a disk that stalls cannot be cancelled, and must not hold the process.
+    // A read from a stalled disk cannot be cancelled, and must not delay the end of the process.
     runtime.shutdown_background();
     code
 }

@@ -1,4 +1,4 @@
-//! The lines of an answer, on their way to the operator.
+//! [`AnswerWriter`]: writes the lines of an answer to the operator.
 
 use std::io;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use super::protocol::{self, AdminAnswer};
 
-/// How long the operator may take to read a line.
+/// The time that the operator has to read a line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The reason why a command was not carried out, for people.
+/// The reason why a command was not carried out, as text for a person.
 pub(super) type Refusal = String;
 
 /// Writes the lines of an answer.
@@ -27,7 +27,7 @@ impl AnswerWriter {
     /// Writes a line.
     ///
     /// # Errors
-    /// The operator has gone, or does not read.
+    /// Returns an error if the operator has disconnected or does not read.
     pub(super) async fn send(&mut self, answer: &AdminAnswer) -> io::Result<()> {
         let line = protocol::line(answer)?;
         timeout(PATIENCE, self.0.write_all(&line)).await?

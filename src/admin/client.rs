@@ -1,4 +1,4 @@
-//! Asks a running daemon through its socket.
+//! The client of the operator's socket. The commands and `pushward check` use it to query a running daemon.
 
 use std::io;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use super::protocol::{self, AdminAnswer, AdminRequest, RegistrationEntry};
 use crate::config::Config;
 
-/// How long the daemon may take for a line, beside what a push service may take.
+/// The time that the daemon has for one line, in addition to the time that a push service may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, Error)]
 pub(crate) enum AskError {
     #[error("no pushward listens at {0}; is it running, with this config?")]
@@ -31,10 +31,10 @@ pub(crate) enum AskError {
     Print(io::Error),
 }
 
-/// Asks for all registrations.
+/// Requests all registrations.
 ///
 /// # Errors
-/// There is nobody to ask, or no whole answer.
+/// Returns an error if no daemon answers, or the answer is incomplete.
 pub(crate) async fn registrations(config: &Config) -> Result<Vec<RegistrationEntry>, AskError> {
     let mut registrations = Vec::new();
     let take = |answer| {
@@ -47,7 +47,7 @@ pub(crate) async fn registrations(config: &Config) -> Result<Vec<RegistrationEnt
     Ok(registrations)
 }
 
-/// Asks, and has each line of the answer taken.
+/// Sends a request, and passes each line of the answer to `take`.
 pub(super) async fn ask(
     config: &Config,
     request: &AdminRequest,

@@ -1,4 +1,4 @@
-//! The commands that ask a running daemon, and print its answer.
+//! The commands that send a request to a running daemon and print its answer.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,14 +16,14 @@ use crate::exit;
 pub struct Invocation {
     /// The request.
     pub request: AdminRequest,
-    /// Print JSON, one object a line.
+    /// True to print JSON, one object per line.
     pub json: bool,
-    /// Ask again after each of these intervals; `None` asks once.
+    /// The interval at which the request is repeated. `None`: it is sent once.
     pub watched_every: Option<Duration>,
 }
 
-/// Asks the daemon of a configuration and prints the answer to stdout. The exit code is 0, 1 if it was not done,
-/// [`exit::UNAVAILABLE`] if the daemon cannot be asked, or [`exit::CONFIG`].
+/// Sends the request to the daemon of a configuration and prints the answer to stdout. The exit code is 0, or 1 if the
+/// request was not carried out, or [`exit::UNAVAILABLE`] if the daemon cannot be reached, or [`exit::CONFIG`].
 pub async fn run(path: &Path, command: Invocation) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -54,7 +54,7 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
     }
 }
 
-/// Returns whether all was done that was asked for.
+/// Returns whether everything that was requested was carried out.
 async fn converse(config: &Config, request: &AdminRequest, json: bool) -> Result<bool, AskError> {
     let mut fine = true;
     let ended = ask(config, request, |answer| {

@@ -1,7 +1,8 @@
-//! The connections that an operator's listener has at once: the oldest makes room for the newest.
+//! [`ConnectionSlots`]: limits the concurrent connections of an operator's listener. If all slots are taken, the oldest
+//! connection is closed for the newest.
 //!
-//! A request takes milliseconds, so the oldest connection is one that asks for nothing, or does not read. So connections that do
-//! nothing, however many, do not keep a probe from its answer.
+//! A request takes milliseconds, so the oldest connection is one that sends no request, or does not read. So any number of
+//! idle connections cannot block a probe.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::sync::lock;
 use tokio_util::sync::CancellationToken;
 
-/// ConnectionSlots for so many connections.
+/// The slots of one listener.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionSlots(Arc<SlotTable>);
 
@@ -22,11 +23,11 @@ struct SlotTable {
 #[derive(Debug, Default)]
 struct TakenSlots {
     next: u64,
-    /// In the order in which they came.
+    /// The connections in the order in which they arrived.
     connections: VecDeque<(u64, CancellationToken)>,
 }
 
-/// One of them, returned when dropped.
+/// One slot. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     shared: Arc<SlotTable>,
@@ -35,12 +36,12 @@ pub(super) struct ConnectionSlot {
 }
 
 impl ConnectionSlots {
-    /// Room for `most`, one at least.
+    /// Creates `most` slots, at least one.
     pub(super) fn new(most: usize) -> Self {
         Self(Arc::new(SlotTable { most: most.max(1), taken: Mutex::default() }))
     }
 
-    /// Takes a place, that of the oldest connection if all are taken.
+    /// Takes a slot. If all are taken, takes that of the oldest connection.
     pub(super) fn enter(&self) -> ConnectionSlot {
         let evicted = CancellationToken::new();
         let mut taken = self.0.taken();
@@ -58,7 +59,7 @@ impl ConnectionSlots {
 }
 
 impl ConnectionSlot {
-    /// Runs this to its end, unless the place is given to another connection before.
+    /// Runs a future to its end, unless the slot is given to another connection first.
     pub(super) async fn run<F: Future>(&self, work: F) -> Option<F::Output> {
         self.evicted.run_until_cancelled(work).await
     }

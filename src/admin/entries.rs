@@ -1,4 +1,4 @@
-//! Sessions and registrations as the operator sees them.
+//! The entries of sessions and registrations, as the operator sees them.
 
 use std::time::SystemTime;
 

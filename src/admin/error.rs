@@ -1,4 +1,4 @@
-//! Reasons why the operator's interface cannot be opened.
+//! The errors of opening the operator's interface.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,29 +6,29 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why the operator has no way in: the operator's to mend.
+/// The reason why the operator's interface cannot be opened. The operator can fix it.
 #[derive(Debug, Error)]
 pub enum AdminError {
-    /// The page has no address.
+    /// The address of the page cannot be bound.
     #[error("cannot listen on {address}: {source}; change [admin] listen, or write \"\" for no page")]
     Listen {
         /// `[admin] listen`
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Another process answers there.
+    /// Another process listens at the socket.
     #[error("another process listens at {path}; is pushward running already, with the same [admin] socket?", path = .0.display())]
     InUse(PathBuf),
-    /// There is something else than a socket.
+    /// The path exists and is not a socket.
     #[error("{path} is not a socket and is left alone; change [admin] socket", path = .0.display())]
     NotASocket(PathBuf),
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     #[error("cannot make the socket {path}: {source}; [admin] socket must be in a directory that this user can write to", path = .path.display())]
     Socket {
         /// `[admin] socket`
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! Answers the commands of the operator, from what the relay and the store know.
+//! [`Handlers`]: carries out the commands of the operator, with data from the relay and the store.
 
 use std::io;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::push::guard::Guard;
 use crate::relay::Relay;
 use crate::store::{Slot, StoreError};
 
-/// Accounts that are read from the disk at once.
+/// The number of accounts that are read from disk at once.
 const PAGE: usize = 256;
-/// How long a command waits for the database each time.
+/// The time that a command waits for the database, each time.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Commands that the database works on at once.
+/// The number of commands that the database works on at the same time.
 const COMMANDS: usize = 16;
 
-/// The commands of the operator.
+/// The handlers of the operator's commands.
 pub(super) struct Handlers {
     relay: Arc<Relay>,
     reloader: Reloader,
@@ -38,10 +38,10 @@ impl Handlers {
         Self { relay, reloader, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE) }
     }
 
-    /// Writes all lines of an answer but the last, which says how this ends.
+    /// Writes all lines of an answer except the last. The returned result becomes the last line.
     ///
     /// # Errors
-    /// Who asked has gone, or does not read.
+    /// Returns an error if the operator has disconnected or does not read.
     pub(super) async fn answer(
         &self,
         request: AdminRequest,
@@ -94,7 +94,7 @@ impl Handlers {
 
     async fn list(&self, account: &BareJid, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
         match self.account(account).await {
-            Ok(state) => self.tell_registrations(account, &state, answers).await.map(Ok),
+            Ok(state) => self.send_registrations(account, &state, answers).await.map(Ok),
             Err(error) => Ok(Err(refusal(error))),
         }
     }
@@ -108,7 +108,7 @@ impl Handlers {
                 Err(error) => return Ok(Err(refusal(error))),
             };
             for (account, state) in &page.accounts {
-                self.tell_registrations(account, state, answers).await?;
+                self.send_registrations(account, state, answers).await?;
             }
             after = page.next;
             if after.is_none() {
@@ -117,7 +117,7 @@ impl Handlers {
         }
     }
 
-    async fn tell_registrations(
+    async fn send_registrations(
         &self,
         account: &BareJid,
         state: &Account,
@@ -131,7 +131,7 @@ impl Handlers {
         Ok(())
     }
 
-    /// Returns the best state of the sessions of a device.
+    /// Returns the best state among the sessions of a device.
     fn state(&self, account: &BareJid, device: DeviceId) -> SessionState {
         let sessions = self.relay.registry().sessions(account);
         let own = sessions.iter().filter(|handle| handle.device() == device);
@@ -163,7 +163,7 @@ impl Handlers {
         let selected = select(&state, selection)?;
         let registrations = selected.len();
         let Some(first) = selected.first() else { return Ok(Removed { registrations }) };
-        // Selected by one node, all have that one.
+        // If the registrations were selected by node, all have the same node.
         let node = first.target.node.clone().filter(|_| selection.node.is_some());
         let service = first.target.service.clone();
         let change = Change::Disable { service: service.clone(), node };
@@ -174,7 +174,7 @@ impl Handlers {
         Ok(Removed { registrations })
     }
 
-    /// Puts the stanzas back in their places that are set aside for an account's devices.
+    /// Releases the stanzas that are set aside for an account's devices, so that they are delivered again.
     async fn release(&self, account: &BareJid) -> Result<Released, Refusal> {
         let state = self.account(account).await.map_err(refusal)?;
         let stanzas = state.devices.iter().filter_map(|device| state.guard(device.id)).map(Guard::count).sum();
@@ -188,7 +188,7 @@ impl Handlers {
         Ok(Released { stanzas })
     }
 
-    /// The reason why there is nothing to release for an account.
+    /// Returns the reason why there is nothing to release for an account.
     fn nothing_set_aside(&self, account: &BareJid, state: &Account) -> Refusal {
         let domain = account.domain();
         if !state.devices.is_empty() {
@@ -200,8 +200,8 @@ impl Handlers {
         }
     }
 
-    /// Deletes all that is kept about an account. Held sessions end before; those with their client go on, and what they
-    /// need for that is written anew.
+    /// Deletes all data of an account. Held sessions end first. Sessions with a connected client continue, and the data that
+    /// they need is stored again.
     async fn forget(&self, account: BareJid) -> Result<Forgotten, Refusal> {
         let relay = Arc::clone(&self.relay);
         self.ask(forget(relay, account)).await.map_err(follows)
@@ -223,7 +223,7 @@ impl Handlers {
 
 async fn forget(relay: Arc<Relay>, account: BareJid) -> Result<Forgotten, StoreError> {
     let held = relay.end_held(&account).await;
-    // A record that cannot be read is deleted all the same.
+    // A record that cannot be read is deleted, too.
     let state = relay.store().account(&account).await.unwrap_or_default();
     relay.store().change(&account, Change::Removed).await?;
     tracing::info!(%account, "account forgotten by the operator");
@@ -236,7 +236,7 @@ fn refusal(error: Unanswered) -> Refusal {
     error.to_string()
 }
 
-/// Why a change was not made, or not yet.
+/// Returns the reason why a change was not made, or not yet.
 fn follows(error: Unanswered) -> Refusal {
     match error {
         Unanswered::Late => format!("{error}; it may be done once the database answers"),

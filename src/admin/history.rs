@@ -1,4 +1,4 @@
-//! The numbers of the last hour, for the page's plots.
+//! [`History`]: the numbers of the last hour, for the charts of the page.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use serde::Serialize;
 use crate::clock::UnixSecs;
 use crate::metrics::{CounterValues, Measured};
 
-/// How often numbers are noted.
+/// The interval between two samples.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
-/// How many are kept: an hour's.
+/// The number of kept samples: one hour.
 const KEPT: usize = 360;
 
-/// The numbers of one moment. Counters stand as they were, since the start.
+/// The numbers at one time. Counters are totals since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Sample {
-    /// The moment.
+    /// The time of the sample.
     at: UnixSecs,
     connections: usize,
     live: usize,
@@ -56,12 +56,12 @@ impl Sample {
     }
 }
 
-/// The last hour's samples, oldest first.
+/// The samples of the last hour, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct History(VecDeque<Sample>);
 
 impl History {
-    /// Adds a sample; the oldest goes when there are too many.
+    /// Adds a sample. Drops the oldest if there are too many.
     pub(super) fn push(&mut self, sample: Sample) {
         if self.0.len() >= KEPT {
             self.0.pop_front();
@@ -69,7 +69,7 @@ impl History {
         self.0.push_back(sample);
     }
 
-    /// All of them.
+    /// Returns all samples.
     pub(super) fn samples(&self) -> Vec<Sample> {
         self.0.iter().copied().collect()
     }

@@ -1,8 +1,8 @@
-//! What is served over HTTP: the page, metrics, and probes for whoever starts and stops the daemon. GET and HEAD only; a
-//! request a connection.
+//! The operator's HTTP server: the page, metrics, and probes for load balancers and orchestrators. It answers GET and HEAD
+//! only, one request per connection.
 //!
-//! Whoever can reach the port may ask. So that no website can ask through the browser of somebody who can (DNS rebinding),
-//! what tells anything is told only under an IP address, `localhost`, or a name in `[admin] hosts`.
+//! Anybody who can reach the port may send requests. To keep websites from sending requests through the browser of such a
+//! person (DNS rebinding), information is only returned under an IP address, `localhost`, or a name in `[admin] hosts`.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -31,18 +31,18 @@ use super::numbers::DaemonNumbers;
 use super::page::PAGE;
 use crate::net::listener::{AfterFailure, accept_each};
 
-/// Connections at once: one more closes the oldest.
+/// The limit for concurrent connections. One more closes the oldest.
 const CONNECTIONS: usize = 256;
-/// How long the header of a request may take.
+/// The time limit for the header of a request.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a connection may take in all.
+/// The time limit for a whole connection.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Bytes of a request's header.
+/// The size limit for the header of a request, in bytes.
 const HEADER: usize = 16 * 1024;
-/// Fields of a request's header.
+/// The limit for the fields in the header of a request.
 const HEADER_FIELDS: usize = 64;
 
-/// A dashboard for Grafana, from what `/metrics` tells.
+/// A dashboard for Grafana that uses the metrics of `/metrics`.
 pub(super) const GRAFANA: &str = include_str!("grafana.json");
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -50,7 +50,7 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Answers until it is told to stop.
+/// Serves until `stop` is cancelled.
 pub(super) async fn serve(
     listener: TcpListener,
     numbers: Arc<DaemonNumbers>,
@@ -72,7 +72,7 @@ pub(super) async fn serve(
 }
 
 async fn converse(stream: TcpStream, numbers: Arc<DaemonNumbers>) {
-    // A connection that sends nothing has no room for a request.
+    // No memory for a request is allocated for a connection that sends nothing.
     if !matches!(timeout(HEADER_PATIENCE, stream.readable()).await, Ok(Ok(()))) {
         return;
     }
@@ -138,7 +138,8 @@ async fn respond(numbers: &DaemonNumbers, request: &Request<Incoming>) -> Respon
     }
 }
 
-/// Whether a request is for a name that nobody else can lead here. One without any is not of a browser.
+/// Returns whether a request is for a host name that an attacker's website cannot use. A request without a host name does not
+/// come from a browser.
 fn is_for_us(request: &Request<Incoming>, names: &[String]) -> bool {
     let fields = request.headers().get_all(HOST).iter().map(|field| field.to_str().unwrap_or_default());
     request
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_nobody_else_can_lead_here_are_served() {
+    fn only_host_names_that_no_foreign_website_can_use_are_served() {
         let names = ["pushward.internal".to_owned()];
         for ours in [
             "127.0.0.1",

@@ -1,4 +1,4 @@
-//! Both listeners of the operator: bound first, and served from when the daemon runs.
+//! [`Interface`]: both listeners of the operator. They are bound first, and served once the daemon runs.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::config;
 use crate::daemon::{OperatorInterface, Reloader, Serving};
 use crate::relay::Relay;
 
-/// The listeners, which nobody else has.
+/// The bound listeners.
 #[derive(Debug)]
 pub struct Interface {
     page: Option<TcpListener>,
@@ -57,7 +57,7 @@ impl OperatorInterface for Interface {
     }
 }
 
-/// Keeps the numbers of the last hour, for the page.
+/// Samples the numbers of the last hour, for the page.
 async fn sample(numbers: Arc<DaemonNumbers>, stop: CancellationToken) {
     let mut ticks = interval(history::EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,18 +6,19 @@
 //!  Prometheus, a load balancer ── http ──── numbers ───┘
 //! ```
 //!
-//! Both serve until the drain is over, so that it can be watched. The socket is for its owner alone; the page names no account.
+//! Both serve until the drain has finished, so that it can be watched. Only the owner can use the socket. The page shows no
+//! account names.
 //!
 //! | file | contents |
 //! |---|---|
 //! | `interface` | binds both listeners and serves; [`daemon`](crate::daemon) starts it through a trait |
-//! | [`protocol`] | requests and answers on the socket, and how answers are printed |
+//! | [`protocol`] | requests and answers on the socket, and the text form of answers |
 //! | `socket`, `answers` | the listener of the commands |
-//! | `handlers` | each command; below it `selection` (registrations that are named), `entries` (rows of lists), `ping` |
+//! | `handlers` | each command; below it `selection` (selected registrations), `entries` (rows of lists), `ping` |
 //! | `http`, `page`, `page_data` | the listener of the page, metrics and probes |
-//! | `numbers`, `history`, `reachability` | what both show; the last hour; servers that can be reached |
-//! | `store_queries`, `connection_slots` | limits: queries to a store that may stall, connections at once |
-//! | [`command`], [`client`], `watch` | the commands that ask a running daemon |
+//! | `numbers`, `history`, `reachability` | the numbers that both show; the last hour; reachability of servers |
+//! | `store_queries`, `connection_slots` | limits: queries to a store that may stall, concurrent connections |
+//! | [`command`], [`client`], `watch` | the commands that query a running daemon |
 
 mod answers;
 pub mod client;

@@ -1,4 +1,4 @@
-//! Numbers and readiness of the daemon: for the page, the metrics, the probes and `pushward status`.
+//! [`DaemonNumbers`]: numbers and readiness of the daemon, for the page, the metrics, the probes and `pushward status`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use crate::relay::Relay;
 use crate::store::Measures;
 use crate::sync::lock;
 
-/// How long numbers of the database and its health are waited for.
+/// The time limit for the numbers and the health of the database.
 const GLANCE: Duration = Duration::from_secs(1);
 
 /// The numbers of a daemon.
@@ -26,7 +26,7 @@ pub(super) struct DaemonNumbers {
     servers: Reachability,
     disk: LatestAnswer<DiskUsage>,
     health: LatestAnswer<()>,
-    /// The database is late with its numbers, as was logged.
+    /// True if it was logged that the database is late with its numbers.
     late: AtomicBool,
 }
 
@@ -48,12 +48,12 @@ impl DaemonNumbers {
         self.relay.is_draining()
     }
 
-    /// Returns the host names, beside addresses, under which the page is served.
+    /// Returns the host names, in addition to addresses, under which the page is served.
     pub(super) fn host_names(&self) -> Vec<String> {
         self.relay.current().config.admin.hosts.clone()
     }
 
-    /// Returns the reason why clients should not be sent here; `None` if they may.
+    /// Returns the reason why clients should not be sent to this daemon. `None` if they may.
     pub(super) async fn unready(&self) -> Option<&'static str> {
         if self.is_draining() {
             return Some("draining");
@@ -77,12 +77,12 @@ impl DaemonNumbers {
     /// Returns the metrics.
     ///
     /// # Errors
-    /// Never in practice: a string takes all that is written to it.
+    /// None in practice: writing to a string does not fail.
     pub(super) async fn metrics(&self) -> Result<String, std::fmt::Error> {
         self.relay.metrics().text(&self.measured().await)
     }
 
-    /// Returns the page's numbers, present ones and those of the last hour.
+    /// Returns the numbers of the page: the current ones and those of the last hour.
     pub(super) async fn page_data(&self) -> PageData {
         let (measured, metrics) = (self.measured().await, self.relay.metrics());
         let about = DaemonData {
@@ -95,13 +95,13 @@ impl DaemonNumbers {
         PageData::new(about, &measured, metrics.counted(), &self.history())
     }
 
-    /// Measures the database once, so that there are numbers to show if it does not answer later.
+    /// Measures the database once, so that there are numbers to show if it stalls later.
     pub(super) async fn measure_once(&self) {
-        // What went wrong was logged.
+        // An error was already logged.
         drop(self.disk().await);
     }
 
-    /// Adds the present numbers to those of the last hour.
+    /// Adds the current numbers to those of the last hour.
     pub(super) async fn sample(&self) {
         let measured = self.measured().await;
         let connections = self.connections(measured.total());
@@ -125,7 +125,7 @@ impl DaemonNumbers {
         Measured { sessions, disk: self.disk().await.ok() }
     }
 
-    /// Returns the numbers of the database, or those of its last answer.
+    /// Returns the numbers of the database, or the last ones if it does not answer.
     async fn disk(&self) -> Result<DiskUsage, Unanswered> {
         let (store, state) = (self.relay.store().clone(), self.relay.current().config.state.clone());
         let measure = async move {
@@ -156,7 +156,7 @@ impl DaemonNumbers {
     /// Returns the answer to `pushward status`.
     ///
     /// # Errors
-    /// The database has never answered.
+    /// Returns an error if the database has never answered.
     pub(super) async fn status(&self) -> Result<DaemonStatus, Unanswered> {
         let total = self.relay.registry().tally().into_values().fold(Tally::default(), Tally::and);
         let disk = self.disk().await?;

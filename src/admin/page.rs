@@ -1,4 +1,4 @@
-//! The page at `/`: one document, with its style and its script in it, and a policy that lets nothing else act.
+//! The page at `/`: one document that contains its style and script, and a security policy that blocks everything else.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,8 @@ const SCRIPT: &str = include_str!("page/page.js");
 pub(super) struct Page {
     /// HTML.
     pub(super) document: String,
-    /// `Content-Security-Policy`: what stands in the document may act, by its hash, and it may ask this server.
+    /// The `Content-Security-Policy`: allows the script and style in the document, by their hashes, and requests to this
+    /// server.
     pub(super) policy: String,
 }
 
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_whole_and_asks_nobody_else() {
+    fn the_page_is_complete_and_contacts_no_other_server() {
         let document = &PAGE.document;
         assert!(document.contains(SCRIPT) && document.contains(STYLE) && !document.contains("{{"), "{document}");
         for outside in ["src=", "@import", "url(", "href=\"http", "href=\"//", " onclick", " onload", " style=\""] {

@@ -1,4 +1,4 @@
-//! What the page shows, as JSON: counts by host, never who is there.
+//! The data of the page as JSON: counts per host, without account names.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::history::{EVERY, History, Sample};
 use crate::clock::UnixSecs;
 use crate::metrics::{CounterValues, DiskUsage, Measured, Tally};
 
-/// The whole of `/status.json`.
+/// The document `/status.json`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct PageData {
     #[serde(flatten)]
@@ -23,18 +23,18 @@ pub(super) struct PageData {
     failed_logins: u64,
     publishes: BTreeMap<&'static str, u64>,
     verdicts: BTreeMap<&'static str, u64>,
-    /// Seconds between two samples.
+    /// The interval between two samples, in seconds.
     every: u64,
     history: Vec<Sample>,
 }
 
-/// The daemon.
+/// The state of the daemon.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct DaemonData {
     pub(super) version: &'static str,
-    /// The present time.
+    /// The current time.
     pub(super) now: UnixSecs,
-    /// Seconds since the start.
+    /// The time since the start, in seconds.
     pub(super) uptime: u64,
     pub(super) draining: bool,
     pub(super) connections: usize,

@@ -1,4 +1,4 @@
-//! Notifies at the operator's word, to show whether the way to a push service works.
+//! Sends test notifications on the operator's command, to show whether a push service can be reached.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::push::notification::{Publish, Summary};
 use crate::push::registration::Registration;
 use crate::relay::Relay;
 
-/// Publishes to registrations of an account, all at once, and says what became of each.
+/// Publishes to registrations of an account, all at the same time. Returns the outcome of each.
 pub(super) async fn ping(relay: &Arc<Relay>, account: &BareJid, registrations: Vec<Registration>) -> Vec<Ping> {
     let pings = registrations.into_iter().map(|r| one(Arc::clone(relay), account.clone(), r));
     let mut pings: JoinSet<Ping> = pings.collect();

@@ -1,5 +1,6 @@
-//! What is spoken on the socket: one line with a [`AdminRequest`], then lines with an [`AdminAnswer`] each, the last of them
-//! [`AdminAnswer::End`] or [`AdminAnswer::Failed`]. Lines are JSON. Nodes are shortened and publish-options left out: they are secrets.
+//! The protocol on the operator's socket: one line with an [`AdminRequest`], then one line for each [`AdminAnswer`]. The last
+//! of them is [`AdminAnswer::End`] or [`AdminAnswer::Failed`]. Lines are JSON. Nodes are shortened and publish-options are
+//! omitted, because they are secrets.
 
 mod display;
 
@@ -15,136 +16,136 @@ use crate::push::outcome::Outcome;
 use crate::secret::Secret;
 use crate::session::liveness::Reach;
 
-/// Bytes of a line, its end included; a node has at most 8 KiB.
+/// The limit for a line, in bytes, including its end. A node has at most 8 KiB.
 const LINE: u64 = 64 * 1024;
 
-/// What the operator wants.
+/// A request of the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AdminRequest {
-    /// How the daemon is: one [`AdminAnswer::Status`].
+    /// Returns the state of the daemon: one [`AdminAnswer::Status`].
     Status,
-    /// Who is there: an [`AdminAnswer::Session`] each.
+    /// Lists the sessions: one [`AdminAnswer::Session`] each.
     Sessions,
-    /// Who is notified, of one account or of all: an [`AdminAnswer::Registration`] each.
+    /// Lists the registrations of one account or of all: one [`AdminAnswer::Registration`] each.
     PushList {
         /// The account.
         account: Option<BareJid>,
     },
-    /// Notify: an [`AdminAnswer::Ping`] for each registration.
+    /// Sends a notification: one [`AdminAnswer::Ping`] for each registration.
     PushPing {
         /// The account.
         account: BareJid,
-        /// One push service, or all.
+        /// The push service. `None`: all.
         service: Option<Jid>,
-        /// One node there, in full or as it is listed, or all.
+        /// The node at the push service, in full or as it is listed. `None`: all.
         node: Option<Secret<String>>,
     },
-    /// Remove registrations: one [`AdminAnswer::Removed`].
+    /// Removes registrations: one [`AdminAnswer::Removed`].
     PushRemove {
         /// The account.
         account: BareJid,
         /// The push service.
         service: Jid,
-        /// One node there, in full or as it is listed, or all.
+        /// The node at the push service, in full or as it is listed. `None`: all.
         node: Option<Secret<String>>,
     },
-    /// Take the configuration anew: one [`AdminAnswer::Reloaded`].
+    /// Reloads the configuration: one [`AdminAnswer::Reloaded`].
     Reload,
-    /// Deliver the stanzas that are set aside for an account's devices: one [`AdminAnswer::Released`].
+    /// Delivers the stanzas that are set aside for an account's devices: one [`AdminAnswer::Released`].
     Release {
         /// The account.
         account: BareJid,
     },
-    /// Delete all that is kept about an account, known or not: one [`AdminAnswer::Forgotten`].
+    /// Deletes all data of an account, known or not: one [`AdminAnswer::Forgotten`].
     Forget {
         /// The account.
         account: BareJid,
     },
 }
 
-/// One line of what the daemon says.
+/// One line of the daemon's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdminAnswer {
-    /// How the daemon is.
+    /// The state of the daemon.
     Status(DaemonStatus),
     /// A session.
     Session(SessionEntry),
     /// A registration.
     Registration(RegistrationEntry),
-    /// What became of a notification.
+    /// The outcome of a notification.
     Ping(Ping),
-    /// What was removed.
+    /// The number of removed registrations.
     Removed(Removed),
     /// The number of released stanzas.
     Released(Released),
-    /// What was deleted.
+    /// The number of deleted items.
     Forgotten(Forgotten),
-    /// What came of a reload.
+    /// The result of a reload.
     Reloaded(Reloaded),
-    /// That was all.
+    /// The end of the answer.
     End,
-    /// It was not done.
+    /// The request was not carried out.
     Failed {
-        /// Why, for people.
+        /// The reason, as text for a person.
         reason: String,
     },
 }
 
-/// How the daemon is.
+/// The state of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {
-    /// Its version.
+    /// The version of the daemon.
     pub version: String,
-    /// Seconds since its start.
+    /// The time since its start, in seconds.
     pub uptime: u64,
-    /// It takes no more connections, and ends.
+    /// True if the daemon accepts no more connections and is about to end.
     pub draining: bool,
     /// Connected clients.
     pub connections: usize,
-    /// Sessions with their client.
+    /// Sessions with a connected client.
     pub live: usize,
     /// Sessions whose client is late with an acknowledgement.
     pub suspect: usize,
-    /// Sessions that are held without their client.
+    /// Sessions that are held without a client.
     pub dark: usize,
     /// Stanzas in memory that await an acknowledgement.
     pub queued: usize,
-    /// What they count for, in bytes.
+    /// The size of those stanzas, in bytes.
     pub queue_bytes: usize,
-    /// Accounts about which something is kept.
+    /// Accounts with stored data.
     pub accounts: u64,
-    /// Stanzas that wait on disk.
+    /// Stanzas in the spools on disk.
     pub spooled: u64,
-    /// Bytes that wait on disk.
+    /// The size of those stanzas, in bytes.
     pub spool_bytes: u64,
-    /// Devices that wait to be woken.
+    /// Devices with a waiting wake push.
     pub wakes_waiting: u64,
 }
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// The new configuration serves; else the one before does.
+    /// True if the new configuration is in force, false if the previous one still is.
     pub done: bool,
-    /// What of it waits for a restart.
+    /// The changes that need a restart.
     pub notes: Vec<String>,
-    /// Why it was not done.
+    /// The reasons why the reload failed.
     pub problems: Vec<String>,
 }
 
-/// Whether a client is there.
+/// The connection state of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     /// There is no session.
     None,
-    /// The session is held without it.
+    /// The session is held without a connection.
     Dark,
-    /// It is connected, and late with an acknowledgement.
+    /// The client is connected, and late with an acknowledgement.
     Suspect,
-    /// It is.
+    /// The client is connected.
     Live,
 }
 
@@ -163,44 +164,44 @@ impl From<Reach> for SessionState {
 pub struct SessionEntry {
     /// The full JID.
     pub jid: String,
-    /// Never [`SessionState::None`].
+    /// The state. Never [`SessionState::None`].
     pub state: SessionState,
-    /// Since when it is so.
+    /// The time since which the session has this state.
     pub since: UnixSecs,
-    /// Where its client is from, or was last.
+    /// The current or last address of the client.
     pub client: Option<SocketAddr>,
     /// Stanzas in memory that await an acknowledgement.
     pub queued: usize,
-    /// What they count for, in bytes.
+    /// The size of those stanzas, in bytes.
     pub queue_bytes: usize,
-    /// Stanzas that wait for the device on disk.
+    /// Stanzas in the device's spools on disk.
     pub spooled: u64,
-    /// What they count for, in bytes.
+    /// The size of those stanzas, in bytes.
     pub spool_bytes: u64,
-    /// Stanzas that are set aside: the client breaks on them, and the device does not get them any more.
+    /// Stanzas that are set aside: the client fails on them, and the device does not get them any more.
     #[serde(default)]
     pub set_aside: usize,
     /// The push services that notify the device.
     pub services: Vec<Jid>,
-    /// The newest notification of this session.
+    /// The last notification of this session.
     pub push: Option<LastPublish>,
-    /// The newest decision to notify or not to.
+    /// The last decision on whether to notify.
     pub verdict: Option<LastVerdict>,
 }
 
 /// A decision about a stanza.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastVerdict {
-    /// What was decided, and why.
+    /// The decision and its reason.
     pub verdict: String,
-    /// When.
+    /// The time of the decision.
     pub at: UnixSecs,
 }
 
 /// A registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistrationEntry {
-    /// Whose it is.
+    /// The account.
     pub account: BareJid,
     /// The resource that the device bound last; `None` if nothing is known of the device.
     pub resource: Option<String>,
@@ -208,42 +209,43 @@ pub struct RegistrationEntry {
     pub service: Jid,
     /// The node, [`shortened`].
     pub node: Option<String>,
-    /// Whether the device is there.
+    /// The connection state of the device.
     pub state: SessionState,
-    /// Errors in a row.
+    /// The number of consecutive errors.
     pub errors: u32,
     /// The time of the last notification that was accepted, to the minute.
     pub last_success: Option<UnixSecs>,
-    /// Since when no notification has reached its push service; `None`: the last one has.
+    /// The time since which no notification has reached the push service. `None`: the last one has.
     #[serde(default)]
     pub undelivered_since: Option<UnixSecs>,
     /// The time of the device's last contact.
     pub last_seen: UnixSecs,
-    /// The transport by which its push service is told next; `None`: there is none.
+    /// The transport that the next notification uses. `None`: there is none.
     #[serde(default)]
     pub transport: Option<String>,
-    /// What came of the last notification to that push service, whoever it was for, since the daemon started.
+    /// The outcome of the last notification to this push service for any account, since the daemon started.
     #[serde(default)]
     pub last: Option<LastPublish>,
-    /// Transports that its push service was not told by when they were tried last.
+    /// The transports that were passed over in the last attempts.
     #[serde(default)]
     pub passed_over: Vec<PassedOver>,
-    /// Until when its push service is not asked for answers on the domain's stream: it has sent more than answers.
+    /// The time until which no answers are requested on the domain's stream, because the push service has sent more than
+    /// answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bidi_off_until: Option<UnixSecs>,
 }
 
-/// What came of the last notification to a push service.
+/// The outcome of the last notification to a push service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastPublish {
-    /// How it went there; `None` if there was no way.
+    /// The transport that was used. `None` if there was none.
     pub transport: Option<String>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: PingOutcome,
-    /// The stanza error condition that it was refused with.
+    /// The stanza error condition of a refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// When.
+    /// The time of the notification.
     pub at: UnixSecs,
 }
 
@@ -252,78 +254,78 @@ pub struct LastPublish {
 pub struct PassedOver {
     /// The transport.
     pub transport: String,
-    /// Why, and what to do about it.
+    /// The reason, with the remedy.
     pub reason: String,
 }
 
-/// What became of a notification.
+/// The outcome of a notification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// The push service.
     pub service: Jid,
     /// The node, [`shortened`].
     pub node: Option<String>,
-    /// How it went there; `None` if there was no way.
+    /// The transport that was used. `None` if there was none.
     pub transport: Option<String>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: PingOutcome,
-    /// The stanza error condition that it was refused with.
+    /// The stanza error condition of a refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// Milliseconds that it took.
+    /// The time that it took, in milliseconds.
     pub millis: u64,
 }
 
-/// What became of a notification.
+/// The outcome of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PingOutcome {
     /// The push service accepted it.
     Accepted,
-    /// It was refused for now.
+    /// The push service refused it temporarily.
     Wait,
-    /// It was refused.
+    /// The push service refused it.
     Refused,
-    /// It was sent, and no answer was seen: it may come to the server, or not in time.
+    /// It was sent, and no answer was seen: the answer may go to the server, or it was late.
     Unknown,
-    /// There was no way to send it.
+    /// No transport could send it.
     NotSent,
 }
 
-/// What was removed.
+/// The answer to [`AdminRequest::PushRemove`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// How many registrations.
+    /// The number of removed registrations.
     pub registrations: usize,
 }
 
 /// The answer to [`AdminRequest::Release`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
-    /// The number of stanzas that go back to their places.
+    /// The number of stanzas that are delivered again.
     pub stanzas: usize,
 }
 
-/// What was deleted.
+/// The answer to [`AdminRequest::Forget`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
-    /// Whose.
+    /// The account.
     pub account: BareJid,
-    /// How many devices were known.
+    /// The number of known devices.
     pub devices: usize,
-    /// How many registrations there were.
+    /// The number of registrations.
     pub registrations: usize,
-    /// How many held sessions ended.
+    /// The number of held sessions that were ended.
     pub held: usize,
-    /// How many sessions go on, with their client.
+    /// The number of sessions with a connected client, which continue.
     pub live: usize,
 }
 
 impl AdminAnswer {
-    /// What it says, as one JSON object for machines; `None` if it only ends the answer.
+    /// Returns the answer as one JSON object for machines. `None` if the line only ends the answer.
     ///
     /// # Errors
-    /// Never in practice: all of it can be written as JSON.
+    /// None in practice: all values can be written as JSON.
     pub fn json(&self) -> Result<Option<String>, serde_json::Error> {
         match self {
             Self::Status(it) => serde_json::to_string(it).map(Some),
@@ -340,7 +342,7 @@ impl AdminAnswer {
 }
 
 impl PingOutcome {
-    /// What operators are told of an outcome, with the condition of a refusal.
+    /// Returns the outcome as operators see it, with the condition of a refusal.
     pub fn of(outcome: Outcome) -> (Self, Option<String>) {
         match outcome {
             Outcome::Accepted => (Self::Accepted, None),
@@ -352,30 +354,30 @@ impl PingOutcome {
     }
 }
 
-/// A node in a form that tells nodes apart but not what they are: at most a quarter of it, and four characters at most,
-/// then how many it has. Nothing in it moves the cursor of a terminal.
+/// Returns a form of a node that distinguishes nodes without revealing them: at most a quarter of its characters, four at
+/// most, then its length. It contains no control characters.
 pub fn shortened(node: &str) -> String {
     let characters = node.chars().count();
     let shown: String = node.chars().take((characters / 4).min(4)).collect();
     format!("{}…({characters})", printable(&shown))
 }
 
-/// A text of which nothing moves the cursor of a terminal.
+/// Returns a text with its control characters replaced, so that it cannot move the cursor of a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// A line as it is sent.
+/// Returns a message as the line that is sent.
 ///
 /// # Errors
-/// Never in practice: all of it can be written as JSON.
+/// None in practice: all values can be written as JSON.
 pub(super) fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     Ok(line)
 }
 
-/// Reads a message; `None` at the end of the stream. Not cancel safe.
+/// Reads a message. `None` at the end of the stream. Not cancel safe.
 pub(super) async fn read<T: for<'de> Deserialize<'de>>(
     reader: &mut (impl AsyncBufRead + Unpin),
 ) -> io::Result<Option<T>> {
@@ -387,7 +389,7 @@ pub(super) async fn read<T: for<'de> Deserialize<'de>>(
     if line.pop() != Some(b'\n') {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is cut short or too long"));
     }
-    // serde's own message may quote what is secret.
+    // The error message of serde may quote a secret.
     serde_json::from_slice(&line).map(Some).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("not understood at byte {}", error.column()))
     })

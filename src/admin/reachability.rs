@@ -1,4 +1,4 @@
-//! Whether the servers behind can be reached, asked seldom.
+//! [`Reachability`]: checks whether upstream servers can be reached, with a cached result.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use tokio::sync::Mutex;
 
 use crate::relay::Relay;
 
-/// How long an answer holds: probes of several load balancers cost the servers one connection.
+/// The time for which a result is cached. Probes of several load balancers cost each server one connection.
 const HOLDS: Duration = Duration::from_secs(5);
 
-/// What was found out last, and when.
+/// The last result and its time.
 #[derive(Debug, Default)]
 pub(super) struct Reachability(Mutex<Option<(Instant, bool)>>);
 
 impl Reachability {
-    /// Whether the server of any host takes connections.
+    /// Returns whether the server of any host accepts connections.
     pub(super) async fn any_reachable(&self, relay: &Relay) -> bool {
         let mut last = self.0.lock().await;
         if let Some((_, reachable)) = last.filter(|(at, _)| at.elapsed() < HOLDS) {

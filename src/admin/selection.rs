@@ -1,4 +1,4 @@
-//! Registrations that an operator names.
+//! [`Selection`]: the registrations that an operator selects.
 
 use super::answers::Refusal;
 use super::protocol::shortened;
@@ -7,19 +7,19 @@ use crate::push::account::Account;
 use crate::push::registration::Registration;
 use crate::secret::Secret;
 
-/// The registrations of an account that the operator means.
+/// The criteria by which an operator selects registrations of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Selection {
-    /// Of this push service alone.
+    /// The push service. `None`: all.
     pub(super) service: Option<Jid>,
-    /// Of this node alone: in full, or as it is listed if that names one only.
+    /// The node, in full, or as it is listed if that form is unique. `None`: all.
     pub(super) node: Option<Secret<String>>,
 }
 
 /// Returns the registrations that are selected.
 ///
 /// # Errors
-/// There is none, or more than one node is listed like that.
+/// Returns an error if there is none, or if several nodes are listed in the given form.
 pub(super) fn select<'a>(account: &'a Account, selection: &Selection) -> Result<Vec<&'a Registration>, Refusal> {
     let service = selection.service.as_ref();
     let at = account.registrations.iter().filter(|r| service.is_none_or(|service| r.target.service == *service));

@@ -1,4 +1,4 @@
-//! The unix socket: one request a connection.
+//! [`CommandSocket`]: the unix socket for commands, with one request per connection.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -22,27 +22,27 @@ use super::handlers::Handlers;
 use super::protocol::{self, AdminAnswer, AdminRequest};
 use crate::net::listener::{AfterFailure, accept_each};
 
-/// Connections at once that have not asked for anything: one more closes the oldest.
+/// The limit for concurrent connections without a request. One more closes the oldest.
 const CONNECTIONS: usize = 64;
-/// Commands at once.
+/// The limit for concurrent commands.
 const COMMANDS: usize = 16;
-/// Connections that the kernel may complete before they are accepted.
+/// The limit for connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 16;
-/// How long the operator may take to send a request.
+/// The time that the operator has to send a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The socket, which nobody else has. Its file goes when it is dropped.
+/// The bound socket. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct CommandSocket {
     listener: UnixListener,
     file: SocketFile,
 }
 
-/// A file that is removed when this is dropped, unless another has taken its name.
+/// A file that is removed when this is dropped, unless another file has its name by then.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
+    /// The device and inode numbers of the file.
     identity: Option<(u64, u64)>,
 }
 
@@ -68,14 +68,14 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl CommandSocket {
-    /// Makes the socket, with mode 0600. One that a dead process has left is replaced.
+    /// Creates the socket with mode 0600. Replaces a socket that a previous process has left.
     pub(super) async fn bind(path: &Path) -> Result<Self, AdminError> {
         remove_if_stale(path).await?;
         let bind = || -> io::Result<Self> {
             let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
             socket.bind(&SockAddr::unix(path)?)?;
             let file = SocketFile::new(path);
-            // Before it listens, so that nobody else ever connects.
+            // The mode is set before the socket listens, so that no other user can connect.
             fs::set_permissions(path, Permissions::from_mode(0o600))?;
             socket.listen(BACKLOG)?;
             socket.set_nonblocking(true)?;
@@ -84,7 +84,7 @@ impl CommandSocket {
         bind().map_err(|source| AdminError::Socket { path: path.to_owned(), source })
     }
 
-    /// Answers until it is told to stop.
+    /// Serves until `stop` is cancelled.
     pub(super) async fn serve(self, handlers: Arc<Handlers>, tasks: TaskTracker, stop: CancellationToken) {
         let Self { listener, file } = self;
         let (slots, commands) = (ConnectionSlots::new(CONNECTIONS), Arc::new(Semaphore::new(COMMANDS)));
@@ -119,7 +119,7 @@ async fn remove_if_stale(path: &Path) -> Result<(), AdminError> {
         Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(AdminError::Socket { path: path.to_owned(), source: error })
         }
-        // Answered, or too busy to.
+        // The process answered, or was too busy to answer.
         Ok(Ok(_) | Err(_)) | Err(_) => Err(AdminError::InUse(path.to_owned())),
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_is_for_its_owner_and_goes_with_it() {
+    async fn only_the_owner_can_use_the_socket_and_its_file_is_removed_on_drop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         let socket = CommandSocket::bind(&path).await.unwrap();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_dead_process_left_is_replaced_and_a_living_one_is_respected() {
+    async fn a_stale_socket_is_replaced_and_one_in_use_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());

@@ -1,8 +1,8 @@
-//! StoreQueries of the operator to the store, which answers none of them while the disk stalls.
+//! [`StoreQueries`]: queries of the operator to the store. The store answers none of them while the disk stalls.
 //!
-//! Nobody waits for an answer longer than a deadline. A question that is late goes on behind its asker's back, since a read
-//! cannot be cancelled. So the number of questions under way is bounded: a disk that stalls costs that many threads, however
-//! often it is asked.
+//! No caller waits for an answer longer than a deadline. A read cannot be cancelled, so a late query continues after its
+//! caller has given up. For that reason the number of running queries is limited: a stalled disk blocks at most that many
+//! threads, however many queries arrive.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::store::StoreError;
 use crate::sync::lock;
 
-/// Why the store has not answered.
+/// The reason why the store has not answered.
 #[derive(Clone, Debug, Error)]
 pub(super) enum Unanswered {
     #[error("the database does not answer: the disk may have stalled")]
@@ -23,7 +23,7 @@ pub(super) enum Unanswered {
     Failed(#[from] StoreError),
 }
 
-/// At most so many questions at once, each with a deadline.
+/// Runs a limited number of queries at the same time, each with a deadline.
 #[derive(Clone, Debug)]
 pub(super) struct StoreQueries {
     permits: Arc<Semaphore>,
@@ -35,10 +35,10 @@ impl StoreQueries {
         Self { permits: Arc::new(Semaphore::new(most)), patience }
     }
 
-    /// Waits for the answer. A question whose asker has given up is still put to its end, if it was begun.
+    /// Waits for the answer. A query that has started runs to its end even if the caller has given up.
     ///
     /// # Errors
-    /// [`Unanswered::Late`] at the deadline, or what the store says.
+    /// Returns [`Unanswered::Late`] at the deadline, or the error of the store.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -50,18 +50,18 @@ impl StoreQueries {
                 let _permit = permit;
                 question.await
             });
-            // A question that panics has no answer.
+            // A query that panics has no answer.
             Ok(asking.await.map_err(|_| StoreError::Closed)??)
         };
         timeout(self.patience, answer).await.unwrap_or(Err(Unanswered::Late))
     }
 }
 
-/// A question that is asked again and again, one at a time, and its last answer.
+/// A repeated query that runs one at a time, and its last answer.
 #[derive(Debug)]
 pub(super) struct LatestAnswer<T> {
     questions: StoreQueries,
-    /// When the question was put that was answered last.
+    /// The last answer, and the time at which its query started.
     last: Arc<Mutex<Option<(Instant, T)>>>,
 }
 
@@ -70,7 +70,7 @@ impl<T: Clone + Send + 'static> LatestAnswer<T> {
         Self { questions: StoreQueries::new(1, patience), last: Arc::default() }
     }
 
-    /// Waits for an answer to a question that was put after this call: those who ask together share one.
+    /// Waits for an answer to a query that started after this call. Concurrent callers share one query.
     ///
     /// # Errors
     /// As [`StoreQueries::ask`].
@@ -91,7 +91,7 @@ impl<T: Clone + Send + 'static> LatestAnswer<T> {
         self.questions.ask(fresh).await
     }
 
-    /// The last answer, however old it is.
+    /// Returns the last answer, however old it is.
     pub(super) fn last(&self) -> Option<T> {
         newest(&self.last).map(|(_, answer)| answer)
     }
@@ -112,7 +112,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn a_question_that_is_late_keeps_its_place_until_it_is_answered() {
+    async fn a_late_query_keeps_its_permit_until_it_is_answered() {
         let (questions, go_on) = (StoreQueries::new(1, SOON), Arc::new(Notify::new()));
         let stalled = Arc::clone(&go_on);
         let question = async move {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_together_shares_an_answer_and_the_last_one_is_kept() {
+    async fn concurrent_callers_share_an_answer_and_the_last_one_is_kept() {
         let (latest, put) = (LatestAnswer::new(Duration::from_secs(10)), Arc::new(AtomicUsize::new(0)));
         let count = || {
             let put = Arc::clone(&put);

@@ -1,4 +1,4 @@
-//! `--watch`: the state of things, again and again; on a terminal as a table that stays in place.
+//! The `--watch` option: repeats a request. On a terminal, shows the answers as a table that stays in place.
 
 mod observation;
 mod screen;
@@ -20,10 +20,10 @@ use observation::Observation;
 use screen::{KeyPress, Screen};
 use table::{Scroll, render};
 
-/// Shows the answers to a request until the user ends it, or whoever reads them goes.
+/// Shows the answers to a request until the user ends the command, or the reader of the output has gone.
 ///
 /// # Errors
-/// The terminal cannot be used; without one, also that there is no answer.
+/// Returns an error if the terminal cannot be used. Without a terminal, also if there is no answer.
 pub(super) async fn run(config: Config, request: &AdminRequest, json: bool, every: Duration) -> Result<(), AskError> {
     let sessions = matches!(request, AdminRequest::Sessions);
     let (sender, mut observations) = mpsc::channel(1);
@@ -87,7 +87,7 @@ enum TableEvent {
     Signal,
 }
 
-/// Draws until the user, or a signal, ends it. A daemon that does not answer may come back.
+/// Draws the table until the user or a signal ends it. If the daemon does not answer, it is asked again.
 async fn show(observations: &mut mpsc::Receiver<Result<Observation, AskError>>) -> io::Result<()> {
     let mut signals =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);

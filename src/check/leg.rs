@@ -1,4 +1,4 @@
-//! The connection to the server behind: whether clients can log in through it, and all of them.
+//! The check of the connection to the upstream server: whether clients can log in over it, and which clients cannot.
 
 use std::net::UdpSocket;
 
@@ -15,7 +15,7 @@ use crate::session::mechanism_filter::UpstreamWarning;
 
 const END_POINT: &str = "tls-server-end-point";
 
-/// Connects as clients' sessions would, and judges what the server offers.
+/// Connects as the sessions of clients would, and checks the features of the server.
 pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Config) {
     let Host { domain, upstream, .. } = at.host;
     sources(report, at);
@@ -43,7 +43,7 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
     }
 }
 
-/// How a server is probed.
+/// Returns the terms for probing a server.
 pub(crate) fn terms(config: &Config) -> ConnectTerms {
     ConnectTerms {
         connect_timeout: config.limits.timeouts.connect,
@@ -53,7 +53,7 @@ pub(crate) fn terms(config: &Config) -> ConnectTerms {
     }
 }
 
-/// Connections would come from other sources where one is not this machine's, and nobody would notice.
+/// Checks that the source addresses belong to this machine. Otherwise connections would silently use other sources.
 fn sources(report: &mut Report, at: &HostEntry<'_>) {
     for source in &at.host.upstream_source {
         if let Err(error) = UdpSocket::bind((*source, 0)) {
@@ -64,7 +64,7 @@ fn sources(report: &mut Report, at: &HostEntry<'_>) {
     }
 }
 
-/// Channel binding ends where TLS ends, unless both ends show the same certificate.
+/// Checks channel binding. It ends where TLS ends, unless both ends show the same certificate.
 fn binding(report: &mut Report, at: &HostEntry<'_>, offer: &ServerOffer) {
     let Host { upstream, upstream_tls, channel_binding, .. } = at.host;
     let plus: Vec<_> = offer.mechanisms.iter().filter(|name| name.ends_with("-PLUS")).map(String::as_str).collect();
@@ -101,7 +101,7 @@ fn binding(report: &mut Report, at: &HostEntry<'_>, offer: &ServerOffer) {
     }
 }
 
-/// A client's version of TLS is that of both legs, where the server speaks it (XEP-0515).
+/// Checks the TLS versions of the server. Both legs use a client's version, if the server supports it (XEP-0515).
 async fn versions(report: &mut Report, at: &HostEntry<'_>, way: &Way, config: &Config) {
     let Host { domain, upstream, .. } = at.host;
     let mut both = true;

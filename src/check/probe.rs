@@ -1,4 +1,4 @@
-//! Asks a server for its stream features, on the very connection that clients' sessions would have.
+//! [`probe`]: reads the stream features of a server, over the same kind of connection that clients' sessions use.
 
 use std::io;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::upgrade::{self, Upgrade};
 use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, excerpt, ns};
 
-/// No server sends more before authentication.
+/// The limits before authentication. No server sends more.
 const LIMITS: FrameLimits = FrameLimits::new(64 << 10, 32);
 
-/// What a server offers before authentication.
+/// The features that a server offers before authentication.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ServerOffer {
     /// SASL mechanisms, of RFC 6120 and XEP-0388, each once. Never empty.
     pub(crate) mechanisms: Vec<String>,
     /// Types of channel binding (XEP-0440).
     pub(crate) bindings: Vec<String>,
-    /// The certificate that it showed, where there is TLS.
+    /// The server's certificate, if the connection uses TLS.
     pub(crate) certificate: Option<CertificateDer<'static>>,
 }
 
-/// Why clients could not log in through this connection.
+/// The reason why clients could not log in over this connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProbeError {
     #[error(transparent)]
@@ -46,7 +46,7 @@ pub(crate) enum ProbeError {
 }
 
 impl ProbeError {
-    /// What to do about it.
+    /// Returns the remedy.
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Self::Unreachable(error) => error.remedy(),
@@ -64,8 +64,8 @@ impl ProbeError {
     }
 }
 
-/// Connects, opens a stream and reads the features; each of both within `terms.connect_timeout`. Sets the stream's id as soon
-/// as there is one, whatever follows.
+/// Connects, opens a stream and reads the features, each within `terms.connect_timeout`. Sets the stream's id as soon as it
+/// is known, even if a later step fails.
 pub(crate) async fn probe(
     way: &Way,
     domain: &str,
@@ -81,7 +81,7 @@ pub(crate) async fn probe(
         return Err(ProbeError::TlsRequired);
     }
     let offer = offer(&features);
-    // The stream is closed for politeness; the answer is complete without it.
+    // The stream is closed politely. The answer is complete without it.
     conn.write(xml::STREAM_CLOSE);
     drop(timeout(terms.connect_timeout, conn.flush()).await);
     let certificate = conn.into_inner().certificate().cloned();

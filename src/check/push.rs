@@ -1,4 +1,4 @@
-//! The push services: whether notifications would get there, by which transport, and why not.
+//! The check of the push services: whether notifications can be sent, over which transport, and the reason if not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -19,11 +19,11 @@ use crate::net::certificate;
 use crate::publish::probe::{Probe, ProbeContext, ProbeFinding};
 use crate::store;
 
-/// Pairs of a host and a push service that are tried; of more, those with the most registrations.
+/// The limit for tested pairs of a host and a push service. Over it, those with the most registrations are tested.
 const PAIRS: usize = 64;
-/// How many are tried at once.
+/// The number of pairs that are tested at the same time.
 const AT_ONCE: usize = 16;
-/// How long all of it may take.
+/// The time limit for all tests together.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A host, and a push service for its users.
@@ -33,19 +33,19 @@ struct Pair {
     service: Jid,
 }
 
-/// What each transport that is tried came to, in their order.
+/// The results of the tried transports, in order.
 type Findings = Vec<(Transport, ProbeFinding)>;
 
-/// Tries the push services that the configuration names, and those that are registered.
+/// Tests the push services in the configuration, and those with registrations.
 pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Config>) {
-    let (registered, company) = registered(report, config).await;
+    let (registered, context) = registered(report, config).await;
     let pairs = pairs(report, config, registered);
     let keys: HashMap<_, _> = config
         .hosts
         .iter()
         .filter_map(|host| certificate::load(host).ok().map(|key| (host.domain.clone(), key)))
         .collect();
-    let probe = match Probe::new(Arc::clone(config), keys, company) {
+    let probe = match Probe::new(Arc::clone(config), keys, context) {
         Ok(probe) => Arc::new(probe),
         Err(error) => {
             let remedy = "name a PEM file with the certificate of the authority that issued the push service's";
@@ -57,10 +57,10 @@ pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Conf
     }
 }
 
-/// The hosts' push services that are registered, each with the number of its registrations, as far as that can be told.
+/// Returns the pairs that have registrations, each with their number, if a daemon can be asked.
 async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usize>, ProbeContext) {
     let mut pairs = BTreeMap::new();
-    let company = match client::registrations(config).await {
+    let context = match client::registrations(config).await {
         Ok(registrations) => {
             registrations.iter().for_each(|r| count(&mut pairs, r.account.domain(), &r.service));
             report.fine(format_args!("push services: {}, as the running pushward says", summary(&pairs)));
@@ -87,11 +87,11 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
         )),
         Err(error) => report.fine(format_args!("push services: the registered ones cannot be told: {error}")),
     }
-    (pairs, company)
+    (pairs, context)
 }
 
 fn count(pairs: &mut BTreeMap<Pair, usize>, host: &str, service: &Jid) {
-    // One that is a user's or a resource's is where its domain is.
+    // The JID of a user or resource is tested as its domain.
     let pair = Pair { host: host.to_owned(), service: Jid::new(service.domain()) };
     *pairs.entry(pair).or_default() += 1;
 }
@@ -103,18 +103,19 @@ fn summary(pairs: &BTreeMap<Pair, usize>) -> String {
     }
 }
 
-/// Which are tried: those of the configuration for every host, and the most wanted.
+/// Returns the pairs to test: those in the configuration for every host, and those with the most registrations.
 fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>) -> Vec<Pair> {
     let named = config.push.settings.services.iter().chain(config.push.routes.iter().map(|route| &route.domain));
     let named: Vec<Jid> = named.map(|domain| Jid::new(domain)).collect();
     let mut wanted = registered;
     for host in &config.hosts {
         for service in &named {
-            // Before all others.
+            // This puts them first.
             wanted.insert(Pair { host: host.domain.clone(), service: service.clone() }, usize::MAX);
         }
     }
-    // Of a host that is not served any more, or of its own users: those are told through sessions alone.
+    // Leaves out hosts that are not served any more, and push services on a served domain: those are only reached through
+    // sessions.
     wanted.retain(|Pair { host, service }, _| {
         let domain = service.domain();
         config.hosts.iter().any(|own| own.domain == *host) && config.hosts.iter().all(|own| own.domain != domain)
@@ -134,7 +135,7 @@ fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>
     ordered.into_iter().take(PAIRS).map(|(pair, _)| pair).collect()
 }
 
-/// Tries each by each transport, in their order; some at once.
+/// Tests each pair over each transport, in order. Several pairs are tested at the same time.
 async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> Vec<(Pair, Findings)> {
     let deadline = Instant::now() + PATIENCE;
     let permits = Arc::new(Semaphore::new(AT_ONCE));
@@ -163,7 +164,7 @@ async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> 
     pairs.into_iter().zip(findings).collect()
 }
 
-/// A push service that no transport reaches is a problem; one that some do not reach is not.
+/// Reports a problem if no transport reaches the push service. It is not a problem if only some do not.
 fn judge(report: &mut Report, path: &Path, Pair { host, service }: &Pair, findings: &Findings) {
     let mut unusable = true;
     for (transport, finding) in findings {

@@ -1,4 +1,4 @@
-//! The findings of `pushward check`.
+//! [`Report`]: the findings of `pushward check`.
 
 use std::fmt;
 use std::path::Path;
@@ -24,12 +24,12 @@ impl Report {
         self.exit = self.exit.max(exit);
     }
 
-    /// Adds a problem of some clients only; the exit code stays.
+    /// Adds a problem that affects only some clients. The exit code is unchanged.
     pub(super) fn warning(&mut self, problem: &Problem) {
         self.lines.push(problem.to_string());
     }
 
-    /// Returns 0, [`exit::CONFIG`] or [`exit::UNAVAILABLE`]; the former wins.
+    /// Returns 0, [`exit::CONFIG`] or [`exit::UNAVAILABLE`]. [`exit::CONFIG`] takes precedence.
     pub fn exit(&self) -> u8 {
         self.exit
     }
@@ -41,7 +41,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A host, and its place in the file.
+/// A host, and its position in the configuration file.
 pub(super) struct HostEntry<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,

@@ -1,4 +1,4 @@
-//! Where clients connect: bound once, changed by a reload.
+//! [`Listeners`]: the addresses on which clients connect. They are bound at the start and changed by a reload.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,16 +15,16 @@ use crate::net::listener;
 use crate::relay::Relay;
 use crate::service::Sockets;
 
-/// Connections that the kernel may complete before they are accepted.
+/// The limit for connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// An address cannot be listened on.
+/// The daemon cannot listen on an address.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}: {source}{}", remedy(source))]
 pub struct ListenError {
     /// `[[listen]] address`
     pub address: SocketAddr,
-    /// What the system says.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
@@ -38,7 +38,7 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// All addresses, and what serves the connections that come there.
+/// All listening addresses, and the state for serving their connections.
 pub(super) struct Listeners {
     relay: Arc<Relay>,
     accepting: CancellationToken,
@@ -46,39 +46,40 @@ pub(super) struct Listeners {
     open: Vec<OpenListener>,
 }
 
-/// One address.
+/// One listening address.
 struct OpenListener {
     listen: Arc<ArcSwap<Listen>>,
     address: SocketAddr,
     stop: CancellationToken,
 }
 
-/// What is to become of each `[[listen]]`.
+/// The step for each `[[listen]]` of a new configuration.
 pub(super) struct Plan(Vec<(Listen, ListenerStep)>);
 
 enum ListenerStep {
-    /// The one with this number stays open, perhaps with other settings.
+    /// The listener with this number stays open, perhaps with other settings.
     Keep(usize),
     Open(TcpListener, SocketAddr),
 }
 
 impl Listeners {
-    /// None is open; those to come close when `accepting` is cancelled, and what they serve is tracked by `connections`.
+    /// Creates a set without listeners. New listeners close when `accepting` is cancelled. `connections` tracks the tasks
+    /// that serve their connections.
     pub(super) fn new(relay: Arc<Relay>, accepting: CancellationToken, connections: TaskTracker) -> Self {
         Self { relay, accepting, connections, open: Vec::new() }
     }
 
-    /// Binds the addresses that are neither open yet nor among the sockets that were passed.
+    /// Binds the addresses that are not open yet and for which no socket was passed.
     ///
     /// # Errors
-    /// The first that cannot be bound; then nothing has changed.
+    /// Returns the error of the first address that cannot be bound. In that case nothing has changed.
     pub(super) fn plan(&self, wanted: &[Listen], passed: &mut Sockets) -> Result<Plan, ListenError> {
         let mut left: Vec<_> = self.open.iter().map(|open| open.listen.load_full()).enumerate().collect();
         let mut take = |fits: &dyn Fn(&Listen) -> bool| {
             let at = left.iter().position(|(_, listen)| fits(listen))?;
             Some(left.remove(at).0)
         };
-        // What stays as it is goes first: of two with port 0, a change to one must not move the other.
+        // Unchanged listeners are matched first: if two have port 0, a change to one must not move the other.
         let same: Vec<_> = wanted.iter().map(|listen| take(&|open| open == listen)).collect();
         let steps = wanted.iter().zip(same).map(|(listen, same)| {
             let step = match same.or_else(|| take(&|open| open.address == listen.address)) {
@@ -93,14 +94,14 @@ impl Listeners {
         steps.collect::<Result<_, _>>().map(Plan)
     }
 
-    /// Opens, changes and closes; connections that have come stay. Inside a runtime.
+    /// Opens, changes and closes listeners. Existing connections stay. Must be called inside a runtime.
     pub(super) fn apply(&mut self, Plan(steps): Plan) {
         let mut before: Vec<_> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
         for (listen, step) in steps {
             let open = match step {
                 ListenerStep::Keep(number) => before.get_mut(number).and_then(Option::take).inspect(|open| {
                     if **open.listen.load() != listen {
-                        tell(open.address, listen.tls);
+                        log_listening(open.address, listen.tls);
                     }
                     open.listen.store(Arc::new(listen));
                 }),
@@ -114,13 +115,13 @@ impl Listeners {
         }
     }
 
-    /// Where it listens, in the order of the configuration; ports that the system chose are real here.
+    /// Returns the listening addresses, in the order of the configuration. If the system chose a port, it is the real port.
     pub(super) fn addresses(&self) -> Vec<(ListenTls, SocketAddr)> {
         self.open.iter().map(|open| (open.listen.load().tls, open.address)).collect()
     }
 
     fn listen(&self, listen: Listen, listener: TcpListener, address: SocketAddr) -> OpenListener {
-        tell(address, listen.tls);
+        log_listening(address, listen.tls);
         let (listen, stop) = (Arc::new(ArcSwap::from_pointee(listen)), self.accepting.child_token());
         let (relay, connections, current) = (Arc::clone(&self.relay), self.connections.clone(), Arc::clone(&listen));
         let accept = listener::accept(
@@ -137,7 +138,7 @@ impl Listeners {
     }
 }
 
-fn tell(address: SocketAddr, tls: ListenTls) {
+fn log_listening(address: SocketAddr, tls: ListenTls) {
     let tls = match tls {
         ListenTls::Starttls => "starttls",
         ListenTls::Direct => "direct",
@@ -145,7 +146,7 @@ fn tell(address: SocketAddr, tls: ListenTls) {
     tracing::info!(%address, tls, "listening");
 }
 
-/// Takes the listener that the service manager passed for this address, or makes one.
+/// Takes the listener that the service manager passed for this address, or creates one.
 fn bind(address: SocketAddr, passed: &mut Sockets) -> Result<(TcpListener, SocketAddr), ListenError> {
     let mut bind = || {
         if let Some(listener) = passed.take(address)? {

@@ -1,5 +1,5 @@
-//! The operator's interface, as the daemon sees it. `admin` implements it, and the commands plug it in: so the daemon does not
-//! know what operators can ask.
+//! The interface between the daemon and the operator's listeners. [`crate::admin`] implements [`OperatorInterface`], and the
+//! commands pass it to the daemon. So the daemon does not depend on the requests of operators.
 
 use std::sync::Arc;
 
@@ -10,32 +10,32 @@ use super::reload::Reloader;
 use crate::config;
 use crate::relay::Relay;
 
-/// Listeners for operators.
+/// The listeners for operators.
 pub trait OperatorInterface: Sized + Send {
-    /// The reason why the interface cannot be opened, with the remedy.
+    /// The reason why the listeners cannot be opened, with the remedy.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Takes the addresses, before the daemon takes those for clients.
+    /// Binds the addresses, before the daemon binds those for clients.
     ///
     /// # Errors
-    /// An address cannot be had.
+    /// Returns an error if an address cannot be bound.
     fn bind(config: &config::Admin) -> impl Future<Output = Result<Self, Self::Error>> + Send;
 
-    /// Serves until [`Serving::stop`].
+    /// Serves until [`Serving::stop`] is called.
     fn serve(self, relay: Arc<Relay>, reloader: Reloader) -> Serving;
 }
 
-/// An interface that serves.
+/// A running interface.
 #[derive(Debug, Default)]
 pub struct Serving {
-    /// Cancelled when it is to stop.
+    /// Cancelled when the interface must stop.
     pub stop: CancellationToken,
-    /// All of its tasks.
+    /// All tasks of the interface.
     pub tasks: TaskTracker,
 }
 
 impl Serving {
-    /// Stops all tasks, and waits for their end.
+    /// Stops all tasks and waits until they have ended.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();

@@ -1,4 +1,5 @@
-//! Takes a configuration anew while sessions run: all of it, or nothing.
+//! Reloads the configuration while sessions run, either all of it or nothing. [`Reloader`] requests a reload, [`Reloads`]
+//! performs it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,24 +15,24 @@ use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::service::{Notify, Sockets};
 
-/// Reloads that wait; of more, each would only do again what those will do.
+/// The limit for waiting reloads. Another one would repeat what the waiting ones do.
 const WAITING: usize = 4;
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadReport {
-    /// The new configuration serves; what of it waits for a restart, for people.
+    /// The new configuration is in force. Contains the changes that need a restart, as text.
     Done(Vec<String>),
-    /// The one before goes on serving; why, for people. Never empty.
+    /// The previous configuration stays in force. Contains the reasons, as text. Never empty.
     Refused(Vec<String>),
 }
 
-/// How a reload is asked for.
+/// A handle for requesting reloads.
 #[derive(Clone, Debug)]
 pub struct Reloader(mpsc::Sender<oneshot::Sender<ReloadReport>>);
 
 impl Reloader {
-    /// Reads the configuration's file again, and says what came of it.
+    /// Reads the configuration file again and returns the result.
     pub async fn reload(&self) -> ReloadReport {
         let (reply, replied) = oneshot::channel();
         let ending = || ReloadReport::Refused(vec!["pushward is ending".to_owned()]);
@@ -41,14 +42,14 @@ impl Reloader {
         replied.await.unwrap_or_else(|_| ending())
     }
 
-    /// Asks for a reload whose outcome is in the log. If many wait already, they do.
+    /// Requests a reload whose result is only logged. If the queue is full, a waiting reload has the same effect.
     pub fn ask(&self) {
         let (reply, _) = oneshot::channel();
         drop(self.0.try_send(reply));
     }
 }
 
-/// What performs reloads, one after the other.
+/// The task that performs reloads, one at a time.
 pub(super) struct Reloads {
     path: PathBuf,
     relay: Arc<Relay>,
@@ -63,7 +64,7 @@ impl Reloads {
         (Self { path, relay, listeners, asked }, Reloader(sender))
     }
 
-    /// Performs them for ever.
+    /// Performs reloads until all handles are dropped.
     pub(super) async fn run(mut self) {
         while let Some(reply) = self.asked.recv().await {
             Notify.reloading();
@@ -73,12 +74,12 @@ impl Reloads {
             };
             self.report(&outcome);
             Notify.ready();
-            // Who asked may have gone.
+            // The requester may have stopped waiting.
             drop(reply.send(outcome));
         }
     }
 
-    /// Loads everything before anything changes.
+    /// Loads the whole configuration before anything changes.
     async fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
         let before = self.relay.current();
         let (path, old) = (self.path.clone(), Arc::clone(&before));
@@ -119,7 +120,7 @@ impl Reloads {
     }
 }
 
-/// Keeps what only a start can set, and says where the file differs.
+/// Keeps the settings that only a start can change. Returns a note for each that differs in the file.
 fn keep_fixed(config: &mut Config, before: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     let mut keep = |key: &str, differs: bool| {
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_a_restart_is_named_and_stays() {
+    fn settings_that_need_a_restart_are_named_and_stay() {
         let parse = |text: &str| Config::parse(&format!("{text}\n[[host]]\ndomain = 'localhost'"), Path::new("c"));
         let before = parse("state = 'a'").unwrap();
         let mut after = parse(

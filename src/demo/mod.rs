@@ -1,4 +1,4 @@
-//! `pushward demo`: the main job in one process, with nothing but this binary.
+//! `pushward demo`: shows the main job of Pushward in one process. It needs only this binary.
 //!
 //! ```text
 //!  client "juliet" ──STARTTLS──┐                        ┌─ server: localhost, no stream management, no push
@@ -10,12 +10,12 @@
 //! |---|---|
 //! | `server/` | the embedded XMPP server and push service |
 //! | `client/` | a small XMPP client |
-//! | `wire.rs`, `trace.rs` | frames and bytes for both; watching them |
-//! | `stage.rs`, `workspace.rs` | all of it started, in a directory of its own |
-//! | `story.rs` | what happens, and whether it did |
-//! | `timeline.rs` | the printing |
+//! | `wire.rs`, `trace.rs` | frames and bytes for both; the observer of their traffic |
+//! | `stage.rs`, `workspace.rs` | starts everything, in a temporary directory |
+//! | `story.rs` | the steps of the demo, and the checks of each |
+//! | `timeline.rs` | the output |
 //!
-//! Server and client do not know the story, and the story does not print.
+//! Server and client are independent of the story. The story does not print.
 
 pub mod client;
 pub mod server;
@@ -55,7 +55,7 @@ pub struct DemoOptions {
     pub verbose: bool,
 }
 
-/// Plays the story and prints it. Fails unless every step really happened.
+/// Runs the story and prints it. Fails unless every step has succeeded.
 pub async fn run(options: DemoOptions) -> ExitCode {
     let timeline = Arc::new(Timeline::new(Colours::of_stdout(), io::stdout()));
     let mut signals = match Signals::new() {
@@ -78,7 +78,7 @@ pub async fn run(options: DemoOptions) -> ExitCode {
         Some(Err(failure)) => failed(&timeline, &failure.to_string()),
         None => failed(&timeline, "interrupted"),
     };
-    stage.strike().await;
+    stage.stop().await;
     code
 }
 
@@ -100,7 +100,7 @@ async fn play(stage: &DemoStage, timeline: &Printed) -> Result<Ending, StoryFail
     story::play(stage, &|who, what| timeline.tell(who, what)).await
 }
 
-/// Shows notifications as they come, for ever.
+/// Prints notifications as they arrive. Runs until it is dropped.
 async fn serve(stage: &DemoStage, timeline: &Printed) {
     let mut notifications = stage.server().notifications();
     timeline.note(&invitation(stage));
@@ -124,7 +124,7 @@ fn invitation(stage: &DemoStage) -> String {
     format!("\nNow with a client of your own, which must be told to trust the certificate; Ctrl-C ends it.\n{rows}")
 }
 
-/// What the push service was told, `None` once there is no push service any more.
+/// Waits for the next notification. `None` once the push service has ended.
 async fn next_notification(notifications: &mut Receiver<Notification>) -> Option<String> {
     let notification = match notifications.recv().await {
         Ok(notification) => notification,
@@ -137,7 +137,7 @@ async fn next_notification(notifications: &mut Receiver<Notification>) -> Option
     Some(format!("notification from {from} for node {}: {shown}", node.as_deref().unwrap_or("(none)")))
 }
 
-/// SIGINT and SIGTERM.
+/// The signals SIGINT and SIGTERM.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -148,7 +148,7 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// What the work results in, `None` if a signal came first.
+    /// Returns the result of the work. `None` if a signal came first.
     async fn unless_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let Self { interrupt, terminate } = self;
         select! {

@@ -1,4 +1,4 @@
-//! What the play needs: the embedded server, and a real Pushward in front of it, on ports that the system chooses.
+//! [`DemoStage`]: the embedded server, and a real Pushward in front of it, on ports that the system chooses.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use crate::admin::Interface;
 use crate::config::{Config, ConfigErrors, ListenTls};
 use crate::daemon::{Daemon, StartError};
 
-/// The domain of the play.
+/// The domain of the demo.
 pub(super) const DOMAIN: &str = "localhost";
 /// The accounts and their passwords. Each has the other as a contact.
 pub(super) const ACCOUNTS: [(&str, &str); 2] =
@@ -24,7 +24,7 @@ pub(super) const ACCOUNTS: [(&str, &str); 2] =
 
 const CERTIFICATE: &str = "localhost.pem";
 
-/// Why there is no play.
+/// The reason why the demo cannot start.
 #[derive(Debug, Error)]
 pub(super) enum StageError {
     #[error("no temporary directory: {0}")]
@@ -41,7 +41,7 @@ pub(super) enum StageError {
     Listener(Port),
 }
 
-/// How a client can come in.
+/// A listener of Pushward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Port {
     Starttls,
@@ -57,7 +57,7 @@ impl fmt::Display for Port {
     }
 }
 
-/// A Pushward and a server that run.
+/// A running Pushward and server.
 pub(super) struct DemoStage {
     daemon: Daemon,
     server: DemoServer,
@@ -65,12 +65,12 @@ pub(super) struct DemoStage {
     direct: SocketAddr,
     tls: TlsConnector,
     observer: Option<Observer>,
-    // Dropped last: the daemon keeps its database here.
+    // Dropped last, because the daemon keeps its database here.
     workspace: Workspace,
 }
 
 impl DemoStage {
-    /// Starts everything. `settings`: what the configuration says besides listeners and the host, as TOML.
+    /// Starts everything. `settings`: the configuration except for listeners and the host, as TOML.
     pub(super) async fn build(settings: &str, observer: Option<Observer>) -> Result<Self, StageError> {
         let workspace = Workspace::new().map_err(StageError::Workspace)?;
         let accounts = ACCOUNTS.iter().map(|(name, password)| DemoAccount {
@@ -103,7 +103,7 @@ impl DemoStage {
         &self.server
     }
 
-    /// Where Pushward listens.
+    /// Returns the address of a listener of Pushward.
     pub(super) fn address(&self, port: Port) -> SocketAddr {
         match port {
             Port::Starttls => self.starttls,
@@ -111,12 +111,12 @@ impl DemoStage {
         }
     }
 
-    /// The development certificate, PEM.
+    /// Returns the path of the development certificate (PEM).
     pub(super) fn certificate(&self) -> PathBuf {
         self.workspace.path().join(CERTIFICATE)
     }
 
-    /// Where a client of this name connects to.
+    /// Returns the server address for a client with this name.
     pub(super) fn place(&self, name: &str, port: Port) -> ServerAddress {
         let tls = self.tls.clone();
         ServerAddress {
@@ -132,14 +132,14 @@ impl DemoStage {
         }
     }
 
-    /// Ends it all, and removes what was written.
-    pub(super) async fn strike(self) {
+    /// Stops everything and removes the files.
+    pub(super) async fn stop(self) {
         self.daemon.stop().await;
         self.server.stop().await;
     }
 }
 
-/// Paths are relative to the directory of the configuration, so that its name need not be quoted.
+/// Returns the configuration. Its paths are relative to its directory, so that the name of the directory needs no quoting.
 fn configuration(upstream: SocketAddr, settings: &str) -> String {
     format!(
         r#"

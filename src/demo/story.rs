@@ -1,6 +1,6 @@
-//! The story: a phone goes dark, is written to, is pushed for, and comes back. Every step is checked.
+//! The story: a phone goes dark, gets messages and a push, and resumes its session. Every step is checked.
 //!
-//! The story prints nothing: it tells who did what, and how it ended.
+//! The story prints nothing. It reports each step to [`Tell`].
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,41 +16,41 @@ use super::stage::{ACCOUNTS, DOMAIN, DemoStage, Port};
 use crate::jid::FullJid;
 use crate::xml::{Element, XmlWriter, ns};
 
-/// How long the story may take in all.
+/// The time limit for the whole story.
 const TOTAL: Duration = Duration::from_secs(30);
-/// How soon the push must come after the first message.
+/// The time limit for the push after the first message.
 const PUSH_WITHIN: Duration = Duration::from_secs(2);
-/// How long it is waited for, so that a late one can be told from none.
+/// The time for which the push is awaited, so that a late push can be distinguished from a missing one.
 const PUSH_AWAITED: Duration = Duration::from_secs(5);
-/// How soon a message must reach a live phone.
+/// The time limit for a message to a live phone.
 const LIVE: Duration = Duration::from_secs(2);
-/// How long nothing more may happen after that.
+/// The time after that in which nothing else may happen.
 const SILENCE: Duration = Duration::from_millis(1500);
 
 const PHONE: &str = "phone";
 const NODE: &str = "juliets-phone";
 const SERVICE: &str = "push.localhost";
 
-/// Ids and bodies of what Romeo writes to the dark phone.
+/// The ids and bodies of Romeo's messages to the dark phone.
 const WRITTEN: [(&str, &str); 3] = [
     ("m1", "But, soft! what light through yonder window breaks?"),
     ("m2", "It is the east, and Juliet is the sun."),
     ("m3", "Arise, fair sun, and kill the envious moon."),
 ];
-/// What he writes to the live one.
+/// Romeo's message to the live phone.
 const LAST: (&str, &str) = ("m4", "O, speak again, bright angel!");
 
-/// Is told who did what.
+/// A function that receives the actor and the action of each step.
 pub(super) type Tell<'a> = &'a (dyn Fn(&str, &str) + Sync);
 
-/// The story happened as it should.
+/// The result of a successful story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ending {
-    /// From the first message to the notification.
+    /// The time from the first message to the notification.
     pub(super) push_after: Duration,
 }
 
-/// A step that did not happen as it should.
+/// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("failed: {step}: {found}")]
 pub(super) struct StoryFailure {
@@ -58,7 +58,7 @@ pub(super) struct StoryFailure {
     found: String,
 }
 
-/// What was found instead of what should be.
+/// The difference between the expected and the actual result.
 #[derive(Debug, Error)]
 enum WrongStep {
     #[error(transparent)]
@@ -81,10 +81,10 @@ struct Story<'a> {
     until: tokio::time::Instant,
 }
 
-/// Plays the story.
+/// Runs the story.
 ///
 /// # Errors
-/// The first step that fails, with what was seen instead.
+/// Returns the first step that fails, with the actual result.
 pub(super) async fn play(stage: &DemoStage, tell: Tell<'_>) -> Result<Ending, StoryFailure> {
     let story = Story { stage, tell, until: tokio::time::Instant::now() + TOTAL };
     let mut pushes = stage.server().notifications();
@@ -172,7 +172,7 @@ impl Story<'_> {
             romeo.say(&format!("juliet@{DOMAIN}"), id, body).await?;
             (self.tell)("romeo", &format!("writes \"{body}\""));
         }
-        // The server has taken all of them once it answers what was sent behind them.
+        // The answer shows that the server has processed all messages, because the ping was sent after them.
         romeo.ping().await?;
         let returned = romeo.messages();
         check(returned.is_empty(), || format!("the server sent messages back: {}", texts(&returned)))?;
@@ -210,7 +210,7 @@ impl Story<'_> {
     }
 
     async fn messages_come(&self, phone: &mut DemoClient) -> Result<(), WrongStep> {
-        // The answer comes behind all that waited, and behind anything that came twice.
+        // The answer arrives after all waiting messages, and after any duplicates.
         phone.ping().await?;
         let messages = phone.messages();
         let same = messages.len() == WRITTEN.len()
@@ -261,7 +261,7 @@ impl Story<'_> {
     }
 }
 
-/// `<enable/>` or `<disable/>` (XEP-0357 §5, §6).
+/// Returns `<enable/>` or `<disable/>` (XEP-0357 §5, §6).
 fn push_request(name: &str) -> bytes::Bytes {
     let mut xml = XmlWriter::new();
     xml.start(name).attr("xmlns", ns::PUSH).attr("jid", SERVICE).attr("node", NODE);
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::demo::trace::{Observer, Sighting};
 
-    /// Intervals of zero, so that a push too many would come while somebody still looks.
+    /// Intervals of zero, so that a superfluous push arrives while the test still checks.
     const EAGER: &str = "[push]\nmin_interval = \"0s\"\n";
 
     #[tokio::test(flavor = "multi_thread")]
@@ -310,12 +310,12 @@ mod tests {
         let stage = DemoStage::build(EAGER, Some(observer)).await.unwrap();
         let result = play(&stage, &tell).await;
         let directory = stage.certificate().parent().unwrap().to_owned();
-        stage.strike().await;
+        stage.stop().await;
         let (xml, lines) = (xml.lock().unwrap(), lines.lock().unwrap());
         let ending = result.unwrap_or_else(|failure| panic!("{failure}\n{lines:#?}\n{xml}"));
         assert!(ending.push_after <= PUSH_WITHIN);
         assert!(!directory.exists());
-        // What the server said reached the client as the server said it, but for what Pushward adds.
+        // The server's messages reached the client unchanged, except for the additions of Pushward.
         for (_, body) in WRITTEN.into_iter().chain([LAST]) {
             assert_eq!(xml.matches(body).count(), 4, "{body}: from Romeo, to the server, from it, to Juliet\n{xml}");
         }
@@ -327,7 +327,7 @@ mod tests {
     async fn a_push_that_comes_too_late_fails_the_story_by_name() {
         let stage = DemoStage::build("[push]\nbatch_delay = \"3s\"\n", None).await.unwrap();
         let failure = play(&stage, &|_, _| {}).await.unwrap_err().to_string();
-        stage.strike().await;
+        stage.stop().await;
         assert!(failure.starts_with("failed: the push service is told: it came "), "{failure}");
     }
 }

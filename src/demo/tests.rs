@@ -1,4 +1,4 @@
-//! The embedded server and the client against each other, without Pushward between.
+//! Tests of the embedded server with the client, without Pushward in between.
 
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ fn place(server: &DemoServer, name: &str) -> ServerAddress {
     }
 }
 
-/// Logged in and bound.
+/// Returns a client that is logged in and bound.
 async fn bound(server: &DemoServer, name: &str, resource: &str) -> DemoClient {
     let mut client = DemoClient::log_in(&place(server, name), &account(name)).await.unwrap();
     client.bind(resource).await.unwrap();
     client
 }
 
-/// Logged in, bound and available.
+/// Returns a client that is logged in, bound and available.
 async fn online(server: &DemoServer, name: &str, resource: &str) -> DemoClient {
     let mut client = bound(server, name, resource).await;
     client.appear().await.unwrap();
@@ -82,7 +82,7 @@ async fn a_message_to_an_account_reaches_all_its_available_resources_and_one_to_
 }
 
 #[tokio::test]
-async fn messages_wait_for_who_is_offline_with_the_time_at_which_they_came() {
+async fn messages_wait_for_an_offline_account_with_their_time_of_arrival() {
     let server = server().await;
     let mut romeo = online(&server, "romeo", "orchard").await;
     for (id, body) in [("1", "first"), ("2", "second")] {
@@ -99,7 +99,7 @@ async fn messages_wait_for_who_is_offline_with_the_time_at_which_they_came() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_delivered_comes_back_as_an_error() {
+async fn undeliverable_stanzas_are_returned_as_errors() {
     let server = server().await;
     let mut romeo = online(&server, "romeo", "orchard").await;
     for (to, condition) in [
@@ -113,7 +113,7 @@ async fn what_cannot_be_delivered_comes_back_as_an_error() {
         let reason = error.node().child("error", ns::CLIENT).unwrap();
         assert!(reason.child(condition, ns::STANZA_ERRORS).is_some(), "{to}");
     }
-    // An account that is offline keeps 100.
+    // An offline account stores 100 messages.
     for _ in 0..100 {
         romeo.say("juliet@localhost", "1", "kept").await.unwrap();
     }
@@ -136,7 +136,7 @@ async fn contacts_see_each_other_come_and_go() {
     presence(&mut romeo, "juliet@localhost/phone", Some("unavailable")).await;
     juliet.send(b"<presence to='romeo@localhost/orchard'><show>dnd</show></presence>").await.unwrap();
     presence(&mut romeo, "juliet@localhost/phone", None).await;
-    // Without a footer too, but only where the presence was available.
+    // The same without a footer, but only if the presence was available.
     drop(juliet);
     romeo.listen(SHORT).await.unwrap();
     let mut balcony = online(&server, "juliet", "balcony").await;
@@ -232,7 +232,7 @@ async fn a_wrong_password_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn neither_stream_management_nor_push_is_here_already() {
+async fn the_embedded_server_has_neither_stream_management_nor_push() {
     let server = server().await;
     let mut juliet = bound(&server, "juliet", "phone").await;
     let error = juliet.enable_resumption().await.unwrap_err().to_string();
@@ -240,7 +240,7 @@ async fn neither_stream_management_nor_push_is_here_already() {
 }
 
 #[tokio::test]
-async fn the_push_service_tells_who_listens_what_was_published() {
+async fn the_push_service_reports_publishes_to_its_receivers() {
     let server = server().await;
     let mut notifications = server.notifications();
     let mut juliet = bound(&server, "juliet", "phone").await;

@@ -1,4 +1,4 @@
-//! The timeline on standard output: when, who, what.
+//! [`Timeline`]: the output of the demo. Each line has a time, an actor and an action.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -7,22 +7,22 @@ use std::time::Instant;
 use super::trace::Sighting;
 use crate::sync::lock;
 
-/// The widest name of an actor.
+/// The maximum width of the name of an actor.
 const WHO: usize = 12;
-/// The widest route of a stanza.
+/// The maximum width of the route of a stanza.
 const ROUTE: usize = 28;
 
-/// How lines are coloured.
+/// The use of colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colours {
-    /// Not at all.
+    /// No colours.
     Off,
     /// With ANSI escape sequences.
     On,
 }
 
 impl Colours {
-    /// For standard output: a terminal, unless the environment says `NO_COLOR` (no-color.org).
+    /// Returns the mode for standard output: colours on a terminal, unless the environment has `NO_COLOR` (no-color.org).
     pub(super) fn of_stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if std::io::stdout().is_terminal() && !refused { Self::On } else { Self::Off }
@@ -36,7 +36,7 @@ impl Colours {
     }
 }
 
-/// Prints lines with the time since it was made.
+/// Prints lines with the time since it was created.
 pub(super) struct Timeline<W> {
     start: Instant,
     colours: Colours,
@@ -48,13 +48,13 @@ impl<W: Write> Timeline<W> {
         Self { start: Instant::now(), colours, out: Mutex::new(out) }
     }
 
-    /// Somebody did something.
+    /// Prints an action of an actor.
     pub(super) fn tell(&self, who: &str, what: &str) {
         let who = self.colours.paint("1;36", &format!("{who:<WHO$}"));
         self.line(|time| format!("{time}  {who}  {what}"));
     }
 
-    /// A stanza travelled.
+    /// Prints a stanza that was sent over a stream.
     pub(super) fn show(&self, sighting: &Sighting<'_>) {
         let session = sighting.session.map(|session| format!(" ({session})")).unwrap_or_default();
         let route = format!("{} → {}{session}", sighting.from, sighting.to);
@@ -62,7 +62,7 @@ impl<W: Write> Timeline<W> {
         self.line(|time| format!("{time}    {line}"));
     }
 
-    /// Something that has no time.
+    /// Prints a text without a time.
     pub(super) fn note(&self, text: &str) {
         self.write(|_| text.to_owned());
     }
@@ -71,11 +71,11 @@ impl<W: Write> Timeline<W> {
         self.write(|seconds| line(&self.colours.paint("2", &format!("{seconds:>8.3} s"))));
     }
 
-    /// The time is taken under the lock, so that lines are in the order of their times.
+    /// Writes a line. The time is taken under the lock, so that lines are in the order of their times.
     fn write(&self, line: impl FnOnce(f64) -> String) {
         let mut out = lock(&self.out);
         let line = line(self.start.elapsed().as_secs_f64());
-        // Whoever closed our output does not want to read on; the exit code still tells.
+        // If the reader has closed our output, it does not want more lines. The exit code still has the result.
         drop(writeln!(out, "{line}").and_then(|()| out.flush()));
     }
 }

@@ -1,22 +1,22 @@
-//! What travels over a stream, for whoever watches: passwords never do.
+//! [`StreamTap`]: reports the traffic on a stream to an observer, without passwords.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-/// Something that was seen on a stream.
+/// An item that was seen on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting<'a> {
-    /// Who sent it.
+    /// The sender.
     pub from: &'a str,
-    /// Who received it.
+    /// The receiver.
     pub to: &'a str,
-    /// Whose session it belongs to, where neither end says so.
+    /// The client of the session, if neither end identifies it.
     pub session: Option<&'a str>,
     /// The stream header, element or footer, without secrets.
     pub xml: Cow<'a, str>,
 }
 
-/// Is told of everything on a stream.
+/// A function that receives everything on a stream.
 pub type Observer = Arc<dyn Fn(&Sighting<'_>) + Send + Sync>;
 
 /// One end of a stream, as an [`Observer`] sees it.
@@ -28,27 +28,27 @@ pub struct StreamTap {
 }
 
 impl StreamTap {
-    /// A tap at the end named `here` of a stream to `there`; without an observer it costs nothing.
+    /// Creates a tap at the end named `here` of a stream to `there`. Without an observer it costs nothing.
     pub fn new(observer: Option<Observer>, here: &str, there: &str) -> Self {
         Self { observer, here: here.to_owned(), there: there.to_owned(), session: OnceLock::new() }
     }
 
-    /// Says whose session it is, once that is known.
+    /// Sets the client of the session, once it is known.
     pub fn belongs_to(&self, session: &str) {
         self.session.get_or_init(|| session.to_owned());
     }
 
-    /// Something came in.
+    /// Reports received bytes.
     pub fn received(&self, xml: &[u8]) {
-        self.tell(&self.there, &self.here, xml);
+        self.report(&self.there, &self.here, xml);
     }
 
-    /// Something is about to go out.
+    /// Reports bytes that are about to be sent.
     pub fn sent(&self, xml: &[u8]) {
-        self.tell(&self.here, &self.there, xml);
+        self.report(&self.here, &self.there, xml);
     }
 
-    fn tell(&self, from: &str, to: &str, xml: &[u8]) {
+    fn report(&self, from: &str, to: &str, xml: &[u8]) {
         if let Some(observer) = &self.observer {
             let session = self.session.get().map(String::as_str);
             observer(&Sighting { from, to, session, xml: redacted(xml) });
@@ -56,7 +56,7 @@ impl StreamTap {
     }
 }
 
-/// The bytes as text. What is inside SASL elements, and queries that carry passwords, is replaced.
+/// Returns the bytes as text. Replaces the content of SASL elements, and of queries that carry passwords.
 pub fn redacted(xml: &[u8]) -> Cow<'_, str> {
     const SASL: [&str; 5] = ["auth", "authenticate", "response", "challenge", "success"];
     const QUERIES: [&str; 2] = ["jabber:iq:auth", "jabber:iq:register"];
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sighting_says_who_sent_it_and_whose_session_it_is() {
+    fn a_sighting_names_its_sender_and_its_session() {
         let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
         let observer: Observer = Arc::new(move |s: &Sighting<'_>| {

@@ -1,4 +1,4 @@
-//! Frames in and bytes out, for both ends of a stream.
+//! Reads frames and writes bytes, for both ends of a stream.
 
 use std::io;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use tokio::time::timeout;
 
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
 
-/// Bounds on the memory that a peer may make us hold.
+/// The limits for the memory that a peer can occupy.
 pub const LIMITS: FrameLimits = FrameLimits::new(1 << 20, 128);
-/// How long a write may take: 10 s.
+/// The time limit for a write: 10 s.
 pub const WRITE: Duration = Duration::from_secs(10);
 
-/// Room for one read.
+/// The size of one read.
 const READ: usize = 8 * 1024;
 
-/// A stream that cannot be used any further.
+/// The reason why a stream cannot be used any more.
 #[derive(Debug, Error)]
 pub enum WireError {
-    /// The connection.
+    /// The connection failed.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
-    /// What came over it.
+    /// The received bytes are invalid.
     #[error("what came is no XML stream: {0}")]
     Frame(#[from] FrameError),
     /// The peer does not read.
@@ -31,24 +31,24 @@ pub enum WireError {
     Stalled(Duration),
 }
 
-/// Cuts what is read into frames.
+/// Splits the received bytes into frames.
 pub struct FrameReader<R> {
     inner: R,
     framer: Framer,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    /// A reader that expects a stream header first.
+    /// Creates a reader that expects a stream header first.
     pub fn new(inner: R) -> Self {
         Self { inner, framer: Framer::new(LIMITS) }
     }
 
-    /// The next frame, `None` once the peer has closed the connection.
+    /// Returns the next frame. `None` once the peer has closed the connection.
     ///
     /// Cancel safe: progress lives in the reader.
     ///
     /// # Errors
-    /// [`WireError::Io`], [`WireError::Frame`].
+    /// Returns [`WireError::Io`] or [`WireError::Frame`].
     pub async fn next(&mut self) -> Result<Option<Frame>, WireError> {
         loop {
             if let Some(frame) = self.framer.next_frame()? {
@@ -67,21 +67,21 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.framer.restart();
     }
 
-    /// The stream that is read from.
+    /// Returns the underlying stream.
     pub fn inner(&mut self) -> &mut R {
         &mut self.inner
     }
 
-    /// Gives the stream back; what was read and not framed is lost (RFC 6120 §5.4.3.3).
+    /// Returns the underlying stream. Bytes that were read and not framed are lost (RFC 6120 §5.4.3.3).
     pub fn into_inner(self) -> R {
         self.inner
     }
 }
 
-/// Writes and flushes all of it within [`WRITE`].
+/// Writes and flushes all bytes within [`WRITE`].
 ///
 /// # Errors
-/// [`WireError::Io`], [`WireError::Stalled`].
+/// Returns [`WireError::Io`] or [`WireError::Stalled`].
 pub async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), WireError> {
     let write = async {
         stream.write_all(bytes).await?;

@@ -1,22 +1,22 @@
-//! A directory that exists while the play lasts.
+//! [`Workspace`]: a temporary directory for the duration of the demo.
 
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// A private directory, removed with all that is in it when dropped.
+/// A private directory. Dropping it removes the directory with its content.
 #[derive(Debug)]
 pub(super) struct Workspace(PathBuf);
 
 impl Workspace {
-    /// Makes one for this user alone, under a name that nobody can guess.
+    /// Creates a directory that only this user can access, with an unguessable name.
     ///
     /// # Errors
-    /// The directory for temporary files cannot be written to.
+    /// Returns an error if the directory for temporary files is not writable.
     pub(super) fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("pushward-demo-{:032x}", rand::random::<u128>()));
-        // Not recursive: a directory that exists already is somebody else's.
+        // Not recursive: an existing directory belongs to another program.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }

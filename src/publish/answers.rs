@@ -1,10 +1,10 @@
-//! The way of the answers to what is published over a stream of our own.
+//! [`AnswerPolicy`]: the path on which answers to publishes over our own streams arrive.
 
-/// The way of the answers to publishes.
+/// The path of the answers to publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnswerPolicy {
-    /// They come back on the stream.
+    /// Answers arrive on the stream.
     OnStream,
-    /// They go to the server of our host; nothing of them is known here.
+    /// Answers go to the server of our host. This process does not see them.
     ToServer,
 }

@@ -1,15 +1,16 @@
-//! The pause before a stream of our own is connected again.
+//! [`ReconnectBackoff`]: the pause before one of our own streams is connected again.
 
 use std::time::{Duration, Instant};
 
 use super::error::UnsentReason;
 
-/// The least pause between two attempts to connect.
+/// The minimum pause between two attempts to connect.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts to connect.
+/// The maximum pause between two attempts to connect.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// The pause after failed attempts to connect. It doubles with each, and is drawn from its upper half at random.
+/// The pause after failed attempts to connect. It doubles with each failure. The actual pause is random, from half of that
+/// value to all of it.
 #[derive(Debug, Default)]
 pub(super) struct ReconnectBackoff {
     failures: u32,
@@ -18,7 +19,7 @@ pub(super) struct ReconnectBackoff {
 }
 
 impl ReconnectBackoff {
-    /// Takes note of a failure; the next pause begins.
+    /// Records a failure and starts the next pause.
     pub(super) fn on_failure(&mut self, now: Instant, reason: UnsentReason) {
         let pause = SHORTEST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
@@ -26,12 +27,12 @@ impl ReconnectBackoff {
         self.reason = Some(reason);
     }
 
-    /// The end of the pause, if there is one.
+    /// Returns the end of the current pause, if there is one.
     pub(super) fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }
 
-    /// The failure that the pause is for, while there is one.
+    /// Returns the failure that caused the current pause.
     pub(super) fn reason(&self, now: Instant) -> Option<&UnsentReason> {
         self.until(now).and(self.reason.as_ref())
     }

@@ -1,4 +1,5 @@
-//! The `component` transport: as a component of the server (XEP-0114), one stream for each host that has one.
+//! The `component` transport: Pushward connects to the server as a component (XEP-0114), with one stream for each host that
+//! has one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +17,15 @@ use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
 use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, is_request, ns};
 
-/// Whether a push service may be told by the component of a host. Users choose push JIDs: nothing is sent in the name of a
-/// server to its own users.
+/// Returns whether the component of a host may publish to a push service. Users choose push JIDs, so nothing is sent in the
+/// name of a server to its own users.
 pub(super) fn is_fit(config: &Config, host: &str, service: &Jid) -> bool {
     let is_own = |domain: &str| config.hosts.iter().any(|host| host.domain == domain);
     let own_user = service.node().is_some() && is_own(service.domain());
     !own_user && config.hosts.iter().any(|own| own.domain == host && own.component.is_some())
 }
 
-/// The server's component port, seen from one host.
+/// The server's component port, for one host.
 pub(super) struct ComponentPort {
     config: Arc<Config>,
     host: String,
@@ -42,14 +43,14 @@ impl ComponentPort {
             |error: std::io::Error| ComponentError::Connect { address: address.clone(), cause: error.to_string() };
         let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
         crate::net::tune(&tcp, self.config.stream_management.write_timeout).map_err(failed)?;
-        // What others send to the component goes by here, too: none of it costs the stream.
+        // Other entities can also send stanzas to the component. An invalid one must not end the stream.
         let limits = FrameLimits::server(self.config.limits.stanzas.client);
         let mut conn = Conn::in_namespace(Box::new(tcp) as PublishStream, limits, ns::COMPONENT_ACCEPT);
         conn.framer().skip_unfit(None);
         Ok(conn)
     }
 
-    /// XEP-0114 §3.
+    /// Performs the handshake (XEP-0114 §3).
     async fn handshake(&self, conn: &mut Conn<PublishStream>) -> Result<(), ComponentError> {
         conn.write(&header(&self.component.domain));
         loop {
@@ -104,7 +105,7 @@ impl StreamPeer for ComponentPort {
         Reaction::Nothing
     }
 
-    // The server may send to its component what it likes.
+    // The server may send any stanza to its component.
     fn on_misuse(&self) {}
 
     fn count_refused(&self) {}
@@ -128,7 +129,7 @@ fn header(domain: &str) -> bytes::Bytes {
     xml.open()
 }
 
-/// The stream's id and the secret, as XEP-0114 §3 mixes them.
+/// Returns the handshake element: the hash of the stream id and the secret (XEP-0114 §3).
 fn proof(id: &str, secret: &str) -> bytes::Bytes {
     let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{id}{secret}").as_bytes());
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,4 +1,4 @@
-//! Errors of transports: a publish that did not leave, a stream that could not be set up or was lost.
+//! Errors of the transports: a publish that was not sent, a stream that could not be set up or was lost.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::s2s::error::ReachError;
 use crate::config::Endpoint;
 use crate::xml::{FrameError, StreamCondition};
 
-/// Why a transport did not take a publish, which is then tried by the next one.
+/// The reason why a transport did not take a publish. The next transport is tried then.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum UnsentReason {
     /// The host has no component.
@@ -47,21 +47,21 @@ pub(super) enum UnsentReason {
     Lost(#[from] StreamLost),
 }
 
-/// Why a stream may not be opened.
+/// The reason why a stream may not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum NoPermit {
-    /// No account asks for it.
+    /// No account needs the stream.
     #[error("nobody wants the stream")]
     Unwanted,
-    /// All streams together are too many.
+    /// All streams together have reached the limit.
     #[error("s2s_connections is reached")]
     All,
-    /// The streams that one account has caused are too many.
+    /// The streams that one account has caused have reached its limit.
     #[error("the account has caused a tenth of s2s_connections")]
     Account,
 }
 
-/// Why there is no stream.
+/// The reason why there is no stream.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum StreamConnectError {
     /// A component's stream could not be set up.
@@ -70,20 +70,20 @@ pub(super) enum StreamConnectError {
     /// A push service could not be reached.
     #[error(transparent)]
     S2s(#[from] ReachError),
-    /// The process ends.
+    /// The process is shutting down.
     #[error("the daemon stops")]
     Stopping,
 }
 
-/// Why a component has no stream.
+/// The reason why a component has no stream.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum ComponentError {
-    /// The server's component port takes no connection: the server's fault or the network's, or a wrong address.
+    /// The server's component port does not accept connections: a fault of the server or the network, or a wrong address.
     #[error("cannot connect to {address}: {cause}")]
     Connect {
         /// `[host.component] address`
         address: Endpoint,
-        /// What the system said.
+        /// The error of the operating system.
         cause: String,
     },
     /// The server did not answer in time.
@@ -94,7 +94,7 @@ pub(super) enum ComponentError {
         /// `connect_timeout`
         within: Duration,
     },
-    /// The server does not let the component in: one of the two configurations is wrong.
+    /// The server refuses the component: one of the two configurations is wrong.
     #[error("the server refuses the component {domain}: {condition}; {remedy}", remedy = COMPARE)]
     Refused {
         /// `[host.component] domain`
@@ -102,7 +102,7 @@ pub(super) enum ComponentError {
         /// The stream error.
         condition: String,
     },
-    /// The server's stream cannot be answered: the server's fault.
+    /// The server's stream header has no id, so no handshake is possible: the server's fault.
     #[error("the server's stream has no id")]
     NoId,
     /// The server has closed the stream.
@@ -113,10 +113,10 @@ pub(super) enum ComponentError {
     Io(String),
 }
 
-/// What the operator can do about a component that is refused.
+/// The remedy for a refused component.
 const COMPARE: &str = "compare [host.component] with the server's configuration";
 
-/// Why a stream that was up is over. Mostly the peer's fault.
+/// The reason why an established stream has ended. Mostly the peer's fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum StreamLost {
     /// The peer closed the stream or the connection.
@@ -131,13 +131,13 @@ pub(super) enum StreamLost {
     /// The peer sent a stream error.
     #[error("the peer says {0}")]
     StreamError(String),
-    /// The peer sent what it may not, and got this stream error.
+    /// The peer sent something that it is not allowed to send, and got this stream error.
     #[error("closed with {}: the peer sent what it may not", .0.name())]
     Misused(StreamCondition),
-    /// The peer sent stanzas that are no answers.
+    /// The peer sent stanzas that are not answers.
     #[error("the peer sent more than answers")]
     MoreThanAnswers,
-    /// The peer does not take what is written to it.
+    /// The peer does not read the bytes that are written to it.
     #[error("the peer does not read")]
     Stalled,
     /// The connection broke.

@@ -1,4 +1,4 @@
-//! A stream of our own while it is up: what is written to it, and what comes back.
+//! [`Exchange`]: the traffic on one of our own streams while it is up. It writes publishes and processes the peer's answers.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -19,47 +19,47 @@ use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, StreamCondition, excerpt, ns, stream_error};
 
-/// The time for which a peer that has sent what it may not still gets answers, before the stream ends.
+/// The time for which a peer that sent something forbidden still gets answers, before the stream ends.
 const REFUSING: Duration = Duration::from_secs(1);
-/// Publishes of one stream whose answers are awaited; more wait in the queue.
+/// The limit for unanswered publishes on one stream. Further ones wait in the queue.
 const PENDING: usize = 1024;
-/// Stanzas that other tasks decide about at once; more are dropped.
+/// The limit for stanzas that wait for a decision of another task. Further ones are dropped.
 const ASKED: usize = 64;
 
-/// A stanza that another task has decided about.
+/// The decision of another task about a stanza.
 #[derive(Debug, Default)]
 pub(super) struct Decision {
     refused: bool,
-    /// The error that its sender gets if it is refused.
+    /// The error that the sender gets if the stanza is refused.
     error: Option<Bytes>,
 }
 
-/// An event of a link.
+/// An event of a stream.
 #[derive(Debug)]
 pub(super) enum ExchangeEvent {
     Conn(std::io::Result<ConnEvent>),
     Decided(Decision),
 }
 
-/// A link in use.
+/// A stream in use.
 pub(super) struct Exchange {
     conn: Conn<PublishStream>,
     from: String,
     answers: AnswerPolicy,
     idle: Option<Duration>,
-    /// Since when nothing is awaited.
+    /// The time since which no answer is awaited.
     quiet: Instant,
     pending: PendingPublishes<oneshot::Sender<Attempt>>,
     write: Duration,
-    /// Elements of the peer that are no stanzas.
+    /// The number of elements of the peer that are not stanzas.
     others: u32,
-    /// Our footer was written, behind a stream error.
+    /// True if our footer was written, after a stream error.
     closed: bool,
-    /// The peer has sent what it may not: when the stream ends.
+    /// The time at which the stream ends, because the peer sent something forbidden.
     refusing: Option<Instant>,
-    /// Since when the peer is not read, because it does not read what it is answered.
+    /// The time since which the peer is not read, because it does not read the replies to it.
     unread: Option<Instant>,
-    /// Stanzas that another task decides about.
+    /// The stanzas that wait for a decision of another task.
     asked: JoinSet<Decision>,
 }
 
@@ -86,7 +86,7 @@ impl Exchange {
     pub(super) fn publish(&mut self, job: PublishJob) {
         let PublishJob { publish, claim, reply, .. } = job;
         if !claim.take() {
-            // Another transport has it by now.
+            // Another transport has already taken the publish.
             return;
         }
         self.quiet = Instant::now();
@@ -102,7 +102,7 @@ impl Exchange {
         self.conn.write(&publish.iq(&id, Some(&self.from)));
     }
 
-    /// Whether the peer is read now. No clock runs for its answers while it is not.
+    /// Returns whether the peer is read now. While it is not, the timeouts of its answers do not run.
     fn reads(&mut self, now: Instant) -> bool {
         let reads = !self.conn.owes_too_much();
         match self.unread {
@@ -116,18 +116,18 @@ impl Exchange {
         reads
     }
 
-    /// Whether another publish may be written. Not on a stream that is about to end because the
-    /// peer has sent what it may not.
+    /// Returns whether another publish may be written. Returns false on a stream that is about to end because the peer sent
+    /// something forbidden.
     pub(super) fn takes_more(&self) -> bool {
         self.pending.len() < PENDING && !self.conn.is_full() && self.refusing.is_none()
     }
 
-    /// Whether no answer is awaited.
+    /// Returns whether no answer is awaited.
     pub(super) fn is_answered(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Waits for what comes next. Cancel safe.
+    /// Waits for the next event. Cancel safe.
     pub(super) async fn next_event(&mut self) -> ExchangeEvent {
         let read = self.reads(Instant::now());
         select! {
@@ -136,13 +136,13 @@ impl Exchange {
         }
     }
 
-    /// Reacts to what has come.
+    /// Handles an event.
     ///
     /// # Errors
-    /// The stream is over.
+    /// Returns why the stream has ended.
     pub(super) fn on_event(&mut self, event: ExchangeEvent, peer: &impl StreamPeer) -> Result<(), StreamLost> {
         match event {
-            // What had to wait in the framer comes once the peer has read enough.
+            // The framer may hold frames that could not be processed until the peer had read enough.
             ExchangeEvent::Conn(Ok(ConnEvent::Received | ConnEvent::Drained)) => self.frames(peer),
             ExchangeEvent::Conn(Ok(ConnEvent::Closed)) => Err(StreamLost::Closed),
             ExchangeEvent::Conn(Err(error)) => Err(error.into()),
@@ -155,13 +155,13 @@ impl Exchange {
         }
     }
 
-    /// Takes what the peer has sent, as long as it reads its answers.
+    /// Processes the frames of the peer, as long as it reads the replies.
     fn frames(&mut self, peer: &impl StreamPeer) -> Result<(), StreamLost> {
         while !self.conn.owes_too_much() {
             match self.conn.next_frame() {
                 Ok(None) => return Ok(()),
                 Ok(Some(Frame::Element(element))) => self.element(element, peer)?,
-                // What is left of it is enough for an answer.
+                // The rest of a skipped stanza is enough for an answer.
                 Ok(Some(Frame::Skipped(skipped))) => self.element(skipped.element, peer)?,
                 Ok(Some(Frame::Whitespace)) => {}
                 Ok(Some(Frame::Close)) => return Err(StreamLost::Closed),
@@ -181,7 +181,7 @@ impl Exchange {
             if !node.is("error", ns::STREAMS) {
                 let reaction = peer.on_other(self.others);
                 self.others = self.others.saturating_add(1);
-                return self.obey(reaction, peer);
+                return self.react(reaction, peer);
             }
             let condition = node.children().find(|child| child.ns() == ns::STREAM_ERRORS && child.name() != "text");
             return Err(StreamLost::StreamError(excerpt(condition.map_or("nothing", |condition| condition.name()))));
@@ -190,16 +190,16 @@ impl Exchange {
         if self.answers == AnswerPolicy::OnStream && self.is_answer(&stanza) {
             return Ok(());
         }
-        self.obey(peer.on_stanza(stanza, self.answers), peer)
+        self.react(peer.on_stanza(stanza, self.answers), peer)
     }
 
-    fn obey(&mut self, reaction: Reaction, peer: &impl StreamPeer) -> Result<(), StreamLost> {
+    fn react(&mut self, reaction: Reaction, peer: &impl StreamPeer) -> Result<(), StreamLost> {
         match reaction {
             Reaction::Nothing => {}
             Reaction::Reply(bytes) => self.conn.reply(&bytes),
             Reaction::Refuse(error) => self.refuse(peer, error),
             Reaction::Ask(decided, error) if self.asked.len() < ASKED => {
-                // Without a decision it is not refused.
+                // Without a decision the stanza is not refused.
                 self.asked.spawn(async move { Decision { refused: decided.await == Ok(false), error } });
             }
             Reaction::Ask(..) => peer.count_dropped(),
@@ -212,7 +212,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Writes a stream error, which ends with our footer.
+    /// Writes a stream error. It includes our footer.
     fn fail(&mut self, condition: StreamCondition) {
         self.conn.reply(&stream_error(condition, None, None));
         self.closed = true;
@@ -253,7 +253,7 @@ impl Exchange {
         [answer, self.conn.write_deadline(self.write), idle, self.refusing].into_iter().flatten().min()
     }
 
-    /// Tells those whose answers are late; returns why the stream is over, if it is.
+    /// Completes publishes whose answers are late. Returns why the stream has ended, if it has.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<StreamLost> {
         while let Some(late) = self.unread.is_none().then(|| self.pending.take_late(now)).flatten() {
             self.quiet = now;
@@ -270,8 +270,8 @@ impl Exchange {
         self.pending.is_empty() && self.idle.is_some_and(|idle| self.quiet + idle <= now)
     }
 
-    /// Closes the stream, by what it returns; of what was written and not answered nothing more is known. Reads until the
-    /// peer's own footer, and returns how many stanzas came before it.
+    /// Closes the stream when the returned future is awaited. The outcome of unanswered publishes is unknown. The future
+    /// reads until the peer's own footer and returns the number of stanzas before it.
     pub(super) fn end(mut self) -> impl Future<Output = u64> + Send + 'static {
         for asker in self.pending.into_askers() {
             answer(asker, Outcome::Unknown);
@@ -284,7 +284,7 @@ impl Exchange {
             let mut late = 0;
             let until = tokio::time::Instant::now() + CLOSE_TIMEOUT;
             if answers == AnswerPolicy::OnStream {
-                // Cancel safe: what was counted until then counts.
+                // Cancel safe: the stanzas counted until the deadline are reported.
                 drop(timeout_at(until, behind_footer(&mut conn, &mut late)).await);
             }
             conn.finish(until.saturating_duration_since(tokio::time::Instant::now())).await;
@@ -293,14 +293,14 @@ impl Exchange {
     }
 }
 
-/// Counts the stanzas that come until the peer's footer.
+/// Counts the stanzas that arrive before the peer's footer.
 async fn behind_footer(conn: &mut Conn<PublishStream>, late: &mut u64) {
     loop {
         match conn.next_frame() {
             Ok(Some(Frame::Element(element))) if element.kind() != Kind::Other => *late = late.saturating_add(1),
             Ok(Some(Frame::Element(_) | Frame::Skipped(_) | Frame::Whitespace)) => {}
             Ok(Some(Frame::Close | Frame::Open(_))) | Err(_) => return,
-            // Nothing of it is answered, so all of it is read.
+            // None of these stanzas is answered, so no backpressure is needed.
             Ok(None) => match conn.event(Io::ReadWrite).await {
                 Ok(ConnEvent::Received | ConnEvent::Drained) => {}
                 Ok(ConnEvent::Closed) | Err(_) => return,

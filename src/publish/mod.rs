@@ -1,16 +1,16 @@
-//! Publishes notifications: the selection of a transport, and the transports.
+//! Publishes push notifications. [`Publisher`] selects a transport for each publish. [`crate::relay`] uses it.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `publisher.rs` | [`Publisher`]: tries the transports for a publish |
-//! | `selection.rs` | the order in which they are tried, and what is remembered of a push service |
-//! | `stream.rs`, `exchange.rs`, `pending.rs`, `backoff.rs` | a stream of our own: its task, its traffic, publishes without an answer, reconnection |
-//! | `peer.rs`, `answers.rs` | what that task needs of the other end, and by which way it answers |
+//! | `selection.rs` | the order in which transports are tried, and the state kept about each push service |
+//! | `stream.rs`, `exchange.rs`, `pending.rs`, `backoff.rs` | one of our own streams: its task, its traffic, unanswered publishes, reconnection |
+//! | `peer.rs`, `answers.rs` | the interface of that task to the other end, and the path of the answers |
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
-//! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
+//! | `s2s/` | `s2s`: as the domain itself, over our own stream to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
-//! | `namespace.rs` | stanzas from one content namespace to another |
-//! | `probe.rs` | tries the transports without notifying anybody, for `pushward check` |
+//! | `namespace.rs` | the rewrite of stanzas from one content namespace to another |
+//! | `probe.rs` | tries the transports without notifying a device, for `pushward check` |
 //! | `settings.rs`, `error.rs` | the loaded configuration; errors |
 
 mod answers;

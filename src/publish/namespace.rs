@@ -1,4 +1,4 @@
-//! Rewrites stanzas from the content namespace of another stream to that of clients.
+//! Rewrites stanzas from the content namespace of another stream to that of client streams.
 
 use bytes::Bytes;
 use quick_xml::Reader;
@@ -7,8 +7,9 @@ use quick_xml::events::{BytesStart, Event};
 
 use crate::xml::{Element, ErrorType, Header, Kind, Node, StanzaCondition, normalized, ns, stanza_error};
 
-/// The same stanza, self-contained, as it would stand on a client's stream (`jabber:server` or
-/// `jabber:component:accept` become `jabber:client`); `None` if it is no stanza. Namespaces are compared after normalisation.
+/// Returns the same stanza, self-contained, as it would be written on a client's stream: `jabber:server` or
+/// `jabber:component:accept` become `jabber:client`. Returns `None` if it is not a stanza. Namespaces are compared after
+/// normalisation.
 pub(super) fn to_client(element: &Element) -> Option<Element> {
     let from = element.header().default_namespace().to_owned();
     let whole = element.on_stream(&Header::bare());
@@ -27,7 +28,7 @@ pub(super) fn to_client(element: &Element) -> Option<Element> {
     (carried.kind() != Kind::Other).then_some(carried)
 }
 
-/// Lets the declarations of one namespace on a start tag name that of clients.
+/// Changes the declarations of one namespace on a start tag to the namespace of clients.
 fn rename(tag: &mut BytesStart<'_>, from: &str) -> Option<()> {
     let declares = |key: &str| key == "xmlns" || key.starts_with("xmlns:");
     let is_it = |value: &str| value == from || normalized(value) == from;
@@ -47,13 +48,13 @@ fn rename(tag: &mut BytesStart<'_>, from: &str) -> Option<()> {
     Some(())
 }
 
-/// The answer to a request, or a message, that is not taken here (RFC 6120 §8.3.3.19).
+/// Returns the error for a request or message that this entity does not accept (RFC 6120 §8.3.3.19).
 pub(super) fn unavailable(stanza: &Node<'_>) -> Bytes {
     stanza_error(stanza, ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
 }
 
-/// The answer to a stanza that is not taken on this stream, and may be on another (RFC 6120 §8.3.3.18). Rooms do not expel an occupant
-/// for it.
+/// Returns the error for a stanza that is not accepted on this stream but may be accepted on another (RFC 6120 §8.3.3.18).
+/// Rooms do not expel an occupant for it.
 pub(super) fn busy(stanza: &Node<'_>) -> Bytes {
     stanza_error(stanza, ErrorType::Wait, StanzaCondition::ResourceConstraint)
 }

@@ -1,4 +1,5 @@
-//! The other end of a stream of our own: a component port or a push service, as the stream's task uses it.
+//! The other end of one of our own streams: a component port or a push service. [`StreamPeer`] is the interface that the
+//! stream's task uses.
 
 use std::future::Future;
 use std::io;
@@ -19,23 +20,23 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, StreamCondition};
 
-/// How long a peer may take to read the last bytes and the close.
+/// The time that a peer has to read the last bytes and to close the connection.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Any connection.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
-/// A connection, whatever is below it.
+/// A connection over any lower layer.
 pub(super) type PublishStream = Box<dyn Duplex>;
 
-/// A stream that stanzas may be written to.
+/// A stream that is ready for stanzas.
 pub(super) struct PeerLink {
     pub(super) conn: Conn<PublishStream>,
-    /// The sender of the publishes.
+    /// The `from` address of the publishes.
     pub(super) from: String,
     pub(super) answers: AnswerPolicy,
-    /// How long it stays open when nothing is awaited; `None`: for ever.
+    /// The time for which the stream stays open while no answer is awaited. `None`: without limit.
     pub(super) idle: Option<Duration>,
 }
 
@@ -44,41 +45,41 @@ pub(super) struct PeerLink {
 pub(super) enum Reaction {
     Nothing,
     Reply(Bytes),
-    /// The peer may not send such a stanza: the stream ends, and the sender gets this error.
+    /// The peer may not send such a stanza. The stream ends soon, and the sender gets this error.
     Refuse(Option<Bytes>),
     /// Another task decides. `false` means [`Reaction::Refuse`].
     Ask(oneshot::Receiver<bool>, Option<Bytes>),
-    /// The peer may not send such a thing: the stream ends at once with this error.
+    /// The peer may not send such an element. The stream ends at once with this error.
     Close(StreamCondition),
 }
 
-/// The other end of a stream of our own.
+/// The other end of one of our own streams.
 pub(super) trait StreamPeer: Send + Sync + 'static {
-    /// The right to one stream.
+    /// The permit for one stream.
     type Permit: Send;
-    /// Gives the account that wants the stream the right to it.
+    /// Gives a permit for the stream to the account that needs it.
     fn admit(&self, account: Option<&BareJid>) -> Result<Self::Permit, NoPermit>;
     /// Connects.
     fn dial(&self) -> impl Future<Output = Result<PeerLink, StreamConnectError>> + Send;
-    /// Takes a stanza, in the namespace of clients, from a link with such [`PeerLink::answers`]. Does not wait.
+    /// Handles a stanza, in the namespace of clients, from a link with these [`PeerLink::answers`]. Does not wait.
     fn on_stanza(&self, stanza: Element, answers: AnswerPolicy) -> Reaction;
-    /// Takes an element that is no stanza, behind so many others of this link.
+    /// Handles an element that is not a stanza. `before`: the number of earlier ones on this link.
     fn on_other(&self, before: u32) -> Reaction;
-    /// The peer has sent what it may not, for the first time on this link.
+    /// Handles the first forbidden stanza or element of the peer on this link.
     fn on_misuse(&self);
     /// Counts a stanza that is refused.
     fn count_refused(&self);
-    /// Counts a stanza that is dropped, since too many wait to be decided about.
+    /// Counts a stanza that is dropped, because too many wait for a decision.
     fn count_dropped(&self);
-    /// Counts stanzas that came behind our footer.
+    /// Counts stanzas that arrived after our footer.
     fn count_late(&self, stanzas: u64);
-    /// No publish wants the stream: returns whether its task may end, because nothing can come into its queue any more.
+    /// Returns whether the task may end, because no publish needs the stream and nothing can arrive in its queue any more.
     fn retire(&self) -> bool;
-    /// Whether it is connected before a publish wants it, and again when it is lost.
+    /// Returns whether the stream is connected before a publish needs it, and reconnected when it is lost.
     fn is_eager(&self) -> bool;
 }
 
-/// The right to write a publish, or to give it up: the first to take it has it.
+/// The right to write a publish, or to give it up. The first caller to take it has it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claim(Arc<AtomicBool>);
 
@@ -101,15 +102,15 @@ pub(super) struct PublishJob {
 impl PublishJob {
     pub(super) fn skip(self, reason: &UnsentReason) {
         if self.claim.take() {
-            // The one who asked may have stopped waiting.
+            // The requester may have stopped waiting.
             drop(self.reply.send(Attempt::Skipped(reason.clone())));
         }
     }
 }
 
-/// Answers the one who asked for a publish.
+/// Sends the outcome of a publish to its requester.
 pub(super) fn answer(asker: oneshot::Sender<Attempt>, outcome: Outcome) {
-    // It may have stopped waiting.
+    // The requester may have stopped waiting.
     drop(asker.send(Attempt::Done(outcome)));
 }
 

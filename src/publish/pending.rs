@@ -1,4 +1,4 @@
-//! Publishes that left by a stream of our own and whose answers are awaited.
+//! [`PendingPublishes`]: publishes that were sent over one of our own streams and are not answered yet.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use crate::jid::Jid;
 /// The publish that an answer belongs to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AnsweredPublish<T> {
-    /// It is the answer to this publish.
+    /// The answer belongs to this publish.
     To(T),
-    /// It has our id, and is not awaited any more.
+    /// The id is ours, but the answer is not awaited any more.
     NotAwaited,
-    /// It is not about a publish of ours.
+    /// The answer does not belong to a publish of ours.
     NotOurs,
 }
 
@@ -24,7 +24,8 @@ struct PendingPublish<T> {
     asker: T,
 }
 
-/// The publishes of one stream. Their ids begin with the same secret, so that an answer is known as ours however late it is.
+/// The publishes of one stream. Their ids begin with the same secret prefix, so that even a late answer is recognised as
+/// ours.
 #[derive(Debug)]
 pub(super) struct PendingPublishes<T> {
     prefix: String,
@@ -33,24 +34,25 @@ pub(super) struct PendingPublishes<T> {
 }
 
 impl<T> PendingPublishes<T> {
-    /// None is pending; `secret` is random, and answers may take `timeout`.
+    /// Creates an empty set. `secret` is random. `timeout` is the time that each answer may take.
     pub(super) fn new(secret: u128, timeout: Duration) -> Self {
         Self { prefix: format!("{secret:032x}"), timeout, entries: VecDeque::new() }
     }
 
-    /// A publish to a service is written; returns its id.
+    /// Adds a publish that is being written to a service. Returns its id.
     pub(super) fn begin(&mut self, now: Instant, random: u128, service: Jid, asker: T) -> String {
         let id = self.id(random);
         self.entries.push_back(PendingPublish { id: id.clone(), service, deadline: now + self.timeout, asker });
         id
     }
 
-    /// An id for a publish whose answer never comes here.
+    /// Returns an id for a publish whose answer never arrives here.
     pub(super) fn id(&self, random: u128) -> String {
         format!("{}-{random:032x}", self.prefix)
     }
 
-    /// Takes an answer with this id and sender. The right id from anyone but the push service answers nothing.
+    /// Handles an answer with this id and sender. An answer with the right id but from another sender than the push service
+    /// is not accepted.
     pub(super) fn answer(&mut self, id: &str, from: Option<&str>) -> AnsweredPublish<T> {
         if !id.starts_with(&self.prefix) {
             return AnsweredPublish::NotOurs;
@@ -61,33 +63,33 @@ impl<T> PendingPublishes<T> {
             .map_or(AnsweredPublish::NotAwaited, |entry| AnsweredPublish::To(entry.asker))
     }
 
-    /// The next one whose time is over.
+    /// Removes and returns the next publish whose deadline has passed.
     pub(super) fn take_late(&mut self, now: Instant) -> Option<T> {
         self.deadline().filter(|deadline| *deadline <= now)?;
         self.entries.pop_front().map(|entry| entry.asker)
     }
 
-    /// Gives all answers so much more time: the peer could not be heard for so long.
+    /// Extends all deadlines by a pause during which the peer was not read.
     pub(super) fn postpone(&mut self, pause: Duration) {
         self.entries.iter_mut().for_each(|entry| entry.deadline += pause);
     }
 
-    /// When the next one is late.
+    /// Returns the next deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.entries.front().map(|entry| entry.deadline)
     }
 
-    /// How many are pending.
+    /// Returns the number of pending publishes.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none is pending.
+    /// Returns whether no publish is pending.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The stream is over.
+    /// Returns all requesters, when the stream has ended.
     pub(super) fn into_askers(self) -> impl Iterator<Item = T> {
         self.entries.into_iter().map(|entry| entry.asker)
     }

@@ -1,4 +1,4 @@
-//! Tries transports without notifying anybody, for `pushward check`: how far each of them comes.
+//! [`Probe`]: tries transports without notifying a device, for `pushward check`, and reports how far each of them gets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use crate::net::conn::Conn;
 use crate::net::roots::RootsError;
 use crate::xml::{Element, Frame, Node, STREAM_CLOSE, XmlWriter, excerpt, ns};
 
-/// How long a push service may take to answer a question that bothers nobody.
+/// The time that a push service has to answer a harmless request.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How far a transport came.
+/// The result of trying a transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeFinding {
-    /// Notifications can leave by it: what was seen.
+    /// Notifications can be sent over it. Contains the observations.
     Goes(String),
-    /// They cannot: the cause, and what to do about it.
+    /// Notifications cannot be sent over it. Contains the cause and the remedy.
     Fails(String),
-    /// Nothing was tried, for this reason: they may.
+    /// The transport was not tried, for this reason. It may work.
     Untried(String),
-    /// It is not for this push service, for this reason.
+    /// The transport cannot be used for this push service, for this reason.
     Unfit(String),
-    /// It is not set up for the host.
+    /// The transport is not configured for the host.
     Absent,
 }
 
-/// Who else has connections for the same hosts.
+/// Other users of connections for the same hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeContext {
-    /// Nobody: what comes on ours is nobody else's.
+    /// There is none: stanzas on our connections are for nobody else.
     Alone,
-    /// A running daemon: no stream of its own may be taken from it.
+    /// A running daemon. Its streams must not be disturbed.
     Daemon,
 }
 
@@ -50,23 +50,23 @@ pub enum ProbeContext {
 pub struct Probe {
     config: Arc<Config>,
     dialer: Dialer,
-    company: ProbeContext,
+    context: ProbeContext,
 }
 
 impl Probe {
-    /// Nothing is tried yet; `keys` are the hosts' certificates.
+    /// Creates a probe. `keys`: the certificates of the hosts.
     ///
     /// # Errors
-    /// The `ca` of a `[[push.route]]` cannot be used.
+    /// Returns an error if the `ca` of a `[[push.route]]` cannot be used.
     pub fn new(
         config: Arc<Config>,
         keys: HashMap<String, Arc<CertifiedKey>>,
-        company: ProbeContext,
+        context: ProbeContext,
     ) -> Result<Self, RootsError> {
-        Ok(Self { dialer: Dialer::new(Arc::clone(&config), keys)?, config, company })
+        Ok(Self { dialer: Dialer::new(Arc::clone(&config), keys)?, config, context })
     }
 
-    /// Goes from a host to a push service by a transport as far as it goes without notifying anybody; within a minute.
+    /// Tries a transport from a host to a push service as far as possible without notifying a device. Takes at most a minute.
     pub async fn try_transport(&self, transport: Transport, host: &str, service: &Jid) -> ProbeFinding {
         match transport {
             Transport::S2s => self.s2s(host, service).await,
@@ -82,8 +82,9 @@ impl Probe {
             let what = "is not for names of this machine or its own hosts; a [[push.route]] would say where it is";
             return ProbeFinding::Unfit(what.to_owned());
         }
-        // Where bidi is agreed on, the peer sends its stanzas for the host on this stream: only where nobody misses them.
-        let bidi = self.config.push.s2s_bidi && self.company == ProbeContext::Alone;
+        // If bidi is negotiated, the peer sends its stanzas for the host on this stream. So it is requested only if no daemon
+        // would miss them.
+        let bidi = self.config.push.s2s_bidi && self.context == ProbeContext::Alone;
         let wanted = if bidi { AnswerPolicy::OnStream } else { AnswerPolicy::ToServer };
         let reached = match self.dialer.reach(host, service.domain(), wanted).await {
             Ok(reached) => reached,
@@ -119,8 +120,8 @@ impl Probe {
         if !component::is_fit(&self.config, host, service) {
             return ProbeFinding::Unfit("is not for users of its own hosts".to_owned());
         }
-        if self.company == ProbeContext::Daemon {
-            // A second stream would be refused, or take answers from the first.
+        if self.context == ProbeContext::Daemon {
+            // The server would refuse a second stream, or send it the answers of the first.
             let what = "the running pushward has the component's only stream; `pushward push ping` tries it";
             return ProbeFinding::Untried(what.to_owned());
         }
@@ -148,17 +149,17 @@ impl Probe {
     }
 }
 
-/// What was heard of a push service.
+/// The reply of a push service.
 enum Replied {
     Result,
-    /// It is there, and has nothing to tell.
+    /// The push service is there, but returned an error.
     Error(String),
-    /// It is not there now.
+    /// The push service is not available now.
     Down(String),
     Nothing(String),
 }
 
-/// Asks the push service what it is (XEP-0030 §3), which changes nothing there, and closes the stream.
+/// Sends a service discovery request to the push service (XEP-0030 §3), which changes nothing there, and closes the stream.
 async fn question(mut conn: Conn<PublishStream>, from: &str, service: &Jid) -> Replied {
     let id = format!("{:032x}", rand::random::<u128>());
     let mut xml = XmlWriter::new();
@@ -188,7 +189,7 @@ async fn answer(conn: &mut Conn<PublishStream>, id: &str, service: &Jid) -> Repl
             return judge(&stanza);
         }
         if inbound::is_returned(&node) {
-            // It may be for somebody whom only the server knows.
+            // The stanza may be for a client that only the server knows.
             conn.reply(&namespace::busy(&node));
         }
     }
@@ -205,7 +206,7 @@ fn is_answer(stanza: &Node<'_>, id: &str, service: &Jid) -> bool {
 fn judge(stanza: &Element) -> Replied {
     use crate::push::outcome::Outcome;
     match Outcome::of(&stanza.node()) {
-        // RFC 6120 §8.3.3.16 f.: servers say so of others.
+        // RFC 6120 §8.3.3.16 f.: servers return these conditions about other servers.
         Outcome::Refused(condition) if condition.starts_with("remote-server-") => Replied::Down(condition),
         Outcome::Refused(condition) => Replied::Error(condition),
         Outcome::Wait(condition) => Replied::Down(condition),
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_the_services_and_tells_whether_it_is_there() {
+    fn only_an_answer_of_the_service_counts_and_shows_whether_it_is_available() {
         let error = |kind: &str, condition: &str| {
             let xml = format!(
                 "<iq xmlns='jabber:client' type='error' id='1' from='push.example'><error type='{kind}'>\

@@ -1,4 +1,4 @@
-//! Publishes by the transports that are fit, one after the other.
+//! [`Publisher`]: publishes over the eligible transports, one after the other.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -27,23 +27,23 @@ use crate::push::registration::Target;
 use crate::registry::{Published, Sessions};
 use crate::sync::lock;
 
-/// How long a transport may take to be ready for a publish.
+/// The time that a transport has to become ready for a publish.
 const READY: Duration = Duration::from_secs(5);
-/// Affiliations that may wait; more are dropped and counted.
+/// The limit for waiting affiliations. Further ones are dropped and counted.
 const REVOCATIONS: usize = 256;
 
 /// The transports that are eligible for one publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eligible {
-    /// The operator does not allow this push service: `services`.
+    /// None: the operator does not allow this push service (`services`).
     Nothing,
-    /// The user's own session alone.
+    /// Only the user's own session.
     OwnSession,
-    /// Several.
+    /// More than one.
     Several,
 }
 
-/// Publishes by whatever transport is fit.
+/// Publishes over any eligible transport.
 pub struct Publisher {
     current: Arc<CurrentSettings>,
     sessions: Arc<dyn Sessions>,
@@ -51,14 +51,14 @@ pub struct Publisher {
     /// The queue of each host's component.
     components: DashMap<String, PublishQueue>,
     pool: Pool,
-    /// The affiliations that push services send, until they are taken.
+    /// The channel of affiliations that push services send, until it is taken.
     revocations: Mutex<Option<mpsc::Receiver<Revocation>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl Publisher {
-    /// A publisher that ends its streams when `shutdown` is cancelled. Inside a runtime.
+    /// Creates a publisher that ends its streams when `shutdown` is cancelled. Must be called inside a runtime.
     pub fn new(
         settings: Arc<TransportSettings>,
         sessions: Arc<dyn Sessions>,
@@ -85,7 +85,7 @@ impl Publisher {
         publisher
     }
 
-    /// Takes other settings. Streams under the ones before finish what they have; new ones use these.
+    /// Replaces the settings. Streams under the old settings finish their pending publishes. New streams use the new ones.
     pub fn reload(&self, settings: Arc<TransportSettings>) {
         let before = self.current.swap(settings);
         let now = self.current.load_full();
@@ -95,12 +95,13 @@ impl Publisher {
         self.connect_components();
     }
 
-    /// The affiliations that push services send, for the task that checks and stores them. `None` if they were taken before.
+    /// Returns the channel of affiliations that push services send, for the task that checks and stores them. `None` if it
+    /// was taken before.
     pub fn revocations(&self) -> Option<mpsc::Receiver<Revocation>> {
         lock(&self.revocations).take()
     }
 
-    /// Connects those that are not yet.
+    /// Connects the components that are not connected yet.
     fn connect_components(&self) {
         let settings = self.current.load_full();
         let config = &settings.config;
@@ -125,7 +126,7 @@ impl Publisher {
         self.tasks.wait().await;
     }
 
-    /// The transports that are eligible for a publish of an account, now.
+    /// Returns the transports that are currently eligible for a publish of an account.
     pub fn eligible(&self, account: &BareJid, target: &Target) -> Eligible {
         let settings = self.current.load();
         if !settings.config.push.allows(&target.service) {
@@ -140,13 +141,14 @@ impl Publisher {
         }
     }
 
-    /// Whether some transport may publish for an account that has no session.
+    /// Returns whether a transport can publish for an account that has no session.
     pub fn needs_no_session(&self, account: &BareJid, target: &Target) -> bool {
         self.current.load().config.push.allows(&target.service)
             && self.fit(account, target).iter().any(|transport| *transport != Transport::Session)
     }
 
-    /// Publishes for an account: what was written is not written again, unless it was refused because of whom it was from.
+    /// Publishes for an account. A publish that was written is not written again, unless it was refused because of its
+    /// sender.
     pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
         if !self.current.load().config.push.allows(&publish.target.service) {
             return Published { transport: None, outcome: Outcome::Refused("not-allowed".to_owned()) };
@@ -157,13 +159,13 @@ impl Publisher {
         published
     }
 
-    /// A publish has ended, by the user's own session or in any other way.
+    /// Records the outcome of a publish, over the user's own session or any other transport.
     pub fn on_published(&self, target: &Target, published: Published) {
         let domain = target.service.domain();
         lock(&self.selection).on_end(Instant::now(), domain, published, clock::now());
     }
 
-    /// How things are with the push service of a registration, as far as this process has seen.
+    /// Returns the state of the push service of a registration, as far as this process has seen it.
     pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
         let allowed = self.current.load().config.push.allows(&target.service);
         let fit = if allowed { self.fit(account, target) } else { Vec::new() };
@@ -196,7 +198,7 @@ impl Publisher {
         trial.end()
     }
 
-    /// Logs why a transport was passed over; above level debug only if the reason is new.
+    /// Logs why a transport was passed over. The line is above level debug only if the reason is new.
     fn log_passed_over(&self, service: &str, transport: Transport, reason: &str) {
         let transport_name = transport.name();
         let is_news = lock(&self.selection).is_news(Instant::now(), service, transport, reason);
@@ -221,7 +223,7 @@ impl Publisher {
         }
     }
 
-    /// The transports that may be tried, in the configured order.
+    /// Returns the eligible transports, in the configured order.
     fn fit(&self, account: &BareJid, target: &Target) -> Vec<Transport> {
         let host = account.domain();
         let config = &self.current.load().config;

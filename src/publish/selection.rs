@@ -1,4 +1,5 @@
-//! The selection of transports for a push service: the order in which they are tried, and what is remembered of them.
+//! [`TransportSelection`]: the order in which transports are tried for a push service, and the results kept about each
+//! service.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,11 +9,11 @@ use crate::config::Transport;
 use crate::push::outcome::Outcome;
 use crate::registry::Published;
 
-/// How long a transport is preferred after one before it could not be used.
+/// The time for which a transport is preferred after an earlier one in the order could not be used.
 const AFTER_SKIP: Duration = Duration::from_secs(60 * 60);
-/// How long a transport is preferred after those before it were refused.
+/// The time for which a transport is preferred after the earlier ones in the order were refused.
 const AFTER_REFUSAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Push services that are remembered; of more, the longest unused is forgotten.
+/// The limit for push services that are kept. Over it, the least recently used one is dropped.
 const SERVICES: usize = 4096;
 
 /// The result of trying one transport.
@@ -20,33 +21,33 @@ const SERVICES: usize = 4096;
 pub(super) enum Attempt {
     /// The publish was written.
     Done(Outcome),
-    /// It was not, for this reason.
+    /// The publish was not written, for this reason.
     Skipped(UnsentReason),
 }
 
-/// One publish on its way through the transports.
+/// One publish, while its transports are tried.
 #[derive(Debug)]
 pub(super) struct Trial {
     left: VecDeque<Transport>,
-    /// The transport that is known to work, if one is.
+    /// The transport that is known to work, if there is one.
     known: Option<Transport>,
     refused: Option<Published>,
     skipped: Vec<Transport>,
 }
 
 impl Trial {
-    /// Tries these transports in order; `known`: the one that worked before.
+    /// Creates a trial of these transports, in order. `known`: the one that worked before.
     pub(super) fn new(order: Vec<Transport>, known: Option<Transport>) -> Self {
         Self { left: order.into(), known, refused: None, skipped: Vec::new() }
     }
 
-    /// The transport to be tried now.
+    /// Returns the next transport to try.
     pub(super) fn next_transport(&mut self) -> Option<Transport> {
         self.left.pop_front()
     }
 
-    /// Takes what came of one; says what came of the publish, once that is certain. What was written is written again by
-    /// another transport only if it was refused because of whom it was from.
+    /// Records the result of one transport. Returns the outcome of the publish once it is certain. A publish that was written
+    /// is written again over another transport only if it was refused because of its sender.
     pub(super) fn tried(&mut self, transport: Transport, attempt: Attempt) -> Option<Published> {
         match attempt {
             Attempt::Done(Outcome::Refused(condition)) if is_about_sender(&condition) => {
@@ -62,8 +63,8 @@ impl Trial {
         }
     }
 
-    /// What came of the publish when no transport is left. A refusal does not count while the transport that is known to
-    /// work is only out of reach.
+    /// Returns the outcome of the publish when no transport is left. A refusal does not count while the transport that is
+    /// known to work is only unreachable.
     pub(super) fn end(self) -> Published {
         let out_of_reach = self.known.is_some_and(|known| self.skipped.contains(&known));
         let not_sent = Published { transport: None, outcome: Outcome::NotSent };
@@ -79,25 +80,25 @@ impl Trial {
     }
 }
 
-/// Whether another transport, with another `from`, may fare better.
+/// Returns whether another transport, with another `from`, may succeed.
 fn is_about_sender(condition: &str) -> bool {
     matches!(condition, "forbidden" | "not-authorized")
 }
 
-/// How things are with a push service, as operators see it.
+/// The state of a push service, as operators see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// The transport that is tried next; `None`: there is none.
+    /// The transport that is tried next. `None`: there is none.
     pub next: Option<Transport>,
-    /// What came of the last publish, and when.
+    /// The outcome of the last publish, and its time.
     pub last: Option<(Published, SystemTime)>,
-    /// Why transports were passed over when they were tried last.
+    /// The reasons why transports were passed over in the last attempts.
     pub passed_over: Vec<(Transport, String)>,
-    /// Until when it is not asked for answers on the domain's stream, because it has sent more than answers.
+    /// The time until which no answers are requested on the domain's stream, because the service has sent more than answers.
     pub one_way_until: Option<SystemTime>,
 }
 
-/// What is remembered of all push services.
+/// The state that is kept about all push services.
 #[derive(Debug, Default)]
 pub(super) struct TransportSelection {
     services: HashMap<String, ServiceMemory>,
@@ -106,9 +107,9 @@ pub(super) struct TransportSelection {
 #[derive(Debug)]
 struct ServiceMemory {
     used: Instant,
-    /// The transport that worked where another did not, and until when it is preferred.
+    /// The transport that worked when another did not, and the time until which it is preferred.
     worked: Option<(Transport, Instant)>,
-    /// Why transports did not work, as it was logged last.
+    /// The reasons why transports did not work, as last logged.
     logged: HashMap<Transport, String>,
     last: Option<(Published, SystemTime)>,
 }
@@ -118,7 +119,7 @@ impl ServiceMemory {
         Self { used: now, worked: None, logged: HashMap::new(), last: None }
     }
 
-    /// The transport that is preferred now, if it is fit.
+    /// Returns the transport that is preferred now, if it is eligible.
     fn known(&self, now: Instant, fit: &[Transport]) -> Option<Transport> {
         let worked = self.worked.filter(|(_, until)| *until > now);
         worked.map(|(transport, _)| transport).filter(|known| fit.contains(known))
@@ -126,7 +127,7 @@ impl ServiceMemory {
 }
 
 impl TransportSelection {
-    /// A publish to a service by the transports that are fit, the preferred one first.
+    /// Starts a publish to a service over the eligible transports, the preferred one first.
     pub(super) fn trial(&mut self, now: Instant, service: &str, mut fit: Vec<Transport>) -> Trial {
         let memory = self.memory(now, service);
         let known = memory.known(now, &fit);
@@ -136,7 +137,7 @@ impl TransportSelection {
         Trial::new(fit, known)
     }
 
-    /// A transport worked for a service, on this trial.
+    /// Records that a transport worked for a service in this trial.
     pub(super) fn on_success(&mut self, now: Instant, service: &str, transport: Transport, trial: &Trial) {
         let memory = self.memory(now, service);
         memory.logged.remove(&transport);
@@ -146,7 +147,7 @@ impl TransportSelection {
         }
     }
 
-    /// A transport did not work for a service: returns whether the reason is new.
+    /// Records that a transport did not work for a service. Returns whether the reason is new.
     pub(super) fn is_news(&mut self, now: Instant, service: &str, transport: Transport, reason: &str) -> bool {
         let logged = &mut self.memory(now, service).logged;
         let is_new = logged.get(&transport).is_none_or(|last| last != reason);
@@ -154,12 +155,12 @@ impl TransportSelection {
         is_new
     }
 
-    /// A publish to a service has ended; `at` is the time of day.
+    /// Records the outcome of a publish to a service. `at` is the time of day.
     pub(super) fn on_end(&mut self, now: Instant, service: &str, published: Published, at: SystemTime) {
         self.memory(now, service).last = Some((published, at));
     }
 
-    /// How things are with a service, for an account whose publishes may go by the transports that are fit.
+    /// Returns the state of a service, for an account with these eligible transports.
     pub(super) fn standing(&self, now: Instant, service: &str, fit: &[Transport]) -> Standing {
         let Some(memory) = self.services.get(service) else {
             return Standing { next: fit.first().copied(), ..Standing::default() };
@@ -202,7 +203,7 @@ mod tests {
         Attempt::Skipped(UnsentReason::NoSession)
     }
 
-    /// Publishes once where transports fare so; returns which were tried, and what came of it.
+    /// Publishes once with these results of the transports. Returns the tried transports and the outcome.
     fn publish(
         selection: &mut TransportSelection,
         now: Instant,
@@ -225,10 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_from_each_way_transports_can_fare() {
+    fn each_combination_of_transport_results_has_its_outcome() {
         let none = Published { transport: None, outcome: Outcome::NotSent };
-        type Fare = fn(Transport) -> Attempt;
-        let table: [(Fare, &[Transport], Published); 8] = [
+        type TransportResults = fn(Transport) -> Attempt;
+        let table: [(TransportResults, &[Transport], Published); 8] = [
             (|_| Attempt::Done(Outcome::Accepted), &[S2s], by(S2s, Outcome::Accepted)),
             (|_| Attempt::Done(Outcome::Unknown), &[S2s], by(S2s, Outcome::Unknown)),
             (|_| Attempt::Done(Outcome::Wait("x".into())), &[S2s], by(S2s, Outcome::Wait("x".into()))),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_worked_is_tried_first_until_the_others_deserve_another_chance() {
+    fn the_transport_that_worked_is_tried_first_until_its_preference_expires() {
         let (mut selection, now) = (TransportSelection::default(), Instant::now());
         let fare = |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { skipped() };
         assert_eq!(publish(&mut selection, now, fare).0, ORDER);
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_are_told_what_is_tried_next_and_why_others_are_not() {
+    fn operators_see_the_next_transport_and_why_others_were_passed_over() {
         let (mut selection, now) = (TransportSelection::default(), Instant::now());
         assert_eq!(selection.standing(now, SERVICE, &ORDER), Standing { next: Some(S2s), ..Standing::default() });
         assert_eq!(selection.standing(now, SERVICE, &[]), Standing::default());
@@ -310,7 +311,7 @@ mod tests {
             one_way_until: None,
         };
         assert_eq!(selection.standing(now, SERVICE, &ORDER), expect);
-        // Another account has no session transport, and the first chance comes again.
+        // Another account has no session transport, so the first eligible one comes next again.
         assert_eq!(selection.standing(now, SERVICE, &[Component]).next, Some(Component));
         assert_eq!(selection.standing(now + AFTER_SKIP, SERVICE, &ORDER).next, Some(S2s));
     }

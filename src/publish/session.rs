@@ -1,4 +1,5 @@
-//! The `session` transport: publishes through a user's own upstream stream, and the askers that wait for their answers.
+//! The `session` transport: publishes over a user's own upstream stream. [`Carried`] holds the requesters that wait for the
+//! outcomes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,16 +15,16 @@ use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::registry::{NotTaken, Sessions};
 
-/// The asker of a publish, who gets its outcome.
+/// The requester of a publish, who gets its outcome.
 #[derive(Debug)]
 pub enum Asker {
-    /// The session that carries it, since then.
+    /// The session that carries the publish, with the time of the request.
     Own(Target, Instant),
     /// Another task.
     Other(oneshot::Sender<Outcome>),
 }
 
-/// The publishes that a session carries. The session bounds them, and gives each a deadline.
+/// The publishes that a session carries. The session limits their number and gives each a deadline.
 #[derive(Debug, Default)]
 pub struct Carried {
     next: u64,
@@ -31,14 +32,14 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// A number for a publish that is to be carried.
+    /// Adds a publish and returns its number.
     pub fn begin(&mut self, asker: Asker) -> u64 {
         self.next = self.next.wrapping_add(1);
         self.open.insert(self.next, asker);
         self.next
     }
 
-    /// The publish with this number is done; returns its asker.
+    /// Removes the publish with this number when it is done. Returns its requester.
     pub fn done(&mut self, number: u64) -> Option<Asker> {
         let asker = self.open.remove(&number);
         if self.open.is_empty() {
@@ -48,14 +49,14 @@ impl Carried {
     }
 }
 
-/// How long a session may take to say that an answer is late.
+/// The time that a session has to report that an answer is late.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// Publishes through the user's own stream, by any of the sessions; one that has not answered within `patience` leaves the
-/// outcome unknown.
+/// Publishes over the user's own stream in any of the sessions. If the session does not answer within `patience`, the outcome
+/// is unknown.
 pub(super) async fn carry(sessions: &dyn Sessions, account: &BareJid, publish: Publish, patience: Duration) -> Attempt {
     match sessions.carry(account, publish) {
-        // The session gives each publish a deadline; one that is stuck gives none.
+        // The session gives each publish a deadline. A stuck session does not, so there is a timeout here.
         Ok(replied) => Attempt::Done(match timeout(patience, replied).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Outcome::Unknown,
@@ -75,7 +76,7 @@ mod tests {
     use crate::session::negotiate::HeldSession;
 
     #[tokio::test]
-    async fn a_session_that_is_stuck_or_busy_holds_nobody_up() {
+    async fn a_stuck_or_busy_session_delays_no_other_task() {
         let registry = Registry::<()>::default();
         let account = BareJid::new("juliet@example.org").unwrap();
         let enter = |login| {

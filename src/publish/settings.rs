@@ -1,4 +1,4 @@
-//! The configuration of the transports, loaded.
+//! [`TransportSettings`]: the loaded configuration of the transports.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::s2s::dial::Dialer;
 use crate::config::{Component, Config, Transport};
 use crate::net::roots::RootsError;
 
-/// A configuration and what the transports need of it. A reload replaces all of it.
+/// A configuration and the state that the transports load from it. A reload replaces all of it.
 pub struct TransportSettings {
     pub(super) config: Arc<Config>,
     pub(super) dialer: Arc<Dialer>,
@@ -20,16 +20,16 @@ pub struct TransportSettings {
 pub(super) type CurrentSettings = ArcSwap<TransportSettings>;
 
 impl TransportSettings {
-    /// Loads the authorities of all `[[push.route]]`; `keys` are the hosts' certificates. Reads files.
+    /// Loads the certificate authorities of all `[[push.route]]`. `keys` are the certificates of the hosts. Reads files.
     ///
     /// # Errors
-    /// The first file of a route that cannot be used.
+    /// Returns the error of the first route whose file cannot be used.
     pub fn load(config: Arc<Config>, keys: HashMap<String, Arc<CertifiedKey>>) -> Result<Self, RootsError> {
         let dialer = Arc::new(Dialer::new(Arc::clone(&config), keys)?);
         Ok(Self { config, dialer })
     }
 
-    /// The component of a host, where publishes may go by it.
+    /// Returns the component of a host, if publishes may use it.
     pub(super) fn component(&self, domain: &str) -> Option<&Component> {
         let host = self.config.hosts.iter().find(|host| host.domain == domain)?;
         host.component.as_ref().filter(|_| self.config.push.transports.contains(&Transport::Component))

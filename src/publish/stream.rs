@@ -1,5 +1,5 @@
-//! A stream of our own to a server or a push service: the task that connects it when it is wanted, writes publishes to it, and
-//! answers every publish.
+//! One of our own streams to a server or a push service. [`StreamTask`] connects it when it is needed, writes publishes to
+//! it, and answers every publish.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,20 +21,20 @@ use crate::jid::BareJid;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 
-/// Publishes that wait for one stream; more are for another transport.
+/// The limit for publishes that wait for one stream. Further ones use another transport.
 const QUEUE: usize = 4096;
-/// How long a stream that no publish wants is remembered, with its last failure.
+/// The time for which the task of an unused stream keeps running, with its last failure.
 const PARKED: Duration = Duration::from_secs(60);
 
 /// The queue of a stream.
 pub(super) type PublishQueue = mpsc::Sender<PublishJob>;
 
-/// A queue, and its end for the task.
+/// Creates a queue, and its receiver for the task.
 pub(super) fn queue() -> (PublishQueue, mpsc::Receiver<PublishJob>) {
     mpsc::channel(QUEUE)
 }
 
-/// Puts a publish into the queue of a stream.
+/// Adds a publish to the queue of a stream.
 pub(super) fn enqueue(queue: &PublishQueue, job: PublishJob) -> Result<(), UnsentReason> {
     queue.try_send(job).map_err(|error| match error {
         TrySendError::Full(_) => UnsentReason::QueueFull,
@@ -42,14 +42,14 @@ pub(super) fn enqueue(queue: &PublishQueue, job: PublishJob) -> Result<(), Unsen
     })
 }
 
-/// Why a link was left.
+/// The reason why a stream ended.
 enum StreamEnd {
     Lost(StreamLost),
     Idle,
     Shutdown,
 }
 
-/// What the task has to react to.
+/// An event for the task.
 enum StreamEvent {
     Job(Option<PublishJob>),
     Exchange(ExchangeEvent),
@@ -66,7 +66,7 @@ pub(super) struct StreamTask<P> {
 }
 
 impl<P: StreamPeer> StreamTask<P> {
-    /// Runs until no publish wants the stream, or the daemon stops.
+    /// Runs until no publish needs the stream, or the daemon stops.
     pub(super) async fn run(mut self) {
         let mut backoff = ReconnectBackoff::default();
         while let Some(first) = self.wanted(&backoff).await {
@@ -110,7 +110,7 @@ impl<P: StreamPeer> StreamTask<P> {
         self.skip_all(&StreamConnectError::Stopping.into());
     }
 
-    /// Waits until a stream is wanted, and returns the publish that wants it, if one does; `None`: the task is over.
+    /// Waits until a stream is needed. Returns the publish that needs it, if there is one. `None`: the task must end.
     async fn wanted(&mut self, backoff: &ReconnectBackoff) -> Option<Option<PublishJob>> {
         let parked = Instant::now() + PARKED;
         loop {
@@ -138,7 +138,7 @@ impl<P: StreamPeer> StreamTask<P> {
         }
     }
 
-    /// Leaves all that waits to other transports.
+    /// Rejects all waiting publishes, so that they use other transports.
     fn skip_all(&mut self, reason: &UnsentReason) {
         while let Ok(job) = self.jobs.try_recv() {
             job.skip(reason);
@@ -153,7 +153,7 @@ impl<P: StreamPeer> StreamTask<P> {
         let mut leaving = None;
         let ended = loop {
             if leaving.is_none() && self.jobs.is_closed() {
-                // No more come; those that were written still get their answers.
+                // No more publishes will come. Those that were written still get their answers.
                 leaving = Some(Instant::now() + self.timeouts.answer);
             }
             if let Some(until) = leaving
@@ -173,7 +173,7 @@ impl<P: StreamPeer> StreamTask<P> {
                 StreamEvent::Shutdown => leaving = Some(now + CLOSE_TIMEOUT),
                 StreamEvent::Deadline => match exchange.overdue(now) {
                     Some(reason) => break StreamEnd::Lost(reason),
-                    // Only if nothing has come into the queue meanwhile: what is in it needs the stream.
+                    // Only if the queue is still empty: a publish in it needs the stream.
                     None if exchange.is_idle(now) && self.jobs.is_empty() => break StreamEnd::Idle,
                     None => {}
                 },
@@ -210,7 +210,8 @@ impl<P: StreamPeer> StreamTask<P> {
     }
 }
 
-/// Gives a publish to a stream, by `send`, and waits for its outcome; a stream that is not ready within `ready` does not get it.
+/// Passes a publish to a stream with `send`, and waits for its outcome. If the stream is not ready within `ready`, the
+/// publish is withdrawn.
 pub(super) async fn submit(
     account: &BareJid,
     publish: Publish,
@@ -227,7 +228,7 @@ pub(super) async fn submit(
         Err(_) if claim.take() => return Attempt::Skipped(UnsentReason::NotReady(ready)),
         Err(_) => replied.await,
     };
-    // Without an answer the task is gone: what it had taken may have been written.
+    // If there is no answer, the task has ended. A publish that it had taken may have been written.
     let lost = || {
         if claim.take() { Attempt::Skipped(UnsentReason::StreamOver) } else { Attempt::Done(Outcome::Unknown) }
     };
@@ -255,7 +256,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn a_publish_that_was_given_up_is_written_by_nobody() {
+    async fn a_publish_that_was_given_up_is_not_written() {
         let mut kept = None;
         let keep = |job| {
             kept = Some(job);
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_task_that_is_gone_had_taken_may_have_been_written() {
+    async fn a_publish_that_an_ended_task_had_taken_may_have_been_written() {
         let lost = |job: PublishJob| {
             drop(job);
             Ok(())

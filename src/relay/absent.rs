@@ -1,4 +1,5 @@
-//! Notifications for devices that have no session: one task for each account that has such devices and for which there is news.
+//! Push notifications for devices that have no session. [`AbsentDevices`] runs one task for each account that has such
+//! devices and new notices about them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,12 +24,13 @@ use crate::registry::mailbox::{self, Mail, NotTaken, mailbox};
 use crate::session::Settings;
 use crate::store::Store;
 
-/// AbsentMessage of one account that wait; of more, the newest are dropped: a push that is due counts what waits anyway.
+/// The capacity of a task's mailbox. If it is full, the newest messages are dropped: a push that is already due counts the
+/// waiting stanzas anyway.
 const NEWS: usize = 64;
-/// A task that has nothing to do ends; longer than any pause between two pushes about the same.
+/// The time after which a task without work ends. It is longer than any pause between two pushes about the same event.
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// A message to an account's task.
+/// A message to the task of an account.
 #[derive(Debug)]
 enum AbsentMessage {
     Seen(Box<Notice>),
@@ -36,7 +38,7 @@ enum AbsentMessage {
     Answered(Target, Outcome),
 }
 
-/// The tasks of accounts with devices that have no session.
+/// The tasks of accounts that have devices without a session.
 pub(super) struct AbsentDevices {
     tasks: DashMap<BareJid, mailbox::Sender<AbsentMessage>>,
     dropped: Seldom,
@@ -54,12 +56,12 @@ pub(super) struct AbsentDependencies {
 }
 
 impl AbsentDevices {
-    /// There is no task yet.
+    /// Creates the set of tasks, which is empty.
     pub(super) fn new(uses: AbsentDependencies) -> Self {
         Self { tasks: DashMap::new(), dropped: Seldom::default(), uses }
     }
 
-    /// A session has seen something that concerns devices without one.
+    /// Handles a notice that a session has sent about devices without a session.
     pub(super) fn on_notice(self: &Arc<Self>, account: &BareJid, notice: Notice) {
         let news = AbsentMessage::Seen(Box::new(notice));
         let entry = self.tasks.entry(account.clone()).or_insert_with(|| self.start(account));
@@ -71,7 +73,7 @@ impl AbsentDevices {
                 }
             }
             Err(NotTaken::Gone(news)) => {
-                // It has just ended, since it had nothing to do.
+                // The task has just ended because it was idle.
                 drop(entry);
                 let fresh = self.start(account);
                 if fresh.offer(news).is_ok() {
@@ -81,10 +83,10 @@ impl AbsentDevices {
         }
     }
 
-    /// A device of the account has a session again. There is one such message for each login.
+    /// Reports that a device of the account has a session again. Each login sends one such message.
     pub(super) fn on_device_back(&self, account: &BareJid, device: DeviceId) {
         if let Some(task) = self.tasks.get(account) {
-            // One that has just ended knows of no device.
+            // A task that has just ended holds no state about the device.
             drop(task.deliver(AbsentMessage::Back(device)));
         }
     }
@@ -109,9 +111,9 @@ impl AbsentDevices {
         loop {
             let idle = Instant::now() + IDLE;
             let wake = absent.deadline().unwrap_or(idle);
-            let heard = select! {
+            let message = select! {
                 mail = news.recv() => match mail {
-                    Some(Mail::Message(heard)) => Some(heard),
+                    Some(Mail::Message(message)) => Some(message),
                     Some(Mail::Changed) | None => continue,
                 },
                 () = sleep_until(wake.into()) => None,
@@ -119,7 +121,7 @@ impl AbsentDevices {
             };
             let now = Instant::now();
             absent.change(&self.settings().push);
-            match heard {
+            match message {
                 Some(AbsentMessage::Seen(notice)) => {
                     for verdict in absent.saw(now, &notice) {
                         tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");
@@ -137,7 +139,7 @@ impl AbsentDevices {
         }
         self.tasks.remove_if(&account, |_, sender| sender.is_same(&own));
         news.close();
-        // What came in the last moment.
+        // Notices that arrived while the task was ending.
         while let Some(Mail::Message(AbsentMessage::Seen(notice))) = news.try_recv() {
             if !self.uses.shutdown.is_cancelled() {
                 self.on_notice(&account, *notice);
@@ -150,14 +152,14 @@ impl AbsentDevices {
         let (absent, account, task) = (Arc::clone(self), account.clone(), task.clone());
         self.uses.background.spawn(async move {
             let target = publish.target.clone();
-            // It may have been removed since, or its device may be back.
+            // The registration may have been removed since, or its device may have a session again.
             let known = absent.uses.store.account_now(&account).await.unwrap_or_default();
             let is_away = |r: &Registration| known.device(r.device).is_none_or(|device| !device.is_open());
             if !known.registrations.iter().any(|r| r.target == target && is_away(r)) {
                 return;
             }
             let outcome = absent.uses.publishing.publish(&account, publish).await.outcome;
-            // There is one such message for each publish of the task, which may have ended.
+            // The task may have ended. It receives one such message for each of its publishes.
             drop(task.deliver(AbsentMessage::Answered(target, outcome)));
         });
     }

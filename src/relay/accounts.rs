@@ -1,4 +1,4 @@
-//! Changes of accounts, and the sessions that they concern.
+//! Changes of accounts. [`Accounts`] stores each change and publishes it to the sessions of the account.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Accounts {
         Self { store, registry, memories: Arc::default(), metrics, not_stored: Seldom::default() }
     }
 
-    /// The memories of the accounts' devices.
+    /// Returns the memories of the accounts' devices.
     pub(super) fn memories(&self) -> &Arc<Memories> {
         &self.memories
     }
@@ -50,15 +50,16 @@ impl Accounts {
         Ok(())
     }
 
-    /// Logs that a change of an account failed. While the disk fails, a client can cause that as often as it likes.
+    /// Logs that a change of an account failed. Rate limited: while the disk fails, a client can cause this as often as it
+    /// likes.
     pub(super) fn log_not_stored(&self, error: &StoreError) {
         if let Some(suppressed) = self.not_stored.next() {
             tracing::error!(%error, suppressed, "the account cannot be stored");
         }
     }
 
-    /// Stores the login of a session, and returns its device. If the store fails, the session goes on as that of a new device.
-    /// What the login has changed is published in the background, once it is stored.
+    /// Stores the login of a session and returns its device. If the store fails, the session continues as that of a new
+    /// device. The change is published in the background, once it is stored.
     pub(super) async fn log_in(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
@@ -75,7 +76,7 @@ impl Accounts {
             Ok((logged_in, stored)) => {
                 let (accounts, handle) = (Arc::clone(self), Arc::clone(handle));
                 background.spawn(async move {
-                    // What failed was logged.
+                    // A failure has already been logged.
                     if let Ok((account, _)) = stored.await {
                         accounts.registry.publish(handle.account(), &account, Some(&handle));
                     }
@@ -99,7 +100,7 @@ impl Accounts {
         Owner { device, recognition, account, waits, older: false }
     }
 
-    /// Takes a session out of the registry, and lets the device's other sessions know.
+    /// Removes a session from the registry and notifies the device's other sessions.
     pub(super) fn unregister(&self, handle: &Handle) {
         self.registry.leave(handle);
         handle.set_ended();
@@ -109,7 +110,7 @@ impl Accounts {
         }
     }
 
-    /// Stores that the session of a login has ended, behind all that was stored for it.
+    /// Stores the end of a login, after everything that was stored for it.
     pub(super) async fn store_end(&self, handle: &Handle) {
         let login = handle.login();
         if let Err(error) = self.change(handle.account(), Change::Ended { login }).await {
@@ -117,7 +118,7 @@ impl Accounts {
         }
     }
 
-    /// Has a session end if it is held, and waits for that.
+    /// Asks a session to end if it is held. Waits until it has ended or has decided to stay, or until the deadline.
     pub(super) async fn end_session(&self, session: &Handle, reason: EndReason) {
         if !session.end(reason).await {
             self.metrics.deadline_passed(Wait::GiveWay);
@@ -125,7 +126,7 @@ impl Accounts {
         }
     }
 
-    /// Ends the held sessions of an account and returns how many there were, once all that they had is on disk.
+    /// Ends the held sessions of an account. Returns their number, once all of their data is on disk.
     pub(super) async fn end_held(self: &Arc<Self>, account: &BareJid) -> usize {
         let held = self.registry.sessions(account).into_iter().filter(|handle| handle.is_dark());
         let end = |handle: Arc<Handle>| {
@@ -138,9 +139,9 @@ impl Accounts {
         ended
     }
 
-    /// Writes again what the sessions of a forgotten account need to go on, and returns how many there are: if their devices were
-    /// unknown, what is spooled for them would be lost. They are notified, so that they know of no registration any more.
-    /// `before`: what was kept about the account.
+    /// Stores again the devices of an account's sessions after the account was deleted. Returns the number of sessions. If
+    /// their devices were unknown, the stanzas spooled for them would be lost. The sessions are notified, so they drop all
+    /// registrations. `before`: the account before it was deleted.
     ///
     /// # Errors
     /// As [`Store::change`].

@@ -1,4 +1,4 @@
-//! Tasks that no session waits for, and that the shutdown does.
+//! [`Background`]: the relay's tasks that no session waits for. The shutdown waits for them.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tracing::Instrument;
 use crate::net::conn::Conn;
 use crate::net::wire::Wire;
 
-/// How long a peer may take to read the last bytes and the close.
+/// The time that a peer has to read the last bytes and to close the connection.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The tasks of a relay that no session waits for. Clones share them.

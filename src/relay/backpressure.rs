@@ -1,7 +1,8 @@
 //! Backpressure: the one place that decides which peers of a connection are read.
 //!
-//! A peer is not read while what was relayed from it, or what answers it, waits over its mark ([`crate::net::conn`]). That a
-//! peer reads slowly does not stop it from being read itself.
+//! A peer is not read while too many bytes that were relayed from it, or replies to it, wait to be written
+//! ([`crate::net::conn`]). A peer that reads slowly is still read itself. [`ReadableLegs::decide`] is used by the login
+//! driver and the session driver.
 
 use crate::net::conn::{Conn, HIGH_WATER};
 use crate::net::wire::Wire;
@@ -9,24 +10,24 @@ use crate::net::wire::Wire;
 /// The bytes that wait for one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PeerBacklog {
-    /// Relayed bytes are over their mark.
+    /// True if the relayed bytes are over their limit.
     full: bool,
-    /// Replies are over theirs.
-    owes_too_much: bool,
+    /// True if the replies are over their limit.
+    replies_full: bool,
 }
 
 impl PeerBacklog {
     pub(super) fn of<S: Wire>(conn: &Conn<S>) -> Self {
-        Self { full: conn.is_full(), owes_too_much: conn.owes_too_much() }
+        Self { full: conn.is_full(), replies_full: conn.owes_too_much() }
     }
 }
 
-/// Other reasons not to read a peer: the lock step of login, a resumption, unconfirmed stanzas, the rates, the disk.
+/// Other reasons for not reading a peer: the lock step of login, a resumption, unconfirmed stanzas, rate limits, a slow disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stops {
     pub(super) client: bool,
     pub(super) server: bool,
-    /// Bytes of the client that wait to be relayed, and not at a connection.
+    /// The bytes received from the client that wait to be relayed and are not yet written to a connection.
     pub(super) held: usize,
 }
 
@@ -38,12 +39,12 @@ pub(super) struct ReadableLegs {
 }
 
 impl ReadableLegs {
-    /// `None`: there is no such connection, so nothing waits there.
+    /// Decides which peers are read. `None`: there is no such connection, so nothing waits there.
     pub(super) fn decide(client: Option<PeerBacklog>, server: Option<PeerBacklog>, stops: Stops) -> Self {
         let (client, server) = (client.unwrap_or_default(), server.unwrap_or_default());
         Self {
-            client: !stops.client && !client.owes_too_much && !server.full && stops.held < HIGH_WATER,
-            server: !stops.server && !server.owes_too_much && !client.full,
+            client: !stops.client && !client.replies_full && !server.full && stops.held < HIGH_WATER,
+            server: !stops.server && !server.replies_full && !client.full,
         }
     }
 }
@@ -53,13 +54,13 @@ mod tests {
     use super::*;
 
     fn check(client: (bool, bool), server: (bool, bool), stops: Stops, expect: (bool, bool)) {
-        let waiting = |(full, owes_too_much)| Some(PeerBacklog { full, owes_too_much });
+        let waiting = |(full, replies_full)| Some(PeerBacklog { full, replies_full });
         let reading = ReadableLegs::decide(waiting(client), waiting(server), stops);
         assert_eq!((reading.client, reading.server), expect, "client {client:?} server {server:?} {stops:?}");
     }
 
     #[test]
-    fn a_peer_is_not_read_while_what_it_causes_waits_over_its_mark() {
+    fn a_peer_is_not_read_while_bytes_that_it_caused_are_over_their_limit() {
         let (none, held) = (Stops::default(), |held| Stops { held, ..Stops::default() });
         let (idle, full, owed, both) = ((false, false), (true, false), (false, true), (true, true));
         check(idle, idle, none, (true, true));

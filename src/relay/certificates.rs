@@ -1,4 +1,4 @@
-//! Reports certificates that clients reject, or soon will, in the log and in the metrics, in time to be renewed.
+//! Checks the certificates: reports those that clients reject, or soon will, in the log and in the metrics.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,9 +10,9 @@ use crate::metrics::Metrics;
 use crate::net::certificate::{self, Defect};
 use crate::sync::lock;
 
-/// How often the certificates are checked.
+/// The interval between two checks of the certificates.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// How long a defect that was logged is not logged again.
+/// The time during which a logged defect is not logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Checks the current certificates.
@@ -22,12 +22,12 @@ pub(super) struct CertificateCheck {
     logged: Mutex<LoggedDefects>,
 }
 
-/// The defects that were logged, and when.
+/// The defects that were logged, each with the time.
 #[derive(Debug, Default)]
 struct LoggedDefects(HashMap<(String, Defect), SystemTime>);
 
 impl LoggedDefects {
-    /// Returns whether a defect is new, or was not logged for a day. If so, it counts as logged now.
+    /// Returns whether a defect is new or was last logged a day ago. If so, records it as logged now.
     fn is_due(&mut self, domain: &str, defect: Defect, now: SystemTime) -> bool {
         let last = self.0.get(&(domain.to_owned(), defect));
         let is_due = last.is_none_or(|at| now.duration_since(*at).is_ok_and(|age| age >= LOG_INTERVAL));
@@ -37,7 +37,7 @@ impl LoggedDefects {
         is_due
     }
 
-    /// All are logged again.
+    /// Forgets all logged defects, so that they are logged again.
     fn forget(&mut self) {
         self.0.clear();
     }

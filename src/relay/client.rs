@@ -10,11 +10,11 @@ use crate::registry;
 pub type Client = Conn<TlsStream<TcpStream>>;
 /// All sessions.
 pub type Registry = registry::Registry<Client>;
-/// How others reach a session.
+/// A shared handle of a session.
 pub type Handle = registry::Handle<Client>;
 /// A request to a session's task.
 pub(super) type Command = registry::Command<Client>;
-/// A connection that proved it may take the session over.
+/// A connection that has proved that it may resume the session.
 pub(super) type Attach = registry::Attach<Client>;
-/// A connection that was not taken, given back.
+/// A connection that a session did not accept. It is returned to the sender.
 pub(super) type Refused = registry::Refused<Client>;

@@ -1,4 +1,4 @@
-//! The address of a client: the peer of its connection, or the one that a trusted proxy names.
+//! The address of a client: the peer address of its connection, or the one in the PROXY header of a trusted proxy.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -21,17 +21,17 @@ pub(super) struct AcceptedConnection {
     pub(super) permit: Permit,
 }
 
-/// A connection whose client is known.
+/// A connection whose client address is known.
 pub(super) struct KnownClient {
     pub(super) tcp: TcpStream,
     pub(super) addresses: Addresses,
-    /// Counts for the client's address.
+    /// The permit, counted for the client's address.
     pub(super) permit: Permit,
-    /// Fires when the connection has to make room for another one.
+    /// Completes when the connection has to make room for another one.
     pub(super) eviction: Eviction,
 }
 
-/// Reads the PROXY header where there has to be one, and logs why there is none.
+/// Reads the PROXY header where one is required. Logs why a connection is refused.
 pub(super) async fn identify(
     relay: &Relay,
     accepted: AcceptedConnection,

@@ -1,5 +1,5 @@
-//! The memories of devices ([`DeviceMemory`]). The sessions of a device share one, which is kept for the next session while there
-//! is none. A restart forgets all of them.
+//! The memories of devices ([`DeviceMemory`]). The sessions of a device share one memory. It is kept for the next session
+//! while the device has none. A restart clears all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,20 +11,20 @@ use crate::push::account::DeviceId;
 use crate::session::DeviceMemory;
 use crate::sync::lock;
 
-/// The most bytes of all memories without a session. Beyond that, the older half of them is forgotten.
+/// The limit for the bytes of all memories without a session. Over it, the older half of them is dropped.
 const MAX_BYTES: usize = 16 << 20;
-/// Bytes of an entry beside its memory.
+/// The overhead of an entry, in bytes.
 const ENTRY: usize = 256;
 /// The time for which a memory without a session is kept.
 const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
-/// The least time between two searches for memories that were kept for [`RETENTION`].
+/// The minimum interval between two searches for memories that were kept for [`RETENTION`].
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The memories of devices.
 #[derive(Debug, Default)]
 pub(super) struct Memories(Mutex<HeldMemories>);
 
-/// A session's share in the memory of its device.
+/// A session's share of the memory of its device.
 pub(super) struct DeviceMemoryShare {
     memories: Arc<Memories>,
     handle: Arc<Handle>,
@@ -42,7 +42,7 @@ struct AccountDevice {
 #[derive(Debug, Default)]
 struct HeldMemories {
     devices: HashMap<AccountDevice, HeldMemory>,
-    /// Bytes of the memories without a session.
+    /// The bytes of the memories without a session.
     bytes: usize,
     /// The time of the last search for expired memories.
     swept: Option<Instant>,
@@ -52,7 +52,7 @@ struct HeldMemories {
 struct HeldMemory {
     memory: Arc<DeviceMemory>,
     sessions: usize,
-    /// The moment at which its last session left, and its bytes; `None` while there is a session.
+    /// The time at which the device's last session ended, and the bytes of the memory. `None` while the device has a session.
     left: Option<(Instant, usize)>,
 }
 
@@ -64,7 +64,8 @@ impl Memories {
         DeviceMemoryShare { memories: Arc::clone(self), handle, device, memory }
     }
 
-    /// Forgets the devices of an account that have no session. Where there is one, the session itself clears the memory.
+    /// Drops the memories of an account's devices that have no session. If a device has one, the session itself clears the
+    /// memory.
     pub(super) fn forget(&self, account: &BareJid) {
         self.held().retain(|of, _| of.account != *account);
     }
@@ -97,7 +98,7 @@ impl HeldMemories {
         Arc::clone(&entry.memory)
     }
 
-    /// Takes note that a session of the device has ended.
+    /// Records that a session of the device has ended.
     fn leave(&mut self, device: &AccountDevice, now: Instant) {
         let Some(entry) = self.devices.get_mut(device) else { return };
         entry.sessions = entry.sessions.saturating_sub(1);
@@ -129,7 +130,7 @@ impl HeldMemories {
         tracing::warn!("what devices have to remember has no room: messages that a server sends again may come twice");
     }
 
-    /// Forgets the memories without a session for which `stays` is false.
+    /// Drops the memories without a session for which `stays` returns false.
     fn retain(&mut self, stays: impl Fn(&AccountDevice, Instant) -> bool) {
         self.devices.retain(|device, entry| entry.left.is_none_or(|(at, _)| stays(device, at)));
         self.bytes = self.devices.values().filter_map(|entry| entry.left).map(|(_, bytes)| bytes).sum();
@@ -146,7 +147,7 @@ mod tests {
         AccountDevice { account: account.parse().unwrap(), device: DeviceId(n) }
     }
 
-    /// A session of a device that has remembered so much.
+    /// Adds and ends a session of a device that has remembered this many stanzas.
     fn had(held: &mut HeldMemories, device: &AccountDevice, marks: u64, now: Instant) {
         held.share(device.clone()).note_had(0..marks);
         held.leave(device, now);

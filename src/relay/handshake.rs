@@ -1,4 +1,4 @@
-//! From an accepted socket to a client over TLS.
+//! The handshake of a client connection: STARTTLS or direct TLS. [`secure`] turns an accepted socket into a client over TLS.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::net::tls_stream::TlsStream;
 use crate::session::starttls::{StartTls, StartTlsStep};
 use crate::xml::{self, FrameError};
 
-/// Why there is no TLS.
+/// The reason why TLS was not established.
 #[derive(Debug, Error)]
 enum TlsFailure {
     #[error("{0}")]
@@ -38,15 +38,16 @@ enum TlsFailure {
 /// A client over TLS.
 pub(super) struct Secured {
     pub(super) client: Box<Client>,
-    /// Fires when the connection has to make room for another one.
+    /// Completes when the connection has to make room for another one.
     pub(super) eviction: Eviction,
-    /// How many elements it has sent before, in the clear.
+    /// The number of elements that the client sent before TLS.
     pub(super) elements: u32,
 }
 
-/// Establishes TLS before the deadline, or logs why not.
+/// Establishes TLS before the deadline, or logs the failure.
 ///
-/// `None` too if the connection has to make room for another one: it has said nothing that wants an answer.
+/// Also returns `None` if the connection has to make room for another one. Nothing that the client has sent so far needs an
+/// answer.
 pub(super) async fn secure(
     relay: &Relay,
     snapshot: &Snapshot,
@@ -74,7 +75,7 @@ pub(super) async fn secure(
     let (client, outcome) = match attempt {
         Ok(Ok(client)) => {
             permit.reaches(Stage::Secured);
-            // `<starttls/>`: anything else would have been refused.
+            // The element is `<starttls/>`: any other would have been refused.
             let elements = u32::from(tls == ListenTls::Starttls);
             let client = Box::new(client.with_permit(permit));
             (Some(Secured { client, eviction, elements }), HandshakeOutcome::Established)
@@ -96,7 +97,7 @@ pub(super) async fn secure(
 }
 
 async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, snapshot: &Snapshot) -> Result<Client, TlsFailure> {
-    // A client that sends nothing has no state of TLS, nor room for it.
+    // No TLS state is allocated for a client that has sent nothing.
     tcp.readable().await?;
     let tls = Box::pin(TlsStream::accept(tcp, config)).await?;
     tracing::debug!(version = ?tls.state().protocol_version(), "TLS is up");
@@ -129,7 +130,7 @@ async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<
     }
 }
 
-/// The next frame; the client gets a stream error for bytes that are none.
+/// Returns the next frame. Sends a stream error to the client if the bytes are not valid.
 async fn next_frame(relay: &Relay, conn: &mut Conn<TcpStream>) -> Result<Option<xml::Frame>, TlsFailure> {
     match conn.next_frame() {
         Ok(frame) => Ok(frame),
@@ -137,7 +138,7 @@ async fn next_frame(relay: &Relay, conn: &mut Conn<TcpStream>) -> Result<Option<
             conn.reply(&xml::stream_header("", "", None));
             conn.reply(&error.stream_error());
             relay.overload().on_frame_error(&error, Authentication::Pending);
-            // Nothing more can be done for a peer that is gone already.
+            // If the peer is gone, the stream error cannot be delivered.
             drop(tokio::time::timeout(CLOSE_TIMEOUT, conn.flush()).await);
             Err(error.into())
         }

@@ -1,4 +1,4 @@
-//! What a session asks of the store: one thing after the other, in order, while the session goes on.
+//! The store requests of a session. [`Jobs`] runs them one at a time, in order, while the session continues.
 
 mod changes;
 mod renumbering;
@@ -25,17 +25,17 @@ use renumbering::Renumbering;
 use request::{Begun, Job, is_delivered};
 pub(super) use request::{Done, Spooling, StoreRequest};
 
-/// A session's line to the store.
+/// The queue of a session's store requests.
 pub(super) struct Jobs {
     relay: Arc<Relay>,
     handle: Arc<Handle>,
     waiting: VecDeque<StoreRequest>,
     at_work: Option<Job>,
-    /// Bytes of the stanzas that the store works on.
+    /// The bytes of the stanzas in the running request.
     bytes_at_work: usize,
-    /// Their numbers, without those that the client has acknowledged since.
+    /// The numbers of those stanzas, without the ones that the client has acknowledged since.
     offered: Vec<Seq>,
-    /// The sequence numbers that the session's stanzas have in its spool.
+    /// The mapping from the session's stanza numbers to sequence numbers in its spool.
     renumbering: Renumbering,
 }
 
@@ -52,7 +52,7 @@ impl Jobs {
         }
     }
 
-    /// Asks for something; it waits for what was asked before.
+    /// Queues a request. It runs after all earlier requests.
     pub(super) fn ask(&mut self, request: StoreRequest) {
         if self.at_work.is_some() && request.is_urgent() {
             self.relay.store().hurry();
@@ -72,8 +72,9 @@ impl Jobs {
         self.begin();
     }
 
-    /// Hands the removal of the account to the store at once. From now on somebody else may log in under its name, and must come
-    /// behind it, also while the store is late with what was asked before. No change that waits is made to what comes after.
+    /// Passes the removal of the account to the store at once, ahead of earlier requests. From now on somebody else may log
+    /// in under the same name, and that login must follow the removal. Waiting changes are answered with an error, so that
+    /// they do not affect the new account.
     fn remove_account(&mut self, token: Option<Token>) {
         let account = self.handle.account();
         for request in &mut self.waiting {
@@ -100,7 +101,7 @@ impl Jobs {
         self.waiting.push_back(StoreRequest::Begun(Begun(Box::pin(removal))));
     }
 
-    /// What waits to be spooled goes in one transaction.
+    /// Queues stanzas to be spooled. All waiting stanzas are stored in one transaction.
     fn spool(&mut self, mut items: Vec<Spooled>, last: Seq) {
         for request in self.waiting.iter_mut().rev() {
             if let StoreRequest::Spool(waiting, end) = request {
@@ -115,8 +116,8 @@ impl Jobs {
         self.waiting.push_back(StoreRequest::Spool(items, last));
     }
 
-    /// What was not handed to the store yet is taken back. The rest is deleted behind what the store works on, all in one
-    /// transaction.
+    /// Withdraws the stanzas that were not passed to the store yet. The others are deleted after the running request, all in
+    /// one transaction.
     fn unspool(&mut self, spool: Option<LoginId>, seqs: RangeInclusive<Seq>) {
         if spool.is_none() {
             for request in &mut self.waiting {
@@ -141,12 +142,12 @@ impl Jobs {
         }
     }
 
-    /// Bytes of the stanzas that the store works on.
+    /// Returns the bytes of the stanzas in the running request.
     pub(super) fn bytes_at_work(&self) -> usize {
         self.bytes_at_work
     }
 
-    /// The next thing that is done. Cancel safe: work goes on with the next call.
+    /// Waits for the next request to complete. Cancel safe: the request continues with the next call.
     pub(super) async fn done(&mut self) -> Done {
         let Some(job) = &mut self.at_work else { return pending().await };
         let mut done = job.await;
@@ -167,8 +168,8 @@ impl Jobs {
         done
     }
 
-    /// Withdraws what is to be spooled behind what was refused: it has higher numbers, and is offered again. Returns how many
-    /// stanzas that are.
+    /// Withdraws the stanzas to be spooled after a refusal: they have higher numbers, and the session offers them again.
+    /// Returns the number of stanzas.
     fn withdraw(&mut self) -> usize {
         let mut stanzas = 0usize;
         self.waiting.retain(|request| match request {
@@ -188,19 +189,19 @@ impl Jobs {
         stanzas
     }
 
-    /// Does all that was asked for.
+    /// Completes all requests.
     pub(super) async fn finish(mut self) {
         while self.at_work.is_some() {
             self.done().await.report(&self.relay);
         }
     }
 
-    /// Whether all that was asked for is done.
+    /// Returns whether all requests are complete.
     pub(super) fn are_done(&self) -> bool {
         self.at_work.is_none()
     }
 
-    /// How many things are asked for and not done.
+    /// Returns the number of requests that are not complete.
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + usize::from(self.at_work.is_some())
     }
@@ -215,7 +216,7 @@ impl Jobs {
         }
         let Some(request) = self.waiting.pop_front() else { return };
         if self.waiting.is_empty() {
-            // Most sessions ask for nothing most of the time.
+            // Frees the memory: most sessions have no requests most of the time.
             self.waiting = VecDeque::new();
         }
         if let StoreRequest::Spool(items, _) = &request {
@@ -234,7 +235,7 @@ impl Jobs {
             StoreRequest::Change(token, change) => {
                 Box::pin(async move { Done::Changed(token, changes::change_account(&relay, &handle, change).await) })
             }
-            // All of it was delivered meanwhile.
+            // All stanzas were delivered meanwhile.
             StoreRequest::Spool(items, last) if items.is_empty() => {
                 Box::pin(ready(Done::Spooled(Spooling::new(last, Ok(())))))
             }
@@ -270,10 +271,10 @@ impl Jobs {
             }),
             StoreRequest::Adopt(orphans, numbers) => {
                 let last = *numbers.end();
-                // None of them was used so far: they are side by side.
+                // None of these numbers was used so far, so their sequence numbers are contiguous.
                 let seqs = self.renumbering.seq(*numbers.start())..=self.renumbering.seq(last);
                 Box::pin(async move {
-                    // One that ends could only leave it to the next.
+                    // A session that is ending does not adopt: it could only pass the stanzas on to the next session.
                     let stays = || !handle.is_ending();
                     spools::adopt(&store, &slot, &own, orphans, stays, seqs).await;
                     Done::Spooled(Spooling::new(last, Ok(())))

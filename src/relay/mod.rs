@@ -1,4 +1,5 @@
-//! One task per connection, which becomes the task of its session: an event goes into the core, its outputs are performed.
+//! The relay runs one task per connection, which becomes the task of its session: it passes events to the core and performs
+//! the outputs.
 //!
 //! ```text
 //!  accept ─ handshake (STARTTLS or direct TLS) ─ login (Negotiation) ─┬─ bound: this task drives a Session until it ends
@@ -10,15 +11,15 @@
 //! | `serve.rs` | the stages of a connection |
 //! | `client_address.rs`, `handshake.rs` | the PROXY header; TLS |
 //! | `login/`, `bound/` | the tasks that drive a negotiation and a session |
-//! | `jobs/` | what a session asks of the store |
-//! | `shared.rs` | [`Relay`]: what all connections share, made of the following components |
-//! | `accounts.rs`, `device_memories.rs` | changes of accounts; what devices remember |
+//! | `jobs/` | the store requests of a session |
+//! | `shared.rs` | [`Relay`]: the state that all connections share, made of the following components |
+//! | `accounts.rs`, `device_memories.rs` | changes of accounts; the memories of devices |
 //! | `publishing.rs`, `absent.rs` | publishes for sessions and accounts; devices that have no session |
 //! | `overload.rs`, `report.rs`, `status.rs` | limits; log and metrics of sessions |
-//! | `certificates.rs`, `upstream_warnings.rs`, `reachability.rs` | what an operator must know of certificates and servers |
-//! | `upkeep.rs`, `wake_pushes.rs`, `revocations.rs` | tasks beside the sessions |
-//! | `backpressure.rs`, `read_ahead.rs`, `timer.rs`, `background.rs` | which peer is read; connections while their task waits; deadlines; tasks that are waited for at shutdown |
-//! | `snapshot.rs` | what a reload replaces |
+//! | `certificates.rs`, `upstream_warnings.rs`, `reachability.rs` | warnings for the operator about certificates and upstream servers |
+//! | `upkeep.rs`, `wake_pushes.rs`, `revocations.rs` | background tasks |
+//! | `backpressure.rs`, `read_ahead.rs`, `timer.rs`, `background.rs` | the choice of peers to read; connections while their task waits; deadlines; tasks that the shutdown waits for |
+//! | `snapshot.rs` | the state that a reload replaces |
 //! | `client.rs` | the types of [`crate::registry`] for connections of clients |
 
 mod absent;

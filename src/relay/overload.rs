@@ -1,4 +1,4 @@
-//! Connections and sessions that are too many, and bytes that break a limit.
+//! Refuses connections and sessions over a limit, and counts bytes that break a limit.
 
 use std::io;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::session::EndReason;
 use crate::store::{SpoolBound, StoreError};
 use crate::xml::{self, FrameError, StreamCondition};
 
-/// How long a client that is turned away has for reading why.
+/// The time that a refused client has to read the reason.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes of such a client that are read and dropped: unread ones would make the kernel reset the connection, and the reason with
-/// it.
+/// The bytes of a refused client that are read and dropped. If bytes stayed unread, the kernel would reset the connection and
+/// the client would not get the reason.
 const UNREAD: u64 = 16 * 1024;
-/// Refusals that are written at a time; more connections are just closed.
+/// The number of refusals that are written at a time. Further connections are closed without a reason.
 const REFUSALS: usize = 256;
 
-/// Turns away what is too much.
+/// Refuses connections and ends sessions that are over a limit.
 pub(super) struct Overload {
     guards: Arc<Guards>,
     registry: Arc<Registry>,
@@ -39,7 +39,7 @@ impl Overload {
         Self { guards, registry, background, refusals: Arc::new(Semaphore::new(REFUSALS)) }
     }
 
-    /// Closes a connection for which there is no room, and writes why where a client understands it before TLS.
+    /// Refuses a connection over a limit. Writes the reason if the client can read it before TLS.
     pub(super) fn turn_away(&self, tcp: TcpStream, tls: ListenTls, limit: Limit) {
         let permit = match tls {
             ListenTls::Starttls => Arc::clone(&self.refusals).try_acquire_owned().ok(),
@@ -54,7 +54,7 @@ impl Overload {
         }
     }
 
-    /// Counts bytes of a client that break a limit, if they do.
+    /// Counts a frame error of a client if it breaks a limit.
     pub(super) fn on_frame_error(&self, error: &FrameError, authentication: Authentication) {
         let limit = match error {
             FrameError::TooLarge { .. } => match authentication {
@@ -73,7 +73,7 @@ impl Overload {
         self.guards.watch().reached(limit, "a client");
     }
 
-    /// Counts a bound of the spool, if the error is one.
+    /// Counts a reached spool limit, if the error is one.
     pub(super) fn on_spool_error(&self, error: &StoreError) {
         let StoreError::SpoolFull { which, .. } = error else { return };
         let limit = match which {
@@ -84,7 +84,7 @@ impl Overload {
         self.guards.watch().reached(limit, "what waits for a client");
     }
 
-    /// Ends the sessions of the account that are held longest, if too many are.
+    /// Ends the sessions of the account that have been held longest, if there are too many.
     pub(super) fn limit_held_sessions(&self, handle: &Handle) {
         let mut held: Vec<_> =
             self.registry.sessions(handle.account()).into_iter().filter(|other| other.is_dark()).collect();

@@ -1,4 +1,4 @@
-//! Publishes for sessions and accounts, and what follows from their outcomes.
+//! Publishes for sessions and accounts ([`Publishing`]), and stores the consequences of the outcomes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::registry::Published;
 
-/// Publishes, counts the outcomes, and stores what follows from them.
+/// Publishes, counts the outcomes and stores their consequences.
 pub(super) struct Publishing {
     publisher: Publisher,
     accounts: Arc<Accounts>,
@@ -36,7 +36,7 @@ impl Publishing {
         Self { publisher, accounts, current, metrics }
     }
 
-    /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
+    /// Publishes for an account over any eligible transport, and stores the consequences of the answer.
     pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
         let target = publish.target.clone();
         tracing::info!(%account, service = %target, "published");
@@ -47,7 +47,7 @@ impl Publishing {
         published
     }
 
-    /// Publishes for a session, which gets the outcome; if it has ended by then, its account does.
+    /// Publishes for a session. The session gets the outcome; if it has ended by then, the outcome is stored for its account.
     pub(super) async fn publish_for_session(self: Arc<Self>, session: Arc<Handle>, publish: Publish) {
         let target = publish.target.clone();
         let published = self.publish_counted(session.account(), publish).await;
@@ -59,7 +59,7 @@ impl Publishing {
         }
     }
 
-    /// A session has carried a publish of its own that was asked for at `since`: remembers and counts the outcome.
+    /// Records and counts the outcome of a publish that a session sent over its own stream. `since`: the time of the request.
     pub(super) fn on_published_by_session(&self, session: &Handle, target: &Target, since: Instant, outcome: &Outcome) {
         let published = Published { transport: Some(Transport::Session), outcome: outcome.clone() };
         self.count(&published, since.elapsed());
@@ -67,27 +67,27 @@ impl Publishing {
         self.publisher.on_published(target, published);
     }
 
-    /// The transports that are eligible for a publish of an account, now.
+    /// Returns the transports that are currently eligible for a publish of an account.
     pub(super) fn eligible(&self, account: &BareJid, target: &Target) -> Eligible {
         self.publisher.eligible(account, target)
     }
 
-    /// Whether some transport may publish for an account that has no session.
+    /// Returns whether a transport can publish for an account that has no session.
     pub(super) fn needs_no_session(&self, account: &BareJid, target: &Target) -> bool {
         self.publisher.needs_no_session(account, target)
     }
 
-    /// How things are with the push service of a registration.
+    /// Returns the state of the push service of a registration.
     pub(super) fn standing(&self, account: &BareJid, target: &Target) -> Standing {
         self.publisher.standing(account, target)
     }
 
-    /// The affiliations that push services send. `None` if they were taken before.
+    /// Returns the channel of affiliations that push services send. `None` if it was taken before.
     pub(super) fn revocations(&self) -> Option<mpsc::Receiver<Revocation>> {
         self.publisher.revocations()
     }
 
-    /// Takes other settings of the transports.
+    /// Replaces the settings of the transports.
     pub(super) fn reload(&self, settings: Arc<TransportSettings>) {
         self.publisher.reload(settings);
     }
@@ -97,7 +97,7 @@ impl Publishing {
         self.publisher.finished().await;
     }
 
-    /// Stores what follows from an outcome.
+    /// Stores the consequences of an outcome.
     pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
         let max_errors = self.current.load().config.push.settings.max_errors;
         if let Some(change) = outcome.change(target, max_errors, clock::unix_secs())
@@ -122,7 +122,7 @@ impl Publishing {
     }
 }
 
-/// Notes the outcome of a session's notification for operators.
+/// Records the outcome of a session's notification for operators.
 fn note_push(session: &Handle, published: Published) {
     session.note(|notes| notes.push = Some((published, clock::now())));
 }

@@ -1,4 +1,4 @@
-//! Tests whether an upstream server can be reached.
+//! Tests whether any upstream server accepts connections. The readiness probe of [`crate::admin`] uses it.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::time::timeout;
 use super::snapshot::Snapshot;
 use crate::net::upstream::ConnectTerms;
 
-/// How long the servers may take together, whatever a log-in may wait.
+/// The deadline for all servers together, independent of the timeout of a login.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Of so many hosts at once.
+/// The number of hosts that are tried at the same time.
 const AT_ONCE: usize = 16;
 
-/// Returns whether the server of any host takes connections, TLS included where it is used.
+/// Returns whether the server of any host accepts connections, including TLS if it is configured.
 pub(super) async fn reaches_a_server(snapshot: &Snapshot) -> bool {
     let hosts = snapshot.config.hosts.iter();
     let mut ways = hosts.filter_map(|host| snapshot.ways.to(&host.domain).cloned());

@@ -1,4 +1,4 @@
-//! Connections whose task waits for something else: what was gathered is written, and what comes is read up to a bound.
+//! Serves connections while their task waits for something else: writes the collected bytes and reads up to a limit.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::wire::Wire;
 
-/// Bytes that a connection may have sent and that its task has not taken; more stays with the peer.
+/// The limit for bytes that were received and not taken by the task. More bytes stay with the peer.
 const UNTAKEN: usize = 64 << 10;
 
-/// A connection while its task waits, and how it has ended meanwhile.
+/// A connection while its task waits, and the event that ended it, if any.
 pub(super) struct ReadAhead<'a, S> {
     conn: &'a mut Conn<S>,
     end: Option<io::Result<ConnEvent>>,
@@ -22,7 +22,8 @@ impl<'a, S: Wire> ReadAhead<'a, S> {
         Self { conn, end: None }
     }
 
-    /// How the connection has ended: what it had sent before can still be taken. A connection is not asked again after that.
+    /// Returns the event that ended the connection. Bytes that were received before can still be taken. A connection is not
+    /// polled again after its end.
     pub(super) fn into_end(self) -> Option<io::Result<ConnEvent>> {
         self.end
     }
@@ -54,7 +55,7 @@ pub(super) async fn while_served<A: Wire, B: Wire, T>(
     .await
 }
 
-/// As [`while_served`], but not beyond the end of the first connection; there may be no second one. Cancel safe if `work` is.
+/// Like [`while_served`], but stops when the first connection ends. The second one is optional. Cancel safe if `work` is.
 pub(super) async fn while_there<A: Wire, B: Wire, T>(
     one: &mut ReadAhead<'_, A>,
     mut other: Option<&mut ReadAhead<'_, B>>,

@@ -1,4 +1,4 @@
-//! Reports of sessions, in the log and in the metrics under the same names.
+//! Reports of sessions, in the log and in the metrics, under the same names.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use crate::session::queue::Full;
 use crate::session::{Event, Reported, Shed};
 use crate::xml::{Frame, Skipped};
 
-/// The most characters of a stanza's id in a log line.
+/// The maximum length of a stanza's id in a log line, in characters.
 const ID: usize = 128;
 
-/// Whether an event that a session may repeat without end is logged above level debug.
+/// The log volume for events that a session can repeat without end: normal, or at level debug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Volume {
     Normal,
     Debug,
 }
 
-/// Logs and counts.
+/// Logs and counts the reports of sessions.
 pub(super) struct Reports {
     metrics: Arc<Metrics>,
     guards: Arc<Guards>,
@@ -29,7 +29,7 @@ impl Reports {
         Self { metrics, guards }
     }
 
-    /// Logs and counts a stanza of the server if it is not passed on.
+    /// Logs and counts a stanza of the server that is not passed on.
     pub(super) fn on_frame(&self, frame: &Frame) {
         let Frame::Skipped(skipped) = frame else { return };
         let Skipped { element, name, bytes, reason } = &**skipped;
@@ -48,7 +48,7 @@ impl Reports {
         }
     }
 
-    /// Logs and counts what a session reports.
+    /// Logs and counts an event that a session reports.
     pub(super) fn on_event(&self, event: &Event, volume: Volume) {
         let loud = volume == Volume::Normal;
         match event {
@@ -108,7 +108,7 @@ impl Reports {
         }
     }
 
-    /// Logs and counts what the poison guard reports.
+    /// Logs and counts an event of the poison guard.
     fn report_guard(&self, event: &Event) {
         if let Event::Suspected(Reported { name, id, len }) = event {
             tracing::debug!(

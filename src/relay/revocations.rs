@@ -1,4 +1,4 @@
-//! Registrations that push services take back over the domain's streams (XEP-0357 §8).
+//! Registrations that push services revoke over server-to-server streams (XEP-0357 §8).
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Revocations {
         Self { store, accounts, failed: Seldom::default() }
     }
 
-    /// Handles the affiliations one after the other, as long as there is a publisher.
+    /// Handles the affiliations one at a time, until the publisher is dropped.
     pub(super) async fn run(self, mut revocations: mpsc::Receiver<Revocation>) {
         while let Some(Revocation { account, affiliation, reply }) = revocations.recv().await {
             match self.apply(&account, &affiliation).await {

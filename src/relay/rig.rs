@@ -1,4 +1,4 @@
-//! A relay for tests: its store is in a directory of its own, and its server is not reachable.
+//! A relay for tests. Its store has its own directory, and its server is not reachable.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The stages of a connection: each is a future of its own, so that a connection that is idle needs little memory.
+//! The stages of a connection. Each is a separate future, so that an idle connection needs little memory.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::Listen;
 use crate::net::listener::Admission;
 
 impl Relay {
-    /// Serves one connection for as long as it, or the session that it becomes, lives.
+    /// Serves one connection until it, or the session that it becomes, ends.
     pub fn serve(
         self: Arc<Self>,
         tcp: TcpStream,
@@ -23,7 +23,7 @@ impl Relay {
     ) -> impl Future<Output = ()> + Send + use<> {
         use tracing::field::Empty;
         let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
-        // Made here, so that the task has no room for what only the login is about.
+        // Boxed here, so that the task does not reserve memory for data that only the login needs.
         let login = Box::pin(Arc::clone(&self).log_in(tcp, peer, listen, admission));
         let stages = async move {
             if let Some(login) = login.await {
@@ -34,8 +34,8 @@ impl Relay {
         stages.instrument(span)
     }
 
-    /// Each stage, and what it gives to the next, in a box of its own: a connection that sends nothing needs little, and a session
-    /// that lasts for days keeps nothing of its handshake.
+    /// Runs the stages up to the login. Each stage and its result have their own box: a connection that sends nothing needs
+    /// little memory, and a session that lasts for days keeps nothing of its handshake.
     async fn log_in(
         self: Arc<Self>,
         tcp: TcpStream,

@@ -1,4 +1,4 @@
-//! The state that all connections of a daemon share.
+//! [`Relay`]: the state that all connections of a daemon share.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -29,7 +29,7 @@ use crate::store::{Store, StoreError};
 use crate::sync::lock;
 use crate::xml::HeaderCache;
 
-/// The state that all connections of a daemon share. It connects the components, each of which owns its part.
+/// The state that all connections of a daemon share. It connects the components. Each component owns its own state.
 pub struct Relay {
     current: Arc<Current>,
     registry: Arc<Registry>,
@@ -50,7 +50,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay whose sessions drain when `shutdown` is cancelled. Inside a runtime.
+    /// Creates a relay whose sessions drain when `shutdown` is cancelled. Must be called inside a runtime.
     pub fn new(snapshot: Snapshot, store: Store, shutdown: CancellationToken) -> Self {
         let transports = Arc::clone(&snapshot.transports);
         let current = Arc::new(Current::from_pointee(snapshot));
@@ -96,20 +96,20 @@ impl Relay {
         }
     }
 
-    /// Returns the namespace contexts that sessions share. Do not hold them across a wait.
+    /// Locks the namespace contexts that sessions share. Do not hold the guard across a wait.
     pub(super) fn headers(&self) -> MutexGuard<'_, HeaderCache> {
         lock(&self.headers)
     }
 
     // The configuration
 
-    /// Returns what is configured and loaded now.
+    /// Returns the configuration and loaded files that are in force.
     pub fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// Puts another configuration into force: for connections that come, publishes, and the rules of sessions that run.
-    /// Streams to push services and servers under the one before finish what they have.
+    /// Puts another configuration into force: for new connections, for publishes, and for the rules of running sessions.
+    /// Streams to push services and servers under the old configuration finish their pending requests.
     pub fn switch(&self, snapshot: Snapshot) {
         let transports = Arc::clone(&snapshot.transports);
         self.current.store(Arc::new(snapshot));
@@ -123,26 +123,26 @@ impl Relay {
         self.notify_all();
     }
 
-    /// The configuration has come into force.
+    /// Records that the configuration has come into force.
     pub fn configured(&self) {
         self.metrics.configured(clock::unix_secs());
         self.certificates.on_loaded();
     }
 
-    /// Returns the settings of sessions that are in force.
+    /// Returns the session settings that are in force.
     pub(super) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.current.load().settings)
     }
 
-    // The end
+    // Shutdown
 
-    /// Lets all sessions know that the daemon ends, which [`Relay::is_draining`] returns from now on.
+    /// Notifies all sessions that the daemon is shutting down. [`Relay::is_draining`] returns true from now on.
     pub fn drain(&self) {
         self.shutdown.cancel();
         self.notify_all();
     }
 
-    /// Returns whether sessions are asked to end, and none begins.
+    /// Returns whether the daemon is draining: sessions are asked to end, and no new session begins.
     pub fn is_draining(&self) -> bool {
         self.shutdown.is_cancelled()
     }
@@ -161,14 +161,14 @@ impl Relay {
         self.registry.all().iter().for_each(|session| session.notify());
     }
 
-    // What the daemon and the operator ask for
+    // Requests of the daemon and the operator
 
-    /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
+    /// Publishes for an account over any eligible transport, and stores the consequences of the answer.
     pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
         self.publishing.publish(account, publish).await
     }
 
-    /// How things are with the push service of a registration.
+    /// Returns the state of the push service of a registration.
     pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
         self.publishing.standing(account, target)
     }
@@ -181,13 +181,13 @@ impl Relay {
         self.accounts.change(account, change).await
     }
 
-    /// Ends the held sessions of an account and returns how many there were, once all that they had is on disk.
+    /// Ends the held sessions of an account. Returns their number, once all of their data is on disk.
     pub async fn end_held(&self, account: &BareJid) -> usize {
         self.accounts.end_held(account).await
     }
 
-    /// Writes again what the sessions of a forgotten account need to go on, and returns how many there are.
-    /// `before`: what was kept about the account.
+    /// Stores again the devices of an account's sessions after the account was deleted. Returns the number of sessions.
+    /// `before`: the account before it was deleted.
     ///
     /// # Errors
     /// As [`Store::change`].
@@ -195,29 +195,29 @@ impl Relay {
         self.accounts.remember_live(account, before).await
     }
 
-    /// Returns whether the server of any host takes connections, TLS included where it is used.
+    /// Returns whether the server of any host accepts connections, including TLS if it is configured.
     pub async fn reaches_a_server(&self) -> bool {
         reachability::reaches_a_server(&self.current()).await
     }
 
-    // The components
+    // Components
 
-    /// The sessions.
+    /// Returns the registry of sessions.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The metrics.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// The limits for peers.
+    /// Returns the limits for peers.
     pub fn guards(&self) -> &Guards {
         &self.guards
     }
@@ -254,7 +254,7 @@ impl Relay {
         &self.warnings
     }
 
-    /// The settings of new tasks of components.
+    /// Returns the shared current snapshot, for new tasks of components.
     pub(super) fn shared_current(&self) -> Arc<Current> {
         Arc::clone(&self.current)
     }

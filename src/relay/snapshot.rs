@@ -1,4 +1,5 @@
-//! A configuration and all that it names, which a reload replaces as a whole: a task that begins takes the current one, and keeps it.
+//! [`Snapshot`]: a configuration and everything that it names. A reload replaces it as a whole. A task takes the current
+//! snapshot when it begins, and keeps it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,19 +22,19 @@ use crate::xml::FrameLimits;
 /// The snapshot in force.
 pub type Current = ArcSwap<Snapshot>;
 
-/// Whether a client has logged in.
+/// The login state of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Authentication {
-    /// It has not: it may send less.
+    /// The client has not logged in. Its limits are lower.
     Pending,
-    /// It has.
+    /// The client has logged in.
     Done,
 }
 
-/// Why a configuration that is right in itself cannot be used.
+/// The reason why a valid configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// A certificate cannot be used, or made.
+    /// A certificate cannot be used or created.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// TLS cannot be set up.
@@ -47,30 +48,30 @@ pub enum LoadError {
     Trust(#[from] TrustError),
 }
 
-/// A configuration and all that it names: certificates, authorities, ways to servers.
+/// A configuration and everything that it names: certificates, certificate authorities, routes to servers.
 pub struct Snapshot {
-    /// As it was read.
+    /// The configuration, as it was read.
     pub config: Arc<Config>,
     /// The settings of sessions.
     pub settings: Arc<Settings>,
-    /// The domains served.
+    /// The served domains.
     pub domains: Arc<HashSet<String>>,
     /// The hosts' certificates, by domain, in the order of the configuration.
     pub keys: Vec<(String, Arc<CertifiedKey>)>,
     /// The certificates for connections of clients.
     pub certificates: Certificates,
-    /// The ways to the servers.
+    /// The routes to the upstream servers.
     pub ways: Ways,
     /// The settings of publishing.
     pub(super) transports: Arc<TransportSettings>,
 }
 
 impl Snapshot {
-    /// Loads all that a configuration names, and makes certificates for development where they are missing. `seed` is
-    /// [`Settings::seed`], the same for as long as the process runs. Inside a runtime; reads files.
+    /// Loads everything that a configuration names, and creates development certificates where they are missing. `seed` is
+    /// [`Settings::seed`] and stays the same while the process runs. Must be called inside a runtime; reads files.
     ///
     /// # Errors
-    /// All problems that were found; never none.
+    /// Returns all problems that were found, at least one.
     pub fn load(config: Config, seed: u64) -> Result<Self, Vec<LoadError>> {
         let config = Arc::new(config);
         let mut problems: Vec<LoadError> = Vec::new();
@@ -103,7 +104,7 @@ impl Snapshot {
         Ok(Self { config, settings, domains, keys, certificates, ways, transports })
     }
 
-    /// The bounds of what a client may send at once.
+    /// Returns the limits for the frames of a client.
     pub(super) fn limits(&self, authentication: Authentication) -> FrameLimits {
         let limits = &self.config.limits;
         let bytes = match authentication {
@@ -113,12 +114,12 @@ impl Snapshot {
         FrameLimits::client(bytes, limits.stanzas.depth)
     }
 
-    /// The bounds of what a server may send at once.
+    /// Returns the limits for the frames of a server.
     pub(super) fn upstream_limits(&self) -> FrameLimits {
         FrameLimits::server(self.config.limits.stanzas.upstream)
     }
 
-    /// A client begins to log in.
+    /// Starts the negotiation of a client's login.
     pub(super) fn negotiation(&self) -> negotiate::Negotiation {
         let deadline = Instant::now() + self.config.limits.timeouts.authentication;
         let settings = Arc::clone(&self.settings);

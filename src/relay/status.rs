@@ -11,18 +11,18 @@ use crate::push::pusher::Verdict;
 use crate::session::liveness::Reach;
 use crate::session::{Event, Session};
 
-/// Counts and notes what operators see of one session.
+/// Tracks what operators see of one session.
 #[derive(Debug)]
 pub(super) struct SessionStatus {
-    /// When the first stanza was judged that notifies, while no notification has left.
+    /// The time of the first stanza that was judged to notify, until a notification is sent.
     notifies: Option<Instant>,
     unsaved: UnsavedGauge,
-    /// Lines that the client or its peers can cause as often as they like.
+    /// The rate limit for log lines that the client or its peers can cause as often as they like.
     lines: Bucket,
     silent: bool,
 }
 
-/// Such lines of one session in a minute.
+/// The limit of that bucket, in lines a minute.
 const LINES: usize = 30;
 
 impl SessionStatus {
@@ -30,7 +30,8 @@ impl SessionStatus {
         Self { notifies: None, unsaved: metrics.unsaved(), lines: Bucket::default(), silent: false }
     }
 
-    /// At the end of a wake-up: how the session is now. Returns whether its client can be reached, if that has changed.
+    /// Publishes the state of the session at the end of a wake-up. Returns whether its client can be reached, if that has
+    /// changed.
     pub(super) fn publish(&mut self, handle: &Handle, session: &Session) -> Option<Reach> {
         let reach = session.reach();
         let changed = handle.set_reach(reach);
@@ -45,7 +46,7 @@ impl SessionStatus {
         changed.then_some(reach)
     }
 
-    /// Takes note of what the session reports.
+    /// Records an event that the session reports.
     pub(super) fn on_event(&mut self, handle: &Handle, event: &Event) {
         if let Event::Judged(verdict) = event {
             if matches!(verdict, Verdict::Push | Verdict::Ring) {
@@ -55,10 +56,10 @@ impl SessionStatus {
         }
     }
 
-    /// Returns how loud an event is logged: those that can be repeated without end have so many lines in a minute.
+    /// Returns the log volume for an event. Repeatable events share a limited number of lines a minute.
     pub(super) fn volume(&mut self, now: Instant, event: &Event) -> Volume {
         let Some(rate) = Rate::per_minute(LINES).filter(|_| event.is_repeatable()) else { return Volume::Normal };
-        // It lasts until there is room for all of them again, so that each line is not followed by one that more are left out.
+        // The silence lasts until the bucket is full again. Otherwise each further line would be followed by another warning.
         let was = self.silent;
         self.silent = if was { !self.lines.is_full(now) } else { self.lines.is_empty(now, rate) };
         if !self.silent {
@@ -69,7 +70,8 @@ impl SessionStatus {
         if self.silent { Volume::Debug } else { Volume::Normal }
     }
 
-    /// A notification leaves. Returns how long it took, if it is the first since a stanza was judged that notifies.
+    /// Records that a notification is sent. Returns the time since the first stanza that was judged to notify, if this is the
+    /// first notification for it.
     pub(super) fn on_publish(&mut self) -> Option<Duration> {
         self.notifies.take().map(|since| since.elapsed())
     }

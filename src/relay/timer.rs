@@ -1,4 +1,4 @@
-//! The timer of a task: one for all its deadlines.
+//! [`Timer`]: one timer for all deadlines of a task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use tokio::time::{Sleep, sleep_until};
 
-/// A timer that is set again only where the deadline has come nearer; that it is further away shows when the timer goes off.
-/// One serves all events of a task, since timers are entered with locks that all tasks share.
+/// A timer that is only reset if the deadline comes nearer. If the deadline has moved further away, the timer is reset when
+/// it expires. One timer serves all events of a task, because adding a timer takes locks that all tasks share.
 #[derive(Debug)]
 pub(super) struct Timer(Pin<Box<Sleep>>);
 

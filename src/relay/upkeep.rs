@@ -1,4 +1,5 @@
-//! Work beside the sessions: leftovers of the process before, ageing, wake pushes, certificates, revocations.
+//! Periodic background work: recovery after a restart, deletion of old data, wake pushes, certificate checks,
+//! revocations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use crate::clock;
 use crate::config::Config;
 use crate::store::Ttl;
 
-/// How often what is too old is deleted, at least.
+/// The maximum interval between two deletions of old data.
 const AGEING: Duration = Duration::from_secs(3600);
-/// How long `h` of an ended session is remembered.
+/// The time for which the `h` of an ended session is kept.
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Relay {
-    /// Notes which sessions were lost with the process before. Before the first client comes.
+    /// Closes the sessions that the previous process lost. Must run before the first client connects.
     pub async fn recover(&self) {
         match self.store().recover(clock::unix_secs()).await {
             Ok(lost) if lost.is_empty() => {}
@@ -28,7 +29,7 @@ impl Relay {
         }
     }
 
-    /// Ages the store, sends wake pushes, checks the certificates and handles revocations, until it is dropped.
+    /// Deletes old data, sends wake pushes, checks the certificates and handles revocations, until it is dropped.
     pub async fn upkeep(self: &Arc<Self>) {
         tokio::join!(age(self), WakePushes::new(self).run(), check_certificates(self), handle_revocations(self));
     }
@@ -47,7 +48,7 @@ async fn handle_revocations(relay: &Relay) {
     }
 }
 
-/// Deletes what is too old, now and then.
+/// Deletes old data periodically.
 async fn age(relay: &Relay) {
     loop {
         let ttl = ttl(&relay.current().config);

@@ -1,4 +1,4 @@
-//! Warnings about upstream servers, each logged once.
+//! [`UpstreamWarnings`]: warnings about upstream servers, each logged once.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -13,7 +13,8 @@ pub(super) struct UpstreamWarnings {
 }
 
 impl UpstreamWarnings {
-    /// Warns of the server of a domain. A warning about what makes every login fail is logged at each of them, others once.
+    /// Logs a warning about the server of a domain. A warning about a problem that makes every login fail is logged each
+    /// time, others once.
     pub(super) fn warn(&self, domain: String, warning: UpstreamWarning) {
         let always = warning == UpstreamWarning::TlsRequired;
         if lock(&self.logged).insert((domain.clone(), warning)) || always {

@@ -1,4 +1,5 @@
-//! Wake pushes for devices that have no session: durable jobs, paced, sent as soon as something can carry them.
+//! Wake pushes for devices that have no session. They are durable jobs, sent at a limited rate as soon as a transport is
+//! available.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,32 +18,33 @@ use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
 use crate::store::{Slot, Store, StoreError, Wake};
 
-/// How often the jobs are looked at.
+/// The interval between two rounds.
 const ROUND: Duration = Duration::from_secs(10);
-/// Over how long the first round spreads its pushes, at least: not all phones call back at once.
+/// The minimum time over which the first round spreads its pushes, so that not all phones reconnect at once.
 const JITTER: Duration = Duration::from_secs(5);
 
-/// The memory of the rounds.
+/// The state that is kept between rounds.
 #[derive(Default)]
 struct RoundMemory {
-    /// Devices that wait, as was logged.
+    /// The devices that were logged as waiting.
     logged: HashSet<Slot>,
     under_way: HashMap<Slot, JoinHandle<Woken>>,
-    /// Devices whose push services were out of reach, and when they are tried again.
+    /// The devices whose push services were unreachable, each with the time of the next attempt.
     again: HashMap<Slot, (Backoff, Instant)>,
 }
 
 /// The result of waking a device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Woken {
-    /// A push service has it, or none is to have it; or nothing could carry it, so that the next round tries.
+    /// A push service has the push, or the device has no registration, or no transport could carry it and the next round
+    /// tries again.
     Settled,
     /// No push service was reached.
     OutOfReach,
 }
 
 impl RoundMemory {
-    /// Takes what came of the pushes that are over. Returns the devices whose push services stayed out of reach for too long.
+    /// Collects the results of finished pushes. Returns the devices whose push services were unreachable for too long.
     async fn take_over(&mut self, now: Instant) -> Vec<Slot> {
         let mut given_up = Vec::new();
         let over: Vec<_> = self.under_way.extract_if(|_, task| task.is_finished()).collect();
@@ -100,7 +102,7 @@ impl WakePushes {
         }
     }
 
-    /// Returns whether there was anything to do.
+    /// Runs one round. Returns whether there were any jobs.
     async fn round(&mut self, spread: Duration) -> Result<bool, StoreError> {
         for slot in self.memory.take_over(Instant::now()).await {
             woken(&self.store, &slot).await;
@@ -140,7 +142,7 @@ impl WakePushes {
     /// Returns the wake pushes for a device.
     async fn publishes(&self, slot: &Slot) -> Result<Vec<Publish>, StoreError> {
         let account = self.store.account(&slot.account).await?;
-        // What is set aside is no reason to come.
+        // Stanzas that are set aside are no reason to wake the device.
         let aside = account.guard(slot.device).map_or(0, Guard::count) as u64;
         let waits = self.store.backlog(slot).await?.count > aside;
         let settings = &self.current.load().config.push.settings;
@@ -149,14 +151,14 @@ impl WakePushes {
         Ok(publishes.collect())
     }
 
-    /// Whether another session of the account can carry the pushes, or one of them needs none.
+    /// Returns whether another session of the account can carry the pushes, or one of them needs no session.
     fn may_leave(&self, slot: &Slot, publishes: &[Publish]) -> bool {
         let needs_none = |publish: &Publish| self.publishing.needs_no_session(&slot.account, &publish.target);
         self.registry.any_session(&slot.account).is_some() || publishes.iter().any(needs_none)
     }
 }
 
-/// Wakes a device by all its registrations; it is done as soon as one push service may have the push.
+/// Wakes a device through all its registrations. The job is done as soon as one push service may have the push.
 async fn wake_device(
     publishing: Arc<Publishing>,
     store: Store,
@@ -186,7 +188,7 @@ async fn wake_device(
     Woken::Settled
 }
 
-/// The device is not woken again for the same reason.
+/// Deletes the wake job, so that the device is not woken again for the same reason.
 async fn woken(store: &Store, slot: &Slot) {
     if let Err(error) = store.woken(slot).await {
         tracing::error!(%error, "a wake push that was sent cannot be noted");
@@ -210,7 +212,7 @@ mod tests {
     use crate::seq::Seq;
     use crate::store::{SpoolId, Spooled, WakeReason};
 
-    /// The round ended there, and no device behind it was woken.
+    /// The round ended at that account, and no later device was woken.
     #[tokio::test]
     async fn an_account_that_cannot_be_read_does_not_keep_others_from_being_woken() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! How many descriptors this process may have, and how many its configuration asks for.
+//! The limit of file descriptors of this process, compared with the number that its configuration needs.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use rlimit::Resource;
 
 use crate::config::Config;
 
-/// Descriptors for the database, the log, the runtime, name servers and the operator.
+/// The number of descriptors for the database, the log, the runtime, name servers and the operator.
 const OWN: u64 = 64;
 
-/// Fewer descriptors than the configured limits ask for.
+/// The error that the process may have fewer descriptors than the configured limits need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// What this process may have: its hard limit.
+    /// The hard limit of this process.
     pub hard: u64,
-    /// What the configuration asks for.
+    /// The number that the configuration needs.
     pub needed: u64,
 }
 
@@ -26,14 +26,15 @@ impl fmt::Display for Shortage {
 }
 
 impl Shortage {
-    /// What to do about it.
+    /// Returns the remedy.
     pub fn remedy(&self) -> String {
         format!("set LimitNOFILE={} in the systemd unit (or ulimit -Hn), or lower limits.connections", self.needed)
     }
 }
 
-/// What the configured limits ask for: two descriptors a connection, its client's and its server's, and one for each stream
-/// to a push service or server. Sessions whose client is away keep theirs to the server, and are not counted.
+/// Returns the number that the configured limits need: two descriptors per connection, one for the client and one for the
+/// server, and one for each stream to a push service or server. Held sessions whose client is not connected keep their
+/// connection to the server. They are not counted.
 pub fn needed(config: &Config) -> u64 {
     let streams = config.push.s2s_connections + config.hosts.len() + config.listen.len();
     let connections = (config.limits.connections.all as u64).saturating_mul(2);
@@ -43,7 +44,7 @@ pub fn needed(config: &Config) -> u64 {
 /// Compares the configuration with the hard limit of this process.
 ///
 /// # Errors
-/// [`Shortage`]. A limit that cannot be read is none.
+/// Returns a [`Shortage`]. If the limit cannot be read, there is none.
 pub fn check(config: &Config) -> Result<(), Shortage> {
     let hard = Resource::NOFILE.get_hard().unwrap_or(u64::MAX);
     compare(hard, needed(config))
@@ -53,7 +54,7 @@ fn compare(hard: u64, needed: u64) -> Result<(), Shortage> {
     if hard < needed { Err(Shortage { hard, needed }) } else { Ok(()) }
 }
 
-/// Raises the soft limit to the hard limit, and logs what is still missing.
+/// Raises the soft limit to the hard limit. Logs a warning if that is not enough.
 pub fn raise(config: &Config) {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => tracing::debug!(limit, "descriptors"),

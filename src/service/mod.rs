@@ -1,7 +1,7 @@
-//! What a service manager and this process have to do with each other: readiness and watchdog ([`Notify`]), listeners
-//! that were opened beforehand ([`Sockets`]), descriptors ([`descriptors`]), and the files of a package ([`print`](mod@print)).
+//! The interface to the service manager: readiness and watchdog ([`Notify`]), passed listeners ([`Sockets`]), descriptors
+//! ([`descriptors`]), and the packaged files ([`print`](mod@print)).
 //!
-//! Without a service manager all of it is quiet.
+//! Without a service manager, [`Notify`] and [`Sockets`] do nothing.
 
 pub mod descriptors;
 mod notify;
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn the_package_has_all_its_files_and_the_unit_means_them() {
+    fn the_package_has_all_its_files_and_the_unit_names_them() {
         let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
         let deb = &manifest["package"]["metadata"]["deb"];
         let assets = deb["assets"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! What the service manager is told: sd_notify(3).
+//! [`Notify`]: notifications to the service manager, as in sd_notify(3).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::relay::Relay;
 
-/// How much longer than `drain_timeout` stopping may take: the last commits, and closing the database.
+/// The time that stopping may take in addition to `drain_timeout`, for the last commits and for closing the database.
 const AFTER_DRAIN: Duration = Duration::from_secs(30);
-/// The watchdog is fed this often in the time after which it bites.
+/// The number of watchdog notifications within the watchdog timeout.
 const BEATS: u32 = 3;
-/// No watchdog is fed more often.
+/// The minimum interval between two watchdog notifications.
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// The service manager of this process, if there is one.
@@ -20,28 +20,29 @@ const SHORTEST: Duration = Duration::from_millis(10);
 pub struct Notify;
 
 impl Notify {
-    /// The service works: after the start, and after a reload.
+    /// Reports that the service is ready, after the start and after a reload.
     pub fn ready(self) {
-        tell(&[NotifyState::Ready]);
+        send(&[NotifyState::Ready]);
     }
 
-    /// The configuration is being read anew; [`Notify::ready`] follows, whatever comes of it.
+    /// Reports that the configuration is being reloaded. [`Notify::ready`] follows, whether the reload succeeds or not.
     pub fn reloading(self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Ok(now) => send(&[NotifyState::Reloading, now]),
             Err(error) => tracing::warn!(%error, "the service manager is not told of the reload"),
         }
     }
 
-    /// The service drains, for at most `drain_timeout`, which may be longer than the service manager would wait.
+    /// Reports that the service is draining, for at most `drain_timeout`. That may be longer than the service manager would
+    /// wait otherwise.
     pub fn stopping(self, drain_timeout: Duration) {
         let most = u32::try_from((drain_timeout + AFTER_DRAIN).as_micros()).unwrap_or(u32::MAX);
-        tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most), NotifyState::Status("draining")]);
+        send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most), NotifyState::Status("draining")]);
     }
 
-    /// Feeds the watchdog, if the service manager has one, for as long as the runtime takes and runs tasks, its timer goes
-    /// and the registry of sessions answers. A disk that stalls is no reason to be killed: that would lose sessions and mend
-    /// nothing. Never returns; end it by dropping the future.
+    /// Sends watchdog notifications, if the service manager expects them, as long as the runtime runs new tasks and its
+    /// timer, and the registry of sessions answers. A stalled disk does not stop the notifications: a restart would lose
+    /// sessions and would not help. Never returns. Drop the future to end it.
     pub async fn watch(self, relay: Arc<Relay>) {
         let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
         let mut beat = interval((limit / BEATS).max(SHORTEST));
@@ -51,21 +52,21 @@ impl Notify {
             let relay = Arc::clone(&relay);
             let status = tokio::spawn(async move { status(&relay) });
             match status.await {
-                Ok(status) => tell(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
+                Ok(status) => send(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
                 Err(error) => tracing::error!(%error, "the watchdog is not fed"),
             }
         }
     }
 }
 
-/// What `systemctl status` shows.
+/// Returns the status text for `systemctl status`.
 fn status(relay: &Relay) -> String {
     let (live, dark) = relay.registry().count();
     let state = if relay.is_draining() { "draining; " } else { "" };
     format!("{state}{} connections, {} sessions, {dark} of them dark", relay.metrics().connections(live), live + dark)
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager cannot be told");
     }

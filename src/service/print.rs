@@ -1,4 +1,5 @@
-//! `pushward print`: what goes with the program. The packaged files of the same content are tested to be equal.
+//! `pushward print`: prints the files that belong to the program. A test checks that the packaged files have the same
+//! content.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
-/// What can be printed.
+/// A file that can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Printable {
     /// The manual page, pushward(8)
@@ -27,7 +28,7 @@ pub enum Printable {
     Config,
 }
 
-/// Prints it to stdout. `command` is the command line that the manual and the completions describe.
+/// Prints a file to stdout. `command` is the command line that the manual and the completions describe.
 pub fn run(what: Printable, command: Command) -> ExitCode {
     match text(what, command).and_then(|text| io::stdout().write_all(&text)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,10 +39,10 @@ pub fn run(what: Printable, command: Command) -> ExitCode {
     }
 }
 
-/// Returns the text.
+/// Returns the text of a file.
 ///
 /// # Errors
-/// Never in practice: a vector takes all that is written to it.
+/// None in practice: writing to a vector does not fail.
 pub fn text(what: Printable, command: Command) -> io::Result<Vec<u8>> {
     let embedded = |text: &str| Ok(text.as_bytes().to_vec());
     match what {
@@ -61,7 +62,7 @@ fn completions(shell: Shell, mut command: Command) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// One page for all commands.
+/// Returns one manual page for all commands.
 fn manual(mut command: Command) -> io::Result<Vec<u8>> {
     command.build();
     let man = Man::new(command.clone()).section("8").manual("System Administration");
@@ -87,7 +88,7 @@ fn manual(mut command: Command) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Headings, and entries of a term and what it means.
+/// A heading, and entries of a term and its description.
 type Section = (&'static str, &'static [(&'static str, &'static str)]);
 
 const SECTIONS: &[Section] = &[
@@ -125,7 +126,7 @@ const SECTIONS: &[Section] = &[
     ),
 ];
 
-/// The commands below `command`, those without commands of their own only.
+/// Adds the commands below `command`. Those with subcommands are replaced by their subcommands.
 fn commands(roff: &mut Roff, command: &Command, path: &str) {
     for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
         let path = format!("{path} {}", command.get_name());

@@ -1,4 +1,4 @@
-//! Listeners that the service manager opened: sd_listen_fds(3).
+//! [`Sockets`]: listeners that the service manager opened, as in sd_listen_fds(3).
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,33 +8,33 @@ use socket2::SockRef;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-/// Why sockets that were passed to this process cannot be used: the operator's to mend.
+/// The reason why sockets that were passed to this process cannot be used. The operator can fix it.
 #[derive(Debug, Error)]
 pub enum PassedError {
-    /// Not a TCP socket.
+    /// The socket is not a TCP socket.
     #[error(
         "the service manager passed something else than a TCP socket ({0}); pass ListenStream= of [[listen]] addresses only"
     )]
     NotTcp(io::Error),
-    /// Nobody can connect to it.
+    /// The socket does not listen, so nobody can connect to it.
     #[error("the service manager passed a socket at {0} that does not listen; pass ListenStream= with Accept=no")]
     NotListening(SocketAddr),
-    /// What it is for is not written.
+    /// The address of the socket is not in the configuration.
     #[error(
         "the service manager passed a socket at {0}, which is no [[listen]] address; add it there, or remove it from the socket unit"
     )]
     Unasked(SocketAddr),
 }
 
-/// The listeners that were passed and not taken yet.
+/// The listeners that were passed and are not taken yet.
 #[derive(Debug, Default)]
 pub struct Sockets(Vec<(SocketAddr, std::net::TcpListener)>);
 
 impl Sockets {
-    /// Takes what was passed to this process; nothing, the second time.
+    /// Takes the sockets that were passed to this process. A second call returns none.
     ///
     /// # Errors
-    /// [`PassedError::NotTcp`], [`PassedError::NotListening`].
+    /// Returns [`PassedError::NotTcp`] or [`PassedError::NotListening`].
     pub fn passed() -> Result<Self, PassedError> {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
@@ -49,10 +49,10 @@ impl Sockets {
         Ok(Self(sockets))
     }
 
-    /// The listener that is bound to exactly this address, if it was passed.
+    /// Returns the passed listener that is bound to exactly this address, if there is one.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns the error of the operating system.
     pub fn take(&mut self, address: SocketAddr) -> io::Result<Option<TcpListener>> {
         let Some(index) = self.0.iter().position(|(bound, _)| *bound == address) else { return Ok(None) };
         let (_, listener) = self.0.swap_remove(index);
@@ -60,10 +60,10 @@ impl Sockets {
         TcpListener::from_std(listener).map(Some)
     }
 
-    /// The end of taking.
+    /// Checks that all sockets were taken.
     ///
     /// # Errors
-    /// [`PassedError::Unasked`]: connections to what is left would wait for ever.
+    /// Returns [`PassedError::Unasked`]: connections to a remaining socket would never be accepted.
     pub fn finish(self) -> Result<(), PassedError> {
         match self.0.first() {
             Some((address, _)) => Err(PassedError::Unasked(*address)),

@@ -1,4 +1,4 @@
-//! What is left to do once the configuration is written.
+//! The remaining steps after the configuration is written.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use super::find::{FoundServer, Software};
 use crate::config::{Config, ListenTls};
 use crate::paths::PACKAGED_CONFIG;
 
-/// What moves Debian's Prosody to loopback, as docs/getting-started.md has it.
+/// The commands that move Debian's Prosody to loopback, as in docs/getting-started.md.
 const PROSODY: &str = include_str!("prosody.sh");
-/// What moves Debian's ejabberd to loopback, as docs/getting-started.md has it.
+/// The commands that move Debian's ejabberd to loopback, as in docs/getting-started.md.
 const EJABBERD: &str = include_str!("ejabberd.sh");
 
-/// What to do at the server, and then.
+/// Returns the steps at the server and the following ones.
 pub(super) fn next(config: &Config, found: &FoundServer) -> String {
     let mut text = String::new();
     if found.ready {
@@ -31,7 +31,7 @@ pub(super) fn next(config: &Config, found: &FoundServer) -> String {
     text
 }
 
-/// How it is started, and how clients find it.
+/// Adds the steps to start Pushward, and for clients to find it.
 fn start(text: &mut String, config: &Config) {
     let command = if config.path == Path::new(PACKAGED_CONFIG) {
         "systemctl enable --now pushward".to_owned()
@@ -49,7 +49,8 @@ fn start(text: &mut String, config: &Config) {
     }
 }
 
-/// The commands for a server that is to be at this address; another port than the usual one, where it is on this machine.
+/// Returns the commands for a server at this address. Changes the port in them if the server is on this machine and has
+/// another port than the default.
 fn moved(commands: &str, upstream: &str) -> String {
     match upstream.rsplit_once(':') {
         Some(("127.0.0.1", port)) => commands.replace("5322", port),

@@ -1,17 +1,17 @@
-//! Questions on the terminal.
+//! [`Prompt`]: questions on the terminal.
 
 use std::io::{self, BufRead, Write};
 
 use super::draft::Draft;
 use super::error::SetupError;
 
-/// Wrong answers to one question, after which nobody is asked again.
+/// The number of wrong answers to one question after which the command gives up.
 const TRIES: usize = 5;
 
-/// Asks, where there is somebody to ask.
+/// Asks questions, if there is a user at a terminal.
 #[derive(Debug)]
 pub(super) struct Prompt {
-    /// There is a terminal, and its user wants to be asked.
+    /// True if there is a terminal and the user wants to be asked.
     pub(super) interactive: bool,
 }
 
@@ -20,7 +20,8 @@ impl Prompt {
         self.interactive
     }
 
-    /// The answer, or the suggestion where there is none. An empty suggestion is none: the question is asked again.
+    /// Returns the answer, or the suggestion if the answer is empty. If the suggestion is empty, too, the question is asked
+    /// again.
     ///
     /// # Errors
     /// [`SetupError::Unanswered`] at the end of the input.
@@ -44,20 +45,21 @@ impl Prompt {
     }
 }
 
-/// What is to be known.
+/// A question.
 #[derive(Clone, Debug)]
 pub(super) struct PromptQuestion {
     pub(super) text: &'static str,
     pub(super) suggestion: String,
-    /// What an option said: then nobody is asked.
+    /// The value of an option. If present, the question is not asked.
     pub(super) given: Option<String>,
 }
 
 impl Prompt {
-    /// Takes what was given, or asks, until the draft is right.
+    /// Uses the given value, or asks until the draft is valid.
     ///
     /// # Errors
-    /// [`SetupError::Wrong`] with what was given, or after many wrong answers; [`SetupError::Unanswered`].
+    /// Returns [`SetupError::Wrong`] if the given value is wrong, or after too many wrong answers, and
+    /// [`SetupError::Unanswered`] at the end of the input.
     pub(super) fn until_right(
         &mut self,
         draft: &mut Draft,

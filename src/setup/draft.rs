@@ -1,4 +1,4 @@
-//! A configuration that is being written.
+//! [`Draft`]: a configuration that is being written.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -10,16 +10,16 @@ use super::options::SetupOptions;
 use crate::config::{Config, ConfigErrors, UpstreamTls};
 use crate::paths::PACKAGED_CONFIG;
 
-/// What will stand in the file; what is `None` or empty is left to its default.
+/// The contents of the file. Values that are `None` or empty keep their default.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
-    /// Where it will stand.
+    /// The path of the file.
     pub(super) path: PathBuf,
     pub(super) domain: String,
     pub(super) upstream: String,
     pub(super) upstream_tls: UpstreamTls,
     pub(super) upstream_ca: Option<PathBuf>,
-    /// The chain, and its key.
+    /// The certificate chain and its key.
     pub(super) certificate: Option<(PathBuf, PathBuf)>,
     pub(super) listen: Vec<(SocketAddr, &'static str)>,
     pub(super) state: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// What the options say, and what is usual. A packaged configuration has its state elsewhere.
+    /// Creates a draft from the options and defaults. A packaged configuration has its state in another directory.
     pub(super) fn new(options: &SetupOptions, path: &Path) -> Self {
         let packaged = path == Path::new(PACKAGED_CONFIG);
         let usual = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
@@ -51,10 +51,10 @@ impl Draft {
         }
     }
 
-    /// Returns the configuration that a daemon reads from it.
+    /// Returns the configuration that a daemon would read from the file.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// Returns all errors in it.
     pub(super) fn parse(&self) -> Result<Config, ConfigErrors> {
         Config::parse(&self.to_string(), &self.path)
     }
@@ -65,7 +65,7 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A basic string of TOML.
+/// Returns a basic string of TOML.
 fn quoted(text: impl fmt::Display) -> Value {
     Value::String(text.to_string())
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_said_is_what_the_file_says() {
+    fn every_value_of_a_draft_is_in_the_parsed_file() {
         let options = SetupOptions {
             domain: Some("example.org".to_owned()),
             upstream: Some("xmpp.internal:5222".to_owned()),

@@ -1,4 +1,4 @@
-//! Looks for the server and for the certificate.
+//! Detects the server and the certificate.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,12 +10,12 @@ use crate::config::UpstreamTls;
 use crate::net::trust::Trusts;
 use crate::net::upstream::Way;
 
-/// Where the server is once it has made room for Pushward.
+/// The address of the server after it has moved to make room for Pushward.
 const MOVED: &str = "127.0.0.1:5322";
-/// Where it is before.
+/// The address of the server before that.
 const PUBLIC: &str = "127.0.0.1:5222";
 
-/// Which server it is.
+/// The server software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Software {
     Prosody,
@@ -23,7 +23,7 @@ pub(super) enum Software {
 }
 
 impl Software {
-    /// Each server has its own way of naming streams: Prosody by UUIDs, ejabberd by 64-bit numbers.
+    /// Recognises the software by the form of its stream ids: UUIDs for Prosody, 64-bit numbers for ejabberd.
     fn of(id: &str) -> Option<Self> {
         let groups: Vec<_> = id.split('-').map(str::len).collect();
         let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -46,16 +46,16 @@ impl fmt::Display for Software {
     }
 }
 
-/// The server, as far as it was found.
+/// The detected server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FoundServer {
-    /// What to write.
+    /// The value of `upstream` to write.
     pub(super) upstream: String,
-    /// What to write.
+    /// The value of `upstream_tls` to write.
     pub(super) tls: UpstreamTls,
-    /// Whether it lets clients log in there.
+    /// True if clients can log in there.
     pub(super) ready: bool,
-    /// Where somebody answers, if anybody does.
+    /// The address at which a server answers, if there is one.
     pub(super) answers: Option<String>,
     pub(super) software: Option<Software>,
 }
@@ -71,8 +71,8 @@ impl fmt::Display for FoundServer {
     }
 }
 
-/// Connects to the server that was `given`, or to where one usually is, without TLS first where passwords may go without
-/// it; `tls` settles that.
+/// Connects to the `given` server, or to the usual address. Tries without TLS first if passwords may be sent without it.
+/// `tls` fixes the mode.
 pub(super) async fn server(draft: &Draft, given: Option<&str>, tls: Option<UpstreamTls>) -> FoundServer {
     let upstream = given.unwrap_or(MOVED);
     let mut found = FoundServer {
@@ -87,28 +87,28 @@ pub(super) async fn server(draft: &Draft, given: Option<&str>, tls: Option<Upstr
         None => vec![UpstreamTls::Off, UpstreamTls::Starttls, UpstreamTls::Direct],
     };
     for tls in ways {
-        if greet(draft, upstream, tls, &mut found).await {
+        if can_log_in(draft, upstream, tls, &mut found).await {
             found.tls = tls;
             found.ready = true;
             return found;
         }
     }
     if given.is_none() && found.answers.is_none() {
-        // Still at the port that is to be Pushward's: only its name is wanted.
-        greet(draft, PUBLIC, UpstreamTls::Off, &mut found).await;
+        // The server still uses the port that Pushward needs. Only its software is detected here.
+        can_log_in(draft, PUBLIC, UpstreamTls::Off, &mut found).await;
     }
     found
 }
 
-/// What to write where nothing works yet: no TLS where the file may say so.
+/// Returns the mode to write if no connection works yet: no TLS, if the configuration allows it.
 fn fallback(draft: &Draft, upstream: &str, tls: Option<UpstreamTls>) -> UpstreamTls {
     let plain = Draft { upstream: upstream.to_owned(), upstream_tls: UpstreamTls::Off, ..draft.clone() };
     tls.unwrap_or(if plain.parse().is_ok() { UpstreamTls::Off } else { UpstreamTls::Starttls })
 }
 
-/// Whether clients can log in through such a connection; notes who answers.
-async fn greet(draft: &Draft, upstream: &str, tls: UpstreamTls, found: &mut FoundServer) -> bool {
-    // Nobody listens yet, so the server may still be where Pushward will.
+/// Returns whether clients can log in over such a connection. Records the server that answers.
+async fn can_log_in(draft: &Draft, upstream: &str, tls: UpstreamTls, found: &mut FoundServer) -> bool {
+    // The daemon does not listen yet, so the server may still use Pushward's future address.
     let listen = vec![(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "starttls")];
     let draft = Draft { upstream: upstream.to_owned(), upstream_tls: tls, listen, ..draft.clone() };
     let Ok(config) = draft.parse() else { return false };
@@ -123,7 +123,7 @@ async fn greet(draft: &Draft, upstream: &str, tls: UpstreamTls, found: &mut Foun
     offer.is_ok()
 }
 
-/// A certificate and its key for the domain, where others have theirs.
+/// Looks for a certificate and its key for the domain in the usual directories.
 pub(super) fn certificate(domain: &str) -> Option<(PathBuf, PathBuf)> {
     let acme = Path::new("/etc/letsencrypt/live").join(domain);
     let prosody = Path::new("/etc/prosody/certs");
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_known_by_how_they_name_their_streams() {
+    fn server_software_is_recognised_by_its_stream_ids() {
         let cases = [
             ("4ee6a10c-2ac2-4f20-a8ae-5e0b2a4eb9a5", Some(Software::Prosody)),
             ("13846312365125143011", Some(Software::Ejabberd)),

@@ -1,7 +1,8 @@
-//! `pushward setup`: from a domain and its server to a configuration that `pushward check` accepts.
+//! `pushward setup`: creates a configuration that `pushward check` accepts, from a domain and its server.
 //!
-//! What is not said with options is asked, or found: the server by connecting to it, the certificate where others have
-//! theirs. What is written is checked as `pushward check` does, and what is left to do at the server is said.
+//! Values that are not given as options are asked for, or detected: the server by connecting to it, the certificate by
+//! looking in the usual directories. The result is checked as `pushward check` does. The remaining steps at the server are
+//! printed.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
@@ -25,7 +26,7 @@ use error::SetupError;
 use find::FoundServer;
 pub use options::SetupOptions;
 
-/// Writes the configuration, checks it, and says what is left to do. The exit code is that of `pushward check`, 1 if
+/// Writes the configuration, checks it, and prints the remaining steps. The exit code is that of `pushward check`, or 1 if
 /// nothing could be written, or 2 if options are missing.
 pub async fn run(config: &Path, options: SetupOptions) -> ExitCode {
     let output = options.output.clone().unwrap_or_else(|| config.to_owned());
@@ -43,7 +44,7 @@ pub async fn run(config: &Path, options: SetupOptions) -> ExitCode {
     }
 }
 
-/// Returns what is to be done at the server, and then.
+/// Writes the file. Returns the remaining steps at the server and the following ones.
 async fn write(output: &Path, options: SetupOptions) -> Result<String, SetupError> {
     if output.exists() && !options.force {
         return Err(SetupError::Exists(output.to_owned()));
@@ -66,7 +67,7 @@ async fn write(output: &Path, options: SetupOptions) -> Result<String, SetupErro
     Ok(advice::next(&config, &found))
 }
 
-/// The server that is meant: named, or found and agreed to.
+/// Returns the server: the one in the options, or a detected one that the user confirms.
 async fn server(asker: &mut Prompt, draft: &mut Draft, options: &SetupOptions) -> Result<FoundServer, SetupError> {
     let tls = options.upstream_tls;
     let mut found = find::server(draft, options.upstream.as_deref(), tls).await;
@@ -84,7 +85,7 @@ async fn server(asker: &mut Prompt, draft: &mut Draft, options: &SetupOptions) -
     Ok(found)
 }
 
-/// The options without which nothing can be written.
+/// Returns the options that are required but missing.
 fn missing(options: &SetupOptions) -> Vec<&'static str> {
     let mut missing = vec!["--domain DOMAIN"];
     if options.certificate.is_none() {
@@ -93,7 +94,7 @@ fn missing(options: &SetupOptions) -> Vec<&'static str> {
     missing
 }
 
-/// Where the certificate and its key are; `None` if the default places are right.
+/// Returns the paths of the certificate and its key. `None` if the default paths are correct.
 fn certificate_of(asker: &mut Prompt, draft: &Draft) -> Result<Option<(PathBuf, PathBuf)>, SetupError> {
     let config = draft.parse().map_err(SetupError::Wrong)?;
     let Some(host) = config.hosts.first() else { return Ok(None) };
@@ -110,7 +111,7 @@ fn certificate_of(asker: &mut Prompt, draft: &Draft) -> Result<Option<(PathBuf, 
     Ok((pair != (host.certificate.clone(), host.key.clone())).then_some(pair))
 }
 
-/// A file that is there keeps its owner and mode.
+/// Writes the file. An existing file keeps its owner and mode.
 fn save(path: &Path, text: &str, force: bool) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o640);

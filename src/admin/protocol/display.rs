@@ -1,4 +1,4 @@
-//! The daemon's answers as they are told to people.
+//! The text form of the daemon's answers.
 
 use std::fmt;
 use std::time::Duration;
@@ -111,19 +111,19 @@ impl fmt::Display for RegistrationEntry {
 
 impl fmt::Display for LastPublish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        told(f, self.outcome, self.condition.as_deref())?;
+        write_outcome(f, self.outcome, self.condition.as_deref())?;
         let transport = self.transport.as_deref().unwrap_or("no transport");
         write!(f, " by {transport} {} ago", humantime::format_duration(since(clock::unix_secs(), self.at)))
     }
 }
 
-/// The time from `at` to `now`, to the second or, after an hour, to the minute.
+/// Returns the time from `at` to `now`, rounded down to a second or, after an hour, to a minute.
 fn since(now: UnixSecs, at: UnixSecs) -> Duration {
     let seconds = now.since(at).as_secs();
     Duration::from_secs(if seconds < 3600 { seconds } else { seconds - seconds % 60 })
 }
 
-fn told(f: &mut fmt::Formatter<'_>, outcome: PingOutcome, condition: Option<&str>) -> fmt::Result {
+fn write_outcome(f: &mut fmt::Formatter<'_>, outcome: PingOutcome, condition: Option<&str>) -> fmt::Result {
     fmt::Display::fmt(&outcome, f)?;
     condition.map_or(Ok(()), |condition| write!(f, " ({condition})"))
 }
@@ -131,7 +131,7 @@ fn told(f: &mut fmt::Formatter<'_>, outcome: PingOutcome, condition: Option<&str
 impl fmt::Display for Ping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}  ", self.service, self.node.as_deref().unwrap_or("-"))?;
-        told(f, self.outcome, self.condition.as_deref())?;
+        write_outcome(f, self.outcome, self.condition.as_deref())?;
         if let Some(transport) = &self.transport {
             write!(f, "  by {transport}")?;
         }
@@ -151,12 +151,12 @@ impl fmt::Display for PingOutcome {
     }
 }
 
-/// A time, written as a date.
+/// A time, displayed as a date.
 struct Time(UnixSecs);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// The last second of the year 9999, which a date can name.
+        /// The last second of the year 9999, the latest that the date format supports.
         const LAST: UnixSecs = UnixSecs::new(253_402_300_799);
         let time = self.0.min(LAST).to_time().ok_or(fmt::Error)?;
         humantime::format_rfc3339_seconds(time).fmt(f)

@@ -1,4 +1,4 @@
-//! The terminal: another screen while this lives, and the keys that are pressed.
+//! [`Screen`]: the alternate screen of the terminal, and the keys that are pressed.
 
 use std::io::{self, Stdout, Write};
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crossterm::terminal::{
 use crossterm::{execute, queue};
 use tokio::sync::mpsc;
 
-/// How long the thread that reads keys may take to notice that nobody wants any.
+/// The time in which the thread that reads keys notices that it must end.
 const NOTICE: Duration = Duration::from_millis(100);
-/// Columns and lines of a terminal that does not tell.
+/// The columns and lines of a terminal that does not report its size.
 const USUAL: (u16, u16) = (80, 24);
 
-/// A key, as far as it means something.
+/// A key that has a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyPress {
-    /// It is enough.
+    /// Ends the command.
     End,
-    /// Up or down.
+    /// Scrolls up or down.
     Scroll(By),
-    /// The terminal has another size.
+    /// The size of the terminal has changed.
     Resized,
 }
 
-/// How far.
+/// The distance to scroll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// So many lines, up if it is less than zero.
+    /// A number of lines, up if it is negative.
     Lines(isize),
-    /// So many pages.
+    /// A number of pages, up if it is negative.
     Pages(isize),
     /// To the first line.
     Start,
@@ -42,22 +42,22 @@ pub(super) enum By {
     End,
 }
 
-/// Columns and lines of the terminal.
+/// The columns and lines of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) width: usize,
     pub(super) height: usize,
 }
 
-/// The terminal, which is as it was when this is dropped.
+/// The terminal. Its previous state is restored when this is dropped.
 #[derive(Debug)]
 pub(super) struct Screen(Stdout);
 
 impl Screen {
-    /// Takes the terminal; keys come one by one, and there are no more once reading them fails.
+    /// Opens the alternate screen. Keys arrive on the channel, which closes once reading them fails.
     ///
     /// # Errors
-    /// It cannot be had.
+    /// Returns an error if the terminal cannot be used.
     pub(super) fn open() -> io::Result<(Self, mpsc::Receiver<KeyPress>)> {
         enable_raw_mode()?;
         let mut screen = Self(io::stdout());
@@ -81,10 +81,10 @@ impl Screen {
         Ok((screen, keys))
     }
 
-    /// Draws lines for the columns and lines that there are.
+    /// Draws the lines that `render` returns for the current size.
     ///
     /// # Errors
-    /// The terminal has gone.
+    /// Returns an error if the terminal has gone.
     pub(super) fn draw(&mut self, render: impl FnOnce(Size) -> Vec<String>) -> io::Result<()> {
         let (columns, lines) = terminal::size().ok().filter(|size| size.0 > 0 && size.1 > 0).unwrap_or(USUAL);
         queue!(self.0, BeginSynchronizedUpdate)?;
@@ -98,7 +98,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that has gone needs nothing.
+        // If the terminal has gone, there is nothing to restore.
         drop(execute!(self.0, EnableLineWrap, Show, LeaveAlternateScreen));
         drop(disable_raw_mode());
     }

@@ -1,4 +1,4 @@
-//! What is drawn: lines that fit.
+//! The text of the table: lines that fit the size of the terminal.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::screen::{By, Size};
 use crate::admin::protocol::{DaemonStatus, LastPublish, LastVerdict, SessionEntry, SessionState};
 use crate::clock::UnixSecs;
 
-/// Between two columns.
+/// The space between two columns.
 const GAP: usize = 2;
-/// Columns that an address keeps on the narrowest terminal.
+/// The minimum width of the JID column.
 const LEAST: usize = 12;
-/// Lines around the table: two above it, its header, and one below it.
+/// The number of lines around the table: two above it, its header, and one below it.
 const AROUND: usize = 4;
 
-/// The columns, the dearest first: on a narrow terminal the last ones go.
+/// The columns, the most important first. On a narrow terminal the last ones are omitted.
 const COLUMNS: [(&str, Cell); 9] = [
     ("JID", |_, session| session.jid.clone()),
     ("STATE", |_, session| session.state.to_string()),
@@ -31,19 +31,19 @@ const COLUMNS: [(&str, Cell); 9] = [
     ("LAST VERDICT", last_verdict),
 ];
 
-/// What stands in a column at this time.
+/// Returns the text of a cell at a time.
 type Cell = fn(UnixSecs, &SessionEntry) -> String;
 
-/// How far the table is scrolled.
+/// The scroll position of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Scroll {
     first: usize,
-    /// Rows that are seen at once.
+    /// The number of rows that are visible at once.
     page: usize,
 }
 
 impl Scroll {
-    /// Scrolls; what is too far is put right when it is drawn.
+    /// Scrolls. A position that is too far is corrected when the table is drawn.
     pub(super) fn by(&mut self, by: By) {
         let page = isize::try_from(self.page.max(1)).unwrap_or(isize::MAX);
         self.first = match by {
@@ -61,7 +61,7 @@ impl Scroll {
     }
 }
 
-/// The lines for so many columns and lines.
+/// Returns the lines for a size of the terminal.
 pub(super) fn render(
     observation: Option<&Observation>,
     trouble: Option<&str>,
@@ -104,7 +104,7 @@ fn headline(Observation { status, .. }: &Observation, width: usize) -> String {
     fit(&line, width).bold().to_string()
 }
 
-/// The header and a page of rows.
+/// Returns the header and one page of rows.
 fn table(now: UnixSecs, sessions: &[SessionEntry], first: usize, Size { width, height }: Size) -> Vec<String> {
     let shown: Vec<_> = sessions.iter().skip(first).take(height).collect();
     let rows: Vec<Vec<String>> =
@@ -114,7 +114,7 @@ fn table(now: UnixSecs, sessions: &[SessionEntry], first: usize, Size { width, h
         cells.chain([name.width()]).max().unwrap_or_default()
     };
     let mut widths: Vec<usize> = COLUMNS.iter().enumerate().map(widest).collect();
-    // An address gives way before a column does, down to a third of the line.
+    // The JID column shrinks before a column is omitted, down to a third of the line.
     let jid = widths.first().copied().unwrap_or_default();
     let least = jid.min((width / 3).max(LEAST));
     while widths.len() > 1 && widths.iter().skip(1).map(|column| column + GAP).sum::<usize>() + least > width {
@@ -146,7 +146,7 @@ fn line(cells: &[String], widths: &[usize], width: usize) -> String {
     fit(cells.collect::<Vec<_>>().join("  ").trim_end(), width)
 }
 
-/// As much of a text as fits, with a mark where it was cut.
+/// Returns the part of a text that fits, with a mark if it was cut.
 fn fit(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -166,7 +166,7 @@ fn fit(text: &str, width: usize) -> String {
     cut
 }
 
-/// Nothing that users choose moves the cursor, or turns the line around.
+/// Replaces characters with which a user could move the cursor or reverse the line.
 fn printable(text: &str) -> String {
     let plain = |c: char| if c.is_control() || c.width().is_none_or(|width| width == 0) { '?' } else { c };
     text.chars().map(plain).collect()
@@ -193,7 +193,7 @@ fn services(_: UnixSecs, session: &SessionEntry) -> String {
     if services.is_empty() { "-".to_owned() } else { services.join(" ") }
 }
 
-/// Stanzas and what they weigh.
+/// Returns the text for a number of stanzas and their size.
 fn amount(stanzas: u64, bytes: u64) -> String {
     if stanzas == 0 { "0".to_owned() } else { format!("{stanzas} ({})", ByteSize(bytes).display().iec_short()) }
 }
@@ -206,7 +206,7 @@ fn aside(session: &SessionEntry) -> String {
     if session.set_aside > 0 { format!(" ({} aside)", session.set_aside) } else { String::new() }
 }
 
-/// In the two largest units.
+/// Returns a duration in its two largest units.
 fn short(time: Duration) -> String {
     let text = humantime::format_duration(time).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -258,7 +258,7 @@ mod tests {
         Observation { at: UnixSecs::new(1000), status, sessions: Some(sessions) }
     }
 
-    /// Without colours.
+    /// Removes the colours.
     fn plain(lines: &[String]) -> Vec<String> {
         let strip = |line: &String| {
             let mut text = String::new();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_users_choose_does_not_move_the_cursor() {
+    fn text_chosen_by_users_does_not_move_the_cursor() {
         let lines = plain(&render(
             Some(&observation(vec![session("a@b/\u{202e}c\u{7}")])),
             None,
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_wrong_stands_above_what_was_seen_last() {
+    fn an_error_is_shown_above_the_last_answer() {
         let observation = observation(vec![session("a@b/c")]);
         let lines =
             plain(&render(Some(&observation), Some("gone"), Size { width: 80, height: 10 }, &mut Scroll::default()));

@@ -1,4 +1,4 @@
-//! Where a client connects to, and TLS that trusts one certificate.
+//! The address of a server, and a TLS connector that trusts one certificate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,54 +17,54 @@ use tokio_rustls::TlsConnector;
 use super::error::{ANSWER, ClientError};
 use crate::demo::trace::Observer;
 
-/// A stream of bytes, encrypted or not.
+/// A stream of bytes, with or without TLS.
 pub(super) trait ClientSocket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientSocket for S {}
 
-/// When TLS starts.
+/// The TLS mode of a connection.
 #[derive(Clone)]
 pub enum ClientSecurity {
-    /// Never.
+    /// No TLS.
     Plain,
-    /// After `<starttls/>` (RFC 6120 §5).
+    /// TLS starts after `<starttls/>` (RFC 6120 §5).
     Starttls(TlsConnector),
-    /// At once (XEP-0368).
+    /// The connection starts with TLS (XEP-0368).
     Direct(TlsConnector),
 }
 
-/// Where a client connects to.
+/// The server that a client connects to.
 #[derive(Clone)]
 pub struct ServerAddress {
-    /// The listener.
+    /// The address of the listener.
     pub address: SocketAddr,
-    /// When TLS starts on it.
+    /// The TLS mode of the listener.
     pub security: ClientSecurity,
     /// The domain, for the stream and the certificate.
     pub domain: String,
-    /// What an observer calls the client.
+    /// The name of the client, for an observer.
     pub name: String,
-    /// What an observer calls the other end.
+    /// The name of the other end, for an observer.
     pub peer: String,
-    /// Who is told of everything on the stream.
+    /// The observer of the stream.
     pub observer: Option<Observer>,
 }
 
 /// A certificate that cannot be trusted.
 #[derive(Debug, Error)]
 pub enum CertificateFileError {
-    /// The file.
+    /// The file cannot be read.
     #[error("the certificate cannot be read: {0}")]
     Pem(#[from] pem::Error),
-    /// What is in it.
+    /// The certificate in it is invalid.
     #[error("the certificate cannot be used: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// TLS that trusts the certificate in a PEM file and no other, and offers `xmpp-client` (XEP-0368).
+/// Returns a TLS connector that trusts only the certificate in a PEM file, and offers `xmpp-client` (XEP-0368).
 ///
 /// # Errors
-/// [`CertificateFileError`] for a file that is none.
+/// Returns [`CertificateFileError`] for an invalid file.
 pub fn trusting(certificate: &Path) -> Result<TlsConnector, CertificateFileError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(certificate)? {
@@ -89,7 +89,7 @@ pub(super) async fn dial(place: &ServerAddress) -> Result<Box<dyn ClientSocket>,
     Ok(Box::new(tcp))
 }
 
-/// Goes on with TLS.
+/// Establishes TLS on a connection.
 pub(super) async fn encrypt(
     place: &ServerAddress,
     tls: &TlsConnector,

@@ -1,4 +1,4 @@
-//! What a client did not get, and what it got instead.
+//! [`ClientError`]: the errors of the client, with the elements that it received instead.
 
 use std::fmt;
 use std::io;
@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::demo::wire::WireError;
 
-/// How long an answer may take: 5 s.
+/// The time limit for an answer: 5 s.
 pub const ANSWER: Duration = Duration::from_secs(5);
 
-/// The last elements that came, without secrets.
+/// The last received elements, without secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenElements(pub Vec<String>);
 
@@ -26,61 +26,61 @@ impl fmt::Display for SeenElements {
     }
 }
 
-/// Why a client cannot go on.
+/// The reason why a client cannot continue.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// There is no connection, or no TLS on it.
+    /// The connection, or TLS on it, could not be established.
     #[error("cannot connect to {address}: {source}")]
     Connect {
-        /// Where to.
+        /// The address of the server.
         address: SocketAddr,
-        /// What the system or TLS says.
+        /// The error of the operating system or of TLS.
         source: io::Error,
     },
-    /// It did not come in time.
+    /// An awaited element did not arrive in time.
     #[error("no {awaited} within {patience:?}; {seen}")]
     TooLate {
-        /// What was waited for.
+        /// The awaited element.
         awaited: &'static str,
-        /// For how long.
+        /// The time limit.
         patience: Duration,
-        /// What came instead.
+        /// The received elements.
         seen: SeenElements,
     },
     /// The server ended the stream.
     #[error("the stream ended before {awaited} came; {seen}")]
     Ended {
-        /// What was waited for.
+        /// The awaited element.
         awaited: &'static str,
-        /// What came instead.
+        /// The received elements.
         seen: SeenElements,
     },
-    /// The server said no.
+    /// The server refused a request.
     #[error("{what} was refused: {answer}")]
     Refused {
-        /// What was asked.
+        /// The request.
         what: &'static str,
         /// The answer.
         answer: String,
     },
-    /// The server does not offer it.
+    /// The server does not offer a feature.
     #[error("{feature} is not offered: {offered}")]
     NotOffered {
-        /// What is missing.
+        /// The missing feature.
         feature: &'static str,
         /// The stream features.
         offered: String,
     },
-    /// More stanzas came than anybody asked for.
+    /// Too many stanzas arrived that were not requested.
     #[error("more than {0} stanzas came that nobody asked for")]
     InboxFull(usize),
-    /// There is no session yet.
+    /// No resource is bound yet.
     #[error("no resource is bound")]
     Unbound,
-    /// Stream management is off.
+    /// Stream management is not enabled.
     #[error("stream management is not enabled")]
     Unmanaged,
-    /// The stream.
+    /// The stream failed.
     #[error(transparent)]
     Wire(#[from] WireError),
 }

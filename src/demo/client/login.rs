@@ -1,4 +1,4 @@
-//! From the first byte to a session of one's own, or one taken up again.
+//! The login of the client: from the first byte to a new session, or a resumed one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::session::sm::nonza;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 impl DemoClient {
-    /// Connects and authenticates: bind or resume comes next.
+    /// Connects and authenticates. A bind or a resumption comes next.
     ///
     /// # Errors
-    /// [`ClientError`], with what came instead of what was expected.
+    /// Returns a [`ClientError`] with the received elements.
     pub async fn log_in(place: &ServerAddress, account: &DemoAccount) -> Result<Self, ClientError> {
         let mut client = Self::on(place, dial(place).await?);
         match &place.security {
@@ -67,7 +67,7 @@ impl DemoClient {
         self.open("bind", |features| features.child("bind", ns::BIND).is_some()).await
     }
 
-    /// Opens the stream, or opens it again, and checks that a feature is offered.
+    /// Opens the stream, or reopens it, and checks that a feature is offered.
     async fn open(&mut self, feature: &'static str, has: impl Fn(&Node<'_>) -> bool) -> Result<(), ClientError> {
         let header = format!(
             "<?xml version='1.0'?><stream:stream xmlns='{}' xmlns:stream='{}' to='{}' version='1.0' xml:lang='en'>",
@@ -83,7 +83,7 @@ impl DemoClient {
         Err(ClientError::NotOffered { feature, offered: shown(&features) })
     }
 
-    /// The next element, which must be this one.
+    /// Waits for the next element. Returns an error if it is not the expected one.
     async fn element_of(&mut self, what: &'static str, name: &str, ns: &str) -> Result<Element, ClientError> {
         let element = self.element(&Deadline::new(what, ANSWER)).await?;
         if element.is(name, ns) { Ok(element) } else { Err(ClientError::Refused { what, answer: shown(&element) }) }
@@ -92,7 +92,7 @@ impl DemoClient {
     /// Binds a resource (RFC 6120 §7).
     ///
     /// # Errors
-    /// [`ClientError::Refused`], or any other.
+    /// Returns [`ClientError::Refused`], or any other error.
     pub async fn bind(&mut self, resource: &str) -> Result<(), ClientError> {
         let mut bind = XmlWriter::new();
         bind.start("bind").attr("xmlns", ns::BIND).start("resource").text(resource);
@@ -106,7 +106,7 @@ impl DemoClient {
     /// Enables stream management with resumption (XEP-0198 §3, §5).
     ///
     /// # Errors
-    /// [`ClientError::Refused`], also if the session cannot be resumed, or any other.
+    /// Returns [`ClientError::Refused`], also if the session cannot be resumed, or any other error.
     pub async fn enable_resumption(&mut self) -> Result<EnabledResponse, ClientError> {
         self.send(&nonza::enable_resumption()).await?;
         let answer = self.expect("<enabled/>", ANSWER, |element| element.kind() == Kind::Other).await?;
@@ -119,10 +119,10 @@ impl DemoClient {
         Ok(EnabledResponse { max: node.attr("max").and_then(|max| max.parse().ok()).map(Duration::from_secs) })
     }
 
-    /// Takes a session up again instead of binding (XEP-0198 §5).
+    /// Resumes a session instead of binding (XEP-0198 §5).
     ///
     /// # Errors
-    /// [`ClientError::Refused`], or any other.
+    /// Returns [`ClientError::Refused`], or any other error.
     pub async fn resume(&mut self, session: &SavedSession) -> Result<(), ClientError> {
         let SavedSession { jid, previd, handled } = session;
         self.send(&nonza::resume(previd, Handled::new(*handled))).await?;

@@ -1,6 +1,6 @@
-//! A small XMPP client: log-in, stream management with resumption, requests, and waits that end.
+//! A small XMPP client ([`DemoClient`]): login, stream management with resumption, requests, and waiting with deadlines.
 //!
-//! Everything it waits for has a deadline, and an error says what came instead.
+//! Every wait has a deadline, and an error contains the elements that arrived instead.
 
 mod connect;
 mod error;
@@ -22,12 +22,12 @@ use crate::session::sm::Handled;
 use crate::session::sm::nonza;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 
-/// Stanzas that wait to be asked for.
+/// The limit for stanzas in the inbox.
 const INBOX: usize = 1024;
-/// Elements that an error shows.
+/// The number of elements that an error shows.
 const SHOWN: usize = 5;
 
-/// A connection that is logged in, or about to be.
+/// A client connection during or after login.
 pub struct DemoClient {
     reader: FrameReader<Box<dyn ClientSocket>>,
     place: ServerAddress,
@@ -42,20 +42,20 @@ pub struct DemoClient {
 /// The client's side of stream management (XEP-0198).
 struct Managed {
     id: String,
-    /// Stanzas received.
+    /// The number of received stanzas.
     handled: u32,
-    /// The `h` of the server's last `<a/>`, until somebody asks.
+    /// The `h` of the server's last `<a/>`, until it is taken.
     confirmed: Option<u32>,
 }
 
-/// What `<enabled/>` said (XEP-0198 §5).
+/// The content of `<enabled/>` (XEP-0198 §5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnabledResponse {
-    /// How long the session is held after a disconnect.
+    /// The time for which the session is held after a disconnect.
     pub max: Option<Duration>,
 }
 
-/// What is needed to take a session up again.
+/// The data for resuming a session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SavedSession {
     jid: FullJid,
@@ -64,25 +64,25 @@ pub struct SavedSession {
 }
 
 impl SavedSession {
-    /// Whose session it is.
+    /// Returns the full JID of the session.
     pub fn jid(&self) -> &FullJid {
         &self.jid
     }
 }
 
 impl DemoClient {
-    /// The full JID, once bound.
+    /// Returns the full JID, once a resource is bound.
     ///
     /// # Errors
-    /// [`ClientError::Unbound`].
+    /// Returns [`ClientError::Unbound`].
     pub fn jid(&self) -> Result<&FullJid, ClientError> {
         self.jid.as_ref().ok_or(ClientError::Unbound)
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     ///
     /// # Errors
-    /// [`ClientError::Wire`].
+    /// Returns [`ClientError::Wire`].
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         self.tap.sent(bytes);
         Ok(wire::write(self.reader.inner(), bytes).await?)
@@ -91,7 +91,7 @@ impl DemoClient {
     /// Sends a chat message.
     ///
     /// # Errors
-    /// [`ClientError::Wire`].
+    /// Returns [`ClientError::Wire`].
     pub async fn say(&mut self, to: &str, id: &str, body: &str) -> Result<(), ClientError> {
         let mut xml = XmlWriter::new();
         xml.start("message").attr("type", "chat").attr("to", to).attr("id", id).start("body").text(body);
@@ -101,15 +101,16 @@ impl DemoClient {
     /// Sends the initial presence.
     ///
     /// # Errors
-    /// [`ClientError::Wire`].
+    /// Returns [`ClientError::Wire`].
     pub async fn appear(&mut self) -> Result<(), ClientError> {
         self.send(b"<presence/>").await
     }
 
-    /// Sends an iq request of type `kind` and returns the result. `to`: nobody, if absent. `payload`: one element.
+    /// Sends an iq request of type `kind` and returns the result. `to`: the recipient, if there is one. `payload`: one
+    /// element.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] if the answer is an error, or any other.
+    /// Returns [`ClientError::Refused`] if the answer is an error, or any other error.
     pub async fn request(&mut self, kind: &str, to: Option<&str>, payload: &[u8]) -> Result<Element, ClientError> {
         self.requests += 1;
         let id = format!("q{}", self.requests);
@@ -120,7 +121,7 @@ impl DemoClient {
         }
         xml.raw(payload);
         self.send(&xml.finish()).await?;
-        // RFC 6120 §8.1.2.1: for the account the server answers without a sender, too.
+        // RFC 6120 §8.1.2.1: the server may answer on behalf of the account without a `from`.
         let own = self.jid.as_ref().map(|jid| jid.to_bare());
         let is_asked = |from: &str| to.or(own.as_ref().map(|own| own.as_str())).is_some_and(|to| to == from);
         let is_answer = |element: &Element| {
@@ -138,7 +139,7 @@ impl DemoClient {
         }
     }
 
-    /// Asks the server for a ping's answer: what the server sent before is in the inbox afterwards.
+    /// Pings the server. After the answer, all stanzas that the server sent before are in the inbox.
     ///
     /// # Errors
     /// As [`DemoClient::request`].
@@ -147,10 +148,10 @@ impl DemoClient {
         self.request("get", Some(&domain), format!("<ping xmlns='{}'/>", ns::PING).as_bytes()).await.map(drop)
     }
 
-    /// The next stanza that fits; others wait in the inbox, in order. `awaited` names it in errors.
+    /// Waits for the next stanza that matches. Others stay in the inbox, in order. `awaited` is its name in errors.
     ///
     /// # Errors
-    /// [`ClientError::TooLate`] after `patience`, or any other.
+    /// Returns [`ClientError::TooLate`] after `patience`, or any other error.
     pub async fn expect(
         &mut self,
         awaited: &'static str,
@@ -170,7 +171,7 @@ impl DemoClient {
         }
     }
 
-    /// The next message.
+    /// Waits for the next message.
     ///
     /// # Errors
     /// As [`DemoClient::expect`].
@@ -178,17 +179,17 @@ impl DemoClient {
         self.expect("message", patience, |element| element.kind() == Kind::Message).await
     }
 
-    /// The messages that have come and that nobody asked for.
+    /// Removes and returns the messages in the inbox.
     pub fn messages(&mut self) -> Vec<Element> {
         let (messages, others) = self.inbox.drain(..).partition(|element| element.kind() == Kind::Message);
         self.inbox = others;
         messages.into()
     }
 
-    /// Goes on reading for a while.
+    /// Continues to read for a time.
     ///
     /// # Errors
-    /// The stream ended, or too much came.
+    /// Returns an error if the stream ends or too many stanzas arrive.
     pub async fn listen(&mut self, duration: Duration) -> Result<(), ClientError> {
         match self.expect("end of the time", duration, |_| false).await {
             Ok(_) | Err(ClientError::TooLate { .. }) => Ok(()),
@@ -196,11 +197,11 @@ impl DemoClient {
         }
     }
 
-    /// Tells the server how many stanzas were handled (XEP-0198 §4), and asks it for the same: once it has answered, it has
-    /// taken note. Returns the `h` that was told.
+    /// Sends the number of handled stanzas to the server (XEP-0198 §4), and requests the server's number. The server's answer
+    /// shows that it has processed ours. Returns the sent `h`.
     ///
     /// # Errors
-    /// [`ClientError::Unmanaged`] without stream management, or any other.
+    /// Returns [`ClientError::Unmanaged`] without stream management, or any other error.
     pub async fn acknowledge(&mut self) -> Result<u32, ClientError> {
         let managed = self.managed.as_mut().ok_or(ClientError::Unmanaged)?;
         managed.confirmed = None;
@@ -216,11 +217,11 @@ impl DemoClient {
         Ok(handled)
     }
 
-    /// Drops the connection as it is, with the stream open, and returns what is needed to come back. What was sent and not
-    /// acknowledged is not kept.
+    /// Drops the connection with the stream open. Returns the data for resuming the session. Stanzas that were sent and not
+    /// acknowledged are not kept.
     ///
     /// # Errors
-    /// [`ClientError::Unmanaged`], [`ClientError::Unbound`].
+    /// Returns [`ClientError::Unmanaged`] or [`ClientError::Unbound`].
     pub fn vanish(self) -> Result<SavedSession, ClientError> {
         let managed = self.managed.ok_or(ClientError::Unmanaged)?;
         let jid = self.jid.ok_or(ClientError::Unbound)?;
@@ -291,7 +292,7 @@ impl DemoClient {
         }
     }
 
-    /// Counts a stanza and gives it back; takes what belongs to stream management.
+    /// Counts a stanza and returns it. Handles the nonzas of stream management.
     async fn manage(&mut self, element: Element) -> Result<Option<Element>, ClientError> {
         let Some(managed) = &mut self.managed else { return Ok(Some(element)) };
         if element.kind() != Kind::Other {
@@ -324,7 +325,7 @@ impl DemoClient {
     }
 }
 
-/// Until when something is awaited.
+/// The deadline of a wait.
 struct Deadline {
     awaited: &'static str,
     patience: Duration,

@@ -1,20 +1,20 @@
-//! The iq requests that the server answers for its domain and for its accounts.
+//! The server's own answers to iq requests, on behalf of its domain and of its accounts.
 
 use bytes::Bytes;
 
 pub(super) use crate::xml::answer as reply;
 use crate::xml::{Node, ns};
 
-/// On whose behalf the server answers.
+/// The entity on whose behalf the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behalf {
     /// The domain.
     Domain,
-    /// The asker's own account.
+    /// The requester's own account.
     Account,
 }
 
-/// Answers a request (RFC 6120 §8.2.3). `roster`: the asker's contacts, as bare JIDs.
+/// Answers a request (RFC 6120 §8.2.3). `roster`: the requester's contacts, as bare JIDs.
 pub(super) fn answer(request: &Node<'_>, behalf: Behalf, roster: &[String]) -> Bytes {
     let child = request.children().next();
     let asked = child.as_ref().map(|child| (child.name(), child.ns()));
@@ -54,19 +54,19 @@ fn contacts(request: &Node<'_>, roster: &[String]) -> Bytes {
     xml.finish()
 }
 
-/// The result of a bind (RFC 6120 §7.6.1).
+/// Returns the result of a bind (RFC 6120 §7.6.1).
 pub(super) fn bound(request: &Node<'_>, jid: &str) -> Bytes {
     let mut xml = reply(request, "result");
     xml.start("bind").attr("xmlns", ns::BIND).start("jid").text(jid);
     xml.finish()
 }
 
-/// An empty result.
+/// Returns an empty result.
 pub(super) fn result(request: &Node<'_>) -> Bytes {
     reply(request, "result").finish()
 }
 
-/// A stanza error (RFC 6120 §8.3) in answer to any stanza.
+/// Returns a stanza error (RFC 6120 §8.3) for any stanza.
 pub(super) fn error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes {
     let mut xml = reply(request, "error");
     xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);

@@ -1,4 +1,4 @@
-//! One client's stream: opening, SASL PLAIN (RFC 4616), bind, then stanzas.
+//! The stream of one client: opening, SASL PLAIN (RFC 4616), bind, then stanzas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,22 +21,22 @@ use crate::demo::wire::{self, FrameReader, WireError};
 use crate::jid::{BareJid, FullJid};
 use crate::xml::{self, Element, Frame, Header, Kind, Node, StreamCondition, XmlWriter, ns};
 
-/// Stanzas that wait to be written to one client; then whoever writes to it waits.
+/// The limit for stanzas that wait to be written to one client. Over it, the task that delivers waits.
 const QUEUE: usize = 1024;
-/// How many of them leave in one write.
+/// The maximum number of stanzas in one write.
 const BATCH: usize = 64;
-/// How long a client may take from the first byte to bind.
+/// The time that a client has from the first byte to the bind.
 const LOGIN: Duration = Duration::from_secs(30);
-/// Wrong passwords on one stream.
+/// The limit for wrong passwords on one stream.
 const ATTEMPTS: usize = 3;
 
-/// Why a stream ends.
+/// The reason why a stream ends.
 enum ClientStreamEnd {
     /// The client closed it.
     Closed,
-    /// The client broke the protocol: the stream error's condition.
+    /// The client violated the protocol. Contains the condition of the stream error.
     Refused(StreamCondition),
-    /// The connection is gone.
+    /// The connection was lost.
     Lost,
 }
 
@@ -190,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// The next frame that is no white space.
+    /// Waits for the next frame that is not white space.
     async fn frame(&mut self) -> Result<Frame, ClientStreamEnd> {
         loop {
             let read = select! {
@@ -221,7 +221,7 @@ impl Connection {
         }
     }
 
-    /// Queues the last words as far as there is room, and lets the writer end.
+    /// Queues the stream error and footer if there is room, and lets the writer end.
     fn finish(self, end: ClientStreamEnd) {
         let mut last = BytesMut::new();
         match end {
@@ -240,7 +240,8 @@ impl Connection {
     }
 }
 
-/// Name and password of SASL PLAIN; `None` for another mechanism, or an identity that is not the name's own.
+/// Returns name and password of SASL PLAIN. `None` for another mechanism, or an authorization identity that differs from the
+/// name.
 fn plain(auth: &Node<'_>) -> Option<(String, String)> {
     if auth.attr("mechanism").as_deref() != Some("PLAIN") {
         return None;
@@ -252,7 +253,7 @@ fn plain(auth: &Node<'_>) -> Option<(String, String)> {
     }
 }
 
-/// Writes what is queued until all senders are gone, then closes the connection.
+/// Writes the queued bytes until all senders are dropped, then closes the connection.
 async fn write(
     mut writer: OwnedWriteHalf,
     mut queued: mpsc::Receiver<Bytes>,

@@ -1,4 +1,4 @@
-//! Changes to stanzas: an attribute that is added, and delay stamps (XEP-0203).
+//! Changes to stanzas: adds an attribute, or a delay stamp (XEP-0203).
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use quick_xml::escape::escape;
 
 use crate::xml::{Element, XmlWriter, ns};
 
-/// The element with one attribute more, or as it is if it has that one.
+/// Returns the element with one more attribute. Returns it unchanged if it has that attribute.
 pub(super) fn with_attribute(element: &Element, name: &str, value: &str) -> Element {
     if element.node().attr(name).is_some() {
         return element.clone();
@@ -29,7 +29,7 @@ pub(super) fn with_delay(message: &Element, domain: &str, since: SystemTime) -> 
     spliced(message, node.inner().end, &delay.finish())
 }
 
-/// Returns the element with bytes inserted at an offset, or as it is if that made no element.
+/// Returns the element with bytes inserted at an offset. Returns it unchanged if the result is not an element.
 fn spliced(element: &Element, at: usize, inserted: &[u8]) -> Element {
     let bytes = element.bytes();
     let (Some(before), Some(after)) = (bytes.get(..at), bytes.get(at..)) else { return element.clone() };

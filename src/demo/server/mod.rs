@@ -1,13 +1,14 @@
-//! A minimal XMPP server in memory: what a plain old server does, and neither stream management nor push.
+//! A minimal XMPP server in memory ([`DemoServer`]). It has the functions of an old server, without stream management and
+//! push.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `connection.rs` | one stream: SASL PLAIN, bind, then stanzas |
-//! | `router.rs` | who is online, whom a stanza goes to, what waits for somebody offline |
-//! | `stanza.rs` | what a message, presence or iq makes the server do |
-//! | `answer.rs` | the iq requests that the server itself answers |
-//! | `settings.rs`, `edit.rs` | its accounts; changes to stanzas |
-//! | `push.rs` | the component `push.DOMAIN`, an app server that keeps what it is told |
+//! | `router.rs` | online sessions, the routing of stanzas, messages for offline accounts |
+//! | `stanza.rs` | the handling of a message, presence or iq |
+//! | `answer.rs` | the server's own answers to iq requests |
+//! | `settings.rs`, `edit.rs` | the accounts; changes to stanzas |
+//! | `push.rs` | the component `push.DOMAIN`, an app server that records the notifications |
 
 mod answer;
 mod connection;
@@ -33,14 +34,14 @@ pub use push::Notification;
 use router::Router;
 pub use settings::{DemoAccount, ServerSettings};
 
-/// Connections at once.
+/// The limit for concurrent connections.
 const CONNECTIONS: usize = 10_000;
-/// How long to wait after an accept that failed: at once again would only spin.
+/// The pause after a failed accept. Without it the loop would spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// How long connections may take to end.
+/// The time that connections have to end.
 const STOP: Duration = Duration::from_secs(2);
 
-/// A running server. It ends when dropped.
+/// A running server. It stops when dropped.
 pub struct DemoServer {
     address: SocketAddr,
     router: Arc<Router>,
@@ -52,7 +53,7 @@ impl DemoServer {
     /// Listens on a loopback port that the system chooses, without TLS.
     ///
     /// # Errors
-    /// There is no such port, or an account's name is no JID.
+    /// Returns an error if no port is available, or an account's name is not valid in a JID.
     pub async fn start(settings: ServerSettings) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -64,22 +65,23 @@ impl DemoServer {
         Ok(Self { address, router, shutdown, connections })
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the push service receives from now on. Who falls 1,024 notifications behind is told how many it missed.
+    /// Returns a receiver of the notifications that arrive from now on. A receiver that falls 1,024 notifications behind gets
+    /// the number of missed ones.
     pub fn notifications(&self) -> broadcast::Receiver<Notification> {
         self.router.notifications()
     }
 
-    /// Whether this resource is bound.
+    /// Returns whether this resource is bound.
     pub fn is_online(&self, jid: &FullJid) -> bool {
         self.router.is_online(jid)
     }
 
-    /// Ends all streams, and waits 2 s for that at most.
+    /// Ends all streams. Waits at most 2 s for that.
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.connections.close();

@@ -1,4 +1,4 @@
-//! The push service: a component of the server that takes publishes (XEP-0357 §7) and tells who listens.
+//! The push service: a component of the server that accepts publishes (XEP-0357 §7) and reports them to its receivers.
 
 use std::time::Instant;
 
@@ -10,24 +10,24 @@ use crate::xml::{Node, ns};
 /// A publish, as an app server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
-    /// When it came.
+    /// The time of arrival.
     pub at: Instant,
-    /// Who published it.
+    /// The sender.
     pub from: String,
-    /// The device, by the name that it was registered under.
+    /// The node with which the device was registered.
     pub node: Option<String>,
-    /// The summary form: variable and value.
+    /// The fields of the summary form: variable and value.
     pub fields: Vec<(String, String)>,
 }
 
 impl Notification {
-    /// The value of a field of the summary, such as `message-count`.
+    /// Returns the value of a field of the summary, such as `message-count`.
     pub fn field(&self, var: &str) -> Option<&str> {
         self.fields.iter().find(|(name, _)| name == var).map(|(_, value)| value.as_str())
     }
 }
 
-/// Answers an iq request to the push service. `from`: the asker.
+/// Answers an iq request to the push service. `from`: the requester.
 pub(super) fn answer(request: &Node<'_>, from: &str) -> (Bytes, Option<Notification>) {
     if request.attr("type").as_deref() == Some("set") {
         if let Some(publish) = request.child("pubsub", ns::PUBSUB).and_then(|p| p.child("publish", ns::PUBSUB)) {

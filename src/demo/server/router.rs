@@ -1,4 +1,4 @@
-//! Who is online, and what waits for who is not.
+//! [`Router`]: the online sessions, and the messages that wait for offline accounts.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,31 +18,31 @@ use crate::jid::{BareJid, FullJid, JidError};
 use crate::sync::lock;
 use crate::xml::{Element, Header};
 
-/// Notifications that a listener may be behind.
+/// The number of notifications that a receiver may be behind.
 const NOTIFICATIONS: usize = 1024;
-/// Messages that wait for an account that is offline; more are refused.
+/// The limit for messages that wait for an offline account. Further ones are refused.
 const OFFLINE: usize = 100;
-/// How long a stanza waits for room in the queue of a session that does not read, before that session is closed.
+/// The time that a stanza waits for room in the queue of a session that does not read. After it, that session is closed.
 const ROOM: Duration = Duration::from_secs(10);
 
-/// The way to a session's stream.
+/// The connection to a session's stream.
 #[derive(Clone)]
 pub(super) struct ClientLink {
-    /// The header that the server opened it with.
+    /// The server's stream header.
     pub(super) header: Arc<Header>,
-    /// What is to be written.
+    /// The queue of bytes to write.
     pub(super) queue: Sender<Bytes>,
-    /// Ends it.
+    /// Ends the stream.
     pub(super) close: CancellationToken,
 }
 
 impl ClientLink {
-    /// Queues a stanza that came over another stream.
+    /// Queues a stanza that arrived on another stream.
     pub(super) async fn deliver(&self, element: &Element) {
         self.send(element.on_stream(&self.header)).await;
     }
 
-    /// Queues bytes; whoever does not read for 10 s is closed.
+    /// Queues bytes. Closes a session that does not read for 10 s.
     pub(super) async fn send(&self, bytes: Bytes) {
         match timeout(ROOM, self.queue.send(bytes)).await {
             Ok(Ok(())) => {}
@@ -56,7 +56,7 @@ impl ClientLink {
     }
 }
 
-/// Names one binding of a resource: a later binding of the same resource has another.
+/// The number of one binding of a resource. A later binding of the same resource has another number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BindingId(u64);
 
@@ -80,7 +80,7 @@ struct RouterState {
     bindings: u64,
 }
 
-/// The server's memory.
+/// The state of the server.
 pub(super) struct Router {
     domain: String,
     observer: Option<Observer>,
@@ -110,7 +110,7 @@ impl Router {
         self.notifications.subscribe()
     }
 
-    /// Tells whoever listens; it does not matter if nobody does.
+    /// Reports a notification to all receivers. There may be none.
     pub(super) fn notify(&self, notification: Notification) {
         drop(self.notifications.send(notification));
     }
@@ -124,7 +124,7 @@ impl Router {
         self.accounts.contains_key(account)
     }
 
-    /// The bare JIDs in the roster.
+    /// Returns the bare JIDs in the roster.
     pub(super) fn contacts(&self, account: &BareJid) -> Vec<BareJid> {
         let names = self.accounts.get(account).map(|a| a.contacts.as_slice()).unwrap_or_default();
         names.iter().filter_map(|name| BareJid::new(&format!("{name}@{}", self.domain)).ok()).collect()
@@ -134,7 +134,7 @@ impl Router {
         lock(&self.state)
     }
 
-    /// Binds a resource; the session that had it before is closed (RFC 6120 §7.7.2.2).
+    /// Binds a resource. Closes the session that had it before (RFC 6120 §7.7.2.2).
     pub(super) fn join(&self, jid: &FullJid, link: ClientLink) -> BindingId {
         let mut state = self.state();
         state.bindings += 1;
@@ -147,7 +147,7 @@ impl Router {
         binding
     }
 
-    /// Forgets a binding; says whether it was available.
+    /// Removes a binding. Returns whether it was available.
     pub(super) fn leave(&self, jid: &FullJid, binding: BindingId) -> bool {
         let mut state = self.state();
         let Some(sessions) = state.sessions.get_mut(&jid.to_bare()) else { return false };
@@ -163,9 +163,9 @@ impl Router {
         state.sessions.get(&jid.to_bare()).is_some_and(|own| own.contains_key(jid.resource()))
     }
 
-    /// Notes an available presence, or `None` for unavailable. Says whether the session was available before.
+    /// Stores an available presence, or `None` for unavailable. Returns whether the session was available before.
     ///
-    /// With the first one of non-negative priority the account's waiting messages are queued, before anything newer.
+    /// At the first presence with non-negative priority, the account's waiting messages are queued, before any newer ones.
     pub(super) fn set_presence(&self, jid: &FullJid, binding: BindingId, presence: Option<Presence>) -> bool {
         let account = jid.to_bare();
         let mut guard = self.state();
@@ -180,12 +180,12 @@ impl Router {
         before
     }
 
-    /// The available sessions of an account that take messages to its bare JID (RFC 6121 §8.5.2.1).
+    /// Returns the available sessions of an account that receive messages to its bare JID (RFC 6121 §8.5.2.1).
     pub(super) fn receivers(&self, account: &BareJid) -> Vec<ClientLink> {
         self.available(account, |presence| presence.priority >= 0)
     }
 
-    /// All available sessions of an account.
+    /// Returns all available sessions of an account.
     pub(super) fn audience(&self, account: &BareJid) -> Vec<ClientLink> {
         self.available(account, |_| true)
     }
@@ -196,20 +196,20 @@ impl Router {
         sessions.filter(|s| s.presence.as_ref().is_some_and(&wanted)).map(|s| s.link.clone()).collect()
     }
 
-    /// The presences of an account's available sessions.
+    /// Returns the presences of an account's available sessions.
     pub(super) fn presences(&self, account: &BareJid) -> Vec<Element> {
         let state = self.state();
         let sessions = state.sessions.get(account).into_iter().flat_map(BTreeMap::values);
         sessions.filter_map(|s| s.presence.as_ref().map(|presence| presence.element.clone())).collect()
     }
 
-    /// The session of a full JID.
+    /// Returns the session with a full JID.
     pub(super) fn session(&self, jid: &FullJid) -> Option<ClientLink> {
         let state = self.state();
         state.sessions.get(&jid.to_bare())?.get(jid.resource()).map(|session| session.link.clone())
     }
 
-    /// Keeps a message for an account until it is available. Says whether there was room.
+    /// Stores a message for an account until it is available. Returns whether there was room.
     pub(super) fn keep(&self, account: &BareJid, message: &Element) -> bool {
         let mut state = self.state();
         let waiting = state.offline.entry(account.clone()).or_default();
@@ -221,7 +221,7 @@ impl Router {
     }
 }
 
-/// Queues what waits, as far as there is room: the rest goes on waiting.
+/// Queues the waiting messages, as far as there is room. The others continue to wait.
 fn hand_over(waiting: Option<&mut VecDeque<Element>>, link: &ClientLink) {
     let Some(waiting) = waiting else { return };
     while let Some(message) = waiting.front() {

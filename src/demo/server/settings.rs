@@ -7,7 +7,7 @@ use crate::demo::trace::Observer;
 pub struct DemoAccount {
     /// The part before the `@`.
     pub name: String,
-    /// For SASL PLAIN.
+    /// The password for SASL PLAIN.
     pub password: String,
     /// The names of the accounts in the roster, each with subscription `both`.
     pub contacts: Vec<String>,
@@ -16,10 +16,10 @@ pub struct DemoAccount {
 /// The settings of a server.
 #[derive(Clone)]
 pub struct ServerSettings {
-    /// The domain; the push service is `push.` before it.
+    /// The domain. The push service is its subdomain `push.`.
     pub domain: String,
     /// The accounts that may log in.
     pub accounts: Vec<DemoAccount>,
-    /// Called for every stanza.
+    /// The observer of all traffic.
     pub observer: Option<Observer>,
 }

@@ -1,4 +1,4 @@
-//! What a stanza from a bound client makes the server do (RFC 6121 §4, §8).
+//! The handling of a stanza from a bound client (RFC 6121 §4, §8).
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::router::{BindingId, ClientLink, Presence, Router};
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::xml::{Element, Kind, Node, StreamCondition, XmlWriter, ns};
 
-/// The client breaks the protocol: the condition of the stream error.
+/// A protocol violation of the client: the condition of the stream error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Violation(pub(super) StreamCondition);
 
@@ -21,7 +21,7 @@ pub(super) struct BoundClient {
     pub(super) link: ClientLink,
 }
 
-/// Whom a stanza is for.
+/// The addressee of a stanza.
 enum Addressee {
     Domain,
     PushService,
@@ -32,7 +32,7 @@ enum Addressee {
 }
 
 impl BoundClient {
-    /// Takes a stanza of the client.
+    /// Handles a stanza of the client.
     pub(super) async fn handle(&self, element: &Element) -> Result<(), Violation> {
         let element = self.stamped(element)?;
         match element.kind() {
@@ -44,7 +44,7 @@ impl BoundClient {
         Ok(())
     }
 
-    /// The stanza with the sender's address, which the client cannot choose (RFC 6120 §8.1.2.1).
+    /// Returns the stanza with the sender's address, which the client cannot choose (RFC 6120 §8.1.2.1).
     fn stamped(&self, element: &Element) -> Result<Element, Violation> {
         match element.node().attr("from") {
             None => Ok(with_attribute(element, "from", self.jid.as_str())),
@@ -128,7 +128,7 @@ impl BoundClient {
                 }
             }
             (Some(_), None | Some("unavailable")) => self.directed_presence(element).await,
-            // The roster is fixed, so subscriptions neither come nor go.
+            // The roster is fixed, so subscriptions do not change.
             (_, Some(_)) => {}
         }
     }
@@ -145,7 +145,7 @@ impl BoundClient {
         }
     }
 
-    /// To the contacts and to the account's own sessions, this one included (RFC 6121 §4.2.2).
+    /// Sends a presence to the contacts and to the account's own sessions, including this one (RFC 6121 §4.2.2).
     async fn broadcast(&self, element: &Element) {
         let own = self.jid.to_bare();
         for account in self.router.contacts(&own).into_iter().chain([own]) {
@@ -156,7 +156,7 @@ impl BoundClient {
         }
     }
 
-    /// The presence of contacts and other own sessions, for a session that has just become available.
+    /// Sends the presences of contacts and of the other own sessions to a session that has just become available.
     async fn probe_contacts(&self) {
         let own = self.jid.to_bare();
         for account in self.router.contacts(&own).into_iter().chain([own]) {
@@ -168,7 +168,7 @@ impl BoundClient {
         }
     }
 
-    /// The stream has ended: contacts are told, unless the client did.
+    /// Handles the end of the stream. Contacts get an unavailable presence, unless the client has sent one.
     pub(super) async fn leave(&self) {
         if !self.router.leave(&self.jid, self.binding) {
             return;
@@ -191,7 +191,7 @@ impl BoundClient {
                 Some(link) => link.deliver(element).await,
                 None => self.bounce(&node, "service-unavailable").await,
             },
-            // An answer to the server: it asks nothing.
+            // An answer to the server, which sends no requests.
             _ if !request => {}
             Addressee::Domain => self.answer(&node, Behalf::Domain).await,
             Addressee::OwnAccount => self.answer(&node, Behalf::Account).await,

@@ -1,4 +1,5 @@
-//! Connects to a push service as one of our hosts: address by address, over TLS, with the host's own certificate.
+//! [`Dialer`]: connects to a push service as one of our hosts. It tries each address, over TLS, with the host's own
+//! certificate.
 
 use std::collections::HashMap;
 use std::io;
@@ -34,26 +35,26 @@ use crate::xml::{FrameLimits, excerpt, ns};
 
 /// The ALPN name of server connections (XEP-0368 §4).
 const ALPN: &[u8] = b"xmpp-server";
-/// How long one address may take.
+/// The time limit for one address.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// How long all of them may take.
+/// The time limit for all addresses together.
 const DIAL: Duration = Duration::from_secs(30);
-/// How long a stream stays open after the last answer, where the peer takes it for its way to us.
+/// The time for which a stream stays open after the last answer, if the peer also uses it for its stanzas to us.
 const IDLE_BIDI: Duration = Duration::from_secs(10);
-/// How long a stream stays open after the last publish.
+/// The time for which a stream stays open after the last publish.
 const IDLE: Duration = Duration::from_secs(60);
-/// DER of the purposes clientAuth (RFC 5280 §4.2.1.12), and of what names purposes.
+/// The DER encoding of the purpose clientAuth (RFC 5280 §4.2.1.12), and of the extension that lists purposes.
 const CLIENT_AUTH: &[u8] = &[0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x25];
 
-/// A push service that has let us in.
+/// A connection to a push service that has accepted us.
 pub(in crate::publish) struct Reached {
     pub(in crate::publish) conn: Conn<PublishStream>,
     pub(in crate::publish) address: SocketAddr,
     pub(in crate::publish) tls: TlsMode,
-    /// They come back on the stream if XEP-0288 was agreed on.
+    /// `OnStream` if XEP-0288 was negotiated.
     pub(in crate::publish) answers: AnswerPolicy,
-    /// The push service offers it.
+    /// True if the push service offers XEP-0288.
     pub(in crate::publish) offers_bidi: bool,
 }
 
@@ -67,10 +68,10 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Loads the authorities of all routes.
+    /// Loads the certificate authorities of all routes.
     ///
     /// # Errors
-    /// The first file of a route that cannot be used.
+    /// Returns the error of the first route whose file cannot be used.
     pub(crate) fn new(config: Arc<Config>, keys: HashMap<String, Arc<CertifiedKey>>) -> Result<Self, RootsError> {
         let files = config.push.routes.iter().filter_map(|route| route.ca.clone());
         let routed =
@@ -78,8 +79,7 @@ impl Dialer {
         Ok(Self { dns: Dns::new(&config.dns), system: OnceCell::new(), keys, routed, config })
     }
 
-    /// Connects from a host to a domain. Answers are asked for on the stream if they are `wanted` there and the configuration
-    /// allows it.
+    /// Connects from a host to a domain. Requests answers on the stream if `wanted` says so and the configuration allows it.
     pub(super) async fn dial(&self, us: &str, peer: &str, wanted: AnswerPolicy) -> Result<PeerLink, ReachError> {
         let wanted = if self.config.push.s2s_bidi { wanted } else { AnswerPolicy::ToServer };
         let Reached { conn, answers, .. } = self.reach(us, peer, wanted).await?;
@@ -90,7 +90,8 @@ impl Dialer {
         Ok(PeerLink { conn, from: us.to_owned(), answers, idle })
     }
 
-    /// The same, with how far it came; `wanted`: whether the push service is asked to answer on the stream.
+    /// Connects like [`Dialer::dial`], and also returns details of the connection. `wanted`: the requested path of the
+    /// answers.
     pub(in crate::publish) async fn reach(
         &self,
         us: &str,
@@ -163,8 +164,8 @@ impl ReachAttempt<'_> {
         Err(last)
     }
 
-    /// The addresses of a candidate. The owner of a domain chooses the port: it is not one of another service's, and on this machine only
-    /// that of a server.
+    /// Returns the addresses of a candidate. The owner of a domain chooses the port, so ports of other services are refused,
+    /// and on this machine all but server ports.
     async fn addresses(&self, candidate: &Candidate) -> Result<Vec<SocketAddr>, ReachError> {
         let port = candidate.port;
         let host = excerpt(&candidate.host);
@@ -241,7 +242,7 @@ impl ReachAttempt<'_> {
         })
     }
 
-    /// Returns the way of the answers.
+    /// Returns the negotiated path of the answers.
     async fn until_ready(
         &self,
         conn: &mut Conn<PublishStream>,
@@ -277,7 +278,8 @@ impl ReachAttempt<'_> {
         })
     }
 
-    /// The alert that says that the host's certificate is not accepted. TLS 1.3 sends it only after the handshake.
+    /// Returns the cause if the peer's TLS alert says that it does not accept the host's certificate. TLS 1.3 sends the alert
+    /// only after the handshake.
     fn explained(&self, error: &io::Error) -> Option<ReachCause> {
         use AlertDescription as A;
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
@@ -295,7 +297,7 @@ impl ReachAttempt<'_> {
         ours.contains(alert).then(|| ReachCause::CertificateRefused { alert: *alert, remedy: self.remedy() })
     }
 
-    /// The remedy for a host certificate that is not accepted.
+    /// Returns the remedy for a host certificate that the peer does not accept.
     fn remedy(&self) -> &'static str {
         let Some(key) = self.dialer.keys.get(self.us) else { return "give the host a certificate" };
         let defects = certificate::judge(key, self.us, clock::now());
@@ -321,7 +323,7 @@ impl ReachAttempt<'_> {
     }
 }
 
-/// The remedy for a TLS handshake that we ended.
+/// Returns the remedy for a TLS handshake that we ended.
 fn untrusted(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(rustls::Error::InvalidCertificate(_)) = inner { AUTHORITY } else { NOT_XMPP }

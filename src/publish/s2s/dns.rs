@@ -1,4 +1,4 @@
-//! Asks the DNS where a push service is.
+//! [`Dns`]: looks up the servers of a push service in the DNS.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,12 +13,12 @@ use super::error::{ReachCause, ReachError};
 use crate::jid;
 use crate::xml::excerpt;
 
-/// Addresses of one name that are tried.
+/// The limit for addresses of one name that are tried.
 const ADDRESSES: usize = 4;
 
-/// The name servers of the configuration, or the system's.
+/// The configured name servers, or those of the system.
 pub(super) struct Dns {
-    /// Or why there is none.
+    /// The resolver, or the reason why there is none.
     resolver: Result<TokioResolver, ReachCause>,
 }
 
@@ -35,7 +35,7 @@ impl Dns {
         Self { resolver: resolver.map_err(|error| ReachCause::NoNameServers(error.to_string())) }
     }
 
-    /// Returns where a domain's server may be, in the order in which it is tried; never nothing.
+    /// Returns the candidates for a domain's server, in the order in which they are tried. There is at least one.
     pub(super) async fn candidates(&self, domain: &str) -> Result<Vec<Candidate>, ReachCause> {
         let ascii = jid::ascii(domain).ok_or_else(|| ReachCause::NotForDns(domain.to_owned()))?;
         let (direct, starttls) = tokio::join!(
@@ -47,7 +47,7 @@ impl Dns {
         if candidates.is_empty() { Err(ReachCause::NoServer(domain.to_owned())) } else { Ok(candidates) }
     }
 
-    /// The public addresses of a name.
+    /// Returns the public addresses of a name.
     pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ReachError> {
         let found = self.resolver()?.lookup_ip(format!("{host}.")).await;
         let all: Vec<IpAddr> =

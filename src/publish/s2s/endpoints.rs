@@ -1,17 +1,17 @@
-//! Where a push service may be, and what is tried first (RFC 6120 §3.2, RFC 2782, XEP-0368), and which addresses nothing is
-//! sent to.
+//! The candidate endpoints of a push service and their order (RFC 6120 §3.2, RFC 2782, XEP-0368), and the addresses that are
+//! never connected to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// The port of servers that have no SRV records (RFC 6120 §3.2.2).
 const PORT: u16 = 5269;
 
-/// Whether a connection starts with TLS.
+/// The TLS mode of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::publish) enum TlsMode {
-    /// It does (XEP-0368).
+    /// The connection starts with TLS (XEP-0368).
     Direct,
-    /// After `<starttls/>`.
+    /// TLS starts after `<starttls/>`.
     Starttls,
 }
 
@@ -21,11 +21,11 @@ pub(super) struct Srv {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
-    /// Without the dot at its end; empty: the service is decidedly not available.
+    /// The host name, without the final dot. Empty: the domain states that the service is not available.
     pub(super) target: String,
 }
 
-/// The SRV records of a domain, by what a connection begins with.
+/// The SRV records of a domain, by TLS mode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SrvRecords {
     /// `_xmpps-server` (XEP-0368).
@@ -42,8 +42,9 @@ pub(super) struct Candidate {
     pub(super) tls: TlsMode,
 }
 
-/// Returns where a domain's server may be, in the order in which it is tried; empty: nowhere. `random(n)` is a number from 0 to
-/// `n`. Both kinds of records count as one set (XEP-0368 §3); without any, it is the domain itself (RFC 6120 §3.2.2).
+/// Returns the candidates for a domain's server, in the order in which they are tried. Empty: there is none. `random(n)`
+/// returns a number from 0 to `n`. Both kinds of records count as one set (XEP-0368 §3). Without any, the candidate is the
+/// domain itself (RFC 6120 §3.2.2).
 pub(super) fn order(
     domain: &str,
     SrvRecords { direct, starttls }: SrvRecords,
@@ -57,7 +58,7 @@ pub(super) fn order(
         .map(|srv| (TlsMode::Direct, srv))
         .chain(starttls.into_iter().map(|srv| (TlsMode::Starttls, srv)));
     let mut left: Vec<_> = both.filter(|(_, srv)| !srv.target.is_empty()).collect();
-    // RFC 2782: those of weight 0 come first among equals, so that they are seldom chosen but can be.
+    // RFC 2782: records of weight 0 come first among equal priorities, so that they are seldom chosen but can be.
     left.sort_by_key(|(_, srv)| (srv.priority, srv.weight));
     let mut ordered = Vec::new();
     while let Some((_, first)) = left.first() {
@@ -77,21 +78,22 @@ pub(super) fn order(
     ordered
 }
 
-/// Whether a port may be a push service's. Below 1024 are those of other services, except for the one of HTTPS, which many share
-/// (XEP-0368).
+/// Returns whether a port may belong to a push service. Ports below 1024 belong to other services, except for the HTTPS port,
+/// which many services share (XEP-0368).
 pub(super) fn is_open(port: u16) -> bool {
     port >= 1024 || port == 443
 }
 
-/// The same on this machine, where only servers are meant to be reached: a push service may be a component of one's own.
+/// Returns the same for this machine, where only server ports may be reached: a push service may be a local component.
 pub(super) fn is_open_here(port: u16) -> bool {
     matches!(port, 5269 | 5270)
 }
 
-/// Whether an address is one of this machine: then a socket can be bound to it. Where a socket can be bound to any address
-/// (`ip_nonlocal_bind`), a datagram to one of this machine comes from that same address; none is sent.
+/// Returns whether an address belongs to this machine: then a socket can be bound to it. If a socket can be bound to any
+/// address (`ip_nonlocal_bind`), the test is whether a datagram to the address would have it as its source. No datagram is
+/// sent.
 pub(super) fn is_here(address: IpAddr) -> bool {
-    // For documentation (RFC 5737, RFC 3849): nobody has these.
+    // Addresses for documentation (RFC 5737, RFC 3849): no machine has them.
     let (any, nobody): (IpAddr, IpAddr) = match address {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
         IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
@@ -107,7 +109,8 @@ pub(super) fn is_here(address: IpAddr) -> bool {
     source.is_ok_and(|source| source.ip() == address)
 }
 
-/// Whether an address belongs to the public internet: users choose push services, and must not reach what is behind.
+/// Returns whether an address belongs to the public internet. Users choose push services, and must not reach the internal
+/// network.
 pub(super) fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_global_v4(address),
@@ -115,7 +118,7 @@ pub(super) fn is_global(address: IpAddr) -> bool {
     }
 }
 
-/// IANA's special-purpose registry.
+/// Implements IANA's special-purpose registry.
 fn is_global_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let special = matches!(
@@ -141,7 +144,7 @@ fn is_global_v6(address: Ipv6Addr) -> bool {
         is_global_v4(Ipv4Addr::new(a, b, c, d))
     };
     match address.segments() {
-        // NAT64 (RFC 6052) and 6to4 lead to IPv4.
+        // NAT64 (RFC 6052) and 6to4 addresses lead to IPv4.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         [0x2002, high, low, ..] => embedded(high, low),
         // Teredo and other special assignments, documentation.
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn without_records_it_is_the_domain_itself() {
+    fn without_srv_records_the_domain_itself_is_the_candidate() {
         let fallback = Candidate { host: "push.example".to_owned(), port: 5269, tls: TlsMode::Starttls };
         assert_eq!(order("push.example", SrvRecords::default(), |_| 0), [fallback]);
     }
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_says_it_is_not_there_is_believed() {
+    fn a_domain_can_declare_that_it_has_no_server() {
         assert_eq!(names(&[], &[srv(0, 0, "")], |_| 0), [""; 0]);
         assert_eq!(names(&[srv(0, 0, "")], &[srv(1, 0, "s")], |_| 0), ["s"]);
     }

@@ -1,4 +1,4 @@
-//! Errors of reaching a push service, with the remedy for the operator.
+//! Errors of connecting to a push service, each with the remedy for the operator.
 
 use std::fmt;
 use std::io;
@@ -19,34 +19,34 @@ const CLOSED: &str =
 const ROUTE: &str = "it needs a [[push.route]] if it is meant";
 const RESOLVE: &str = "let this machine resolve it, name other [dns] servers, or its address in a [[push.route]]";
 
-/// Why an address, or all of them, are of no use.
+/// The reason why one address, or all of them, cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::publish) struct ReachError {
     cause: ReachCause,
     /// The address that was tried.
     address: Option<SocketAddr>,
-    /// The push service has answered: no other address is tried.
+    /// True if the push service has answered, so that no other address is tried.
     is_final: bool,
 }
 
 /// The cause, with its data.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(in crate::publish) enum ReachCause {
-    /// All addresses together took too long: a firewall, or the push service.
+    /// All addresses together took too long, because of a firewall or the push service.
     #[error("{peer} cannot be reached within {within:?}")]
     Late { peer: String, within: Duration },
     #[error("no address")]
     NoAddress,
-    /// This machine's resolver cannot be used.
+    /// The resolver of this machine cannot be used.
     #[error("no name servers: {0}")]
     NoNameServers(String),
-    /// The user's fault, who chose the push service.
+    /// The user's fault: the user chose the push service.
     #[error("{0} is no name for the DNS")]
     NotForDns(String),
     /// The name servers failed, or the name does not exist.
     #[error("{0}")]
     Dns(String),
-    /// The owner of the domain says so.
+    /// The DNS records of the domain say so.
     #[error("the DNS says that {0} has no server")]
     NoServer(String),
     #[error("{host} has no address on the public internet ({first})", first = first.map_or_else(String::new, |first| first.to_string()))]
@@ -60,13 +60,13 @@ pub(in crate::publish) enum ReachCause {
     RouteAddress { address: Endpoint, cause: String },
     #[error("not ready within {0:?}")]
     NotReady(Duration),
-    /// The connection could not be made, or broke before TLS.
+    /// The connection could not be established, or broke before TLS.
     #[error("{0}")]
     Io(String),
     /// The connection broke after TLS.
     #[error("{0}")]
     Broken(String),
-    /// The push service does not speak XMPP as it must.
+    /// The push service violates the XMPP protocol.
     #[error("{0}")]
     Handshake(HandshakeError),
     /// The push service does not accept the host's certificate.
@@ -87,7 +87,7 @@ pub(in crate::publish) enum ReachCause {
     /// The host's certificate cannot be used for TLS.
     #[error("{0}")]
     OwnCertificate(String),
-    /// This system has no authorities.
+    /// This system has no certificate authorities.
     #[error("{0}")]
     Roots(String),
 }
@@ -113,7 +113,7 @@ impl ReachCause {
 }
 
 impl ReachError {
-    /// Returns the same error of a push service that has answered: no other address is tried.
+    /// Creates an error of a push service that has answered: no other address is tried.
     pub(super) fn fatal(cause: ReachCause) -> Self {
         Self { is_final: true, ..cause.into() }
     }
@@ -123,12 +123,12 @@ impl ReachError {
         self.is_final
     }
 
-    /// Names the address that was tried.
+    /// Adds the address that was tried.
     pub(super) fn at(self, address: SocketAddr) -> Self {
         if self.is_final { self } else { Self { address: Some(address), ..self } }
     }
 
-    /// The remedy for the operator; empty: the message says it.
+    /// Returns the remedy for the operator. Empty if the message contains it.
     pub(in crate::publish) fn remedy(&self) -> &'static str {
         self.cause.remedy()
     }
@@ -159,13 +159,13 @@ impl fmt::Display for ReachError {
 
 impl std::error::Error for ReachError {}
 
-/// Returns a message for what went wrong with a connection, without the advice to programmers that the TLS library adds to an end
+/// Returns a message for a connection error. Omits the advice to programmers that the TLS library adds to a connection end
 /// without a close.
 pub(super) fn describe_io(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         "the peer closed the connection".to_owned()
     } else {
-        // A certificate may name what it likes.
+        // A certificate may contain any text.
         excerpt(&error.to_string())
     }
 }

@@ -1,4 +1,5 @@
-//! The way from a fresh connection to a server stream that stanzas may be written to (RFC 6120, XEP-0178, XEP-0288), sans-IO.
+//! [`ServerHandshake`]: the steps from a new connection to a server stream that is ready for stanzas (RFC 6120, XEP-0178,
+//! XEP-0288), sans-IO.
 //!
 //! ```text
 //!  header → features ─┬─ <starttls/> → <proceed/> → TLS ─┐
@@ -14,25 +15,25 @@ use crate::jid::Jid;
 use crate::publish::answers::AnswerPolicy;
 use crate::xml::{Element, Frame, Node, XmlWriter, excerpt, ns};
 
-/// The next thing to do.
+/// The next step of the handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HandshakeStep {
-    /// Nothing: more is to come.
+    /// Wait for the next frame.
     Wait,
     /// Write these bytes.
     Write(Bytes),
-    /// Establish TLS, then write what [`ServerHandshake::secured`] says.
+    /// Establish TLS, then write the bytes that [`ServerHandshake::secured`] returns.
     Secure,
-    /// Write these bytes; a stream header comes next.
+    /// Write these bytes. A stream header comes next.
     Restart(Bytes),
-    /// Stanzas may be written.
+    /// The stream is ready for stanzas.
     Ready {
-        /// On the stream if XEP-0288 was agreed on.
+        /// `OnStream` if XEP-0288 was negotiated.
         answers: AnswerPolicy,
     },
 }
 
-/// Why there is no stream.
+/// The reason why there is no stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::publish) enum HandshakeError {
     #[error("the peer offers no TLS")]
@@ -47,7 +48,7 @@ pub(in crate::publish) enum HandshakeError {
     Closed,
     #[error("unexpected {0}")]
     Unexpected(String),
-    /// EXTERNAL is offered to those whose certificate is good (XEP-0178 §3).
+    /// EXTERNAL is only offered to peers with a valid certificate (XEP-0178 §3).
     #[error("the peer does not offer EXTERNAL: it does not accept the host's certificate")]
     NoExternal,
     #[error("the peer refuses EXTERNAL: {0}")]
@@ -55,7 +56,7 @@ pub(in crate::publish) enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// Whether the peer does not take our certificate.
+    /// Returns whether the peer does not accept our certificate.
     pub(super) fn is_about_certificate(&self) -> bool {
         match self {
             Self::NoExternal | Self::Refused(_) => true,
@@ -74,7 +75,7 @@ enum HandshakePhase {
     Authenticated { answers: AnswerPolicy },
 }
 
-/// One attempt.
+/// One handshake attempt.
 #[derive(Debug)]
 pub(super) struct ServerHandshake {
     us: String,
@@ -85,12 +86,13 @@ pub(super) struct ServerHandshake {
 }
 
 impl ServerHandshake {
-    /// A stream from one domain to another, in the clear at first; `wanted`: the way of the answers that is asked for.
+    /// Creates the handshake of a stream from one domain to another, which starts without TLS. `wanted`: the requested path
+    /// of the answers.
     pub(super) fn new(us: &str, peer: &str, wanted: AnswerPolicy) -> Self {
         Self { us: us.to_owned(), peer: peer.to_owned(), wanted, offers_bidi: false, phase: HandshakePhase::Clear }
     }
 
-    /// Returns the first bytes on a connection in the clear.
+    /// Returns the first bytes on a connection without TLS.
     pub(super) fn open(&self) -> Bytes {
         let mut xml = XmlWriter::new();
         xml.start("stream:stream").attr("xmlns", ns::SERVER).attr("xmlns:stream", ns::STREAMS);
@@ -100,18 +102,18 @@ impl ServerHandshake {
         bytes.freeze()
     }
 
-    /// TLS is up, and the peer's certificate is its own: what is to be written first.
+    /// Records that TLS is up and the peer's certificate is valid. Returns the first bytes to write.
     pub(super) fn secured(&mut self) -> Bytes {
         self.phase = HandshakePhase::Secure;
         self.open()
     }
 
-    /// Whether the peer offers to send on the stream, too (XEP-0288).
+    /// Returns whether the peer offers to send on the stream, too (XEP-0288).
     pub(super) fn offers_bidi(&self) -> bool {
         self.offers_bidi
     }
 
-    /// Takes the next frame of the peer.
+    /// Handles the next frame of the peer.
     pub(super) fn handle(&mut self, frame: &Frame) -> Result<HandshakeStep, HandshakeError> {
         match frame {
             Frame::Whitespace | Frame::Skipped(_) => Ok(HandshakeStep::Wait),
@@ -164,7 +166,7 @@ impl ServerHandshake {
         let answers = if self.offers_bidi { self.wanted } else { AnswerPolicy::ToServer };
         let mut xml = XmlWriter::new();
         if answers == AnswerPolicy::OnStream {
-            // XEP-0288 §2.1: before authentication, and not answered.
+            // XEP-0288 §2.1: sent before authentication, and not answered.
             xml.start("bidi").attr("xmlns", ns::BIDI).end();
         }
         xml.start("auth").attr("xmlns", ns::SASL).attr("mechanism", "EXTERNAL").text(&STANDARD.encode(&self.us));
@@ -173,7 +175,7 @@ impl ServerHandshake {
     }
 }
 
-/// The first child in a namespace that holds conditions.
+/// Returns the name of the first child in a namespace of error conditions.
 fn condition(node: &Node<'_>, ns: &str) -> String {
     let found = node.children().find(|child| child.ns() == ns && child.name() != "text");
     excerpt(found.map_or("undefined-condition", |child| child.name()))
@@ -209,7 +211,7 @@ mod tests {
             Self { handshake, framer: Framer::with_default_namespace(limits, ns::SERVER) }
         }
 
-        /// A stream over TLS.
+        /// Creates a stream over TLS.
         fn secure(wanted: AnswerPolicy) -> Self {
             let mut rig = Self::new(wanted);
             rig.handshake.secured();
@@ -217,7 +219,7 @@ mod tests {
             rig
         }
 
-        /// The peer says something: what comes of its last frame.
+        /// Passes XML of the peer to the handshake. Returns the result of the last frame.
         fn peer(&mut self, xml: &str) -> Result<HandshakeStep, HandshakeError> {
             self.framer.buffer().extend_from_slice(xml.as_bytes());
             let mut last = Ok(HandshakeStep::Wait);
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_way_with_answers_on_the_same_stream() {
+    fn the_handshake_completes_with_answers_on_the_same_stream() {
         let mut rig = Rig::new(OnStream);
         let open = String::from_utf8_lossy(&rig.handshake.open()).into_owned();
         assert!(
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_does_not_take_the_certificate_is_told_apart() {
+    fn a_peer_that_refuses_the_certificate_has_its_own_error() {
         let sasl = "urn:ietf:params:xml:ns:xmpp-sasl";
         let dialback = "<dialback xmlns='urn:xmpp:features:dialback'/>";
         let failure = Rig::secure(OnStream).peer(&features(dialback)).unwrap_err();
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_tls_is_done_in_the_clear() {
+    fn only_starttls_is_accepted_before_tls() {
         let mut rig = Rig::new(OnStream);
         rig.peer(HEADER).unwrap();
         assert_eq!(rig.peer(&features(EXTERNAL)), Err(HandshakeError::NoTls));

@@ -1,5 +1,5 @@
-//! Stanzas of a push service on a stream that its answers come back on (XEP-0288). Users choose push services, so this is the
-//! internet: only answers and affiliation messages are taken.
+//! Judges stanzas of a push service on a stream that also carries its answers (XEP-0288). Users choose push services, so the
+//! peer can be anybody on the internet: only answers and affiliation messages are accepted.
 
 use crate::jid::{BareJid, Jid};
 use crate::push::affiliation::Affiliation;
@@ -8,9 +8,9 @@ use crate::xml::Node;
 /// The verdict on a stanza that does not answer a publish of this stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum InboundVerdict {
-    /// Its sender is of another domain: the stream ends at once.
+    /// The sender belongs to another domain. The stream ends at once.
     Foreign,
-    /// It is for another domain: the stream ends at once.
+    /// The stanza is for another domain. The stream ends at once.
     Misdirected,
     /// An answer that is not awaited.
     Stray,
@@ -18,7 +18,7 @@ pub(super) enum InboundVerdict {
     Answer(Jid),
     /// The affiliation of this account, if it has the registration.
     Affiliation(BareJid, Affiliation),
-    /// All else: the stream ends.
+    /// Any other stanza. The stream ends.
     Refused,
 }
 

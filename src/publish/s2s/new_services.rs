@@ -1,48 +1,49 @@
-//! The limit of new push services for each account: users choose them, and each is a connection to wherever they like.
+//! [`NewServices`]: limits the new push services of each account. Users choose push services, and each causes a connection to
+//! an address of the user's choice.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::jid::BareJid;
 
-/// New push services of an account within [`HOUR`].
-const BRINGS: usize = 3;
+/// The limit for new push services of an account within [`HOUR`].
+const NEW_SERVICES: usize = 3;
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Push services that are known; of more, all are looked at anew.
+/// The limit for known push services. Over it, all are dropped and checked again.
 const KNOWN: usize = 4096;
-/// Accounts that have brought some; of more, those are forgotten whose hour is over.
+/// The limit for accounts with new push services. Over it, those are dropped whose hour has passed.
 const ACCOUNTS: usize = 4096;
 
-/// The push services that are known, and who has lately brought others.
+/// The known push services, and the accounts that have recently introduced others.
 #[derive(Debug, Default)]
 pub(super) struct NewServices {
     known: HashSet<String>,
-    brought: HashMap<BareJid, Vec<(String, Instant)>>,
+    introduced: HashMap<BareJid, Vec<(String, Instant)>>,
 }
 
 impl NewServices {
-    /// A push service could be connected.
-    pub(super) fn is_there(&mut self, domain: &str) {
+    /// Records that a push service could be connected.
+    pub(super) fn on_connected(&mut self, domain: &str) {
         if self.known.len() >= KNOWN {
             self.known.clear();
         }
         self.known.insert(domain.to_owned());
     }
 
-    /// Whether an account may have a push service connected; if so, it has brought it.
-    pub(super) fn may_bring(&mut self, now: Instant, account: &BareJid, domain: &str) -> bool {
+    /// Returns whether a push service may be connected for an account. If so, and it is new, counts it for the account.
+    pub(super) fn may_connect(&mut self, now: Instant, account: &BareJid, domain: &str) -> bool {
         if self.known.contains(domain) {
             return true;
         }
         let lately = |(_, at): &(String, Instant)| now.duration_since(*at) < HOUR;
-        if self.brought.len() >= ACCOUNTS {
-            self.brought.retain(|_, brought| brought.iter().any(lately));
+        if self.introduced.len() >= ACCOUNTS {
+            self.introduced.retain(|_, introduced| introduced.iter().any(lately));
         }
-        let brought = self.brought.entry(account.clone()).or_default();
-        brought.retain(lately);
-        let same = brought.iter().any(|(other, _)| other == domain);
-        if !same && brought.len() < BRINGS {
-            brought.push((domain.to_owned(), now));
+        let introduced = self.introduced.entry(account.clone()).or_default();
+        introduced.retain(lately);
+        let same = introduced.iter().any(|(other, _)| other == domain);
+        if !same && introduced.len() < NEW_SERVICES {
+            introduced.push((domain.to_owned(), now));
             return true;
         }
         same
@@ -54,18 +55,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_brings_three_new_services_an_hour() {
+    fn an_account_may_connect_three_new_services_an_hour() {
         let (mut newcomers, now) = (NewServices::default(), Instant::now());
         let juliet = BareJid::new("juliet@example.org").unwrap();
         let romeo = BareJid::new("romeo@example.org").unwrap();
         for domain in ["a", "b", "c", "a"] {
-            assert!(newcomers.may_bring(now, &juliet, domain), "{domain}");
+            assert!(newcomers.may_connect(now, &juliet, domain), "{domain}");
         }
-        assert!(!newcomers.may_bring(now, &juliet, "d"));
-        assert!(newcomers.may_bring(now, &romeo, "d"));
-        newcomers.is_there("d");
-        assert!(newcomers.may_bring(now, &juliet, "d"));
-        assert!(!newcomers.may_bring(now + HOUR / 2, &juliet, "e"));
-        assert!(newcomers.may_bring(now + HOUR, &juliet, "e"));
+        assert!(!newcomers.may_connect(now, &juliet, "d"));
+        assert!(newcomers.may_connect(now, &romeo, "d"));
+        newcomers.on_connected("d");
+        assert!(newcomers.may_connect(now, &juliet, "d"));
+        assert!(!newcomers.may_connect(now + HOUR / 2, &juliet, "e"));
+        assert!(newcomers.may_connect(now + HOUR, &juliet, "e"));
     }
 }

@@ -1,19 +1,20 @@
-//! Push services that have sent more than answers on a stream that was for answers: they are not offered one for a day.
+//! [`OneWay`]: push services that have sent more than answers on a stream for answers. For a day, no answers are requested
+//! from them on the stream.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long a push service is published to without answers on the stream.
+/// The time for which no answers are requested on the stream of a push service.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Push services that are remembered; of more, the one whose day ends first is forgotten.
+/// The limit for push services in the list. Over it, the entry that expires first is dropped.
 const KNOWN: usize = 4096;
 
-/// Until when each of them is not asked for answers on the stream.
+/// For each push service, the time until which no answers are requested on the stream.
 #[derive(Debug, Default)]
 pub(super) struct OneWay(HashMap<String, Instant>);
 
 impl OneWay {
-    /// A push service has sent what it may not.
+    /// Records that a push service has sent something forbidden.
     pub(super) fn note(&mut self, now: Instant, domain: &str) {
         if self.0.len() >= KNOWN && !self.0.contains_key(domain) {
             self.0.retain(|_, until| *until > now);
@@ -25,7 +26,7 @@ impl OneWay {
         self.0.insert(domain.to_owned(), now + DAY);
     }
 
-    /// Until when a push service is not asked; `None`: it is.
+    /// Returns the time until which no answers are requested from a push service. `None`: they are requested.
     pub(super) fn until(&self, now: Instant, domain: &str) -> Option<Instant> {
         self.0.get(domain).copied().filter(|until| *until > now)
     }
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_push_service_is_remembered_for_a_day_and_their_number_is_bounded() {
+    fn a_push_service_is_kept_for_a_day_and_their_number_is_limited() {
         let (mut one_way, now) = (OneWay::default(), Instant::now());
         one_way.note(now, "a");
         assert!(one_way.until(now + DAY / 2, "a").is_some() && one_way.until(now, "b").is_none());

@@ -1,4 +1,4 @@
-//! The number of streams to push services, by the account that caused them: none has more than a tenth.
+//! [`StreamPermits`]: counts the streams to push services by the account that caused them. No account has more than a tenth.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +17,7 @@ struct TakenPermits {
     by_account: HashMap<BareJid, usize>,
 }
 
-/// The right to one stream, as long as it lives.
+/// The permit for one stream. Dropping it releases the permit.
 #[derive(Debug)]
 pub(super) struct StreamPermit {
     permits: Arc<StreamPermits>,
@@ -25,7 +25,7 @@ pub(super) struct StreamPermit {
 }
 
 impl StreamPermits {
-    /// Gives an account the right to one more stream where `most` may be.
+    /// Gives an account a permit for one more stream, if the total stays within `most`.
     pub(super) fn take(self: &Arc<Self>, account: &BareJid, most: usize) -> Result<StreamPermit, NoPermit> {
         let mut taken = self.taken();
         if taken.all >= most {

@@ -1,4 +1,4 @@
-//! The streams to push services, and what they may send on them.
+//! [`Pool`]: the streams to push services, and the rules for the stanzas that the services may send on them.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -33,7 +33,7 @@ use crate::xml::{Element, StreamCondition};
 /// Our host and the push service's domain.
 type Ends = (String, String);
 
-/// The streams to push services: one for each host and push service, as long as a publish wants it.
+/// The streams to push services: one for each host and push service, as long as publishes need it.
 pub(in crate::publish) struct Pool {
     shared: Arc<PoolState>,
     shutdown: CancellationToken,
@@ -52,24 +52,25 @@ struct PoolState {
     drops: Seldom,
 }
 
-/// Streams that are up, being connected, in backoff or remembered, for each that may be up.
+/// The limit for entries (streams that are up, connecting, in backoff or unused), per stream that may be up.
 const STREAMS: usize = 16;
 
-/// Elements that are no stanzas, as servers exchange them among each other, which a push service may send on one stream.
+/// The number of elements that a push service may send on one stream although they are not stanzas. Servers exchange such
+/// elements with each other.
 const OTHERS: u32 = 16;
 
-/// An affiliation that a push service sent. The reply is whether the account has the registration.
+/// An affiliation that a push service sent.
 #[derive(Debug)]
 pub struct Revocation {
-    /// The account that it is for.
+    /// The account that the affiliation is for.
     pub account: BareJid,
     /// The registration and the affiliation.
     pub affiliation: Affiliation,
-    /// Returns whether the account has the registration.
+    /// The channel for the reply: whether the account has the registration.
     pub reply: oneshot::Sender<bool>,
 }
 
-/// The rest of the process, as the streams use it.
+/// The parts of the process that the streams use.
 pub(in crate::publish) struct PoolEnvironment<'a> {
     pub(in crate::publish) sessions: Arc<dyn Sessions>,
     pub(in crate::publish) revocations: mpsc::Sender<Revocation>,
@@ -78,19 +79,19 @@ pub(in crate::publish) struct PoolEnvironment<'a> {
     pub(in crate::publish) tasks: &'a TaskTracker,
 }
 
-/// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless there is
-/// a route.
+/// Returns whether a push service may be connected from one of our hosts at all. Our own hosts are
+/// excluded, and so is this machine unless there is a route.
 pub(in crate::publish) fn is_fit(config: &Config, service: &Jid) -> bool {
     let domain = service.domain();
     let routed = config.push.routes.iter().any(|route| route.domain == domain);
     let own = config.hosts.iter().any(|host| host.domain == domain);
-    // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
+    // RFC 6761 §6.3: such names mean this machine. A name without letters is an address.
     let local = domain == "localhost" || domain.ends_with(".localhost") || !domain.contains(char::is_alphabetic);
     !own && (routed || !local && !domain.starts_with('['))
 }
 
 impl Pool {
-    /// No stream yet.
+    /// Creates an empty pool.
     pub(in crate::publish) fn new(current: Arc<CurrentSettings>, environment: PoolEnvironment<'_>) -> Self {
         let PoolEnvironment { sessions, revocations, fates, shutdown, tasks } = environment;
         let shared = PoolState {
@@ -107,21 +108,22 @@ impl Pool {
         Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
 
-    /// All streams finish what they have; what comes goes by new ones.
+    /// Removes all streams from the pool. They finish their pending publishes. New publishes use new streams.
     pub(in crate::publish) fn replace_streams(&self) {
         self.shared.streams.clear();
     }
 
-    /// Until when a push service is not asked for answers on the stream, because it has sent more than that.
+    /// Returns the time until which no answers are requested on the stream of a push service, because it has sent more than
+    /// answers.
     pub(in crate::publish) fn one_way_until(&self, domain: &str) -> Option<Instant> {
         self.shared.one_way().until(Instant::now(), domain)
     }
 
-    /// Puts a publish into the queue of its stream.
+    /// Adds a publish to the queue of its stream.
     pub(in crate::publish) fn enqueue(&self, job: PublishJob) -> Result<(), UnsentReason> {
         let account = &job.account;
         let domain = job.publish.target.service.domain().to_owned();
-        if !self.shared.new_services().may_bring(Instant::now(), account, &domain) {
+        if !self.shared.new_services().may_connect(Instant::now(), account, &domain) {
             return Err(UnsentReason::TooManyNewServices);
         }
         let ends = (account.domain().to_owned(), domain);
@@ -157,7 +159,7 @@ impl PoolState {
     }
 }
 
-/// A push service, seen from one of our hosts.
+/// A push service, for one of our hosts.
 struct Service {
     shared: Arc<PoolState>,
     ends: Ends,
@@ -178,13 +180,13 @@ impl StreamPeer for Service {
         let one_way = self.shared.one_way().until(Instant::now(), peer);
         let wanted = one_way.map_or(AnswerPolicy::OnStream, |_| AnswerPolicy::ToServer);
         let link = dialer.dial(us, peer, wanted).await?;
-        self.shared.new_services().is_there(peer);
+        self.shared.new_services().on_connected(peer);
         Ok(link)
     }
 
     fn on_stanza(&self, stanza: Element, answers: AnswerPolicy) -> Reaction {
         if answers == AnswerPolicy::ToServer {
-            // The stream goes one way (RFC 6120 §10.1), so the peer does not route stanzas to us over it.
+            // The stream is one-way (RFC 6120 §10.1), so the peer does not route stanzas to us over it.
             return self.done(Fate::Ignored);
         }
         let (us, peer) = &self.ends;
@@ -232,7 +234,7 @@ impl StreamPeer for Service {
     }
 
     fn retire(&self) -> bool {
-        // Under the map's lock: what is not in the queue now will be in that of a new stream.
+        // Under the map's lock: a publish that is not in the queue now will go into the queue of a new stream.
         self.shared.streams.remove_if(&self.ends, |_, queue| queue.capacity() == queue.max_capacity()).is_some()
     }
 
@@ -241,7 +243,7 @@ impl StreamPeer for Service {
     }
 }
 
-/// The error for the sender of a refused stanza, if it gets one.
+/// Returns the error for the sender of a refused stanza, if the sender gets one.
 fn refusal(stanza: &Element) -> Option<Bytes> {
     let node = stanza.node();
     inbound::is_returned(&node).then(|| namespace::busy(&node))
@@ -253,7 +255,7 @@ impl Service {
         Reaction::Nothing
     }
 
-    /// Hands an answer to the session that has exactly this full JID. Does not wait.
+    /// Passes an answer to the session that has exactly this full JID. Does not wait.
     fn deliver(&self, to: &Jid, stanza: Element) -> Fate {
         match self.shared.sessions.route(to, stanza) {
             Ok(()) => Fate::Delivered,
@@ -262,7 +264,7 @@ impl Service {
         }
     }
 
-    /// Asks whether a registration is this push service's to take back.
+    /// Asks another task whether the push service may revoke a registration.
     fn ask(&self, account: BareJid, affiliation: Affiliation, stanza: &Element) -> Reaction {
         let (reply, replied) = oneshot::channel();
         match self.shared.revocations.try_send(Revocation { account, affiliation, reply }) {

@@ -1,4 +1,4 @@
-//! Drives a [`Session`]: the task that owns both legs until the session ends.
+//! [`SessionDriver`] drives a [`Session`]: it is the task that owns both legs until the session ends.
 
 pub(super) mod begin;
 mod leave;
@@ -33,7 +33,7 @@ use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
 use crate::session::{Attachment, EndReason, Input, OtherSession, PublishResult, Replies, Session};
 
-/// Bytes of a stanza whose work keeps others of the same worker waiting.
+/// The size of a stanza, in bytes, above which its processing delays other sessions on the same worker.
 const LARGE: usize = 1 << 20;
 
 pub(super) struct SessionDriver {
@@ -50,15 +50,15 @@ pub(super) struct SessionDriver {
     status: SessionStatus,
     turn: TaskTurn,
     timer: Timer,
-    /// When the current wake-up began: what came together came then.
+    /// The time at which the current wake-up began. All events of one wake-up have this time.
     now: Instant,
     ended: Option<EndReason>,
 }
 
 impl SessionDriver {
-    /// `events`: what has become of the connections meanwhile.
+    /// Drives the session until it ends. `events`: events of the connections that came before.
     pub(super) async fn drive(&mut self, events: Vec<TaskEvent>) {
-        // What came right behind the bind.
+        // Frames that arrived directly after the bind.
         self.perform();
         self.look();
         self.frames_from_client();
@@ -68,7 +68,7 @@ impl SessionDriver {
             self.take(Input::Quiet);
             self.publish_status();
             self.note_replies();
-            // What had to wait may be wanted now.
+            // The session may now accept frames that had to wait.
             self.frames_from_client();
             if self.frames_from_upstream() {
                 continue;
@@ -86,7 +86,7 @@ impl SessionDriver {
         }
     }
 
-    /// Lets others see how the session is at the end of a wake-up.
+    /// Publishes the state of the session at the end of a wake-up.
     fn publish_status(&mut self) {
         self.legs.count_traffic();
         if let Some(reach) = self.status.publish(&self.handle, &self.session) {
@@ -120,7 +120,7 @@ impl SessionDriver {
             if let Poll::Ready(done) = pin!(self.jobs.done()).poll(cx) {
                 return Poll::Ready(TaskEvent::Store(done));
             }
-            // Writing may have come to a halt just now.
+            // A write may have stalled just now.
             let deadlines = [client_resumes, self.legs.write_deadline(write_timeout), self.session.deadline()];
             if self.timer.poll(cx, deadlines.into_iter().flatten().min()).is_ready() {
                 return Poll::Ready(TaskEvent::Deadline);
@@ -139,7 +139,7 @@ impl SessionDriver {
         match pin!(self.commands.recv()).poll(cx) {
             Poll::Ready(Some(Mail::Message(command))) => Poll::Ready(TaskEvent::Command(command)),
             Poll::Ready(Some(Mail::Changed)) => Poll::Ready(TaskEvent::Changed),
-            // The session's own handle keeps the queue open.
+            // The channel stays open, because the session's own handle holds a sender.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
@@ -186,7 +186,8 @@ impl SessionDriver {
         }
     }
 
-    /// An answer from a push service's stream, which serves many users: one that does not take it does not stop the stream.
+    /// Handles an answer from a push service's stream. The stream serves many users, so it does not wait for a session that
+    /// cannot take the answer.
     fn on_routed(&mut self, routed: &Routed) {
         if self.legs.is_client_full() || !self.session.wants_upstream() {
             self.relay.metrics().fates().count(Fate::Dropped);
@@ -214,16 +215,16 @@ impl SessionDriver {
         self.take(input(self.session.attachment()));
     }
 
-    /// Puts a proven connection in the place of the one there is, which closes silently.
+    /// Attaches a connection that has proved the resumption. The previous connection is closed silently.
     fn attach(&mut self, attach: Attach) {
         if self.session.is_ending() {
-            // Once the count is final, the login learns from the tombstone how far the session came.
+            // The count is not final yet. Once it is, the login reads it from the tombstone.
             drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
             return;
         }
         let Attach { mut client, peer, mut resumption, reply } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
-            // The login may be gone, too.
+            // The login may have ended, too.
             drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
             return;
         }
@@ -238,13 +239,13 @@ impl SessionDriver {
         drop(reply.send(Ok(())));
         self.handle.note(|notes| notes.peer = Some(peer));
         self.take(Input::Attach(Box::new(resumption)));
-        // What the client sent right behind its `<resume/>`.
+        // Frames that the client sent directly after its `<resume/>`.
         self.frames_from_client();
     }
 
-    // What the peers have sent
+    // Received frames
 
-    /// Which of the two legs are read now.
+    /// Returns which of the two legs are read now.
     fn reading(&self) -> ReadableLegs {
         let stops = Stops {
             client: !self.session.wants_client(),
@@ -254,21 +255,22 @@ impl SessionDriver {
         self.legs.reading(self.now, self.relay.guards().rates(), stops)
     }
 
-    /// Lets the session know of a peer that is not read, so that no clock runs for what that has to answer.
+    /// Informs the session about a peer that is not read, so that no timeout runs for that peer's answers.
     fn note_pauses(&mut self, reading: ReadableLegs) {
         for (peer, paused) in self.legs.take_pauses(reading).into_iter().flatten() {
             self.take(if paused { Input::Paused(peer) } else { Input::Unpaused(peer) });
         }
     }
 
-    /// Lets the session know when many replies begin to wait for the client, and when all have left.
+    /// Informs the session when many replies begin to wait for the client, and when all have been sent.
     fn note_replies(&mut self) {
         if let Some(many) = self.legs.take_replies_wait() {
             self.take(Input::RepliesWait(if many { Replies::Many } else { Replies::Few }));
         }
     }
 
-    /// Lets the session know of questions that had to wait behind other bytes, before the time for their answers is looked at.
+    /// Informs the session about requests that had to wait behind other bytes, before the deadlines of their answers are
+    /// checked.
     fn note_departures(&mut self) {
         for (peer, departure) in self.legs.departures() {
             match departure {
@@ -279,7 +281,7 @@ impl SessionDriver {
         }
     }
 
-    /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
+    /// Processes the frames of the client until the session accepts no more. The loop comes back for the rest.
     fn frames_from_client(&mut self) {
         let (rates, now) = (self.relay.guards().rates(), self.now);
         while self.ended.is_none() && self.reading().client {
@@ -297,12 +299,12 @@ impl SessionDriver {
         }
     }
 
-    /// Takes what the server has sent, up to where the session wants no more. Returns whether there was anything.
+    /// Processes the frames of the server until the session accepts no more. Returns whether there were any.
     fn frames_from_upstream(&mut self) -> bool {
         let is_large = self.legs.upstream_buffered() > LARGE;
         let workers = runtime::Handle::current().runtime_flavor() == runtime::RuntimeFlavor::MultiThread;
         if is_large && workers {
-            // Other sessions of this worker go on meanwhile.
+            // Other sessions on this worker continue meanwhile.
             return tokio::task::block_in_place(|| self.read_upstream());
         }
         self.read_upstream()
@@ -327,9 +329,9 @@ impl SessionDriver {
         any
     }
 
-    // What others have published
+    // Published values
 
-    /// Takes what has been published since the session looked last.
+    /// Takes the values that were published since the last call.
     fn look(&mut self) {
         if let Some(settings) = self.watched.take_settings(self.relay.settings()) {
             self.take(Input::Settings(settings));
@@ -382,7 +384,7 @@ impl SessionDriver {
     }
 }
 
-/// Returns whether an error means that the peer itself has ended the connection. Other errors are failures of the network.
+/// Returns whether an error means that the peer itself has closed the connection. Other errors are network failures.
 fn is_of_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)

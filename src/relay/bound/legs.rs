@@ -1,4 +1,4 @@
-//! The two connections of a session: reading, writing, and how fast the client may send.
+//! [`SessionLegs`]: the two connections of a session. They read, write and limit the rate of the client.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -14,17 +14,17 @@ use crate::relay::client::Client;
 use crate::session::Peer;
 use crate::xml::{Frame, FrameError};
 
-/// The connections of a session. Its client may be gone; its server is there until the session ends.
+/// The connections of a session. The client may be gone. The upstream connection exists until the session ends.
 pub(super) struct SessionLegs {
     client: Option<Box<Client>>,
     upstream: UpstreamConn,
     throttle: Throttle,
     tap: Tap,
-    /// Many replies wait for the client, as the session knows.
+    /// True if the session was informed that many replies wait for the client.
     replies_wait: bool,
-    /// The client is not read, as the session knows.
+    /// True if the session was informed that the client is not read.
     client_paused: bool,
-    /// The server is not read, as the session knows.
+    /// True if the session was informed that the server is not read.
     server_paused: bool,
 }
 
@@ -48,17 +48,17 @@ impl SessionLegs {
         }
     }
 
-    /// Puts a connection in the place of the client's, which is returned.
+    /// Attaches a client connection, and returns the previous one.
     pub(super) fn attach(&mut self, client: Box<Client>) -> Option<Box<Client>> {
         self.client.replace(client)
     }
 
-    /// Takes the client's connection away.
+    /// Removes the client connection and returns it.
     pub(super) fn detach(&mut self) -> Option<Box<Client>> {
         self.client.take()
     }
 
-    /// The session has ended: returns the server's connection.
+    /// Returns the upstream connection when the session has ended.
     pub(super) fn into_upstream(self) -> UpstreamConn {
         self.upstream
     }
@@ -89,7 +89,7 @@ impl SessionLegs {
         self.upstream.reply(bytes);
     }
 
-    /// Watches for the departure of what was written last.
+    /// Starts to watch the last written bytes until they are sent.
     pub(super) fn watch(&mut self, peer: Peer) {
         match peer {
             Peer::Client => self.client.iter_mut().for_each(|client| client.watch()),
@@ -97,31 +97,31 @@ impl SessionLegs {
         }
     }
 
-    /// The departures of the questions that are watched, for each peer.
+    /// Returns the state of the watched requests, for each peer.
     pub(super) fn departures(&mut self) -> [(Peer, Option<Departure>); 2] {
         let client = self.client.as_mut().and_then(|client| client.departure());
         [(Peer::Client, client), (Peer::Server, self.upstream.departure())]
     }
 
-    /// Whether many replies wait for the client, if that has changed since it was asked last.
+    /// Returns whether many replies wait for the client, if that has changed since the last call.
     pub(super) fn take_replies_wait(&mut self) -> Option<bool> {
         let many = self.client.as_ref().is_some_and(|client| client.owes_much());
         let before = std::mem::replace(&mut self.replies_wait, many);
         (many != before).then_some(many)
     }
 
-    /// Whether the client has more relayed bytes waiting than it may.
+    /// Returns whether the relayed bytes that wait for the client are over their limit.
     pub(super) fn is_client_full(&self) -> bool {
         self.client.as_ref().is_some_and(|client| client.is_full())
     }
 
-    /// When the first peer is given up that does not read.
+    /// Returns the earliest time at which a peer that does not read is given up.
     pub(super) fn write_deadline(&self, write_timeout: Duration) -> Option<Instant> {
         let [client, server] = self.write_deadlines(write_timeout);
         client.into_iter().chain(server).min()
     }
 
-    /// The peers that have not read for too long.
+    /// Returns the peers that have not read for too long.
     pub(super) fn stalled(&self, now: Instant, write_timeout: Duration) -> Stalled {
         let [client, server] = self.write_deadlines(write_timeout).map(|deadline| deadline.is_some_and(|at| at <= now));
         Stalled { client, server }
@@ -134,14 +134,14 @@ impl SessionLegs {
 
     // Reading
 
-    /// Which of the two are read now.
+    /// Returns which of the two legs are read now.
     pub(super) fn reading(&self, now: Instant, rates: Rates, stops: Stops) -> ReadableLegs {
         let slowed = self.throttle.resumes_at(now, rates).is_some();
         let stops = Stops { client: stops.client || slowed, ..stops };
         ReadableLegs::decide(self.client.as_deref().map(PeerBacklog::of), Some(PeerBacklog::of(&self.upstream)), stops)
     }
 
-    /// The peers that are read again (`false`), or not any more (`true`), since it was asked last.
+    /// Returns the peers that are not read any more (`true`) or are read again (`false`) since the last call.
     pub(super) fn take_pauses(&mut self, reading: ReadableLegs) -> [Option<(Peer, bool)>; 2] {
         let client = self.client.is_some() && !reading.client;
         let client_before = std::mem::replace(&mut self.client_paused, client);
@@ -153,7 +153,7 @@ impl SessionLegs {
         ]
     }
 
-    /// When the client may go on, if it has sent too much lately. A limit that it has just reached is counted.
+    /// Returns the time at which the client is read again, if it has exceeded its rate. Counts a limit that was just reached.
     pub(super) fn resumes_at(&mut self, now: Instant, rates: Rates, watch: &Watch) -> Option<Instant> {
         if rates == Rates::default() {
             return None;
@@ -164,7 +164,7 @@ impl SessionLegs {
         self.throttle.resumes_at(now, rates)
     }
 
-    /// Polls both, the `first` one first; only those that are read return what was received.
+    /// Polls both legs, `first` before the other. Only legs that are read return received bytes.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, reading: ReadableLegs, first: Peer) -> Poll<TaskEvent> {
         let client_first = first == Peer::Client;
         if client_first && let Poll::Ready(event) = self.poll_client(cx, reading) {
@@ -183,7 +183,7 @@ impl SessionLegs {
         }
     }
 
-    /// Bytes of the client were received.
+    /// Counts bytes received from the client.
     pub(super) fn on_client_received(&mut self, now: Instant, rates: Rates) {
         let received = self.client.as_mut().map_or(0, |client| client.take_received());
         self.throttle.bytes(now, rates, received);
@@ -211,12 +211,12 @@ impl SessionLegs {
         Ok(frame)
     }
 
-    /// The bytes of the server that were received and not taken.
+    /// Returns the number of bytes that were received from the server and not taken.
     pub(super) fn upstream_buffered(&mut self) -> usize {
         self.upstream.framer().buffer().len()
     }
 
-    /// Adds what has passed to the metrics.
+    /// Adds the traffic since the last call to the metrics.
     pub(super) fn count_traffic(&mut self) {
         self.tap.settle();
     }

@@ -1,11 +1,11 @@
-//! A session's entry in the registry, which is removed whatever becomes of its task.
+//! [`Membership`]: a session's entry in the registry. It is removed however the task ends.
 
 use std::sync::Arc;
 
 use crate::relay::client::Handle;
 use crate::relay::shared::Relay;
 
-/// Takes the session out of the registry when it is dropped, also because the task has panicked.
+/// Removes the session from the registry when it is dropped, also after a panic of the task.
 pub(super) struct Membership {
     relay: Arc<Relay>,
     handle: Arc<Handle>,
@@ -17,7 +17,7 @@ impl Membership {
         Self { relay, handle, is_left: false }
     }
 
-    /// Leaves in order: what the session had is on disk, or on its way there in front of all that comes.
+    /// Leaves in order: the session's data is on disk, or will be written before any later request.
     pub(super) fn leave(&mut self) {
         if !std::mem::replace(&mut self.is_left, true) {
             self.relay.accounts().unregister(&self.handle);
@@ -35,7 +35,7 @@ impl Drop for Membership {
             tracing::error!("session task failed: its client is closed");
         }
         self.leave();
-        // Without a runtime the process ends: the next start finds the login open, and closes it.
+        // Without a runtime the process is ending. The next start finds the login open and closes it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (accounts, handle) = (Arc::clone(self.relay.accounts()), Arc::clone(&self.handle));
             let ended = async move { accounts.store_end(&handle).await };
@@ -56,7 +56,7 @@ mod tests {
     use crate::relay::rig::relay;
     use crate::session::negotiate::HeldSession;
 
-    /// A session whose task failed stayed in the registry for ever, with its device taken for connected.
+    /// A session whose task had failed stayed in the registry without end, and its device counted as connected.
     #[tokio::test]
     async fn a_session_whose_task_fails_leaves_the_registry_and_its_login_is_closed() {
         let directory = tempdir().unwrap();

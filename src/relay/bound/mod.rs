@@ -2,10 +2,10 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `driver.rs` | the task: events go into the session; in `driver/` its beginning, the outputs, and its end |
+//! | `driver.rs` | the task: it passes events to the session; `driver/` has its beginning, the outputs, and its end |
 //! | `legs.rs` | both connections |
 //! | `turn.rs` | the order in which events are polled |
-//! | `watched.rs`, `siblings.rs`, `predecessors.rs` | what others publish: settings and account; the device's other sessions |
+//! | `watched.rs`, `siblings.rs`, `predecessors.rs` | published values: settings and account; the device's other sessions |
 //! | `membership.rs` | the entry in the registry |
 
 mod driver;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::login::Login;
 use super::shared::Relay;
 
-/// Runs a session from its bind to its end. Both have boxes of their own: what they need is not kept in between.
+/// Runs a session from its bind to its end. Beginning and end have their own boxes, so that their memory is freed in between.
 pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
     let Some((mut driver, events)) = Box::pin(driver::begin::begin(relay, login)).await else { return };
     driver.drive(events).await;

@@ -1,4 +1,4 @@
-//! The older sessions of a device, until each has ended, given way or answered.
+//! [`Predecessors`]: the older sessions of a device, until each has ended, handed over or answered.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -13,11 +13,12 @@ use crate::registry::handle::GIVE_WAY;
 use crate::relay::client::Handle;
 use crate::relay::shared::Relay;
 
-/// Older sessions that are asked to give way, all at once.
+/// The older sessions that were asked to hand over, all at once.
 pub(super) struct Predecessors(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Predecessors {
-    /// Lets the older sessions of the device look at their successor. They never wait for this one: their logins are smaller.
+    /// Notifies the older sessions of the device about their successor. They never wait for this session: their login numbers
+    /// are smaller.
     pub(super) fn of(relay: &Arc<Relay>, handle: &Arc<Handle>) -> Self {
         let older = relay.registry().older(handle);
         if older.is_empty() {
@@ -39,12 +40,12 @@ impl Predecessors {
         Self(Some(Box::pin(settled.in_current_span())))
     }
 
-    /// Whether none is waited for.
+    /// Returns whether no older session is waited for.
     pub(super) fn are_settled(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Waits until all have ended, given way or answered, or too long have not. Cancel safe.
+    /// Waits until all have ended, handed over or answered, or until the deadline. Cancel safe.
     pub(super) async fn settled(&mut self) {
         match &mut self.0 {
             Some(waiting) => waiting.await,

@@ -1,4 +1,4 @@
-//! The device's other sessions, as far as a session follows them, and the memory that they share.
+//! [`Siblings`]: the device's other sessions, as far as a session follows them, and the device memory that they share.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::relay::device_memories::DeviceMemoryShare;
 use crate::relay::shared::Relay;
 use crate::session::{DeviceMemory, Successor};
 
-/// The other sessions of a device, as one of them knows them.
+/// The state that one session tracks of the device's other sessions.
 pub(super) struct Siblings {
     relay: Arc<Relay>,
     handle: Arc<Handle>,
-    /// Older sessions that have not given way yet.
+    /// The older sessions that have not handed over yet.
     predecessors: Predecessors,
     successor: Option<LoginId>,
     is_live_elsewhere: bool,
@@ -21,7 +21,7 @@ pub(super) struct Siblings {
 }
 
 impl Siblings {
-    /// Lets the older sessions of the device look at their successor.
+    /// Notifies the older sessions of the device about their successor.
     pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>) -> Self {
         Self {
             predecessors: Predecessors::of(&relay, &handle),
@@ -33,28 +33,28 @@ impl Siblings {
         }
     }
 
-    /// The session has turned out to be of a device that was known before.
+    /// Handles the news that the session belongs to a known device.
     pub(super) fn on_device_changed(&mut self) {
         self.predecessors = Predecessors::of(&self.relay, &self.handle);
         self.memory = self.relay.accounts().memories().share(&self.handle);
     }
 
-    /// The memory of the device.
+    /// Returns the memory of the device.
     pub(super) fn memory(&self) -> Arc<DeviceMemory> {
         self.memory.memory()
     }
 
-    /// Whether no older session is waited for.
+    /// Returns whether no older session is waited for.
     pub(super) fn are_settled(&self) -> bool {
         self.predecessors.are_settled()
     }
 
-    /// Waits until all older sessions have ended, given way or answered, or too long have not. Cancel safe.
+    /// Waits until all older sessions have ended, handed over or answered, or until the deadline. Cancel safe.
     pub(super) async fn settled(&mut self) {
         self.predecessors.settled().await;
     }
 
-    /// Looks for a newer session of the device. Returns it, or that there is none any more, if that has changed.
+    /// Looks up a newer session of the device. Returns it, or `Some(None)` if there is none any more, if that has changed.
     pub(super) fn take_successor(&mut self) -> Option<Option<Successor>> {
         let newer = self.registry().newer(&self.handle);
         let login = newer.as_ref().map(|newer| newer.login());
@@ -65,7 +65,7 @@ impl Siblings {
         Some(newer.map(|newer| Successor { same_address: newer.resource() == self.handle.resource() }))
     }
 
-    /// Looks whether another session of the device has its client. Returns it if that has changed.
+    /// Returns whether another session of the device has its client attached, if that has changed.
     pub(super) fn take_live_elsewhere(&mut self) -> Option<bool> {
         let live = self.registry().is_live_elsewhere(&self.handle);
         let before = std::mem::replace(&mut self.is_live_elsewhere, live);

@@ -1,4 +1,4 @@
-//! The order in which the sources of events of a session's task are polled.
+//! [`TaskTurn`]: the order in which a session's task polls its event sources.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::relay::client::Command;
 use crate::relay::jobs::Done;
 use crate::session::Peer;
 
-/// How often in a row the two legs are served before the store and the clock come first.
+/// The number of consecutive events of the legs after which the store and the timer come first.
 const LEGS: usize = 16;
 
 /// An event for a session's task.
@@ -16,21 +16,21 @@ pub(super) enum TaskEvent {
     Client(io::Result<ConnEvent>),
     Upstream(io::Result<ConnEvent>),
     Command(Command),
-    /// Others have published something.
+    /// Other tasks have published a value.
     Changed,
-    /// All older sessions of the device have ended, given way or answered, or too long have not.
+    /// All older sessions of the device have ended, handed over or answered, or the deadline has passed.
     OlderSettled,
     Store(Done),
     Deadline,
 }
 
-/// The sources of the last events.
+/// The recent event sources of a task.
 #[derive(Debug, Default)]
 pub(super) struct TaskTurn {
     client_was_last: bool,
-    /// Commands that were taken one after the other.
+    /// The number of consecutive commands.
     commands: usize,
-    /// Events of the legs since the store and the clock had their turn.
+    /// The number of events of the legs since the store and the timer came first.
     legs: usize,
 }
 
@@ -43,19 +43,20 @@ impl TaskTurn {
         self.legs = if leg && self.legs < LEGS { self.legs + 1 } else { 0 };
     }
 
-    /// The leg that is polled first. A client that has gone is noticed before anything is written to it; one that is busy does not
-    /// keep the server waiting.
+    /// Returns the leg that is polled first. A client that has disconnected is noticed before anything is written to it, and
+    /// a busy client does not delay the server.
     pub(super) fn first_leg(&self) -> Peer {
         if self.client_was_last { Peer::Server } else { Peer::Client }
     }
 
-    /// Whether commands are polled first. A command that came before a stanza of the server holds for it: a
-    /// registration that is gone is not pushed for. After as many as the queue holds the others come first once.
+    /// Returns whether commands are polled first. A command that came before a stanza of the server applies to that stanza:
+    /// no push is sent for a registration that is gone. After as many commands as the queue holds, the other sources come
+    /// first once.
     pub(super) fn commands_first(&self) -> bool {
         self.commands < COMMANDS
     }
 
-    /// Whether the legs are polled before the store and the clock.
+    /// Returns whether the legs are polled before the store and the timer.
     pub(super) fn legs_first(&self) -> bool {
         self.legs < LEGS
     }

@@ -1,4 +1,4 @@
-//! Published values that a session follows: the settings, its account, and the drain.
+//! [`WatchedValues`]: the published values that a session follows, which are the settings, its account, and the drain.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::push::account::{Account, LoginId};
 use crate::registry::News;
 use crate::session::Settings;
 
-/// The values that the session has taken.
+/// The values that the session has already taken.
 pub(super) struct WatchedValues {
     settings: Arc<Settings>,
     revision: u64,
@@ -14,11 +14,11 @@ pub(super) struct WatchedValues {
     is_draining: bool,
 }
 
-/// The news of an account.
+/// The changes of an account.
 pub(super) struct AccountNews {
-    /// The account of this login was removed.
+    /// True if the account of this login was removed.
     pub(super) is_removed: bool,
-    /// A newer revision.
+    /// A newer revision of the account.
     pub(super) newer: Option<Arc<Account>>,
 }
 
@@ -27,12 +27,12 @@ impl WatchedValues {
         Self { settings, revision: 0, is_removed: false, is_draining: false }
     }
 
-    /// The session has this revision of its account.
+    /// Records that the session has this revision of its account.
     pub(super) fn on_revision(&mut self, revision: u64) {
         self.revision = revision.max(self.revision);
     }
 
-    /// Takes the settings in force; returns them if they are new.
+    /// Takes the settings in force. Returns them if they are new.
     pub(super) fn take_settings(&mut self, current: Arc<Settings>) -> Option<Arc<Settings>> {
         if Arc::ptr_eq(&current, &self.settings) {
             return None;
@@ -41,7 +41,7 @@ impl WatchedValues {
         Some(current)
     }
 
-    /// Takes what is published about the account of a login; returns the news.
+    /// Takes the published state of the account of a login. Returns the changes.
     pub(super) fn take_news(&mut self, login: LoginId, news: News) -> AccountNews {
         let is_removed = news.removed >= login && !std::mem::replace(&mut self.is_removed, true);
         let newer = news.account.filter(|account| account.revision > self.revision);
@@ -51,7 +51,7 @@ impl WatchedValues {
         AccountNews { is_removed, newer }
     }
 
-    /// Takes note that the daemon drains; returns whether that is new.
+    /// Records that the daemon drains. Returns whether that is new.
     pub(super) fn take_drain(&mut self) -> bool {
         !std::mem::replace(&mut self.is_draining, true)
     }

@@ -1,4 +1,4 @@
-//! Changes of accounts, and whom they concern.
+//! Changes of accounts that a session requests.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::relay::client::Handle;
 use crate::relay::shared::Relay;
 use crate::store::StoreError;
 
-/// Changes the account for a session, and publishes it to the others.
+/// Changes the account for a session and publishes the change to the account's other sessions.
 pub(super) async fn change_account(
     relay: &Relay,
     handle: &Arc<Handle>,

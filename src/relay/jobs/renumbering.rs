@@ -1,45 +1,45 @@
-//! The sequence numbers that a session's stanzas have in its spool, where they are others than the session's own numbers.
+//! The mapping from the numbers of a session's stanzas to the sequence numbers in its spool.
 //!
-//! Usually both are the same. If the store says that a sequence number is taken by something else, all numbers from there on get
-//! sequence numbers behind everything that the spool ever had. What is in between is not this session's: it is neither read nor
-//! deleted.
+//! Usually both are equal. If the store reports that a sequence number is taken by another stanza, that stanza and all later
+//! ones get sequence numbers above every one that the spool ever had. The sequence numbers in between belong to others: the
+//! session neither reads nor deletes them.
 
 use std::ops::RangeInclusive;
 
 use crate::seq::Seq;
 use crate::session::queue::STRIDE;
 
-/// Numbers from this one on have sequence numbers that are higher by so much.
+/// An offset: numbers from `from` on have sequence numbers that are higher by `by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shift {
     from: Seq,
     by: u64,
 }
 
-/// The shifts, in the order of the numbers. Empty if all sequence numbers are the session's own.
+/// The shifts, in ascending order. Empty if all sequence numbers equal the session's numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::relay) struct Renumbering(Vec<Shift>);
 
 impl Renumbering {
-    /// The sequence number of a number.
+    /// Returns the sequence number of a stanza number.
     pub(super) fn seq(&self, number: Seq) -> Seq {
         let shift = self.0.iter().rev().find(|shift| shift.from <= number);
         number.plus(shift.map_or(0, |shift| shift.by))
     }
 
-    /// The number that has a sequence number, if one has.
+    /// Returns the stanza number that has a sequence number, if there is one.
     pub(super) fn number(&self, seq: Seq) -> Option<Seq> {
         let shift = self.0.iter().rev().find(|shift| shift.from.plus(shift.by) <= seq);
         let number = seq.checked_minus(shift.map_or(0, |shift| shift.by))?;
         (self.seq(number) == seq).then_some(number)
     }
 
-    /// The last sequence number before that of the number behind this one.
+    /// Returns the sequence number directly below that of the next stanza number.
     pub(super) fn behind(&self, number: Seq) -> Seq {
         number.checked_next().map_or(Seq::MAX, |next| self.seq(next).previous())
     }
 
-    /// The sequence numbers of numbers side by side.
+    /// Returns the ranges of sequence numbers for a range of stanza numbers.
     pub(super) fn ranges(&self, numbers: RangeInclusive<Seq>) -> impl Iterator<Item = RangeInclusive<Seq>> {
         let (first, last) = numbers.into_inner();
         let begins = std::iter::once(Seq::ZERO).chain(self.0.iter().map(|shift| shift.from));
@@ -48,8 +48,8 @@ impl Renumbering {
         parts.filter(|part| part.start() <= part.end()).map(|part| self.seq(*part.start())..=self.seq(*part.end()))
     }
 
-    /// This sequence number is taken, and the last one that was ever used is known: the number that has it, and all behind it,
-    /// get higher ones than that. Returns whether there are any.
+    /// Moves the stanza number at a taken sequence number, and all later ones, above `last`, the last sequence number ever
+    /// used. Returns whether there was anything to move.
     pub(super) fn avoid(&mut self, taken: Seq, last: Seq) -> bool {
         let Some(from) = self.number(taken) else { return false };
         let strides = (last.since(from) / STRIDE).saturating_add(1);
@@ -82,10 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_sequence_number_that_is_taken_all_numbers_move_and_stay_in_their_order() {
+    fn all_numbers_from_a_taken_sequence_number_on_move_and_keep_their_order() {
         let mut renumbering = Renumbering::default();
         assert!(renumbering.avoid(Seq::new(3 * S), Seq::new(9 * S + 5)));
-        // 3 is behind 9 now.
+        // 3 now follows 9.
         let at = |n: u64| renumbering.seq(Seq::new(n * S)).get() / S;
         assert_eq!([1, 2, 3, 4].map(at), [1, 2, 10, 11]);
         assert_eq!(
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(ranges(&renumbering, 0..=4 * S), [0..=3 * S - 1, 10 * S..=11 * S]);
         assert_eq!(ranges(&renumbering, S..=S), [S..=S]);
         assert_eq!(ranges(&renumbering, 5 * S..=u64::MAX), [12 * S..=u64::MAX]);
-        // A second time, further on, and a third time before that.
+        // A second time, at a higher number, and a third time at a lower one.
         assert!(renumbering.avoid(Seq::new(12 * S), Seq::new(20 * S)));
         let at = |n: u64| renumbering.seq(Seq::new(n * S)).get() / S;
         assert_eq!([2, 4, 5, 6].map(at), [2, 11, 21, 22]);

@@ -1,4 +1,4 @@
-//! What a session asks of the store, and what comes of it.
+//! The requests of a session to the store ([`StoreRequest`]) and their results ([`Done`]).
 
 use std::fmt;
 use std::future::Future;
@@ -13,44 +13,44 @@ use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{Orphans, SmId, Token, WakeReason, sm};
 use crate::store::StoreError;
 
-/// What the store is asked.
+/// A request to the store.
 #[derive(Debug)]
 pub(in crate::relay) enum StoreRequest {
     Change(Option<Token>, Change),
-    /// Stanzas, and the number of the last one: some may have been delivered since.
+    /// Stanzas, and the number of the last one. Some of them may have been delivered since.
     Spool(Vec<Spooled>, Seq),
-    /// Of the spool of this login, or of the own one.
+    /// Deletes stanzas from the spool of this login, or with `None` from the session's own.
     Unspool(Option<LoginId>, Vec<RangeInclusive<Seq>>),
     Load(Load),
     TakeOver,
-    /// The orphans, and the numbers that they get.
+    /// The kind of orphans, and the numbers that they get.
     Adopt(Orphans, RangeInclusive<Seq>),
     Tombstone(SmId, sm::Handled),
     Wake(WakeReason),
-    /// What the store was asked for already.
+    /// A request that was already passed to the store.
     Begun(Begun),
 }
 
-/// What came of it, as far as the session is told.
+/// The result of a request, as far as the session uses it.
 #[derive(Debug)]
 pub(in crate::relay) enum Done {
     Changed(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
     Spooled(Spooling),
     Loaded(Result<Vec<Spooled>, StoreError>),
     TookOver(Result<Vec<Inherited>, StoreError>),
-    /// Nobody waits for it.
+    /// A result that the session does not use.
     Quiet(Result<(), StoreError>),
 }
 
-/// What came of stanzas that were handed to the spool.
+/// The result of spooling stanzas.
 #[derive(Debug)]
 pub(in crate::relay) struct Spooling {
-    /// The number of the last one.
+    /// The number of the last stanza.
     pub(in crate::relay) last: Seq,
     pub(in crate::relay) result: Result<(), StoreError>,
-    /// How many the spool did not take that the client has not acknowledged.
+    /// The number of stanzas that were refused and that the client has not acknowledged.
     pub(super) refused: usize,
-    /// Where they are, if they moved.
+    /// The new mapping of sequence numbers, if it has changed.
     pub(super) moved: Option<Renumbering>,
 }
 
@@ -62,7 +62,7 @@ impl Spooling {
 
 pub(super) type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// A job that does not wait for those before it.
+/// A job that runs already and does not wait for earlier ones.
 pub(in crate::relay) struct Begun(pub(super) Job);
 
 impl fmt::Debug for Begun {
@@ -83,7 +83,7 @@ impl Done {
         matches!(error, Some(StoreError::NoAnswer { .. }))
     }
 
-    /// Logs what failed, for a session that has ended.
+    /// Logs a failure, for a session that has ended.
     pub(in crate::relay) fn report(self, relay: &Relay) {
         match self {
             Self::Spooled(Spooling { result: Err(StoreError::AccountRemoved { .. }), .. }) => {}
@@ -106,7 +106,7 @@ impl Done {
 }
 
 impl StoreRequest {
-    /// Whether something is waited for until it is done.
+    /// Returns whether something waits for the completion of the request.
     pub(super) fn is_urgent(&self) -> bool {
         match self {
             Self::Spool(..) | Self::Unspool(..) => false,
@@ -123,7 +123,7 @@ impl StoreRequest {
         }
     }
 
-    /// Whether stanzas that come later may be spooled before it.
+    /// Returns whether stanzas that come later may be spooled before this request.
     pub(super) fn may_be_passed(&self) -> bool {
         match self {
             Self::Unspool(_, seqs) => seqs.iter().all(is_delivered),
@@ -139,7 +139,7 @@ impl StoreRequest {
     }
 }
 
-/// Whether a deletion names the beginning of a spool, which the client has.
+/// Returns whether a deletion starts at the beginning of a spool. The client has received those stanzas.
 pub(super) fn is_delivered(seqs: &RangeInclusive<Seq>) -> bool {
     *seqs.start() == Seq::ZERO
 }

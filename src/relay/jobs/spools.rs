@@ -1,4 +1,4 @@
-//! What a session's jobs do with spools: its own, those of earlier sessions, and those of other devices.
+//! The spool operations of a session's jobs: on its own spool, those of earlier sessions, and those of other devices.
 
 use std::ops::RangeInclusive;
 
@@ -10,8 +10,8 @@ use crate::session::Orphans;
 use crate::session::queue::{Load, Spooled};
 use crate::store::{Slot, SpoolId, Store, StoreError};
 
-/// Stores stanzas under their sequence numbers. If one is taken by something else, it and all behind it get others, which are
-/// returned.
+/// Stores stanzas under their sequence numbers. If a number is taken by another stanza, this one and all later ones get other
+/// numbers. Returns the new mapping in that case.
 pub(super) async fn spool(
     store: &Store,
     own: &SpoolId,
@@ -35,7 +35,7 @@ pub(super) async fn spool(
     (store.spool(own, device, renumbered(&renumbering)).await, Some(renumbering))
 }
 
-/// Reads stanzas, and passes over what has none of the session's numbers.
+/// Reads stanzas. Skips those that do not belong to the session.
 pub(super) async fn load(
     store: &Store,
     spool: &SpoolId,
@@ -55,7 +55,7 @@ pub(super) async fn load(
     }
 }
 
-/// Deletes stanzas: at once, unless all were delivered.
+/// Deletes stanzas. Waits until they are gone from the disk, unless all of them were delivered.
 pub(super) async fn unspool(store: &Store, spool: &SpoolId, seqs: Vec<RangeInclusive<Seq>>) -> Result<(), StoreError> {
     match seqs.as_slice() {
         [delivered] if is_delivered(delivered) => store.unspool(spool, *delivered.end()).await,
@@ -63,8 +63,8 @@ pub(super) async fn unspool(store: &Store, spool: &SpoolId, seqs: Vec<RangeInclu
     }
 }
 
-/// Takes what was addressed to the account and waits for devices without a session, as long as the session itself stays. What
-/// cannot be moved stays where it is.
+/// Moves stanzas that were addressed to the account and wait for devices without a session to the session's spool, while the
+/// session itself stays. Stanzas that cannot be moved stay where they are.
 pub(super) async fn adopt(
     store: &Store,
     slot: &Slot,
@@ -91,13 +91,13 @@ async fn orphans(
     }
     let account = store.account_now(&slot.account).await?;
     for (device, _) in store.orphans(&slot.account, slot.device).await? {
-        // Of a device that is not known any more nobody may have anything: its account was removed.
+        // An unknown device belonged to an account that was removed. No session may have its stanzas.
         let Some(known) = account.device(device) else { continue };
         let is_registered = account.owned(device).next().is_some();
         if known.is_open() || is_registered != (which == Orphans::OfRegistered) {
             continue;
         }
-        // A few at a time, so that the store serves others in between.
+        // A few at a time, so that the store can serve other requests in between.
         while stays() && !seqs.is_empty() {
             let moved = store.adopt_shared(&slot.account, device, own, slot.device, seqs.clone()).await?;
             if moved == 0 {

@@ -1,4 +1,4 @@
-//! The order of a session's jobs, and what becomes of those that the store refuses.
+//! The order of a session's jobs, and the handling of jobs that the store refuses.
 
 use std::time::Duration;
 
@@ -55,12 +55,12 @@ impl Rig {
         self.jobs.ask(StoreRequest::Load(Load { spool: None, after: Seq::new(after), weight: usize::MAX }));
     }
 
-    /// Something that nothing depends on.
+    /// Queues a request that no other request depends on.
     fn ask(&mut self) {
         self.jobs.ask(StoreRequest::TakeOver);
     }
 
-    /// The outcome of the next job.
+    /// Waits for the result of the next job.
     async fn next(&mut self) -> String {
         match timeout(Duration::from_secs(30), self.jobs.done()).await.unwrap() {
             Done::Changed(..) => "changed".to_owned(),
@@ -75,7 +75,7 @@ impl Rig {
         }
     }
 
-    /// The outcomes of all jobs.
+    /// Waits for the results of all jobs.
     async fn all(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         while !self.jobs.are_done() {
@@ -84,7 +84,7 @@ impl Rig {
         all
     }
 
-    /// What is in the own spool.
+    /// Returns the contents of the session's own spool.
     async fn stored(&self) -> Vec<u64> {
         numbers(&self.relay.store().spooled(&self.own, Seq::ZERO, usize::MAX).await.unwrap())
     }
@@ -126,7 +126,7 @@ async fn jobs_are_done_in_their_order_and_stanzas_that_wait_go_together() {
 }
 
 #[tokio::test]
-async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it() {
+async fn stanzas_acknowledged_before_their_job_begins_are_removed_from_it() {
     let mut rig = Rig::new();
     rig.ask();
     rig.spool([1, 2, 3]);
@@ -136,7 +136,7 @@ async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it()
     assert_eq!((rig.next().await, rig.next().await), ("took over".to_owned(), "spooled 3".to_owned()));
     assert_eq!(rig.stored().await, [3], "before the deletion");
     assert_eq!(rig.all().await, ["quiet true"]);
-    // All of it.
+    // Deletes all of it.
     let commits = rig.relay.store().commits();
     rig.ask();
     rig.spool([4, 5]);
@@ -148,7 +148,7 @@ async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it()
 }
 
 #[tokio::test]
-async fn what_the_store_works_on_is_deleted_behind_it() {
+async fn stanzas_of_the_running_job_are_deleted_after_it() {
     let mut rig = Rig::new();
     rig.spool([1, 2, 3]);
     assert_eq!(rig.jobs.bytes_at_work(), items(1..=3).iter().map(Spooled::weight).sum::<usize>());
@@ -157,9 +157,10 @@ async fn what_the_store_works_on_is_deleted_behind_it() {
     assert_eq!((rig.stored().await, rig.jobs.bytes_at_work()), (vec![3], 0));
 }
 
-/// A deletion in the middle of the spool is of stanzas whose numbers are not used again; one of the beginning may be passed.
+/// A deletion in the middle of the spool is for stanzas whose numbers are not used again. A deletion at the beginning may be
+/// passed.
 #[tokio::test]
-async fn stanzas_pass_deletions_of_what_was_delivered_only() {
+async fn stanzas_pass_only_deletions_of_delivered_stanzas() {
     let mut rig = Rig::new();
     rig.ask();
     rig.spool([1, 2]);
@@ -186,7 +187,7 @@ async fn the_spool_of_an_earlier_session_is_another() {
 }
 
 #[tokio::test]
-async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
+async fn after_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
     let mut rig = Rig::new();
     rig.relay.store().set_limits(FULL);
     rig.spool([1, 2]);
@@ -203,7 +204,7 @@ async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
 }
 
 #[tokio::test]
-async fn work_goes_on_where_the_wait_for_it_was_given_up() {
+async fn a_job_continues_after_its_wait_was_dropped() {
     let mut rig = Rig::new();
     let stalled = rig.relay.store().stall();
     rig.spool([1]);
@@ -222,8 +223,8 @@ async fn work_goes_on_where_the_wait_for_it_was_given_up() {
     assert_eq!(relay.store().lost().get(), 0);
 }
 
-/// The database does not answer for longer than `[store] patience`: the session takes that for a refusal, and offers its stanzas
-/// again.
+/// The database does not answer for longer than `[store] patience`. The session treats that as a refusal and offers its
+/// stanzas again.
 #[tokio::test]
 async fn what_the_store_gives_up_waiting_for_is_refused_and_stored_once_when_it_is_offered_again() {
     for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {
@@ -235,7 +236,7 @@ async fn what_the_store_gives_up_waiting_for_is_refused_and_stored_once_when_it_
         rig.spool([1, 2, 3]);
         rig.spool([4]);
         assert_eq!(rig.next().await, "refused 4", "{fault:?}");
-        // The client came back, and got 1 and 2 from memory.
+        // The client resumed and got 1 and 2 from memory.
         rig.relay.store().set_patience(Duration::from_secs(60));
         rig.unspool(0..=2);
         rig.spool([3, 4]);
@@ -247,7 +248,7 @@ async fn what_the_store_gives_up_waiting_for_is_refused_and_stored_once_when_it_
     }
 }
 
-/// The session has given its stanzas back to their senders, and is over. The device's next session gets none of them.
+/// The session has returned its stanzas to their senders and has ended. The device's next session gets none of them.
 #[tokio::test]
 async fn what_a_session_gave_back_is_not_delivered_by_the_next_when_the_store_answers_late() {
     for fault in [Fault::StallsBehind, Fault::LosesAnswers] {
@@ -258,7 +259,7 @@ async fn what_a_session_gave_back_is_not_delivered_by_the_next_when_the_store_an
         store.set_patience(Duration::from_millis(200));
         faults.set(fault);
         rig.spool([1, 2]);
-        // As the session sheds them.
+        // The deletions that a session requests when it returns stanzas.
         rig.unspool(1..=1);
         rig.unspool(2..=2);
         assert_eq!(rig.next().await, "refused 0", "{fault:?}");
@@ -272,12 +273,12 @@ async fn what_a_session_gave_back_is_not_delivered_by_the_next_when_the_store_an
 }
 
 #[tokio::test]
-async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
+async fn stanzas_refused_after_the_end_of_the_session_are_lost_and_counted() {
     let mut rig = Rig::new();
     rig.relay.store().set_limits(FULL);
     rig.spool([1, 2, 3]);
     rig.spool([4, 5]);
-    // Of these five the client has two.
+    // The client has two of these five.
     rig.unspool(0..=1);
     rig.unspool(5..=5);
     let (relay, jobs) = (Arc::clone(&rig.relay), std::mem::replace(&mut rig.jobs, Rig::new().jobs));
@@ -286,7 +287,7 @@ async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
 }
 
 #[tokio::test]
-async fn of_an_account_that_was_removed_nothing_is_lost() {
+async fn stanzas_of_a_removed_account_do_not_count_as_lost() {
     let mut rig = Rig::new();
     rig.relay.store().change(&rig.own.account, Change::Removed).await.unwrap();
     rig.spool([1, 2, 3]);
@@ -295,15 +296,15 @@ async fn of_an_account_that_was_removed_nothing_is_lost() {
     assert_eq!((rig.lost(), rig.stored().await), (0, vec![]));
 }
 
-/// The session offered the stanza with the same number for ever, and all others waited behind it.
+/// The session offered the stanza with the same number without end, and all later ones waited for it.
 #[tokio::test]
-async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ever_had() {
+async fn a_stanza_whose_sequence_number_is_taken_gets_one_above_all_that_the_spool_ever_had() {
     const S: u64 = STRIDE;
     let mut rig = Rig::new();
     let foreign = |n| Spooled { bytes: "<message id='foreign'/>".into(), ..items([n * S]).remove(0) };
     let store = rig.relay.store().clone();
     store.spool(&rig.own, DeviceId(1), vec![items([S]).remove(0), foreign(2), foreign(5)]).await.unwrap();
-    // The first is there already.
+    // The first one is taken already.
     rig.spool([S, 2 * S, 3 * S]);
     rig.load(0);
     rig.spool([4 * S]);
@@ -315,19 +316,19 @@ async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ev
     assert_eq!(rig.stored().await, [S, 2 * S, 5 * S, 6 * S, 7 * S, 8 * S]);
     rig.jobs.ask(StoreRequest::Load(Load { spool: None, after: Seq::new(S), weight: 1 }));
     assert_eq!(rig.all().await, [loaded(&[2 * S])], "however little is read at once");
-    // The numbers of earlier spools are their own.
+    // The numbers of earlier spools are not changed.
     let earlier = SpoolId { login: store.next_login(), ..rig.own.clone() };
     store.spool(&earlier, DeviceId(1), items([2 * S, 3 * S])).await.unwrap();
     rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: Seq::ZERO, weight: usize::MAX }));
     rig.jobs.ask(StoreRequest::Unspool(Some(earlier.login), vec![Seq::range(2 * S..=2 * S)]));
     rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: Seq::ZERO, weight: usize::MAX }));
     assert_eq!(rig.all().await, [loaded(&[2 * S, 3 * S]), "quiet true".to_owned(), loaded(&[3 * S])]);
-    // What is not the session's is not deleted.
+    // Stanzas of others are not deleted.
     rig.unspool(0..=3 * S);
     rig.load(0);
     assert_eq!(rig.all().await, ["quiet true".to_owned(), loaded(&[4 * S])]);
     assert_eq!(rig.stored().await, [2 * S, 5 * S, 8 * S]);
-    // What the session adopts comes behind, too.
+    // The stanzas that the session adopts also get higher numbers.
     let login = |login, device, resource: &str| {
         let (candidate, resource) = (DeviceId(device), resource.to_owned());
         Change::Login { candidate, login, resource, agent: None, presented: None, at: UnixSecs::new(1) }

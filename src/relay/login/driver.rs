@@ -1,4 +1,4 @@
-//! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
+//! [`LoginDriver`] drives a [`Negotiation`]: one client over TLS and one new stream to the server.
 
 mod outputs;
 mod resume;
@@ -31,7 +31,7 @@ use crate::relay::timer::Timer;
 use crate::session::Bound;
 use crate::session::negotiate::{HeldSession, Lockout, LoginInput, Negotiation, Stop};
 
-/// A login that became a session of its own.
+/// A login that has become a new session.
 pub(in crate::relay) struct Login {
     pub(in crate::relay) bound: Bound,
     pub(in crate::relay) client: Box<Client>,
@@ -42,14 +42,14 @@ pub(in crate::relay) struct Login {
 enum LoginEvent {
     Client(std::io::Result<ConnEvent>),
     Upstream(std::io::Result<ConnEvent>),
-    /// Some deadline has come.
+    /// A deadline has passed.
     Deadline,
     Stop(Stop),
 }
 
 struct LoginDriver<'a> {
     relay: &'a Relay,
-    /// The snapshot in force when the connection came.
+    /// The snapshot that was in force when the client connected.
     snapshot: Arc<Snapshot>,
     negotiation: Negotiation,
     addresses: Addresses,
@@ -61,15 +61,15 @@ struct LoginDriver<'a> {
     server_clock: ServerClock,
     authentication: Authentication,
     bound: Option<Bound>,
-    /// The outcome of the client's last attempt to resume a session; none is proven until the session has the connection.
+    /// The outcome of the client's last resumption attempt. It counts as proven only once the session has the connection.
     resumption: Option<ResumeOutcome>,
     outcome: LoginOutcome,
-    /// An event that came while something else was waited for.
+    /// An event that came during another wait.
     interrupted: Option<LoginEvent>,
     done: bool,
 }
 
-/// Takes a client through login. `None` when it was handed to a held session, or has ended.
+/// Performs the login of a client. Returns `None` if the connection was handed to a held session, or has ended.
 pub(in crate::relay) async fn run(
     relay: &Relay,
     snapshot: Arc<Snapshot>,
@@ -118,7 +118,7 @@ pub(in crate::relay) async fn run(
 
 impl LoginDriver<'_> {
     async fn drive(&mut self) {
-        // One for all events: it is entered with locks that all connections share.
+        // One future for all events, because registering it takes locks that all connections share.
         let mut shutdown = pin!(self.relay.shutdown().cancelled());
         loop {
             self.frames_from_client().await;
@@ -157,7 +157,7 @@ impl LoginDriver<'_> {
             if pin!(self.eviction.evicted()).poll(cx).is_ready() {
                 return Poll::Ready(LoginEvent::Stop(Stop::Crowded));
             }
-            // Writing may have come to its end, or to a halt, just now.
+            // A write may have completed or stalled just now.
             let deadline = self.next_deadline(reading);
             if self.timer.poll(cx, Some(deadline)).is_ready() {
                 return Poll::Ready(LoginEvent::Deadline);
@@ -167,7 +167,7 @@ impl LoginDriver<'_> {
         .await
     }
 
-    /// Which of the two legs are read now.
+    /// Returns which of the two legs are read now.
     fn reading(&self) -> ReadableLegs {
         let stops = Stops { client: !self.negotiation.wants_client(), ..Stops::default() };
         ReadableLegs::decide(
@@ -189,7 +189,7 @@ impl LoginDriver<'_> {
         }
     }
 
-    /// When a peer that does not read, a server that does not answer, or the whole login is given up.
+    /// Returns the earliest deadline: of a peer that does not read, of a server that does not answer, or of the whole login.
     fn next_deadline(&mut self, reading: ReadableLegs) -> Instant {
         let [client, upstream] = self.write_deadlines();
         let has_left = self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
@@ -284,7 +284,7 @@ impl LoginDriver<'_> {
         self.perform().await;
     }
 
-    /// Waits for `work`. `None` if the login is over before: [`LoginDriver::interrupted`] says why.
+    /// Waits for `work`. `None` if the login ends first: [`LoginDriver::interrupted`] has the event.
     async fn wait_for<T>(&mut self, work: impl Future<Output = T>, patience: Patience) -> Option<T> {
         let mut near = ReadAhead::new(self.client.as_deref_mut()?);
         let mut far = self.upstream.as_mut().map(ReadAhead::new);
@@ -311,7 +311,7 @@ impl LoginDriver<'_> {
     }
 }
 
-/// Returns what must be proven to resume the session.
+/// Returns the data that a client must prove to resume the session.
 pub(in crate::relay) fn held(bound: &Bound) -> HeldSession {
     HeldSession { account: bound.jid.to_bare(), identity: bound.identity.clone() }
 }

@@ -1,15 +1,15 @@
-//! How long a login waits for what it has asked for.
+//! The deadlines of operations that a login waits for.
 
 use std::time::Duration;
 
-/// How long the store may take to answer.
+/// The time that the store has to answer.
 pub(super) const STORE: Duration = Duration::from_secs(60);
 
-/// How long something may take that a login waits for.
+/// The deadline of an operation that a login waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Patience {
-    /// It has a deadline of its own.
+    /// The operation has its own deadline.
     Bounded,
-    /// It is the store's, which has [`STORE`].
+    /// The operation is done by the store and has [`STORE`].
     Store,
 }

@@ -1,26 +1,26 @@
-//! The clock for the answers that a server has to give during a login.
+//! [`ServerClock`]: the timeout for the server's answers during a login.
 
 use std::time::{Duration, Instant};
 
 use crate::session::negotiate::Awaited;
 
-/// Whether the server can answer.
+/// The state of a request to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestState {
-    /// All that was written to it has left, and it is read.
+    /// All written bytes have been sent, and the server is read.
     Sent,
-    /// Something waits to be written, or it is not read.
+    /// Bytes wait to be written, or the server is not read.
     Waits,
 }
 
-/// Since when the server has what it is to answer.
+/// The time since which the server has the request that it is to answer.
 #[derive(Debug, Default)]
 pub(super) struct ServerClock {
     since: Option<(Awaited, Instant)>,
 }
 
 impl ServerClock {
-    /// When the server is given up.
+    /// Returns the time at which the server is given up.
     pub(super) fn deadline(
         &mut self,
         now: Instant,
@@ -33,7 +33,7 @@ impl ServerClock {
         self.since.map(|(_, since)| since + patience)
     }
 
-    /// Whether the server has had its time.
+    /// Returns whether the server has had its time to answer.
     pub(super) fn is_over(&self, now: Instant, patience: Duration) -> bool {
         self.since.is_some_and(|(_, since)| since + patience <= now)
     }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_patience_holds_for_what_is_owed_already() {
+    fn a_changed_timeout_applies_to_a_request_that_is_already_sent() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let header = awaited(ServerAnswer::Header, 0);
         clock.deadline(begin, header, RequestState::Sent, PATIENCE);

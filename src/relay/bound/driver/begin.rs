@@ -23,11 +23,11 @@ use crate::relay::timer::Timer;
 use crate::session::{Bound, Clock, Session};
 use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
 
-/// How long the store may take to return the device of a login.
+/// The time that the store has to return the device of a login.
 const STORE: Duration = Duration::from_secs(60);
 
-/// The session, and what has become of its connections while the store was asked. `None` if the store was too late: the
-/// client was told.
+/// Begins the session. Also returns the events of its connections while the store worked. `None` if the store was too late:
+/// the client got a stream error.
 pub(in crate::relay::bound) async fn begin(
     relay: Arc<Relay>,
     login: Box<Login>,
@@ -38,7 +38,7 @@ pub(in crate::relay::bound) async fn begin(
     let (handle, commands) = relay.registry().enter(relay.store().next_login(), login::held(&bound), resource);
     let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
     if let Some(id) = bound.enabled.as_ref().and_then(|enabled| enabled.id.clone()) {
-        // The client has it from its `<success/>`, and may come back with it before the store has answered.
+        // The client has the id from its `<success/>`, and may resume with it before the store has answered.
         relay.registry().resumable(id, &handle);
     }
     let watched = WatchedValues::new(relay.settings());
@@ -88,14 +88,14 @@ pub(in crate::relay::bound) async fn begin(
     Some((driver, ends.collect()))
 }
 
-/// Lets the session share the headers of its legs with their framers, and namespace contexts with other sessions.
+/// Lets the session share the stream headers of its legs with their framers, and namespace contexts with other sessions.
 fn share_headers(relay: &Relay, bound: &mut Bound, client: &mut Framer, upstream: &mut Framer) {
     let mut headers = relay.headers();
     bound.client_header = shared(&bound.client_header, client, &mut headers);
     bound.server_header = shared(&bound.server_header, upstream, &mut headers);
 }
 
-/// Returns the header of a leg: the one of its framer, unless its peer writes it in another style.
+/// Returns the stream header of a leg: the one of its framer, unless the peer writes it in another style.
 fn shared(header: &Arc<Header>, framer: &mut Framer, headers: &mut HeaderCache) -> Arc<Header> {
     let interned = framer.intern_header(headers);
     interned.filter(|interned| interned.means_the_same(header)).unwrap_or_else(|| header.interned(headers))

@@ -14,11 +14,11 @@ use crate::relay::client::{Command, Handle, Refused};
 use crate::relay::jobs::Jobs;
 use crate::relay::shared::Relay;
 
-/// How long the store may take with what the session has left, before the session leaves without it.
+/// The time that the store has for the session's last requests. After it, the session leaves without waiting.
 const STORE: Duration = Duration::from_secs(5);
 
 impl SessionDriver {
-    /// Finishes what the store was asked for, then leaves the registry. The mailbox is served meanwhile.
+    /// Finishes the store requests, then leaves the registry. Meanwhile the mailbox is served.
     pub(in crate::relay::bound) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
             tracing::info!(?reason, "session ended");
@@ -29,7 +29,7 @@ impl SessionDriver {
         self.finish_jobs().await;
         let Self { relay, handle, mut membership, jobs, mut commands, legs, .. } = *self;
         if jobs.are_done() {
-            // In order before whoever comes now logs in: it need not be on disk for that.
+            // The change is queued before any later login. It need not be on disk for that.
             let ended = relay.store().change_behind(handle.account(), Change::Ended { login: handle.login() });
             membership.leave();
             let (by, left) = (Arc::clone(&relay), Arc::clone(&handle));
@@ -59,7 +59,7 @@ impl SessionDriver {
         relay.background().close_gracefully(legs.into_upstream());
     }
 
-    /// Waits until the store has done all it was asked for, or is late.
+    /// Waits until all store requests are complete, or until the deadline.
     async fn finish_jobs(&mut self) {
         let deadline = Instant::now() + STORE;
         while !self.jobs.are_done() {
@@ -75,7 +75,7 @@ impl SessionDriver {
     }
 }
 
-/// Stores what a session has left behind, then lets the device's newest session take it over.
+/// Stores the last changes of a session, then lets the device's newest session take over its spool.
 async fn follow(relay: Arc<Relay>, handle: Arc<Handle>, jobs: Jobs) {
     jobs.finish().await;
     relay.accounts().store_end(&handle).await;
@@ -84,11 +84,11 @@ async fn follow(relay: Arc<Relay>, handle: Arc<Handle>, jobs: Jobs) {
     }
 }
 
-/// Answers a command that a session does not take any more.
+/// Answers a command that the session does not accept any more.
 fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
     match command {
         Command::Attach(attach) => {
-            // The login may be gone, too.
+            // The login may have ended, too.
             drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
         }
         Command::Published(published) => {

@@ -1,4 +1,4 @@
-//! Performs the outputs of the session, and gives it the results of its jobs.
+//! Performs the outputs of the session, and passes the results of its store requests to it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl SessionDriver {
         self.session.charge_store(self.jobs.bytes_at_work());
     }
 
-    /// Performs the session's outputs; what comes of them at once is its next input.
+    /// Performs the session's outputs. Immediate results become the next inputs.
     pub(super) fn perform(&mut self) {
         let mut answers = VecDeque::new();
         loop {
@@ -62,7 +62,7 @@ impl SessionDriver {
                     self.relay.publishing().on_published_by_session(&self.handle, &target, since, &outcome);
                     return Some(Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }
-                // The asker may have stopped waiting.
+                // The requester may have stopped waiting.
                 Asker::Other(reply) => drop(reply.send(*outcome)),
             },
             Output::Elsewhere(notice) => self.relay.absent().on_notice(self.handle.account(), *notice),
@@ -81,7 +81,8 @@ impl SessionDriver {
         None
     }
 
-    /// Publishes. Where there is but the user's own stream, and this is it, the session writes the publish itself.
+    /// Publishes. If the user's own stream is the only transport, and this session owns it, the session writes the publish
+    /// itself.
     fn publish(&mut self, publish: Box<Publish>) -> Option<Input> {
         if let Some(took) = self.status.on_publish() {
             self.relay.metrics().notified(took);
@@ -108,7 +109,7 @@ impl SessionDriver {
         }
     }
 
-    // What the store has done
+    // Store results
 
     pub(super) fn on_job_done(&mut self, done: Done) {
         match done {
@@ -150,7 +151,7 @@ impl SessionDriver {
         }
     }
 
-    /// The session has turned out to be of a device that was known before.
+    /// Handles the news that the session belongs to a known device.
     fn on_device_changed(&mut self) {
         self.siblings.on_device_changed();
         if !self.siblings.are_settled() {
@@ -163,7 +164,7 @@ impl SessionDriver {
     fn on_spooled(&mut self, last: Seq, result: Result<(), StoreError>) {
         match result {
             Ok(()) => self.take(Input::Spooled { up_to: last }),
-            // Nothing is kept of it, which is no failure.
+            // Nothing of the account is kept, which is not a failure.
             Err(StoreError::AccountRemoved { .. }) => {
                 self.take(Input::AccountRemoved);
                 self.take(Input::Spooled { up_to: last });

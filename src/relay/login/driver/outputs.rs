@@ -16,7 +16,7 @@ use crate::session::negotiate::{CloseReason, LoginInput, LoginOutput};
 use crate::xml::MemoryShare;
 
 impl LoginDriver<'_> {
-    /// Performs outputs; what one of them answers is the next input, once all are drained.
+    /// Performs the outputs. An answer to one of them becomes the next input, once all outputs are performed.
     pub(super) async fn perform(&mut self) {
         loop {
             let mut answer = None;
@@ -90,7 +90,7 @@ impl LoginDriver<'_> {
         None
     }
 
-    /// Logs the end of the login. Peers can cause it without end, so it is logged as its limit is, or at level debug.
+    /// Logs the end of the login. Peers can cause it without end, so it is logged under its limit, or at level debug.
     fn report_close(&self, reason: CloseReason) {
         let watch = self.relay.guards().watch();
         match reason {

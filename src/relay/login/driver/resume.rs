@@ -1,4 +1,4 @@
-//! A login that resumes a session: the session is looked for, and then takes the connection.
+//! Resumption during a login: finds the session and passes the connection to it.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::session::negotiate::{Ended, LoginInput};
 use crate::session::{Resumption, SmId, sm};
 use crate::store::StoreError;
 
-/// How long a session may take to take a connection, or to refuse it.
+/// The time that a session has to accept or refuse a connection.
 const HAND_OVER: Duration = Duration::from_secs(10);
 
 impl LoginDriver<'_> {
-    /// A session that can be resumed, or what is remembered of one that has ended in order.
+    /// Looks up a session that can be resumed, or the tombstone of one that has ended in order.
     pub(super) async fn find(&mut self, id: &SmId) -> Option<LoginInput> {
         let found = match self.relay.registry().find(id) {
             Some(handle) if !handle.is_ending() => Ok(handle.held().clone()),
@@ -31,8 +31,8 @@ impl LoginDriver<'_> {
         Some(LoginInput::Found(found))
     }
 
-    /// Returns what is remembered of a session that has ended in order; of one that is ending, once its count is final. `None` if the
-    /// login is over.
+    /// Returns the tombstone of a session that has ended in order. For a session that is ending, waits until its count is
+    /// final. `None` if the login has ended.
     async fn ended(&mut self, id: &SmId) -> Option<Option<Ended>> {
         let relay = self.relay;
         match self.wait_for(tombstone(relay, id), Patience::Store).await? {
@@ -44,14 +44,14 @@ impl LoginDriver<'_> {
         }
     }
 
-    /// The session was there a moment ago.
+    /// Handles a session that has ended since it was found.
     async fn gone(&mut self, id: &SmId) -> Option<LoginInput> {
         let ended = self.ended(id).await?;
         self.resumption = Some(no_session(&ended));
         Some(LoginInput::Gone(ended))
     }
 
-    /// `None` once the session has the connection, or the login is over.
+    /// Passes the connection to the session. Returns `None` once the session has it, or the login has ended.
     pub(super) async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<LoginInput> {
         let Some(handle) = self.relay.registry().find(id) else {
             return self.gone(id).await;
@@ -74,7 +74,7 @@ impl LoginDriver<'_> {
                     None => self.gone(id).await,
                 };
             }
-            // Taken; or the session ended with the connection in its hands.
+            // The session accepted the connection, or ended while it held it.
             Ok(Ok(Ok(())) | Err(_)) => {}
             Err(_) => {
                 self.relay.metrics().deadline_passed(Wait::HandOver);
@@ -90,7 +90,7 @@ impl LoginDriver<'_> {
     }
 }
 
-/// The tombstone of a session; if it is ending, once its count is final.
+/// Returns the tombstone of a session. If the session is ending, waits until its count is final.
 async fn tombstone(relay: &Relay, id: &SmId) -> Result<Option<Ended>, StoreError> {
     if let Some(handle) = relay.registry().find(id)
         && !handle.ended().await
