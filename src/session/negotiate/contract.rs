@@ -100,7 +100,7 @@ pub enum LoginOutput {
     SaslFailed,
     /// The server refused a log-in, and not for reasons of its own.
     LoginFailed,
-    /// A log-in was refused here, since too many failed before ([`Negotiation::lock_out`](super::Negotiation::lock_out)).
+    /// A log-in was refused here, since too many failed before ([`Lockout`]).
     LoginRefused,
     /// Both streams begin anew (RFC 6120 §6.4.6).
     Restart,
