@@ -17,9 +17,12 @@ use bytes::Bytes;
 use pushward::clock::UnixMillis;
 use pushward::jid::FullJid;
 use pushward::push::account::{Account, Change, DeviceId, DeviceRecognition, LoginId};
+use pushward::push::outcome::Outcome;
 use pushward::session::rewrite::offers::ServerFeatures;
-use pushward::session::{Attachment, Bound, Clock, Input, Output, Owner, Resumption, Session, Settings, Stored, sm};
-use pushward::xml::{Element, Frame, FrameError, FrameLimits, Framer, Header, stream_header};
+use pushward::session::{
+    Attachment, Bound, Clock, Input, Output, Owner, PublishResult, Resumption, Session, Settings, Stored, sm,
+};
+use pushward::xml::{Frame, FrameError, FrameLimits, Framer, Header, stream_header};
 
 /// The embedder: it owns what the session does not know, which is the time, the streams and the store.
 struct Embedder {
@@ -46,7 +49,7 @@ impl Embedder {
             at: UnixMillis::new(0).to_secs(),
         });
         let bound = Bound {
-            jid: FullJid::new("juliet@example.org/phone").ok_or("not a full JID")?,
+            jid: FullJid::new("juliet@example.org/phone")?,
             identity: None,
             client_header: Arc::clone(header),
             server_header: Arc::clone(header),
@@ -59,7 +62,8 @@ impl Embedder {
         let recognition = DeviceRecognition::Guessed;
         let owner = Owner { device, recognition, account: account.clone(), waits: false, older: false };
         let clock = Clock { now, wall: UnixMillis::new(0) };
-        let session = Session::new(Arc::new(Settings::default()), bound, owner, rand::random, clock);
+        let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
+        let session = Session::new(Arc::new(settings), bound, owner, rand::random, clock);
         Ok(Self { session, now, account, answers: VecDeque::new(), notifications: 0 })
     }
 
@@ -98,6 +102,8 @@ impl Embedder {
             Output::Publish(publish) => {
                 self.notifications += 1;
                 println!("  notification for {:?}, {} waiting", publish.target.service.as_str(), publish.summary.count);
+                let result = PublishResult { target: publish.target, outcome: Outcome::Accepted };
+                self.answers.push_back(Input::Published(Box::new(result)));
             }
             Output::Event(event) => println!("  event: {event:?}"),
             other => println!("  {other:?}"),
@@ -129,7 +135,7 @@ fn frames(header: &Header, bytes: &str) -> Result<Vec<Frame>, FrameError> {
     Ok(frames)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let header = Arc::new(Header::parse(stream_header("example.org", "1", None))?);
     let mut embedder = Embedder::start(&header)?;
     let from_client = |embedder: &mut Embedder, xml: &str| -> Result<(), FrameError> {
