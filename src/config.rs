@@ -13,6 +13,8 @@ mod addresses;
 mod admin;
 mod domain;
 mod endpoint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod host;
 mod limits;
 mod listen;

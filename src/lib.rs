@@ -85,6 +85,9 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod exit;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash;
 pub mod jid;
 pub mod limits;

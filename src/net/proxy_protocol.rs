@@ -234,5 +234,7 @@ fn cipher(suite: CipherSuite) -> Option<&'static str> {
     })
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;

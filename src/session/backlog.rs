@@ -216,7 +216,7 @@ impl BacklogReading {
         presence.into_iter().chain(behind).collect()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, BacklogState::Done)
     }

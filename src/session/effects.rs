@@ -68,7 +68,7 @@ impl Effects {
         output
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Output> {
         self.outputs.iter()
     }

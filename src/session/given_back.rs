@@ -33,12 +33,12 @@ impl GivenBack {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn messages(&self) -> &[Queued] {
         &self.messages
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn later(&self) -> usize {
         self.later
     }

@@ -106,7 +106,9 @@ pub mod sm;
 mod stamp;
 pub mod starttls;
 mod succession;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "clippy does not know that it is for tests")]
+#[cfg_attr(fuzzing, allow(dead_code, unused_imports, reason = "the fuzzer uses the model alone"))]
 pub(crate) mod tests;
 mod traffic;
 mod transitions;

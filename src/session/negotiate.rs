@@ -29,6 +29,8 @@ mod authenticating;
 mod binding;
 mod contract;
 mod end;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod inline;
 mod legs;
 mod login;

@@ -63,6 +63,8 @@ mod embedded;
 mod engine;
 mod engines;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod logins;
 mod newest;
 mod op;

@@ -55,6 +55,8 @@ mod exact;
 mod excerpt;
 mod fast;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hash_table;
 mod header;
 mod kind;

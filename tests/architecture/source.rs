@@ -1,6 +1,6 @@
 //! The modules of `src/`, read with `syn`: what each declares, and the paths that it names.
 //!
-//! Code under `#[cfg(test)]` does not count. A path to a re-export is followed to the file that declares the item, and a path
+//! Code under `#[cfg(test)]` and under `#[cfg(any(test, fuzzing))]` does not count. A path to a re-export is followed to the file that declares the item, and a path
 //! inside a macro call is found by its tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,9 +133,15 @@ fn read_module(src: &Path, file: &Path, folder: &Path, name: Segments, modules: 
 
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
-        attribute.path().is_ident("test")
-            || attribute.path().is_ident("cfg")
-                && attribute.parse_args::<syn::Path>().is_ok_and(|argument| argument.is_ident("test"))
+        attribute.path().is_ident("test") || attribute.path().is_ident("cfg") && is_for_tests(attribute)
+    })
+}
+
+/// Returns whether a `cfg` is `test` or `any(test, fuzzing)`.
+fn is_for_tests(cfg: &Attribute) -> bool {
+    cfg.parse_args::<TokenStream>().is_ok_and(|argument| {
+        let words: String = argument.to_string().split_whitespace().collect();
+        words == "test" || words == "any(test,fuzzing)"
     })
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails should do so where it fails")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "most of the events of a Markdown parser are of no interest")]
 
+#[path = "../../examples/embed.rs"]
+mod embed;
 mod page;
 
 use std::collections::BTreeMap;
@@ -155,6 +157,11 @@ fn every_configuration_is_accepted() {
             panic!("{}:\n{block}{errors}", page.display());
         }
     }
+}
+
+#[test]
+fn the_example_notifies_and_delivers() {
+    embed::main().unwrap();
 }
 
 #[test]

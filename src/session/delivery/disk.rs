@@ -11,7 +11,7 @@ use crate::session::client::ClientStream;
 use crate::session::contract::{Orphans, Output};
 use crate::session::effects::Effects;
 use crate::session::event::Event;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
 use crate::session::queue::{Inherited, NoStanza, Queued, Spooled, Unsaved};
@@ -386,12 +386,12 @@ impl Delivery {
         [self.spool_due(client), self.spool.deadline(), self.refill.deadline()].into_iter().flatten().min()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(in crate::session) fn given_back(&self) -> Option<&GivenBack> {
         self.given_back.as_deref()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(in crate::session) fn unreported(&self) -> Shed {
         self.shed
     }

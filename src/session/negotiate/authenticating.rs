@@ -212,7 +212,7 @@ impl Authenticating {
         match exchange.profile() {
             Profile::Sasl => {
                 legs.pass_to_client(success);
-                legs.out(LoginOutput::Restart);
+                legs.restart(self.streams.client_header());
                 SaslStep::Restart(Restarting::new(self.streams, login))
             }
             Profile::Sasl2 => SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline)),

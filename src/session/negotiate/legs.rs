@@ -20,6 +20,10 @@ enum Opened {
     Client(Arc<Header>),
     /// The client has the server's header.
     Both,
+    /// Both streams begin again (RFC 6120 §6.4.6). No header came on them. This one came from the client before.
+    Restarting(Arc<Header>),
+    /// The client's header came again and was passed on. The client has not got one yet.
+    Reopening(Arc<Header>),
 }
 
 /// Collects what is to be done, in order, and knows which streams an end has to close.
@@ -59,6 +63,18 @@ impl Legs {
     /// Takes the header that opens the client's stream.
     pub(super) fn on_client_header(&mut self, header: &Arc<Header>) {
         self.opened = Opened::Client(Arc::clone(header));
+    }
+
+    /// Begins both streams again. The client's stream had this header.
+    pub(super) fn restart(&mut self, header: &Arc<Header>) {
+        self.out(LoginOutput::Restart);
+        self.opened = Opened::Restarting(Arc::clone(header));
+    }
+
+    /// Passes the header on that opens the client's stream again.
+    pub(super) fn reopen_server(&mut self, header: &Arc<Header>) {
+        self.open_server(header);
+        self.opened = Opened::Reopening(Arc::clone(header));
     }
 
     /// Passes the client's header on to the server.
@@ -109,7 +125,7 @@ impl Legs {
         } else {
             let last = self.end_of_client_stream(end);
             self.reply(last);
-            if let Opened::Both = self.opened {
+            if let Opened::Both | Opened::Reopening(_) = self.opened {
                 self.write_server(Bytes::from_static(xml::STREAM_CLOSE));
             }
         }
@@ -122,12 +138,15 @@ impl Legs {
         let header = match (end, &self.opened) {
             (LoginEnd::HostUnknown { header, .. }, _) => self.answer_to(header),
             (_, Opened::Both) => return error,
-            (LoginEnd::ServerLost | LoginEnd::ServerSilent, Opened::Client(header)) => self.answer_to(header),
-            (_, Opened::Client(header)) => {
+            (_, Opened::None) => xml::stream_header("", &self.random_id(), None),
+            (
+                LoginEnd::ServerLost | LoginEnd::ServerSilent,
+                Opened::Client(header) | Opened::Restarting(header) | Opened::Reopening(header),
+            ) => self.answer_to(header),
+            (_, Opened::Client(header) | Opened::Restarting(header) | Opened::Reopening(header)) => {
                 let host = header.to().and_then(jid::domain).unwrap_or_default();
                 xml::stream_header(&host, &self.random_id(), None)
             }
-            (_, Opened::None) => xml::stream_header("", &self.random_id(), None),
         };
         [header, error].concat().into()
     }

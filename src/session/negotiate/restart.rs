@@ -31,7 +31,7 @@ impl Restarting {
 
     /// Passes the client's header on to the server.
     pub(super) fn on_header(mut self, header: Arc<Header>, legs: &mut Legs) -> Reopening {
-        legs.open_server(&header);
+        legs.reopen_server(&header);
         self.streams.on_client_restart(header);
         Reopening { streams: self.streams, login: self.login, awaits: ServerAnswer::Header }
     }

@@ -424,3 +424,30 @@ fn a_login_that_has_to_make_room_is_told_so() {
     assert!(login.to_client.last().is_some_and(|last| last.contains("<resource-constraint")));
     assert_eq!(login.closed, Some(CloseReason::Crowded));
 }
+
+#[test]
+fn an_error_on_a_stream_that_begins_again_has_a_header_in_front() {
+    let restarting = || {
+        let mut login = Login::opened();
+        login.auth("juliet");
+        login.upstream(SUCCESS);
+        login.to_client.clear();
+        login.to_upstream.clear();
+        login
+    };
+    let check = |login: &Login, error: &str, to_upstream: &[&str]| {
+        let reply = login.to_client.concat();
+        assert!(reply.starts_with("<?xml version='1.0'?><stream:stream"), "{reply}");
+        assert!(reply.contains(error) && reply.ends_with("</stream:stream>"), "{reply}");
+        assert_eq!(login.to_upstream, to_upstream);
+    };
+    let mut login = restarting();
+    login.input(LoginInput::Stop(Stop::Timeout));
+    check(&login, "<connection-timeout", &[]);
+    // The server has a header again, and the client has none.
+    let mut login = restarting();
+    login.input(LoginInput::Client(client_header("example.org")));
+    login.to_upstream.clear();
+    login.input(LoginInput::UpstreamLost);
+    check(&login, "<remote-connection-failed", &["</stream:stream>"]);
+}

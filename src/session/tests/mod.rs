@@ -1,27 +1,49 @@
 //! The core under virtual time: a session between a scripted client and a scripted server.
 
+#[cfg(test)]
 mod addresses;
+#[cfg(test)]
 mod broken;
+#[cfg(test)]
 mod csi;
+#[cfg(test)]
 mod durability;
+#[cfg(test)]
 mod found;
+#[cfg(test)]
 mod inherit;
+#[cfg(test)]
 mod login;
+#[cfg(test)]
 mod memory;
-mod model;
+pub(crate) mod model;
+#[cfg(test)]
 mod peculiar;
+#[cfg(test)]
 mod poison;
+#[cfg(test)]
 mod push;
+#[cfg(test)]
 mod reading;
+#[cfg(test)]
 mod refusal;
+#[cfg(test)]
 mod resting;
+#[cfg(test)]
 mod resume;
+#[cfg(test)]
 mod rules;
+#[cfg(test)]
 mod sasl2;
+#[cfg(test)]
 mod sender;
+#[cfg(test)]
 mod sizes;
+#[cfg(test)]
 mod skipped;
+#[cfg(test)]
 mod slow;
+#[cfg(test)]
 mod successor;
 
 use std::collections::BTreeMap;
