@@ -1,4 +1,4 @@
-//! The configuration: reads a file into a [`Config`], which is checked and always valid. All commands and the daemon use it;
+//! The configuration: reads a file into a [`Config`], which is checked and always valid. The daemon and the commands use it;
 //! [`ConfigErrors`] lists what is wrong with a file.
 //!
 //! Paths in the file are relative to the directory of the file. Durations are written `"30s"`, sizes `"16 KiB"`. Every

@@ -1,5 +1,5 @@
-//! The sessions of this process, by resumption id and by account, and the newest state of their accounts. Logins, sessions and
-//! the admin commands find each other's sessions through [`Registry`]; each is a [`Handle`].
+//! The sessions of this process, by resumption id and by account, and the newest state of their accounts. Logins, sessions,
+//! publishing and the admin commands find sessions through [`Registry`]; each session has a [`Handle`].
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,5 +1,5 @@
 //! The persistent state: accounts, the stanzas that wait for their devices, tombstones and wakes. [`Store`] is the handle that
-//! sessions, upkeep and the admin commands use; [`StoreError`] is what its calls return.
+//! `relay` uses for sessions and upkeep; [`StoreError`] is what its calls return.
 //!
 //! ```text
 //!  callers ── Store ── accounts, spools: calls become an Op or a Query ─────┐

@@ -32,8 +32,8 @@ impl Window {
         Self { opened, until: opened + GATHER }
     }
 
-    /// Sleeps until it is time to look for more jobs; returns whether to look. If a caller waits for the group, or
-    /// `take_hurry` returns true, this happens once only.
+    /// Sleeps until it is time to look for more jobs; returns whether to look. If a caller waits for the group, there is one
+    /// period of [`GATHER`] only. Once `take_hurry` returns true, no further period begins.
     pub(super) fn wait(&mut self, is_urgent: bool, take_hurry: impl FnOnce() -> bool) -> bool {
         let now = Instant::now();
         if now >= self.until {
