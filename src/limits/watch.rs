@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// Checks the README against the shipped file. Another test checks the shipped file against the code.
+    /// The default as the README writes it is the one that the shipped file shows, which another test holds against the code.
     #[test]
     fn the_readme_says_what_each_limit_is_and_its_default() {
         let (readme, shipped) = (include_str!("../../README.md"), include_str!("../../config.toml"));

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::slots::{check_counts, ended, item, items, login};
 use super::*;
 
-/// The number of stanzas in a large spool.
+/// Stanzas of a large spool.
 const MANY: u64 = 60_000;
-/// The longest time that a login may wait meanwhile.
+/// How long a log-in may wait beside it.
 const WAIT: Duration = Duration::from_millis(30);
 
 async fn fill(store: &Store, spool: &SpoolId, count: u64) {
@@ -24,7 +24,7 @@ async fn fill(store: &Store, spool: &SpoolId, count: u64) {
     }
 }
 
-/// Returns the longest wait of a login of another account while `work` runs.
+/// The longest that log-ins of another account waited while this went on.
 async fn worst(store: &Store, work: impl Future<Output = ()>) -> Duration {
     let other = account("juliet");
     let (done, mut worst) = (tokio_util::sync::CancellationToken::new(), Duration::ZERO);
