@@ -1,4 +1,4 @@
-//! `[[host]]`: the domains, and the servers behind.
+//! `[[host]]`: the domains that are served, and their upstream servers.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -21,37 +21,38 @@ const CHANNEL_BINDING: [(&str, ChannelBinding); 2] =
 pub struct Host {
     /// The domain, normalised (RFC 7622 §3.2): lower case.
     pub domain: String,
-    /// The certificate chain, PEM: `certs/DOMAIN.pem`.
+    /// `certificate`: the certificate chain, PEM. Default: `certs/DOMAIN.pem`.
     pub certificate: PathBuf,
-    /// The private key, PEM: `certs/DOMAIN.key`.
+    /// `key`: the private key, PEM. Default: `certs/DOMAIN.key`.
     pub key: PathBuf,
-    /// The XMPP server behind: `127.0.0.1:5322`.
+    /// `upstream`: the XMPP server of this domain. Default: `127.0.0.1:5322`.
     pub upstream: Upstream,
-    /// The local addresses of connections to it, in turn: the system's choice, if there are none.
+    /// `upstream_source`: the local addresses for connections to it, used in turn. Default: none, the system chooses.
     pub upstream_source: Vec<IpAddr>,
-    /// Whether it hears of the client's address: no.
+    /// `upstream_proxy_protocol`: the PROXY header that passes the client's address to it. Default: off.
     pub upstream_proxy_protocol: ProxyProtocol,
-    /// How notifications leave through the server as a component's: not, if there is none.
+    /// `[host.component]`: the component of the server that sends notifications. Default: none.
     pub component: Option<Component>,
-    /// When TLS starts on the connection to it: never.
+    /// `upstream_tls`: TLS on connections to it. Default: off.
     pub upstream_tls: UpstreamTls,
-    /// The authorities that may have issued its certificate, PEM: those of the system.
+    /// `upstream_ca`: the authorities that may have issued its certificate, PEM. Default: those of the system.
     pub upstream_ca: Option<PathBuf>,
-    /// Whether passwords may cross a network unencrypted, where `upstream_tls` is off: no.
+    /// `upstream_insecure`: true if passwords may cross a network unencrypted while `upstream_tls` is off. Default: false.
     pub upstream_insecure: bool,
-    /// What becomes of channel binding, which ends where TLS ends: it is stripped.
+    /// `channel_binding`: the treatment of channel binding, which cannot work end to end because TLS ends here. Default:
+    /// strip.
     pub channel_binding: ChannelBinding,
 }
 
-/// When TLS starts on the connection to the server.
+/// The start of TLS on connections to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamTls {
-    /// Never.
+    /// Without TLS.
     #[default]
     Off,
     /// After `<starttls/>` (RFC 6120 §5).
     Starttls,
-    /// At once (XEP-0368).
+    /// From the first byte (XEP-0368).
     Direct,
 }
 
@@ -99,8 +100,8 @@ fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default:
     directory.join(section.parsed(key, file_name).map_or(default, |at| at.value))
 }
 
-/// What only holds together: TLS, its settings, and where the server may be without it. A name is judged by what it
-/// resolves to, whenever it is connected to.
+/// Checks the settings of TLS to the server against each other and against the server's address. A server that is given by
+/// name is checked whenever it is connected to, by the addresses that the name resolves to.
 fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
     let [upstream, ca, insecure, binding] = lines;
     let exposed = host.upstream.ip().is_some_and(|ip| !ip.is_loopback());
@@ -126,7 +127,7 @@ fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
     }
 }
 
-/// Reports local addresses that no connection to the server could have.
+/// Reports local addresses from which the server cannot be reached.
 fn families(section: &Section<'_>, host: &Host, line: usize) {
     let sources = &host.upstream_source;
     let problem = |what: String, remedy: &str| section.problem(line, "upstream_source", what, remedy);

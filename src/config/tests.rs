@@ -1,4 +1,4 @@
-//! What the file may say, and what is refused.
+//! Tests of what a configuration file may contain and what is refused.
 
 use std::net::IpAddr;
 
@@ -14,13 +14,13 @@ fn with_host(text: &str) -> String {
     format!("{text}\n[[host]]\ndomain = \"localhost\"\n")
 }
 
-/// The one problem of a text, as it is printed.
+/// Checks that a text has exactly this problem, as it is printed.
 fn check(text: &str, expect: &str) {
     let errors = parse(&with_host(text)).expect_err("a problem was expected");
     assert_eq!(errors.to_string(), expect, "\nin\n{text}");
 }
 
-/// The shipped file with all that it shows in force, as far as those lines are `wanted`.
+/// Returns the shipped file with its commented keys in force, for those lines for which `wanted` holds.
 fn shipped_in_full(wanted: impl Fn(&str) -> bool) -> String {
     SHIPPED
         .lines()
@@ -77,7 +77,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
 }
 
 #[test]
-fn a_host_is_all_that_a_file_must_say() {
+fn a_host_is_the_only_required_section() {
     let config = Config::parse("[[host]]\ndomain = 'Example.ORG'", Path::new("/etc/pushward/config.toml")).unwrap();
     assert_eq!(config.listen, [Listen::default()]);
     assert_eq!(config.state, Path::new("/etc/pushward/state"));
@@ -271,7 +271,7 @@ fn passwords_leave_the_machine_unencrypted_only_on_request() {
     let upstream = |address: &str, rest: &str| {
         parse(&format!("[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\n{rest}"))
     };
-    // What a name resolves to is judged when it is connected to.
+    // A name is checked when it is connected to, by what it resolves to.
     for address in
         ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1", "xmpp.example.org:1"]
     {
@@ -366,7 +366,8 @@ fn proxies_are_trusted_on_loopback_unless_others_are_named() {
     );
 }
 
-/// Where Prosody's modules and ejabberd's example listen, and where their documentation has optional services listen.
+/// The ports on which Prosody's modules and ejabberd's example listen, and on which their documentation has optional services
+/// listen.
 const PORTS_OF_SERVERS: [u16; 21] = [
     1883, 3478, 4369, 4560, 5000, 5060, 5061, 5210, 5222, 5223, 5269, 5270, 5275, 5280, 5281, 5347, 5349, 5443, 5582,
     7777, 8888,
@@ -378,7 +379,7 @@ fn no_port_of_prosody_or_ejabberd_is_taken_but_that_of_clients() {
     let clients = config.listen.iter().map(|listen| listen.address.port());
     let taken: Vec<_> = clients.chain(config.admin.listen.map(|address| address.port())).collect();
     assert_eq!(taken.len(), 3, "{taken:?}");
-    // These are taken over: the server is moved away from them.
+    // Pushward takes these over: the server moves to other ports.
     for port in taken.into_iter().filter(|port| ![5222, 5223].contains(port)) {
         assert!(!PORTS_OF_SERVERS.contains(&port), "{port}");
     }
@@ -387,7 +388,7 @@ fn no_port_of_prosody_or_ejabberd_is_taken_but_that_of_clients() {
 }
 
 #[test]
-fn settings_of_tls_are_refused_where_they_would_not_act() {
+fn tls_settings_without_effect_are_refused() {
     for (text, expect) in [
         ("upstream_ca = \"ca.pem\"", "upstream_ca: acts only with TLS to the server"),
         ("channel_binding = \"server-end-point\"", "channel_binding: acts only with TLS to the server"),
@@ -465,7 +466,7 @@ fn a_misspelt_log_level_is_not_taken_for_a_module() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_in_the_order_of_lines() {
+fn all_problems_are_reported_together_in_the_order_of_lines() {
     let text =
         "state = 1\n[push]\nwith_body = 1\nmax_device = 1\n[[host]]\nupstream = \"x\"\n[limits]\ndepth = \"1\"\n";
     let errors = parse(text).unwrap_err();
@@ -483,7 +484,7 @@ fn every_problem_is_told_at_once_in_the_order_of_lines() {
 }
 
 #[test]
-fn syntax_errors_are_told_beside_the_other_problems() {
+fn syntax_errors_are_reported_with_the_other_problems() {
     let errors = parse("[push\nwith_body = 1\n[log]\nlevel = \n[limits]\ndepht = 3\n").unwrap_err();
     let text = errors.to_string();
     assert!(text.starts_with("config.toml:1: not valid TOML: "), "{text}");
@@ -493,7 +494,7 @@ fn syntax_errors_are_told_beside_the_other_problems() {
 }
 
 #[test]
-fn a_file_without_hosts_or_without_existence_says_what_to_do() {
+fn a_missing_file_or_one_without_hosts_is_reported_with_a_remedy() {
     assert_eq!(
         parse("").unwrap_err().to_string(),
         "config.toml:1: [[host]]: no host is served; add [[host]] and domain = \"example.org\""

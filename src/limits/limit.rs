@@ -1,6 +1,6 @@
-//! The limits, and what happens to whoever reaches one.
+//! The limits, and the consequence of reaching each of them.
 
-/// The limits, by the names of their keys.
+/// A limit, named like its key in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// `connections`
@@ -42,7 +42,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// All of them.
+    /// All limits.
     pub const ALL: [Self; 18] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
@@ -64,7 +64,7 @@ impl Limit {
         Self::Spool,
     ];
 
-    /// Its key in `[limits]`, which is its label too.
+    /// Returns its key in `[limits]`, which is also its label in the metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -88,7 +88,7 @@ impl Limit {
         }
     }
 
-    /// The consequence for whoever reaches it.
+    /// Returns the consequence of reaching it, for the log.
     pub fn consequence(self) -> &'static str {
         match self {
             Self::Connections | Self::ConnectionsPerAddress => "the connection is refused",

@@ -13,7 +13,7 @@ use super::labels::{HostLabels, Labels, gauge, of_host};
 use super::latency::Latency;
 use super::outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
 
-/// The counters.
+/// The counters of connections, handshakes and logins.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: Gauge,
@@ -27,7 +27,7 @@ pub(super) struct Connections {
     logging_in: Arc<AtomicUsize>,
 }
 
-/// A connection that has not become a session yet. It counts until this value is dropped.
+/// A connection that is not a session yet. It is counted until this value is dropped.
 #[derive(Debug)]
 pub struct LoggingIn(Arc<AtomicUsize>);
 
@@ -38,7 +38,7 @@ impl Drop for LoggingIn {
 }
 
 impl Connections {
-    // The encoder ends a counter's name with `_total`.
+    // The encoder appends `_total` to the name of a counter.
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("connections", "Connected clients, those that log in included", self.open.clone());
         registry.register("accepted_connections", "Connections that were accepted", self.accepted.clone());
@@ -76,7 +76,7 @@ impl Connections {
         LoggingIn(Arc::clone(&self.logging_in))
     }
 
-    /// The number of connected clients, given the number of sessions with their client.
+    /// Returns the number of connected clients, given the number of sessions that have one.
     pub(super) fn open(&self, with_client: usize) -> usize {
         self.logging_in.load(Ordering::Relaxed).saturating_add(with_client)
     }
@@ -96,7 +96,7 @@ impl Connections {
         self.logins.get_or_create(&[("outcome", outcome.name())]).inc();
     }
 
-    /// The number of logins with this outcome.
+    /// Returns the number of logins with this outcome.
     pub(super) fn logins(&self, outcome: LoginOutcome) -> u64 {
         self.logins.get_or_create(&[("outcome", outcome.name())]).get()
     }

@@ -3,7 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-/// The counters.
+/// The counters of stanzas on their way to a device.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     redelivered: Counter,
@@ -27,12 +27,12 @@ impl Handover {
         registry.register("stanzas_given_back", help, self.given_back.clone());
     }
 
-    /// Counts a message that came a second time and was dropped.
+    /// Counts a message that the server sent a second time and that was dropped.
     pub(super) fn redelivered(&self) {
         self.redelivered.inc();
     }
 
-    /// Counts a place in a spool that was taken.
+    /// Counts a sequence number in a spool that was already taken.
     pub(super) fn place_taken(&self) {
         self.places_taken.inc();
     }
@@ -42,7 +42,7 @@ impl Handover {
         self.set_aside.inc();
     }
 
-    /// Counts stanzas that were set aside and went back to their places.
+    /// Counts stanzas that were set aside and returned to their original positions.
     pub(super) fn given_back(&self, stanzas: u64) {
         self.given_back.inc_by(stanzas);
     }

@@ -1,4 +1,4 @@
-//! Counters of decisions to notify, and of notifications.
+//! Counters of decisions to notify and of notifications.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::outcome::verdicts;
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 
-/// The counters.
+/// The counters of decisions and notifications.
 #[derive(Debug)]
 pub(super) struct Notifications {
     verdicts: Family<Labels<1>, Counter>,
@@ -77,7 +77,7 @@ impl Notifications {
         self.verdicts.get_or_create(&[("verdict", verdict)]).inc();
     }
 
-    /// The number of each decision.
+    /// Returns the number of decisions of each kind.
     pub(super) fn verdicts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         verdicts()
             .map(|verdict| verdict.name())
@@ -88,7 +88,7 @@ impl Notifications {
         self.publishes.get_or_create(&[("transport", transport), ("outcome", outcome)]).inc();
     }
 
-    /// The number of publishes, by transport and outcome.
+    /// Returns the number of publishes, by transport and outcome.
     pub(super) fn publishes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let transports = Transport::ALL.map(Transport::name).into_iter().chain(["none"]);
         let each = transports.flat_map(|transport| Outcome::NAMES.into_iter().map(move |outcome| (transport, outcome)));

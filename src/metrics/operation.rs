@@ -12,7 +12,7 @@ use crate::clock::UnixSecs;
 /// The number of times that each limit was reached.
 pub type LimitsReached = Family<Labels<1>, Counter>;
 
-/// The counters.
+/// The counters of the operation of the process.
 #[derive(Debug, Default)]
 pub(super) struct Operation {
     limits_reached: LimitsReached,

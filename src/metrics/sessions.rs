@@ -1,4 +1,4 @@
-//! Counters of sessions, and of the stanzas that they hold in memory.
+//! Counters of sessions and of the stanzas that they hold in memory.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,7 +11,7 @@ use super::waits::Wait;
 use crate::session::liveness::Reach;
 use crate::xml::SkipReason;
 
-/// The counters.
+/// The counters of sessions.
 #[derive(Debug, Default)]
 pub(super) struct SessionMetrics {
     by_state: Family<HostLabels, Gauge>,
@@ -46,7 +46,7 @@ impl SessionMetrics {
         }
     }
 
-    /// Sets the gauges. A host that is not served any more has no series.
+    /// Sets the gauges. A host that is not served any more and has no sessions has no series.
     pub(super) fn measure(&self, measured: &Measured) {
         self.by_state.clear();
         for (host, tally) in &measured.sessions {

@@ -1,4 +1,4 @@
-//! Counters of the database, and of stanzas that it did not take.
+//! Counters of the database and of stanzas that it did not take.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,13 +13,13 @@ use super::unsaved::UnsavedGauge;
 /// The metrics that the store counts itself.
 #[derive(Clone, Debug, Default)]
 pub struct StoreMetrics {
-    /// The time that commits take.
+    /// The durations of commits.
     pub commits: Latency,
-    /// Stanzas that were lost because they cannot be read.
+    /// Stanzas that were lost because they cannot be read, or deleted before any client had fetched them.
     pub lost: Counter,
 }
 
-/// The counters.
+/// The counters of the database.
 #[derive(Debug, Default)]
 pub(super) struct Storage {
     store: StoreMetrics,
