@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// The default as docs/operating.md has it is the one that the shipped file shows, which another test holds against the code.
+    /// Checks docs/operating.md against the shipped file. Another test checks the shipped file against the code.
     #[test]
     fn the_docs_say_what_each_limit_is_and_its_default() {
         let (page, shipped) = (include_str!("../../docs/operating.md"), include_str!("../../config.toml"));

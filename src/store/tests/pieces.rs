@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::slots::{check_counts, ended, item, items, login};
 use super::*;
 
-/// Stanzas of a large spool.
+/// The number of stanzas in a large spool.
 const MANY: u64 = 60_000;
-/// How long a login may wait beside work of so long: much less than it would behind all of it. As a share, because a loaded machine
+/// Returns the longest time that a login may wait during work of this length. It is a share of the work, because a loaded machine
 /// slows both.
 fn allowed(work: Duration) -> Duration {
     (work / 4).max(Duration::from_millis(30))
@@ -27,7 +27,7 @@ async fn fill(store: &Store, spool: &SpoolId, count: u64) {
     }
 }
 
-/// The longest that logins of another account waited while this went on, and how long it went on.
+/// Returns the longest wait of a login of another account while `work` runs, and the duration of the work.
 async fn worst(store: &Store, work: impl Future<Output = ()>) -> (Duration, Duration) {
     let other = account("juliet");
     let start = Instant::now();
