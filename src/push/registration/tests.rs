@@ -1,4 +1,4 @@
-//! What clients ask for, as they write it.
+//! Tests of requests as clients send them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +69,7 @@ fn what_siskin_asks_for_is_understood_as_far_as_the_operator_lets_it() {
     assert_eq!(extensions(SISKIN, &all_allowed()), siskin());
     assert_eq!(extensions(SISKIN, &all_but_jingle()), Extensions { jingle: false, ..siskin() });
     assert_eq!(extensions(SISKIN, &no_extensions()), Extensions::default());
-    // What is ignored cannot be wrong either.
+    // A request that is ignored cannot be invalid.
     let strange = enable("<encrypt xmlns='tigase:push:encrypt:0' alg='rot13'/>");
     assert_eq!(extensions(&strange, &no_extensions()), Extensions::default());
 }
