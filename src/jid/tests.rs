@@ -1,8 +1,8 @@
-//! Which addresses are the same.
+//! Tests of the equality of addresses.
 
 use super::*;
 
-/// The parts of an address in its normal form.
+/// Checks the parts of an address in its normal form.
 fn check(text: &str, expect: (Option<&str>, &str, Option<&str>)) {
     let jid = Jid::new(text);
     assert_eq!((jid.node(), jid.domain(), jid.resource()), expect, "{text}");
