@@ -17,7 +17,7 @@ pub(super) struct PeerBacklog {
 
 impl PeerBacklog {
     pub(super) fn of<S: Wire>(conn: &Conn<S>) -> Self {
-        Self { full: conn.is_full(), owes_too_much: conn.owes_too_much() }
+        Self { full: conn.is_full(), owes_too_much: conn.replies_full() }
     }
 }
 

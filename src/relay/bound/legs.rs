@@ -105,7 +105,7 @@ impl SessionLegs {
 
     /// Whether many replies wait for the client, if that has changed since it was asked last.
     pub(super) fn take_replies_wait(&mut self) -> Option<bool> {
-        let many = self.client.as_ref().is_some_and(|client| client.owes_much());
+        let many = self.client.as_ref().is_some_and(|client| client.has_many_replies());
         let before = std::mem::replace(&mut self.replies_wait, many);
         (many != before).then_some(many)
     }
