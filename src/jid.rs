@@ -119,7 +119,8 @@ impl Jid {
 impl BareJid {
     /// Normalises an address without a resource.
     ///
-    /// # Errors Returns an error if a part is empty or if there is a resource.
+    /// # Errors
+    /// Returns an error if a part is empty or if there is a resource.
     pub fn new(text: &str) -> Result<Self, JidError> {
         match text.parse::<Jid>()? {
             jid if jid.resource().is_some() => Err(JidError::Resource),
@@ -139,7 +140,8 @@ impl BareJid {
 impl FullJid {
     /// Normalises an address with a resource.
     ///
-    /// # Errors Returns an error if a part is empty or if there is no resource.
+    /// # Errors
+    /// Returns an error if a part is empty or if there is no resource.
     pub fn new(text: &str) -> Result<Self, JidError> {
         match text.parse::<Jid>()? {
             jid if jid.resource().is_none() => Err(JidError::NoResource),

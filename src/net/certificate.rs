@@ -131,7 +131,8 @@ impl fmt::Display for Defect {
 
 /// Loads the certificate chain and the key of a host.
 ///
-/// # Errors Returns the [`CertificateError`], which names the file.
+/// # Errors
+/// Returns the [`CertificateError`], which names the file.
 pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     let chain = chain(&host.certificate)?;
     let key = private_key(&host.key)?;
@@ -150,7 +151,8 @@ pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
 
 /// Loads like [`load`], but first creates a certificate if [`wants_development`] returns true.
 ///
-/// # Errors Returns the [`CertificateError`].
+/// # Errors
+/// Returns the [`CertificateError`].
 pub fn load_or_make(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     if ensure_development(host)? {
         let (domain, path) = (&host.domain, host.certificate.display());
@@ -221,7 +223,8 @@ pub fn wants_development(host: &Host) -> bool {
 /// missing directory is created with mode 0700. Returns whether a certificate was created, so that the caller can
 /// inform the operator.
 ///
-/// # Errors [`CertificateError::Unwritable`], [`CertificateError::NotMade`].
+/// # Errors
+/// [`CertificateError::Unwritable`], [`CertificateError::NotMade`].
 pub fn ensure_development(host: &Host) -> Result<bool, CertificateError> {
     if !wants_development(host) {
         return Ok(false);
@@ -236,7 +239,8 @@ pub fn ensure_development(host: &Host) -> Result<bool, CertificateError> {
 
 /// Creates a self-signed certificate for a domain, valid for ten years. Returns the certificate and the key as PEM.
 ///
-/// # Errors Returns rcgen's error for a name that no certificate can contain.
+/// # Errors
+/// Returns rcgen's error for a name that no certificate can contain.
 pub fn self_signed(domain: &str) -> Result<(String, String), rcgen::Error> {
     let mut names = vec![jid::ascii(domain).unwrap_or_else(|| domain.to_owned())];
     if domain == "localhost" {

@@ -119,7 +119,8 @@ impl<S: Wire> Conn<S> {
 
     /// Returns the next frame in the received bytes.
     ///
-    /// # Errors Returns an error if the bytes are not an XML stream.
+    /// # Errors
+    /// Returns an error if the bytes are not an XML stream.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let frame = self.framer.next_frame()?;
         if frame.is_none() && self.framer.buffer().is_empty() {
@@ -197,7 +198,8 @@ impl<S: Wire> Conn<S> {
     ///
     /// Cancel safe: the progress is kept in the connection.
     ///
-    /// # Errors Returns an error if the connection is broken.
+    /// # Errors
+    /// Returns an error if the connection is broken.
     pub async fn event(&mut self, io: Io) -> io::Result<ConnEvent> {
         poll_fn(|cx| self.poll_event(cx, io)).await
     }
@@ -253,7 +255,8 @@ impl<S: Wire> Conn<S> {
 
     /// Writes the gathered bytes and waits until they are sent.
     ///
-    /// # Errors Returns an error if the connection is broken.
+    /// # Errors
+    /// Returns an error if the connection is broken.
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_drain(cx)).await?;
         self.waiting.settle(self.backlog());
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_is_counted_by_its_cause_until_it_is_out() {
+    async fn waiting_bytes_are_counted_by_their_cause_until_they_are_sent() {
         let (stream, mut peer) = duplex(1000);
         let mut conn = Conn::new(stream, LIMITS);
         conn.write(&[b' '; 2000]);

@@ -39,7 +39,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(300);
 /// Sets the options that every connection needs: no delay, small buffers, keepalive, and a timeout for unacknowledged
 /// data.
 ///
-/// # Errors Returns an error if the socket is closed already.
+/// # Errors
+/// Returns an error if the socket is closed already.
 pub fn tune(tcp: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);

@@ -41,7 +41,8 @@ pub struct Addresses {
 impl Addresses {
     /// Returns the addresses of a connection that was accepted from `peer`.
     ///
-    /// # Errors Returns an error if the connection is closed already.
+    /// # Errors
+    /// Returns an error if the connection is closed already.
     pub fn of(tcp: &TcpStream, peer: SocketAddr) -> io::Result<Self> {
         Ok(Self { client: peer, server: tcp.local_addr()? }.canonical())
     }
@@ -110,7 +111,8 @@ pub enum HeaderError {
 /// (LOCAL, for example a health check) or does not know the client (UNKNOWN); then the socket's own addresses apply.
 /// TLVs are ignored.
 ///
-/// # Errors Returns a [`HeaderError`], after which the connection is unusable.
+/// # Errors
+/// Returns a [`HeaderError`], after which the connection is unusable.
 pub async fn read(tcp: &mut TcpStream) -> Result<Option<Addresses>, HeaderError> {
     let mut header = Vec::new();
     let mut ahead = [0; LONGEST_V1];
@@ -173,7 +175,8 @@ fn parse(header: &[u8]) -> Result<Option<Addresses>, HeaderError> {
 /// Returns the PROXY header for the upstream server. It always contains an address, because ejabberd closes connections
 /// with a LOCAL or UNKNOWN header.
 ///
-/// # Errors Never returned for addresses of a socket or a header.
+/// # Errors
+/// Never returned for addresses of a socket or a header.
 pub fn header(version: ProxyProtocol, client: &ProxiedClient) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut header = ProxyHeader::with_address(client.addresses.of_one_family());

@@ -42,7 +42,8 @@ pub enum RootsError {
 
 /// Loads the authorities in a PEM file.
 ///
-/// # Errors Returns a [`RootsError`] that names the file.
+/// # Errors
+/// Returns a [`RootsError`] that names the file.
 pub fn in_file(path: &Path) -> Result<RootCertStore, RootsError> {
     let unreadable = |error| RootsError::Unreadable { path: path.to_owned(), error };
     let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);

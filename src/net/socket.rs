@@ -23,7 +23,8 @@ impl Socket {
     /// Returns both ends of the connection, with Pushward as the client. The ends of a unix socket are loopback
     /// addresses.
     ///
-    /// # Errors Returns an error if the connection is closed already.
+    /// # Errors
+    /// Returns an error if the connection is closed already.
     pub fn addresses(&self) -> io::Result<Addresses> {
         match self {
             Self::Tcp(tcp) => Ok(Addresses { client: tcp.local_addr()?, server: tcp.peer_addr()? }),
@@ -55,7 +56,8 @@ impl Sources {
     /// Connects to the first of a server's addresses that answers, from the next local address. If that address has no
     /// free port, tries the following ones.
     ///
-    /// # Errors Returns the error of the last attempt. There is no attempt if no address has the server's family.
+    /// # Errors
+    /// Returns the error of the last attempt. There is no attempt if no address has the server's family.
     pub async fn connect(&self, servers: &[SocketAddr]) -> io::Result<TcpStream> {
         if self.addresses.is_empty() {
             return TcpStream::connect(servers).await;
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_not_available_leaves_its_turn_to_the_next() {
+    async fn an_unavailable_local_address_is_skipped() {
         // 192.0.2.0/24 is reserved for documentation (RFC 5737). Binding to it fails with the same error as an address
         // without free ports.
         check_sources(&["192.0.2.1", "127.0.0.3"], &["127.0.0.3", "127.0.0.3"]).await;
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_refuses_is_not_asked_again_from_elsewhere() {
+    async fn a_server_that_refuses_is_not_tried_from_another_address() {
         let (gone, closed) = server().await;
         drop(gone);
         let (_listener, open) = server().await;

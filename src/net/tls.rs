@@ -32,8 +32,9 @@ struct TlsSettings {
 impl Certificates {
     /// Takes the certificates by domain. The first one is for clients that indicate no name.
     ///
-    /// # Errors Returns an error if there are no certificates, or if the TLS library cannot be set up, for example
-    /// without randomness.
+    /// # Errors
+    /// Returns an error if there are no certificates, or if the TLS library cannot be set up, for example without
+    /// randomness.
     pub fn new(keys: &[(String, Arc<CertifiedKey>)]) -> Result<Self, rustls::Error> {
         let first = keys.first().map(|(_, key)| Arc::clone(key)).ok_or(rustls::Error::NoCertificatesPresented)?;
         let by_name: HashMap<_, _> = keys.iter().map(|(domain, key)| (ascii(domain), Arc::clone(key))).collect();

@@ -58,8 +58,9 @@ impl<S> fmt::Debug for TlsStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Performs the handshake with a client. The caller sets the time limit.
     ///
-    /// # Errors Returns an error if the connection is broken or the client's handshake is invalid. In the second case
-    /// the client is sent an alert, if it can take it at once (RFC 8446 §6.2).
+    /// # Errors
+    /// Returns an error if the connection is broken or the client's handshake is invalid. In the second case the client
+    /// is sent an alert, if it can take it at once (RFC 8446 §6.2).
     pub async fn accept(io: S, config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         let (early, sealed) = (BytesMut::new(), BytesMut::new());

@@ -55,7 +55,8 @@ impl Trust {
     /// Performs the handshake: sends the domain as the server name (RFC 6066 §3) and verifies the certificate for it
     /// (RFC 6125). With `only`, offers only this version of TLS.
     ///
-    /// # Errors Returns the error of the library. [`TlsFault::from`] interprets it.
+    /// # Errors
+    /// Returns the error of the library. [`TlsFault::from`] interprets it.
     pub async fn handshake(&self, socket: Socket, only: Option<ProtocolVersion>) -> io::Result<TlsStream<Socket>> {
         let config = only.and_then(|version| self.settings.only(version)).unwrap_or(&self.settings.any);
         TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), socket).await

@@ -119,7 +119,8 @@ pub struct Ways {
 impl Ways {
     /// Loads the settings for verifying the servers.
     ///
-    /// # Errors Returns the [`TrustError`] of the first host whose settings are invalid.
+    /// # Errors
+    /// Returns the [`TrustError`] of the first host whose settings are invalid.
     pub fn load(hosts: &[Host]) -> Result<Self, TrustError> {
         let mut trusts = Trusts::default();
         let ways = hosts.iter().map(|host| Ok((host.domain.clone(), Way::new(host, &mut trusts)?)));
@@ -170,7 +171,8 @@ pub struct ConnectTerms {
 impl Way {
     /// Creates the way to the server of a host.
     ///
-    /// # Errors Returns a [`TrustError`], only with TLS.
+    /// # Errors
+    /// Returns a [`TrustError`], only with TLS.
     pub fn new(host: &Host, trusts: &mut Trusts) -> Result<Self, TrustError> {
         let (security, leg) = match host.upstream_tls {
             UpstreamTls::Off => (Security::Off { anywhere: host.upstream_insecure }, Leg::Plain),

@@ -20,12 +20,14 @@ thread_local! {
 pub trait Wire {
     /// Appends received bytes to `into`. Returns their number, 0 at an orderly end.
     ///
-    /// # Errors Returns an error if the connection is broken.
+    /// # Errors
+    /// Returns an error if the connection is broken.
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>>;
 
     /// Sends all these bytes, and removes the accepted ones from the front. Ready when all bytes are sent.
     ///
-    /// # Errors Returns an error if the connection is broken.
+    /// # Errors
+    /// Returns an error if the connection is broken.
     fn poll_send(&mut self, cx: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>>;
 
     /// Returns the number of bytes that it has accepted and not sent. [`Wire::poll_send`] sends them, even without new
@@ -36,7 +38,8 @@ pub trait Wire {
 
     /// Closes its own side in order after all bytes are sent.
     ///
-    /// # Errors Returns an error if the connection is broken.
+    /// # Errors
+    /// Returns an error if the connection is broken.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_service_refuses_for_now_is_tried_again() {
+    fn a_publish_that_a_service_refuses_temporarily_is_retried() {
         let (mut absent, now) = (absent(), Instant::now());
         absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
         absent.next(now, random);

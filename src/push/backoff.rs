@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_publish_is_repeated_ever_later_for_an_hour() {
+    fn a_publish_is_retried_with_growing_pauses_for_an_hour() {
         let start = Instant::now();
         let (mut backoff, mut now, mut times) = (Backoff::new(start), start, Vec::new());
         while let Some(at) = backoff.next(now) {

@@ -59,7 +59,8 @@ impl fmt::Display for Blocked {
 
 /// Applies the filters of a registration to a stanza.
 ///
-/// # Errors Returns the reason if the registration does not want to be notified of it.
+/// # Errors
+/// Returns the reason if the registration does not want to be notified of it.
 pub fn verdict(
     reading: &Classified<'_>,
     extensions: &Extensions,
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_filtered_by_mute_and_by_acquaintance() {
+    fn people_are_filtered_by_mute_and_by_the_roster() {
         check(&message("from='romeo@example.net/x' type='chat'", "hi"), Ok(()));
         check(&message("from='Tybalt@example.net/x' type='chat'", "hi"), Err(Blocked::Muted));
         check(&message("from='paris@example.net/x' type='chat'", "hi"), Err(Blocked::UnknownSender));
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carbon_is_judged_by_what_is_in_it() {
+    fn a_carbon_is_filtered_by_the_message_inside() {
         let carbon = |from: &str| {
             format!(
                 "<message from='juliet@example.org'><received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_go_by_their_rules_and_not_by_acquaintance() {
+    fn rooms_are_filtered_by_their_rules_and_not_by_the_roster() {
         let said = |room: &str, body: &str| message(&format!("from='{room}@rooms.org/romeo' type='groupchat'"), body);
         check(&said("all", "hi"), Ok(()));
         check(&said("none", "hi Juliet"), Err(Blocked::SilentRoom));

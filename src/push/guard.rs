@@ -313,7 +313,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn where_the_client_ends_all_the_same_all_goes_back_and_the_guard_pauses_for_an_hour() {
+    fn if_the_client_ends_anyway_all_stanzas_go_back_and_the_guard_pauses_for_an_hour() {
         for (first, lasted) in [(None, 0), (None, 5000), (Some(GOOD), 1000)] {
             let mut rig = Rig::default();
             rig.set_aside(POISON);
@@ -355,7 +355,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_client_that_has_the_stanza_after_all_has_acknowledged_it() {
+    fn an_acknowledged_stanza_is_not_set_aside_any_more() {
         let mut rig = Rig::default();
         rig.set_aside(POISON);
         rig.acknowledges(0, &[POISON]);

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_room_itself_says_what_was_written_in_it() {
+    fn only_the_room_itself_may_send_its_messages() {
         let rooms = Rooms::default();
         let inside = "tea@rooms.example.org/Romeo";
         for (node, outer, inner) in [

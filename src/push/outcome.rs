@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_about_the_way_is_not_one_of_the_registration() {
+    fn a_delivery_error_does_not_count_against_the_registration() {
         for kind in ["cancel", "wait", "modify", "auth", "x"] {
             check(kind, "remote-server-not-found", true);
             check(kind, "remote-server-timeout", true);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_service_has_got_is_noted_and_what_may_have_arrived_is_not() {
+    fn an_undelivered_publish_is_recorded_and_an_unknown_outcome_is_not() {
         let target = Target { service: "push.example".parse().unwrap(), node: None };
         let changes = |outcome: Outcome| outcome.change(&target, 3, UnixSecs::new(7));
         let undelivered = Some(Change::Undelivered { target: target.clone(), at: UnixSecs::new(7) });

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_for_now_is_repeated_ever_later_for_an_hour() {
+    fn a_temporary_refusal_is_retried_with_growing_pauses_for_an_hour() {
         let mut rig = Rig::new(|_| {});
         let mut times = Vec::new();
         rig.schedule.refused_for_now(rig.start, &target());

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_what_waits_or_was_pushed_recently_is_no_news() {
+    fn a_copy_of_a_waiting_or_recently_pushed_stanza_is_not_new() {
         let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         assert!(waiting.add(now, Seq::new(1), message(1), Audience::ALL));
         assert!(!waiting.add(now, Seq::new(2), message(1), Audience::ALL), "it waits");

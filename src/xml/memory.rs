@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_share_the_memory_and_give_back_what_they_had() {
+    fn elements_share_the_memory_and_free_it_when_dropped() {
         let memory = Arc::new(SharedMemory::default());
         memory.update(100);
         let (mut one, mut other) = (Charge::of(&memory), Charge::of(&memory));

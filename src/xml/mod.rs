@@ -34,7 +34,7 @@
 //! | `scan.rs` | the check of one element: fast path, exact path, and again |
 //! | `fast/` | the fast path |
 //! | `exact/` | the exact path, and the stream header |
-//! | `progress.rs` | what both paths have found so far |
+//! | `progress.rs` | the progress of an element, shared by both paths |
 //! | `open_elements.rs`, `scope.rs` | open elements; namespace declarations and their scopes |
 //! | `header.rs` | [`Header`], [`HeaderCache`]: the stream header and its namespace context |
 //! | `hash_table.rs`, `chars.rs` | names found by their hash; characters |

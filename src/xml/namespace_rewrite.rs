@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_goes_unchanged_to_a_stream_that_means_the_same() {
+    fn an_element_is_unchanged_on_a_stream_with_the_same_context() {
         let own = header("xml:lang='en' xmlns:p='u' id='1'");
         let target = header("id='2' xml:lang='EN' xmlns:p='u'");
         for xml in
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_element_borrows_from_its_header_goes_with_it() {
+    fn namespaces_of_the_header_are_declared_on_the_element() {
         let own = header("xmlns:p='u' xmlns:q='v&amp;&#39;w' xmlns:r='x'");
         let check = |xml: &'static str, expected: &str| {
             assert_eq!(element(xml, &own).on_stream(&header("xmlns:r='y'")), expected);

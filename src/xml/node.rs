@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_what_stands_directly_within() {
+    fn text_excludes_that_of_child_elements() {
         for (xml, expected) in [
             ("<a/>", ""),
             ("<a></a>", ""),
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_say_where_a_node_lies() {
+    fn ranges_are_the_places_of_a_node() {
         let element = element("<a b='>'>\u{e9}<c><c/></c >&amp;<c d='/'/></a>");
         let all = |range: Range<usize>| std::str::from_utf8(&element.bytes()[range]).unwrap();
         let root = element.node();

@@ -54,7 +54,7 @@ async fn check_refused(header: &[u8], expect: &str) {
 }
 
 #[tokio::test]
-async fn what_follows_a_header_is_left_where_it_is() {
+async fn bytes_after_a_header_stay_in_the_socket() {
     let v4 = addresses("192.0.2.7:4660", "198.51.100.1:5222");
     check(b"PROXY TCP4 192.0.2.7 198.51.100.1 4660 5222\r\n", Some(v4)).await;
     check(&v2(0x21, 0x11, IPV4), Some(v4)).await;
@@ -65,7 +65,7 @@ async fn what_follows_a_header_is_left_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_speaks_for_itself_or_knows_nobody_has_its_own_address() {
+async fn a_local_or_unknown_header_keeps_the_sockets_own_address() {
     check(b"PROXY UNKNOWN\r\n", None).await;
     check(b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", None).await;
     check(&v2(0x20, 0x00, b""), None).await;
@@ -106,7 +106,7 @@ async fn a_header_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn what_is_no_header_is_refused_at_its_first_byte() {
+async fn other_bytes_are_refused_at_the_first_byte() {
     const MISSING: &str = "the connection does not start with a PROXY header";
     for bytes in [&b"<?xml"[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\n", b"PROXX", b"\r\n\r\n\r", b"proxy TCP4"] {
         check_refused(bytes, MISSING).await;

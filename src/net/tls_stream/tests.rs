@@ -77,7 +77,7 @@ async fn bytes_pass_both_ways_whatever_the_chunks() {
 }
 
 #[tokio::test]
-async fn tickets_leave_with_what_is_said_first() {
+async fn tickets_are_sent_with_the_first_data() {
     let (mut server, mut client) = pair(&TLS13, 1 << 16).await;
     assert_eq!((server.unsent(), client.get_ref().1.tls13_tickets_received()), (0, 0));
     assert!(server.tickets && !server.sealed.is_empty());
@@ -95,7 +95,7 @@ async fn tickets_leave_with_what_is_said_first() {
 }
 
 #[tokio::test]
-async fn what_comes_right_behind_the_handshake_is_not_lost() {
+async fn data_directly_after_the_handshake_is_not_lost() {
     let fixture = Fixture::new();
     let (ours, theirs) = duplex(1 << 16);
     let config = fixture.certificates.starttls_config(None);
@@ -179,7 +179,7 @@ async fn a_record_that_was_tampered_with_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn what_has_no_end_is_not_waited_for_without_bound() {
+async fn an_incomplete_record_is_bounded() {
     // A handshake message announced as longer than allowed (RFC 8446 §4), sent one record at a time.
     let fixture = Fixture::new();
     let (ours, mut theirs) = duplex(1 << 20);
@@ -192,7 +192,7 @@ async fn what_has_no_end_is_not_waited_for_without_bound() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_sealed_for_only_so_far() {
+async fn encryption_for_a_client_that_does_not_read_is_bounded() {
     let (mut server, mut client) = pair(&TLS13, 1_000).await;
     let mut from = BytesMut::from(&pattern(1_000_000)[..]);
     let pending = poll_fn(|cx| Poll::Ready(server.poll_send(cx, &mut from).is_pending())).await;

@@ -110,7 +110,7 @@ fn opening(features: &str) -> String {
 const OFFER: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
 
 #[tokio::test]
-async fn both_kinds_of_tls_lead_to_a_server_that_proves_its_domain() {
+async fn both_kinds_of_tls_verify_the_domain_of_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     let pair = certificate::self_signed("chat.test").unwrap();
@@ -130,7 +130,7 @@ async fn both_kinds_of_tls_lead_to_a_server_that_proves_its_domain() {
 }
 
 #[tokio::test]
-async fn a_server_speaks_the_version_of_the_client_or_what_it_speaks() {
+async fn the_version_of_the_client_is_used_if_the_server_supports_it() {
     const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3];
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
@@ -158,7 +158,7 @@ async fn a_server_speaks_the_version_of_the_client_or_what_it_speaks() {
 }
 
 #[tokio::test]
-async fn a_wrong_certificate_is_named_with_what_is_wrong() {
+async fn the_error_names_the_fault_of_a_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     for (domain, years, what, remedy) in [
@@ -184,7 +184,7 @@ async fn a_wrong_certificate_is_named_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_otherwise_is_named_with_the_setting_to_change() {
+async fn the_error_for_another_protocol_names_the_setting_to_change() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     let pair = certificate::self_signed("chat.test").unwrap();
@@ -218,7 +218,7 @@ async fn a_server_that_stays_silent_is_given_up() {
 }
 
 #[tokio::test]
-async fn without_tls_only_this_machine_is_connected_to_unless_asked_for() {
+async fn without_tls_only_loopback_addresses_are_used_unless_configured() {
     let outside = Upstream::Tcp(Endpoint { host: "192.0.2.1".to_owned(), port: 5222 });
     let mut host = host(outside, UpstreamTls::Off, None);
     check_error(&host, "its name leads to 192.0.2.1", "upstream_tls = \"starttls\"").await;
@@ -238,7 +238,7 @@ async fn without_tls_only_this_machine_is_connected_to_unless_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_trusted_is_said_before_anybody_connects() {
+fn invalid_trust_settings_are_reported_at_loading() {
     let upstream = Upstream::default();
     let fault = |ca: &str| {
         let host = host(upstream.clone(), UpstreamTls::Starttls, Some(PathBuf::from(ca)));

@@ -133,7 +133,7 @@ fn the_target_of_another_device_shows_that_the_two_are_one() {
 }
 
 #[test]
-fn what_a_client_breaks_on_is_known_of_the_device_until_it_is_released() {
+fn the_guard_is_stored_with_the_device_until_it_is_released() {
     let guard = crate::push::guard::tests::with_aside(crate::push::guard::Mark(1));
     let guarded = |device| Change::Guarded { device: DeviceId(device), guard: guard.clone() };
     let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), login(2, "b", None, 2), guarded(2)]);
@@ -238,7 +238,7 @@ fn the_last_success_is_kept_to_the_minute_and_survives_enabling_again() {
 }
 
 #[test]
-fn of_too_many_devices_the_longest_unseen_goes_but_none_with_a_session_or_push() {
+fn the_longest_unseen_device_is_removed_but_none_with_a_session_or_registration() {
     let mut account = applied([login(1000, "here", None, 0), login(1001, "push", None, 0)]);
     account.apply(enable(1001, "n", 0));
     account.apply(ended(1001));
@@ -251,7 +251,7 @@ fn of_too_many_devices_the_longest_unseen_goes_but_none_with_a_session_or_push()
 }
 
 #[test]
-fn the_unseen_are_forgotten_unless_they_are_here() {
+fn unseen_devices_are_forgotten_unless_they_have_a_session() {
     let mut account = Account::default();
     for (device, at) in [(1, 10), (2, 10), (3, 20)] {
         account.apply(login(device, &device.to_string(), None, at));

@@ -7,7 +7,7 @@ use super::noise::Noise;
 /// The class of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Somebody calls (XEP-0353 `propose`, XEP-0482 `invite`, a Jingle `session-initiate` over RTP).
+    /// A call (XEP-0353 `propose`, XEP-0482 `invite`, a Jingle `session-initiate` over RTP).
     Call,
     /// A call is over, or another client of the account has taken or declined it.
     CallEnd,

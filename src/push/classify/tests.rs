@@ -433,7 +433,7 @@ fn notes_to_self_are_noise() {
 }
 
 #[test]
-fn what_the_account_said_in_a_room_comes_back_as_noise() {
+fn the_accounts_own_messages_in_a_room_are_noise() {
     let text = "<body>Double, double</body><origin-id xmlns='urn:xmpp:sid:0' id='1'/>\
         <stanza-id xmlns='urn:xmpp:sid:0' by='coven@chat.lit' id='9'/>";
     let occupant = |id: &str| format!("{text}<occupant-id xmlns='urn:xmpp:occupant-id:0' id='{id}'/>");
@@ -569,7 +569,7 @@ fn invitations_to_rooms_notify() {
 }
 
 #[test]
-fn of_presence_only_a_request_to_see_the_users_own_notifies() {
+fn the_only_presence_that_notifies_is_a_subscription_request() {
     check(
         "<presence from='romeo@montague.lit' type='subscribe' id='1'><status>Hi</status></presence>",
         is(Subscribe).chat("romeo@montague.lit"),
@@ -582,7 +582,7 @@ fn of_presence_only_a_request_to_see_the_users_own_notifies() {
 }
 
 #[test]
-fn of_iqs_only_calls_and_unifiedpush_notify() {
+fn the_only_iqs_that_notify_are_calls_and_unifiedpush() {
     let push =
         "<push xmlns='http://gultsch.de/xmpp/drafts/unified-push' application='YXBw' instance='aW5z'>SGVsbG8=</push>";
     check(
@@ -597,7 +597,7 @@ fn of_iqs_only_calls_and_unifiedpush_notify() {
 }
 
 #[test]
-fn what_was_read_elsewhere_is_known() {
+fn a_chat_read_on_another_client_is_recognized() {
     let marker = "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/><store xmlns='urn:xmpp:hints'/>";
     check(&sent(marker), is(ReadSync).own().chat("romeo@montague.lit"));
     check(&in_room("juliet", marker), is(ReadSync).own().chat("coven@chat.lit"));
@@ -623,7 +623,7 @@ fn what_was_read_elsewhere_is_known() {
 }
 
 #[test]
-fn the_same_stanza_has_the_same_key_by_whatever_way_it_comes() {
+fn the_same_stanza_has_the_same_key_on_every_path() {
     let key = |stanza: &str| reading(stanza, |r| r.key(7));
     let archived = |id: &str| format!("<body>hi</body><stanza-id xmlns='urn:xmpp:sid:0' by='{ACCOUNT}' id='{id}'/>");
     for text in [archived("1"), "<body>hi</body>".into(), PROPOSE.into()] {

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_may_be_a_mention() {
+    fn an_encrypted_message_counts_as_a_mention() {
         assert!(is_mentioned(
             "<encrypted xmlns='eu.siacs.conversations.axolotl'><payload>x</payload></encrypted><body>OMEMO</body>"
         ));

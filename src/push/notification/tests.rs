@@ -93,7 +93,7 @@ fn encrypting_calls() -> Extensions {
 }
 
 #[test]
-fn the_publish_is_what_every_known_app_server_takes() {
+fn every_known_app_server_accepts_the_publish() {
     let field = |var: &str, kind: Option<&str>, value: &str| Field {
         var: var.to_owned(),
         kind: kind.map(str::to_owned),
@@ -138,7 +138,7 @@ fn the_publish_is_what_every_known_app_server_takes() {
 }
 
 #[test]
-fn the_form_says_as_much_as_the_operator_allows() {
+fn the_form_shows_as_much_as_the_operator_allows() {
     let silent = PushSettings { important_body: String::new(), ..PushSettings::default() };
     let open = PushSettings { with_body: true, with_sender: true, ..PushSettings::default() };
     let count = ("message-count", "1");
@@ -231,7 +231,7 @@ fn calls_ring_on_devices_that_asked_for_them() {
 
 /// Devices that asked while `jingle` was on keep the request in their registrations.
 #[test]
-fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
+fn no_call_rings_after_the_operator_turned_it_off() {
     let settings = PushSettings::default();
     let extensions = Extensions { jingle: true, priority: true, ..Extensions::default() };
     for (stanza, class) in [(CALL, Class::Call), (HUNG_UP, Class::CallEnd)] {
@@ -243,7 +243,7 @@ fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
 }
 
 #[test]
-fn a_message_is_cut_to_what_the_device_takes() {
+fn a_message_is_cut_to_the_size_that_the_device_accepts() {
     let settings = PushSettings::default();
     for text in ["x", "é", "🦀", "\"", "a\nb\\", "x\u{301}"] {
         let body = text.repeat(5_000 / text.len());

@@ -292,7 +292,7 @@ fn frames(framer: &mut Framer, bytes: &[u8], chunk: usize) -> Vec<Result<Frame, 
 }
 
 #[test]
-fn an_element_that_no_client_can_read_costs_nothing_but_itself() {
+fn an_element_that_no_client_can_read_affects_only_itself() {
     let cases: [(&[u8], SkipReason); 13] = [
         (b"<message><p:x/></message>", SkipReason::Prefix),
         (b"<p:message><body>x</body></p:message>", SkipReason::Prefix),
@@ -323,7 +323,7 @@ fn an_element_that_no_client_can_read_costs_nothing_but_itself() {
 }
 
 #[test]
-fn what_breaks_the_stream_itself_still_ends_it() {
+fn an_error_of_the_stream_itself_ends_it() {
     for xml in ["<message><a></b></message>", "<message><x a='<'/></message>", "<message><!DOCTYPE x>", "<!-- -->", "x"]
     {
         let seen = frames(&mut framer(1 << 20, None), xml.as_bytes(), 3);
