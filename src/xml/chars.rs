@@ -4,7 +4,7 @@ use super::error::{FrameError, Restricted, Unfit};
 
 /// Set for bytes that may start a name.
 pub(super) const START: u8 = 1;
-/// Set for bytes that may occur in a name. Includes `:` and bytes above ASCII, which [`super::exact::names::check`]
+/// Set for bytes that may occur in a name. Includes `:` and bytes above ASCII, which `exact::names::check`
 /// checks.
 pub(super) const NAME: u8 = 2;
 /// Set for `:` and bytes above ASCII.

@@ -1,5 +1,5 @@
 //! A hash table of byte strings that are stored elsewhere, with five bytes per slot. A peer cannot choose strings that
-//! collide. `scope.rs` uses it for prefixes, `exact/tag.rs` for attributes.
+//! collide. `scope.rs` uses it for prefixes, `exact/` for attributes.
 
 /// The number of slots of the smallest table.
 const SMALLEST: usize = 16;

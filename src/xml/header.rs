@@ -33,7 +33,7 @@ pub(super) struct OwnHeader {
 
 /// The namespace contexts of recent streams. Streams with an identical context share one allocation.
 ///
-/// A component that opens streams keeps one cache for all of them.
+/// The code that opens streams keeps one cache for all of them.
 #[derive(Default)]
 pub struct HeaderCache {
     recent: Vec<Arc<NamespaceContext>>,

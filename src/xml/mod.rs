@@ -27,7 +27,7 @@
 //! | `frame.rs` | [`Framer`], [`Frame`]: the stream |
 //! | `skip.rs` | [`Skipped`]: skipping an element that cannot be passed on |
 //! | `namespace_rewrite.rs` | rewriting an element for another stream |
-//! | `answer.rs` | [`answer`], [`stanza_error`], [`is_request`]: answers to stanzas |
+//! | `answer.rs` | [`answer()`], [`stanza_error`], [`is_request`]: answers to stanzas |
 //! | `digest.rs` | a hash of an element's content |
 //! | `node.rs` | [`Node`]: the borrowed view |
 //! | `element.rs` | [`Element`]: one top-level element |

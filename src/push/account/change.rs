@@ -1,4 +1,4 @@
-//! Changes of an account. [`Change`] is what sessions and the relay send to the store.
+//! Changes of an account. The store applies each [`Change`] in one transaction.
 
 use crate::clock::UnixSecs;
 use crate::jid::Jid;
