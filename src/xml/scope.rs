@@ -1,9 +1,7 @@
-//! Namespace declarations and their scopes (Namespaces in XML 1.0 §6). [`Declared`] is used while an element is read,
-//! [`Decls`] afterwards.
+//! Namespace declarations and their scopes (Namespaces in XML 1.0 §6): [`Declared`] during reading, [`Decls`] afterwards.
 //!
 //! While an element is read, a table holds the current declaration of each prefix. Afterwards the declarations of each
-//! tag are adjacent, sorted by prefix, and refer to those of the enclosing tag. A lookup takes at most logarithmic
-//! time.
+//! tag are adjacent, sorted by prefix, and refer to those of the enclosing tag. A lookup takes at most logarithmic time.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -26,8 +24,7 @@ const FEW: usize = 8;
 /// others can be read from the tag. The struct is small, because a peer can create many.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decl {
-    /// The place of the prefix, or of an empty one for the default namespace. Marked with [`CLOSED`] after the scope
-    /// ended.
+    /// The place of the prefix (empty for the default namespace). Marked with [`CLOSED`] after the scope ended.
     prefix: u32,
     /// The place of the namespace in the element's bytes, or in the normalised names if marked with [`NORMALIZED`].
     uri: u32,
@@ -135,7 +132,7 @@ impl Decl {
 }
 
 impl Decls {
-    /// Bytes of memory that they have.
+    /// Returns the bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.list.capacity() * size_of::<Decl>() + self.normalized.capacity()
     }
@@ -155,8 +152,7 @@ impl Decls {
         within.get(decl.place()).unwrap_or_default()
     }
 
-    /// Returns the namespace of `prefix` within this scope of a complete element, or `None` if only the stream header
-    /// may declare it.
+    /// Returns the namespace of `prefix` in this scope of a complete element; `None` if only the header may declare it.
     fn resolve<'a>(&'a self, document: &'a str, mut scope: ScopeId, prefix: &[u8]) -> Option<&'a str> {
         let bytes = document.as_bytes();
         while let Some(last) = self.get(scope.0) {
