@@ -1,11 +1,11 @@
-//! Certificate authorities: the system's, or those of a file.
+//! Certificate authorities: those of the system, or those in a file.
 
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 
-/// An error in loading authorities, which the operator has to mend.
+/// An error in loading authorities. The operator has to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The file is missing, or this user may not read it.
@@ -30,20 +30,20 @@ pub enum RootsError {
         /// The error.
         error: rustls::Error,
     },
-    /// The system has none.
+    /// The system has no authorities.
     #[error(
         "this system has no certificate authorities{reason}; install ca-certificates, set SSL_CERT_FILE, or name a file in upstream_ca or ca"
     )]
     NoSystemRoots {
-        /// The error that kept them from being read, if there was one.
+        /// The error that prevented reading them, if there was one.
         reason: String,
     },
 }
 
-/// The authorities in a PEM file.
+/// Loads the authorities in a PEM file.
 ///
 /// # Errors
-/// Any [`RootsError`] that names the file.
+/// Returns a [`RootsError`] that names the file.
 pub fn in_file(path: &Path) -> Result<RootCertStore, RootsError> {
     let unreadable = |error| RootsError::Unreadable { path: path.to_owned(), error };
     let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
@@ -55,7 +55,7 @@ pub fn in_file(path: &Path) -> Result<RootCertStore, RootsError> {
     if roots.is_empty() { Err(RootsError::Empty { path: path.to_owned() }) } else { Ok(roots) }
 }
 
-/// The system's authorities; those that cannot be read are passed over, as long as there are others. Reads files.
+/// Loads the system's authorities. Skips unreadable ones if there are others. Reads files.
 ///
 /// # Errors
 /// [`RootsError::NoSystemRoots`].

@@ -124,7 +124,7 @@ async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<
                 }
             }
         }
-        if conn.event(Io::read_if(!conn.owes_too_much())).await? == ConnEvent::Closed {
+        if conn.event(Io::read_if(!conn.replies_full())).await? == ConnEvent::Closed {
             return Err(TlsFailure::Left);
         }
     }
