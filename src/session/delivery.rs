@@ -122,7 +122,7 @@ impl Delivery {
     /// Reports what was given up, and lets other sessions know how much memory the queue has, at the end of a wake-up.
     pub(super) fn on_quiet(&mut self, effects: &mut Effects) {
         self.report_shed(effects);
-        self.queue.tell_share();
+        self.queue.publish_use();
     }
 
     /// The account was removed: nothing is remembered.
@@ -357,8 +357,8 @@ impl Delivery {
         let Some(given_back) = self.given_back.take() else { return false };
         for item in given_back.into_messages() {
             match self.queue.place(item.element.bytes().len()) {
-                Placement::Memory(seq) => self.queue.hold(item.anew(seq)),
-                Placement::SpoolOnly(seq) => self.queue.hold_for_spool(item.anew(seq)),
+                Placement::Memory(seq) => self.queue.hold(item.renumbered(seq)),
+                Placement::SpoolOnly(seq) => self.queue.hold_for_spool(item.renumbered(seq)),
             }
         }
         true

@@ -164,7 +164,7 @@ impl Delivery {
     /// Asks for what only the spool has and there is room for; whether there is any.
     pub(in crate::session) fn load(&mut self, effects: &mut Effects) -> bool {
         let may_load = self.refill.may_load();
-        let Some(load) = self.queue.wants_load().filter(|_| may_load) else { return false };
+        let Some(load) = self.queue.due_load().filter(|_| may_load) else { return false };
         self.refill.begin(Loading { spool: load.spool, committed: self.queue.last_committed() });
         effects.push(Output::Load(load));
         true
