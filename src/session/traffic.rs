@@ -348,7 +348,7 @@ impl Session {
         if !self.lifecycle.is_ending() {
             return self.begin_end(now, EndReason::UpstreamLost);
         }
-        if self.server.has_said_why() {
+        if self.server.has_stream_error() {
             return self.on_server_ended_in_order();
         }
         if self.lifecycle.last().is_some_and(|last| self.keeps(last.reason)) {

@@ -90,7 +90,7 @@ impl Session {
             return self.settle(now);
         }
         let unsettled = self.device.delivery_mut().first_unsettled();
-        self.server.settle(now, Settling::WhenOwed, unsettled, &mut self.effects);
+        self.server.settle(now, Settling::WhenAwaited, unsettled, &mut self.effects);
         self.device.write_more(now, &mut self.server, &mut self.effects);
         // What the backlog held up has been forwarded.
         self.go_on_behind_presence(now);
@@ -276,7 +276,7 @@ impl Session {
     /// Whether what the client does not have is kept here. A server whose connection breaks without a word may be dead: it sends
     /// nothing elsewhere then.
     pub(super) fn keeps(&self, reason: EndReason) -> bool {
-        reason.keeps_all() || reason == EndReason::UpstreamLost && !self.server.has_said_why()
+        reason.keeps_all() || reason == EndReason::UpstreamLost && !self.server.has_stream_error()
     }
 
     /// Whether stanzas that come now stay the server's.
