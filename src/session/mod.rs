@@ -317,7 +317,7 @@ impl Session {
 
     /// Whether the client's next frame can be taken now.
     pub fn wants_client(&self) -> bool {
-        !self.device.client().is_resuming() && self.server.has_room() && !self.device.delivery().owes_too_much()
+        !self.device.client().is_resuming() && self.server.has_room() && !self.device.delivery().has_too_many_replies()
     }
 
     /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.

@@ -28,7 +28,7 @@ impl SpooledReplies {
     }
 
     /// Whether they are over the mark for replies that wait to be written.
-    pub(super) fn owe_too_much(&self) -> bool {
+    pub(super) fn are_over_limit(&self) -> bool {
         self.0.as_ref().is_some_and(|replies| replies.bytes >= REPLIES)
     }
 }
