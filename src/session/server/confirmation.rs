@@ -253,7 +253,7 @@ impl Confirmation {
             return due.requests;
         }
         let Some(follow_up) = self.follow_up.filter(|follow_up| follow_up.sent < count && self.due.is_none()) else { return 0 };
-        self.follow_up = (count < follow_up.target).then_some(FollowUp { sent: count, ..owed });
+        self.follow_up = (count < follow_up.target).then_some(FollowUp { sent: count, ..follow_up });
         1
     }
 
