@@ -110,7 +110,7 @@ impl ClientStream {
 
     /// Notes that the client sent something.
     pub(super) fn on_frame(&mut self, now: Instant) {
-        self.liveness.heard(now);
+        self.liveness.on_frame(now);
     }
 
     /// The next alarm that is due.

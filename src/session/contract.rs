@@ -70,7 +70,7 @@ pub enum Input {
     GiveWay(EndReason),
     /// The newest session of the device that logged in after this one; `None` if there is none any more.
     Successor(Option<Successor>),
-    /// Whether another session of the device has a live client.
+    /// The state of the device's other sessions: one has a live client, or none any more.
     OtherSession(OtherSession),
     /// All older sessions of the device have ended or answered, or have not done so for too long.
     OlderSettled,
@@ -140,9 +140,9 @@ pub enum Output {
     /// Delete this range from a spool. A range that begins with zero is a delivered prefix, and need not be deleted at
     /// once.
     Unspool {
-        /// The session that wrote the spool; `None` for the own one.
+        /// The session that wrote the spool; `None` for the own session.
         spool: Option<LoginId>,
-        /// The places.
+        /// The sequence numbers.
         places: RangeInclusive<Seq>,
     },
     /// Read back stanzas, then pass [`Input::Loaded`].

@@ -120,7 +120,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Returns whether the client, or whoever writes to it, can cause it as often as they like.
+    /// Returns whether the client, or an entity that writes to it, can cause the event arbitrarily often.
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::PushEnabled(_) | Self::PushDisabled | Self::PushRevoked(_) | Self::Shed(_) | Self::Redelivered => {

@@ -65,7 +65,7 @@ pub enum Alarm {
 #[derive(Clone, Debug)]
 pub struct Liveness {
     link: Link,
-    heard: Instant,
+    last_frame: Instant,
     /// The time of the last question on this connection.
     asked: Option<Instant>,
     /// The number of questions on this connection that were not answered.
@@ -96,7 +96,7 @@ impl Liveness {
     pub fn new(settings: &StreamManagement, now: Instant) -> Self {
         Self {
             link: Link::Live { asked: None },
-            heard: now,
+            last_frame: now,
             asked: None,
             open: 0,
             waits: false,
@@ -111,8 +111,8 @@ impl Liveness {
 
     /// Applies other durations from now on.
     pub fn change(&mut self, settings: &StreamManagement) {
-        let Self { link, heard, asked, open, waits, probing, pause, .. } = *self;
-        *self = Self { link, heard, asked, open, waits, probing, pause, ..Self::new(settings, heard) };
+        let Self { link, last_frame, asked, open, waits, probing, pause, .. } = *self;
+        *self = Self { link, last_frame, asked, open, waits, probing, pause, ..Self::new(settings, last_frame) };
     }
 
     /// Stops the clocks for the client's answers while the client is not read.
@@ -144,8 +144,8 @@ impl Liveness {
     }
 
     /// Notes that the client sent something. Only an `<a/>` ends the suspect state.
-    pub fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    pub fn on_frame(&mut self, now: Instant) {
+        self.last_frame = now;
     }
 
     /// Returns whether an `<r/>` may be sent: there is a connection, and no other `<r/>` is open.
@@ -220,7 +220,7 @@ impl Liveness {
     pub fn attach(&mut self, now: Instant) {
         self.link = Link::Live { asked: None };
         (self.asked, self.open, self.waits) = (None, 0, false);
-        self.heard = now;
+        self.last_frame = now;
     }
 
     /// The reachability of the client.
@@ -258,7 +258,7 @@ impl Liveness {
             Link::Live { .. } if !self.probing => None,
             Link::Live { .. } | Link::Suspect { .. } if self.is_paused() => None,
             Link::Live { asked: Some(_) } if self.waits => None,
-            Link::Live { asked: None } => Some(self.heard + self.idle_probe),
+            Link::Live { asked: None } => Some(self.last_frame + self.idle_probe),
             Link::Live { asked: Some(at) } => Some(at + self.max_ack_delay),
             Link::Suspect { since } => Some(since + self.ack_timeout),
             Link::Dark { until, woken: true, .. } => Some(until),

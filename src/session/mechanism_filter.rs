@@ -198,7 +198,7 @@ mod tests {
         format!("<authentication xmlns='urn:xmpp:sasl:2'>{names}<inline>{inline}</inline></authentication>")
     }
 
-    /// What is left of these features, and what was hidden.
+    /// Returns the filtered features, and the hidden offers.
     fn filtered(features: &str, leg: Leg) -> (String, HiddenOffers) {
         let features = format!("<stream:features>{features}</stream:features>");
         let element = element(&features);

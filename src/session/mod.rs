@@ -1,4 +1,5 @@
-//! The session core: a bound client seen from between its two streams, sans-IO.
+//! The session core, sans-IO: a bound client, between its stream and the stream to the server. The relay drives one [`Session`]
+//! per task.
 //!
 //! ```text
 //!   client leg  ──Input::Client──▶ ┌─────────┐ ──Output::ToUpstream──▶  upstream leg
@@ -6,29 +7,29 @@
 //!                                  └─────────┘ ──Output::Store, Publish, …──▶ the relay
 //! ```
 //!
-//! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns
-//! `None` before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up,
-//! when nothing more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness:
-//! the time is an argument, and random ids come from the [`RandomSource`] it was given. A connection that has not bound yet is a
-//! [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
+//! The contract: [`Session::handle`] takes one [`Input`]. Then the relay calls [`Session::poll`] for [`Output`]s until it returns
+//! `None`, before it passes the next input. [`Session::deadline`] is the time at which [`Input::Timeout`] is due. At the end of
+//! every wake-up, the relay passes [`Input::Quiet`] once. A session has no socket, clock, disk or randomness: the time is an
+//! argument, and random ids come from a [`RandomSource`]. A connection that has not bound yet is a [`negotiate::Negotiation`];
+//! its result is the [`Bound`] from which a `Session` is created.
 //!
 //! # Components
 //!
-//! Each component owns its fields and changes them by its own methods: `on_…` for events, verbs for what is done, nouns for
-//! questions, `deadline` for its time. It puts what the relay is to do into the `Effects` that it is passed; what another
-//! component has to do is its return value. [`Session`] passes events on (`traffic`) and drives its life (`transitions`).
+//! Each component owns its fields and changes them by its own methods: `on_…` for events, verbs for actions, nouns for
+//! queries, `deadline` for its next time. A method adds outputs for the relay to the `Effects` that it is passed, and returns
+//! values that other components act on. [`Session`] passes events on (`traffic`) and drives its life (`transitions`).
 //!
-//! | component | what it owns |
+//! | component | owns |
 //! |---|---|
 //! | `DeviceSide` | the device: |
 //! | · `ClientStream` | attachment, acknowledgements and liveness of the client, resumption id and tombstone |
 //! | · `AccountView` | the account and the device, changes and requests that the store has not answered |
 //! | · `Delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
 //! | · `Notifier` | pushes, calls, rooms, the roster |
-//! | · `Own`, `Backlog`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that nobody fetches |
+//! | · `Own`, `Backlog`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that other devices do not fetch |
 //! | · `Succession` | a newer session of the same device |
 //! | `ServerStream` | stream management with the server, what it confirms, requests that it has not answered |
-//! | `Lifecycle` | the way to the end |
+//! | `Lifecycle` | the progress towards the end |
 //!
 //! Dependencies point down: `device` → `notifier` → `delivery` → `client`, `server`, `account` → `effects`, `identity` →
 //! `contract` → leaves.
@@ -40,26 +41,26 @@
 //! | **Before the session** | |
 //! | [`starttls`], [`upgrade`] | the clear-text streams of a client and to a server before TLS |
 //! | [`negotiate`] and below | from the first header over TLS to a bound or resumed session |
-//! | [`sasl`], [`mechanism_filter`] | the name in a SASL exchange; SASL offers that cannot pass a proxy that ends TLS |
+//! | [`sasl`], [`mechanism_filter`] | the name in a SASL exchange; SASL offers that cannot pass a proxy that terminates TLS |
 //! | **The session** | |
 //! | `contract`, `event` | [`Input`], [`Output`]; reports for the log and the metrics, reasons of ends |
-//! | `identity`, `names`, `settings` | what a session begins with and what identifies it; configuration that may change |
+//! | `identity`, `names`, `settings` | data and identity of a session at its start; configuration that may change |
 //! | **The client** | |
 //! | `client/…` | its acknowledgements; the resumption id and its tombstone |
-//! | [`liveness`], `pause` | live, suspect, dark; clocks stand still while a peer is not read |
+//! | [`liveness`], `pause` | live, suspect, dark; pauses of clocks while a peer is not read |
 //! | [`sm`], `csi` | counters of stream management (XEP-0198); client state indication (XEP-0352) where the server has none |
 //! | **The server and the account** | |
-//! | `server/…`, `ids` | stream management, what the server confirms, requests and their ids |
-//! | `answer`, `sender` | answers that Pushward writes itself; who may have sent an answer of the server |
+//! | `server/…`, `ids` | stream management, confirmations by the server, requests and their ids |
+//! | `answer`, `sender` | answers that Pushward writes itself; verification of an answer's sender |
 //! | `account/…` | iq requests of the client that concern Pushward, replies that wait for the store |
 //! | **Stanzas for the client** | |
 //! | [`queue`] and below | stanzas that wait for the client's acknowledgement |
-//! | `delivery/…`, `given_back` | disk, suspects of the poison guard, what is left at the end, what is left to the server |
+//! | `delivery/…`, `given_back` | disk, suspects of the poison guard, stanzas left at the end, stanzas left to the server |
 //! | `shed`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
-//! | `vigil`, `marks` | the watch over an attachment for the poison guard; the hashes by which it knows stanzas |
-//! | `stamp`, `kind`, `archive` | delay stamps; what must not be lost, what is a request, what the server's archive has |
+//! | `vigil`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
+//! | `stamp`, `kind`, `archive` | delay stamps; durable stanzas and requests; stanzas in the server's archive |
 //! | `remembered`, `redelivered`, `travel` | the memory of a device: messages sent twice, messages that other devices may have |
-//! | `behind`, `ringing` | frames that wait behind a presence; calls that a live client has not acknowledged |
+//! | `behind`, `ringing` | frames that wait for a presence; calls that a live client has not acknowledged |
 //! | [`rewrite`] and below | stanzas and stream features that are changed on their way |
 
 mod account;

@@ -191,7 +191,7 @@ impl Notifier {
         let reading = self.read(stanza);
         let facts = self.facts(&reading);
         if self.has_absent_devices {
-            self.tell_absent_devices(&reading, facts, situation.account, effects);
+            self.notify_absent_devices(&reading, facts, situation.account, effects);
         }
         let Some(since) = situation.since() else {
             if reading.class == Class::Call {
@@ -370,7 +370,7 @@ impl Notifier {
     }
 
     /// Notifies devices without a session of events that they cannot see themselves.
-    fn tell_absent_devices(
+    fn notify_absent_devices(
         &self,
         reading: &Classified<'_>,
         facts: Facts,

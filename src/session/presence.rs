@@ -25,7 +25,7 @@ const PLACE: usize = 28;
 
 /// The number of contacts that the client is remembered to see as available. Beyond it, presence pairs are never cancelled
 /// out.
-const TOLD: usize = 4096;
+const SHOWN: usize = 4096;
 
 /// The meaning of a presence stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ pub(super) struct Waiting {
     /// The waiting stanzas, by a hash of the full JID.
     by_sender: HashMap<u64, (Seq, Sort)>,
     /// Hashes of the full JIDs that the client sees as available.
-    told: HashSet<u64>,
+    shown_available: HashSet<u64>,
 }
 
 /// The action for a presence stanza for a dark client.
@@ -201,7 +201,8 @@ impl Waiting {
         let joined = own.is_joined(&from);
         let visited = sort == Sort::Unavailable && older_sort == Sort::Available;
         // The client must see a contact leave that was available before.
-        let known = self.told.len() >= TOLD || self.told.contains(&self.told.hasher().hash_one(from.as_str()));
+        let known = self.shown_available.len() >= SHOWN
+            || self.shown_available.contains(&self.shown_available.hasher().hash_one(from.as_str()));
         if visited && !joined && !known { Coalesced::Cancel(older) } else { Coalesced::Replace(older) }
     }
 
@@ -218,13 +219,13 @@ impl Waiting {
     /// Notes that a presence stanza is written to the client.
     pub(super) fn written(&mut self, element: &Element) {
         match plain(&element.node()) {
-            Some((from, Sort::Available)) if self.told.len() < TOLD => {
-                let from = self.told.hasher().hash_one(from.as_str());
-                self.told.insert(from);
+            Some((from, Sort::Available)) if self.shown_available.len() < SHOWN => {
+                let from = self.shown_available.hasher().hash_one(from.as_str());
+                self.shown_available.insert(from);
             }
             Some((from, Sort::Unavailable)) => {
-                let from = self.told.hasher().hash_one(from.as_str());
-                self.told.remove(&from);
+                let from = self.shown_available.hasher().hash_one(from.as_str());
+                self.shown_available.remove(&from);
             }
             _ => {}
         }
@@ -237,7 +238,7 @@ impl Waiting {
 
     /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
-        self.by_sender.capacity() * PLACE + self.told.capacity() * HASH
+        self.by_sender.capacity() * PLACE + self.shown_available.capacity() * HASH
     }
 }
 

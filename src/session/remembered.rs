@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::redelivered::{KeptMessages, OwnMessages};
-use super::travel::Had;
+use super::travel::ReceivedMessages;
 use crate::clock::UnixMillis;
 use crate::sync::lock;
 use crate::xml::Element;
@@ -24,7 +24,7 @@ struct Remembered {
     /// Messages that the server may send a second time.
     kept: KeptMessages,
     /// Messages that the device has received.
-    had: Had,
+    had: ReceivedMessages,
 }
 
 impl DeviceMemory {

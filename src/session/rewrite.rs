@@ -25,7 +25,7 @@ pub enum FeaturesPhase {
     Authenticated,
     /// After SASL2 and Bind 2 in one.
     Bound {
-        /// Stream management was enabled as well.
+        /// True if stream management was enabled as well.
         managed: bool,
     },
 }

@@ -372,7 +372,7 @@ impl Session {
     /// Ends because the server has not answered our `<enable/>` in time. The client is expected to reconnect.
     pub(super) fn on_server_silent(&mut self, now: Instant) {
         self.effects.event(Event::ServerSilent);
-        self.tell_client(StreamCondition::RemoteConnectionFailed);
+        self.send_stream_error(StreamCondition::RemoteConnectionFailed);
         self.begin_end(now, EndReason::UpstreamSilent);
     }
 

@@ -183,7 +183,7 @@ impl Session {
 
     /// Ends in favour of the newer session. A client that is still connected gets the reason (RFC 6120 §4.9.3.3).
     fn be_superseded(&mut self, now: Instant) {
-        self.tell_client(StreamCondition::Conflict);
+        self.send_stream_error(StreamCondition::Conflict);
         self.begin_end(now, EndReason::Superseded);
     }
 
@@ -200,12 +200,12 @@ impl Session {
         if self.device.client().is_dark() && self.device.account().has_registration() {
             self.effects.push(Output::Wake(WakeReason::Restart));
         }
-        self.tell_client(StreamCondition::SystemShutdown);
+        self.send_stream_error(StreamCondition::SystemShutdown);
         self.begin_end(now, EndReason::Drained);
     }
 
     /// Sends a stream error to the client, if it is connected.
-    pub(super) fn tell_client(&mut self, condition: StreamCondition) {
+    pub(super) fn send_stream_error(&mut self, condition: StreamCondition) {
         self.device.client().write(xml::stream_error(condition, None, None), &mut self.effects);
     }
 
@@ -364,7 +364,7 @@ impl Session {
     }
 
     /// Returns whether to wait for stanzas on their way. Only this session can return them to their senders, which is
-    /// impossible after its footer. The server is told that the client is unavailable, and its answer to a ping follows its
+    /// impossible after its footer. The server gets `unavailable` presence, and its answer to a ping follows its
     /// last stanza (RFC 6120 §10.1).
     fn awaits_last(&mut self, now: Instant, last: Last) -> bool {
         if self.server.counts() {

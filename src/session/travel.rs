@@ -24,12 +24,12 @@ const HASH: usize = 24;
 
 /// The messages that a device has received recently.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Had {
+pub(super) struct ReceivedMessages {
     order: VecDeque<u64>,
     marks: HashSet<u64>,
 }
 
-impl Had {
+impl ReceivedMessages {
     /// Returns whether nothing is remembered.
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
@@ -186,11 +186,11 @@ mod tests {
 
     #[test]
     fn the_newest_marks_are_remembered() {
-        let mut had = Had::default();
+        let mut had = ReceivedMessages::default();
         (0..=MOST as u64).for_each(|mark| had.note(mark));
         had.note(5);
         assert!(!had.has([0]) && had.has([1, 0]) && had.order.len() == MOST && had.marks.len() == MOST);
-        let mut other = Had::default();
+        let mut other = ReceivedMessages::default();
         other.add(&had);
         assert_eq!(other, had);
     }

@@ -252,7 +252,9 @@ impl Confirmation {
             self.follow_up = (count < due.target).then_some(FollowUp { target: due.target, sent: count });
             return due.requests;
         }
-        let Some(follow_up) = self.follow_up.filter(|follow_up| follow_up.sent < count && self.due.is_none()) else { return 0 };
+        let Some(follow_up) = self.follow_up.filter(|follow_up| follow_up.sent < count && self.due.is_none()) else {
+            return 0;
+        };
         self.follow_up = (count < follow_up.target).then_some(FollowUp { sent: count, ..follow_up });
         1
     }

@@ -21,7 +21,7 @@ enum LegState {
 /// The time at which stanzas are acknowledged to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum Settling {
-    /// When the server waits for it.
+    /// Once the server waits for it.
     WhenAwaited,
     /// At once, as many as possible.
     AtOnce,
@@ -47,7 +47,13 @@ impl ServerLeg {
 
     /// Creates the leg for a server without stream management.
     pub(super) fn off() -> Self {
-        Self { state: LegState::Off, received: ServerSeq::ZERO, acked: ServerSeq::ZERO, follow_up: false, stream_error: false }
+        Self {
+            state: LegState::Off,
+            received: ServerSeq::ZERO,
+            acked: ServerSeq::ZERO,
+            follow_up: false,
+            stream_error: false,
+        }
     }
 
     pub(super) fn enabled(&mut self) {
