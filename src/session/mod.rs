@@ -26,8 +26,8 @@
 //! | · `AccountView` | the account and the device, changes and requests that the store has not answered |
 //! | · `Delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
 //! | · `Notifier` | pushes, calls, rooms, the roster |
-//! | · `Own`, `Backlog`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that other devices do not fetch |
-//! | · `Succession` | a newer session of the same device |
+//! | · `OwnPresence`, `BacklogReading`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that other devices do not fetch |
+//! | · `NewerSession` | a newer session of the same device |
 //! | `ServerStream` | stream management with the server, what it confirms, requests that it has not answered |
 //! | `Lifecycle` | the progress towards the end |
 //!
