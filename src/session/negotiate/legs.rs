@@ -1,4 +1,4 @@
-//! The two legs of a login, as far as it writes to them.
+//! The two legs of a login: outputs to them, and the state of their streams.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::jid;
 use crate::session::{RandomSource, SmId};
 use crate::xml::{self, Element, Header};
 
-/// How far the streams of the two legs are open.
+/// The state of the streams on the two legs.
 #[derive(Debug)]
 enum Opened {
     /// The client has sent no header.
     None,
-    /// The client's header came. The client has not got one yet.
+    /// The client's header came. No header was sent to the client.
     Client(Arc<Header>),
     /// The client has the server's header.
     Both,
@@ -26,7 +26,7 @@ enum Opened {
     Reopening(Arc<Header>),
 }
 
-/// Collects what is to be done, in order, and knows which streams an end has to close.
+/// The outputs, in order, and the streams that have to be closed at the end.
 #[derive(Debug)]
 pub(super) struct Legs {
     random: RandomSource,
@@ -35,7 +35,7 @@ pub(super) struct Legs {
 }
 
 impl Legs {
-    /// Two legs without streams.
+    /// Creates legs without streams.
     pub(super) fn new(random: RandomSource) -> Self {
         Self { random, opened: Opened::None, outputs: VecDeque::new() }
     }
@@ -45,7 +45,7 @@ impl Legs {
         self.random
     }
 
-    /// Returns an id that nobody can guess.
+    /// Returns an unguessable id.
     pub(super) fn random_id(&self) -> String {
         format!("{:032x}", (self.random)())
     }
@@ -88,7 +88,7 @@ impl Legs {
         self.opened = Opened::Both;
     }
 
-    /// Writes to the client what the server sent.
+    /// Writes to the client something that the server sent.
     pub(super) fn write_client(&mut self, bytes: Bytes) {
         self.out(LoginOutput::ToClient(bytes));
     }
@@ -98,7 +98,7 @@ impl Legs {
         self.write_client(element.bytes().clone());
     }
 
-    /// Writes to the client what answers its own bytes.
+    /// Writes to the client an answer to its own bytes.
     pub(super) fn reply(&mut self, bytes: Bytes) {
         self.out(LoginOutput::ReplyToClient(bytes));
     }
@@ -113,7 +113,7 @@ impl Legs {
         self.write_server(element.bytes().clone());
     }
 
-    /// Asks for the session that can be resumed under this id.
+    /// Requests the session that can be resumed under this id.
     pub(super) fn find(&mut self, id: &SmId) {
         self.out(LoginOutput::Find(id.clone()));
     }
