@@ -1,4 +1,4 @@
-//! The poison guard: what a client breaks on is set aside, and nothing else is.
+//! The poison guard: a stanza on which the client breaks is set aside, and no other stanza is.
 
 use super::durability::managed;
 use super::*;
@@ -15,7 +15,7 @@ impl Rig {
         self.confirm();
     }
 
-    /// The client breaks a second after it has got what waits.
+    /// Breaks the client's connection a second after it has received the waiting stanzas.
     fn break_after_a_second(&mut self) {
         self.seconds(1);
         self.break_client();
@@ -30,7 +30,7 @@ impl Rig {
         self.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
     }
 
-    /// The ids of the stanzas on disk, in the own spool and in earlier ones.
+    /// Returns the ids of the stanzas on disk, in the session's own spool and in earlier ones.
     fn on_disk(&self) -> Vec<usize> {
         let spools = self.earlier.values().chain([&self.spool]);
         let items = spools.flat_map(|spool| spool.values());
@@ -47,7 +47,7 @@ impl Rig {
         self.events.iter().filter_map(given).collect()
     }
 
-    /// The device logs in anew, after the end of the session or of the whole daemon.
+    /// Logs the device in again, after the end of the session or of the whole daemon.
     fn log_in_anew(self) -> Self {
         let mut spools: BTreeMap<LoginId, BTreeMap<Seq, Spooled>> = self.earlier;
         let next = spools.keys().last().map_or(1, |login| login.0 + 1);
@@ -55,7 +55,7 @@ impl Rig {
         let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
         let mut rig = Rig::begin(settings, vec![left()], |_| {});
         rig.earlier = spools;
-        // A JSON record, as the store has it.
+        // The account is a JSON record, as in the store.
         let account: Account = serde_json::from_str(&serde_json::to_string(&self.account).unwrap()).unwrap();
         rig.account = Account { revision: 1, ..account };
         rig.input(Input::Account(Box::new(rig.account.clone())));
@@ -70,7 +70,7 @@ impl Rig {
     }
 }
 
-/// Something waits.
+/// A stanza that waits for the device.
 fn left() -> Spooled {
     Spooled {
         seq: Seq::new(1),
@@ -81,7 +81,7 @@ fn left() -> Spooled {
     }
 }
 
-/// A client that can resume, and messages that were written to it.
+/// A client that can resume, with these messages written to it.
 fn written(messages: impl IntoIterator<Item = usize>) -> Rig {
     let mut rig = Rig::new();
     rig.client(ENABLE);
@@ -90,7 +90,7 @@ fn written(messages: impl IntoIterator<Item = usize>) -> Rig {
     rig
 }
 
-/// The same, and the client has broken three times on the first of them.
+/// The same after the client has broken three times on the first message.
 fn set_aside(messages: impl IntoIterator<Item = usize>) -> Rig {
     let mut rig = written(messages);
     rig.break_after_a_second();
@@ -123,14 +123,14 @@ fn after_two_ends_the_first_stanza_is_written_alone_until_it_is_acknowledged() {
     assert_eq!(rig.delivered(), [1, 2, 3, 4]);
     rig.upstream(&message(5));
     assert_eq!(rig.delivered(), [1, 2, 3, 4, 5]);
-    // Nothing is known of it any more.
+    // The guard has no record of it any more.
     assert_eq!(rig.account.guard(DEVICE), None);
     rig.break_after_a_second();
     rig.resume_anew(1);
     assert_eq!(rig.delivered(), [2, 3, 4, 5]);
 }
 
-/// Nobody asks whether the client has a stanza that notifies nobody.
+/// The guard asks whether the client has the stanza, although it notifies nobody.
 #[test]
 fn a_suspect_that_notifies_nobody_is_asked_about_as_well() {
     let mut rig = written([]);
@@ -193,12 +193,12 @@ fn timeouts_and_ends_of_our_own_making_never_count() {
     let mut rig = written(1..=2);
     for _ in 0..10 {
         rig.seconds(1);
-        // The way broke, or the client did not read.
+        // The network path broke, or the client did not read.
         rig.lose_client();
         rig.resume_anew(0);
         assert_eq!(rig.delivered(), [1, 2]);
     }
-    // It does not answer, and is given up.
+    // The client does not answer, and the session goes dark.
     for _ in 0..4 {
         while rig.session.reach() != crate::session::liveness::Reach::Dark {
             rig.seconds(1);
@@ -361,7 +361,7 @@ fn ten_attachments_that_break_after_a_second_with_good_messages_set_nothing_asid
     for n in 4..14 {
         rig.break_after_a_second();
         rig.resume_anew(h);
-        // It reads, and answers, and breaks before it has answered all.
+        // The client reads and answers, and breaks before it has answered everything.
         if rig.to_client.iter().any(|xml| xml == ASK) {
             h += 1;
             rig.ack(h);
@@ -369,7 +369,7 @@ fn ten_attachments_that_break_after_a_second_with_good_messages_set_nothing_asid
         rig.upstream(&message(n));
         assert_eq!(rig.set_aside(), 0);
     }
-    // One that does not answer in time has all back, and nothing is set aside any more.
+    // A client that does not answer in time gets all of them back, and nothing is set aside any more.
     let mut rig = written(1..=3);
     for _ in 0..10 {
         rig.break_after_a_second();
@@ -385,7 +385,7 @@ fn a_client_that_is_asked_by_ping_is_spared_as_well() {
     rig.clear();
     rig.upstream(&message(1));
     rig.upstream(&message(2));
-    // The answer to its request comes first.
+    // The answer to the client's request comes first.
     rig.break_after_a_second();
     for _ in 0..2 {
         rig = rig.log_in_anew();
@@ -418,7 +418,7 @@ fn a_request_that_is_set_aside_is_answered_at_the_end() {
     assert_eq!(rig.on_disk(), [0; 0]);
 }
 
-/// A session on a server with stream management, whose device's client has broken so often on the first message.
+/// A session on a server with stream management, after the device's client has broken this often on the first message.
 fn managed_after(ends: usize) -> Rig {
     let mut other = written(1..=1);
     for _ in 0..ends {
@@ -439,7 +439,7 @@ fn what_the_server_delivers_again_is_spared_and_kept_on_disk() {
     assert_eq!((rig.delivered(), rig.on_disk()), (vec![2], vec![1]));
     rig.ack(1);
     assert_eq!((rig.server_asks(), rig.on_disk()), (2, vec![1]));
-    // Nor is it pushed for.
+    // The stanza causes no push either.
     rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
     rig.ack(2);
     rig.lose_client();
@@ -465,12 +465,12 @@ fn what_no_disk_has_at_the_end_stays_the_servers() {
         rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
         rig.input(Input::Quiet);
         rig.sync();
-        // The server delivers it again, and it is known by then.
+        // The server delivers it again, and by then the session recognises it.
         assert_eq!((rig.set_aside(), rig.on_disk()), (1, if late { vec![] } else { vec![1, 2] }));
     }
 }
 
-/// It was once withheld for as long as the stanza that is set aside was kept.
+/// Regression test: the repeated stanza was withheld for as long as the set-aside one was kept.
 #[test]
 fn what_is_said_again_without_an_id_is_another_stanza() {
     for said in [

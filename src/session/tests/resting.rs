@@ -1,4 +1,4 @@
-//! Messages that only the spool has while their reader is away.
+//! Messages that only the spool holds while the client is away.
 
 use super::*;
 
@@ -103,7 +103,8 @@ fn what_comes_meanwhile_waits_for_what_rests() {
     assert_eq!(rig.delivered(), [1, 2, 3, 4]);
 }
 
-/// The question was asked before the messages: it was answered at once, and the next one had to wait.
+/// Regression test: the ack request was sent before the messages. It was answered at once, and the next one had to
+/// wait.
 #[test]
 fn a_client_that_is_back_is_asked_behind_what_rested() {
     let mut rig = dark();
@@ -111,7 +112,7 @@ fn a_client_that_is_back_is_asked_behind_what_rested() {
     rig.resume(0);
     let asked: Vec<_> = rig.to_client.iter().map(|xml| xml.starts_with("<r xmlns")).collect();
     assert_eq!(asked, [false, false, false, false, true], "{:?}", rig.to_client);
-    // Where nothing rests, nothing is waited for.
+    // With nothing in the spool, the request does not wait.
     rig.client("<a xmlns='urn:xmpp:sm:3' h='3'/>");
     rig.lose_client();
     rig.clear();

@@ -1,4 +1,4 @@
-//! When a device is notified, and when not: the rules at work in a session.
+//! The push rules in a session: when a device is notified, and when it is not.
 
 use super::push::answer_of;
 use super::*;
@@ -37,7 +37,7 @@ impl Rig {
         rig
     }
 
-    /// `message-count` of each publish, and forgets them.
+    /// Removes all publishes and returns the `message-count` of each.
     fn counts(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.publishes).into_iter().map(|publish| publish.summary.count).collect()
     }
@@ -47,7 +47,7 @@ impl Rig {
         self.events.iter().filter_map(verdict).collect()
     }
 
-    /// The push service answers the publishes that are open.
+    /// Answers all open publishes as the push service.
     fn answer(&mut self, kind: &str, inner: &str) {
         for iq in self.publish_all() {
             self.upstream(&answer_of(&iq, kind, inner));
@@ -99,7 +99,8 @@ fn without_repeats_one_push_is_all() {
     assert_eq!(rig.counts(), [1]);
 }
 
-/// The phone came, did not take the message, and went: it is not rung twice for the same, but reminded.
+/// The phone came online, did not take the message, and went offline. It is not rung twice for the same message, but
+/// reminded.
 #[test]
 fn a_stanza_notifies_once_in_five_minutes_however_often_the_client_comes_and_goes() {
     let mut rig = Rig::dark(|_| {});

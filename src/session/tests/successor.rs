@@ -1,4 +1,4 @@
-//! Two sessions of one device: which one gives way, and when.
+//! Two sessions of one device: which one ends, and when.
 
 use super::*;
 use crate::session::{OtherSession, Successor};
