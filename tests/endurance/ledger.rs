@@ -127,7 +127,7 @@ impl Ledger {
     }
 
     /// Returns, for each end of the proxy, how many of the waiting messages the server wrote to it 0, 1, 2, … seconds
-    /// before. The last row counts those that were never written to it.
+    /// before. The last rows count those written after the last end, and those never written.
     pub(crate) fn waiting_since(&self) -> Vec<(String, Vec<usize>)> {
         let entries = self.entries();
         let waiting: Vec<_> = entries.messages.iter().filter(|message| message.state == State::Waits).collect();

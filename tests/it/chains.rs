@@ -211,7 +211,7 @@ async fn a_header_that_is_late_is_not_waited_for() {
     check_closed(silent).await;
     check_closed(slow).await;
     pushward.logged(&["WARN", "no PROXY header within handshake_timeout"]).await;
-    // The wait for the header counts towards the time limit of the TLS handshake.
+    // The same timeout covers the header and the TLS handshake.
     check_closed(with_header(direct, NAMED).await).await;
 }
 
