@@ -59,12 +59,12 @@ pub(crate) struct Options {
     /// Have `perf` record Pushward into this directory, and show where its processor time goes; that costs it some
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) perf: Option<PathBuf>,
-    /// What cargo passes on
+    /// Passed on by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What can be measured by itself.
+/// The parts that can be measured separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// Messages of 200 B, one a record
