@@ -192,11 +192,11 @@ impl Pairs {
 
 /// Sends messages of 200 B at a fixed rate. Without a proxy, clients connect directly to the server and without TLS.
 pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
-    talk(Pairs::log_in(target, stub, pace.pairs).await, running, stub, pace).await
+    exchange(Pairs::log_in(target, stub, pace.pairs).await, running, stub, pace).await
 }
 
 /// The same with pairs that have logged in. They leave afterwards.
-pub(crate) async fn talk(pairs: Pairs, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
+pub(crate) async fn exchange(pairs: Pairs, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
     stub.expect(Shape::Single.len());
     // Each pair sends the same number.
     let each = (pace.rate as f64 * pace.time.as_secs_f64()) as usize / pace.pairs;

@@ -26,7 +26,7 @@ pub(crate) struct Idle {
 /// a time, so that everything with a one-time or fixed cost exists and is full.
 pub(crate) async fn measure(running: &Running, stub: &Stub, sessions: usize) -> Idle {
     for from in (sessions..sessions + sessions / 2).step_by(WARM_UP) {
-        for link in crowd(running, from..from + WARM_UP).await {
+        for link in log_in_all(running, from..from + WARM_UP).await {
             link.leave().await;
         }
         stub.until_online(0).await;
@@ -34,12 +34,12 @@ pub(crate) async fn measure(running: &Running, stub: &Stub, sessions: usize) -> 
     running.process.settle().await;
     let base = running.process.memory() as f64;
     let per_session = |memory: u64| (memory as f64 - base) / sessions as f64;
-    let links = crowd(running, 0..sessions).await;
+    let links = log_in_all(running, 0..sessions).await;
     running.process.settle().await;
     let first = per_session(running.process.memory());
     drop_all(links, running, stub).await;
     let left = per_session(running.process.memory());
-    let links = crowd(running, 0..sessions).await;
+    let links = log_in_all(running, 0..sessions).await;
     running.process.settle().await;
     let again = per_session(running.process.memory());
     drop_all(links, running, stub).await;
@@ -47,7 +47,7 @@ pub(crate) async fn measure(running: &Running, stub: &Stub, sessions: usize) -> 
 }
 
 /// Logs in the users with these numbers.
-pub(crate) async fn crowd(running: &Running, users: Range<usize>) -> Vec<Link> {
+pub(crate) async fn log_in_all(running: &Running, users: Range<usize>) -> Vec<Link> {
     let mut links = Vec::with_capacity(users.len());
     for from in users.clone().step_by(AT_ONCE) {
         let batch = (from..users.end.min(from + AT_ONCE)).map(|number| {

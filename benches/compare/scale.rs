@@ -56,7 +56,7 @@ async fn once(bench: &Bench, proxy: Proxy, sessions: usize) -> (f64, flow::Paced
     running.process.settle().await;
     let memory = (running.process.memory() as f64 - base) / sessions as f64;
     let time = if bench.options.quick { Duration::from_secs(1) } else { Duration::from_secs(5) };
-    (memory, flow::talk(pairs, Some(&running), &bench.stub, pace(bench, sessions / 2, time)).await)
+    (memory, flow::exchange(pairs, Some(&running), &bench.stub, pace(bench, sessions / 2, time)).await)
 }
 
 fn pace(bench: &Bench, pairs: usize, time: Duration) -> Pace {

@@ -160,7 +160,7 @@ enum Item<'a> {
 impl Connection {
     async fn serve(mut self) {
         // A proxy may end a connection in any way.
-        self.talk().await.ok();
+        self.serve_stream().await.ok();
         let Some(user) = self.user.filter(|_| self.bound) else { return };
         let mut users = self.shared.users.lock().unwrap();
         if users.get(&user).is_some_and(|peer| Arc::ptr_eq(peer, &self.peer)) {
@@ -168,7 +168,7 @@ impl Connection {
         }
     }
 
-    async fn talk(&mut self) -> io::Result<()> {
+    async fn serve_stream(&mut self) -> io::Result<()> {
         // An idle connection holds no buffer, because many of them would fill the machine's memory.
         let (mut rest, mut answers) = (Vec::new(), Vec::new());
         loop {

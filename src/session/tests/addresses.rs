@@ -80,7 +80,7 @@ fn what_was_read_elsewhere_rings_no_more() {
 }
 
 #[test]
-fn who_leaves_a_room_is_still_there() {
+fn a_client_that_leaves_a_room_is_still_available() {
     for at in ALL {
         let mut rig = device(&at);
         rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });

@@ -64,7 +64,7 @@ fn a_configured_time_holds_for_both_kinds_of_server() {
 }
 
 #[test]
-fn when_the_connection_breaks_messages_are_kept_and_the_rest_is_the_servers() {
+fn when_the_connection_breaks_messages_are_kept_and_the_rest_stays_with_the_server() {
     for is_dark in [false, true] {
         let mut rig = managed();
         if is_dark {
@@ -140,7 +140,7 @@ fn what_the_client_has_acknowledged_is_remembered_by_the_devices_next_sessions()
 /// Regression test: messages were kept only as far as they fitted into the queue. Bytes on their way to the disk do not
 /// count against that limit.
 #[test]
-fn all_that_was_given_back_to_a_server_that_dies_is_kept() {
+fn all_messages_given_back_to_a_server_that_dies_are_kept() {
     let mut rig = Rig::start_with_server_sm(Settings { session_queue: 1600, ..Settings::default() }, Vec::new());
     rig.upstream(ENABLED);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");

@@ -50,7 +50,7 @@ impl Rig {
 const NOTHING: [String; 0] = [];
 
 #[test]
-fn what_nobody_waits_for_is_held_until_something_comes_that_somebody_does() {
+fn unimportant_stanzas_are_held_until_an_important_one_comes() {
     let mut rig = Rig::inactive();
     let (there, typing) = (presence("romeo@example.net", "away"), state("romeo@example.net", "composing"));
     rig.upstream(&there);

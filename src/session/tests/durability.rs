@@ -58,7 +58,7 @@ fn an_offline_stanza_is_acked_only_once_durable() {
 }
 
 #[test]
-fn while_live_the_server_hears_what_the_client_acked() {
+fn while_live_the_server_gets_the_acks_of_the_client() {
     let mut rig = managed();
     rig.upstream(&message(1));
     rig.upstream(&message(2));
@@ -143,7 +143,7 @@ fn a_server_that_answers_nothing_is_lost() {
     rig.client("<message id='1'><body>1</body></message>");
     rig.seconds(61);
     assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
-    assert_eq!(rig.buried, [0]);
+    assert_eq!(rig.tombstones, [0]);
 }
 
 /// Regression test: a session that ended right after a message had a count without that message, so the client sent it
@@ -159,7 +159,7 @@ fn what_the_server_confirms_in_parting_counts_too() {
         rig.to_upstream.clear();
         rig.input(Input::Drain);
         rig.sync();
-        assert_eq!(rig.buried, [0]);
+        assert_eq!(rig.tombstones, [0]);
         let [.., question, footer] = &rig.to_upstream[..] else { panic!("{:?}", rig.to_upstream) };
         assert_eq!(footer, "</stream:stream>");
         if server_has_sm {
@@ -169,7 +169,7 @@ fn what_the_server_confirms_in_parting_counts_too() {
             let id = element(question).node().attr("id").unwrap().into_owned();
             rig.upstream(&format!("<iq type='result' id='{id}' from='example.org'/>"));
         }
-        assert_eq!(rig.buried, [0, 2]);
+        assert_eq!(rig.tombstones, [0, 2]);
         rig.input(Input::Upstream(Frame::Close));
         assert_eq!(rig.ended, Some(EndReason::Drained));
     }
@@ -209,7 +209,7 @@ fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
     assert_eq!(rig.to_upstream, ["<a xmlns='urn:xmpp:sm:3' h='1'/>", "</stream:stream>"]);
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::Superseded));
-    assert_eq!((rig.spool.len(), rig.buried.len()), (1, 1));
+    assert_eq!((rig.spool.len(), rig.tombstones.len()), (1, 1));
 }
 
 /// Regression test: stanzas that came while the last ones were on their way to the disk were kept but not acknowledged,
@@ -417,7 +417,7 @@ fn presence_that_waits_is_the_newest_and_a_visit_leaves_no_trace() {
 
 /// Found by the model: for the client, a contact that was there, left, came and left again was still available.
 #[test]
-fn who_was_there_before_is_seen_to_leave() {
+fn a_contact_that_was_there_before_is_seen_to_leave() {
     for visits in [1, 2] {
         let mut rig = plain();
         rig.upstream("<presence from='romeo@example.net/x'/>");
@@ -429,8 +429,8 @@ fn who_was_there_before_is_seen_to_leave() {
         rig.upstream("<presence from='romeo@example.net/x' type='unavailable'/>");
         rig.clear();
         rig.resume(1);
-        let told: Vec<_> = rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).collect();
-        assert!(told.len() == 1 && told[0].contains("unavailable"), "{told:?}");
+        let written: Vec<_> = rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).collect();
+        assert!(written.len() == 1 && written[0].contains("unavailable"), "{written:?}");
     }
 }
 
@@ -443,7 +443,7 @@ fn a_client_that_closes_its_stream_lingers_for_its_pushes() {
     assert_eq!(rig.to_upstream, Vec::<String>::new());
     rig.input(Input::Client { attachment: Attachment::FIRST, frame: Frame::Close });
     assert_eq!(rig.to_upstream, ["<presence><show>xa</show><priority>0</priority></presence>"]);
-    assert_eq!((rig.closed, rig.ended, rig.buried.len()), (1, None, 1));
+    assert_eq!((rig.closed, rig.ended, rig.tombstones.len()), (1, None, 1));
     rig.seconds(5);
     rig.upstream(&message(1));
     assert_eq!(rig.publishes.len(), 1);
@@ -552,7 +552,7 @@ fn nothing_is_kept_of_a_removed_account() {
     assert!(rig.stored.contains(&Change::Removed));
     rig.upstream(&message(1));
     rig.input(Input::Upstream(Frame::Close));
-    assert_eq!((rig.spool.len(), rig.buried.len()), (0, 0));
+    assert_eq!((rig.spool.len(), rig.tombstones.len()), (0, 0));
 }
 
 /// The client cannot connect to the server behind Pushward. A stream that ends without a footer makes the client

@@ -120,7 +120,7 @@ fn a_presence_that_waits_for_the_backlog_is_forwarded_once_after_a_takeover() {
 /// A contact came online while a session's queue was full, so its presence was spooled behind the messages. The session
 /// ended, the contact went offline, and the next session still sent that presence to its client.
 #[test]
-fn the_presence_of_an_earlier_session_is_not_told() {
+fn the_presence_of_an_earlier_session_is_not_delivered() {
     let earlier = vec![waiting(1, &message(1)), waiting(2, "<presence from='nurse@example.net/x'/>")];
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, earlier);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
@@ -164,7 +164,7 @@ fn what_the_server_does_not_count_is_spooled_in_time() {
 /// The server confirmed the client's last message when the session was about to end. The session wrote to the client
 /// although it had already closed that connection.
 #[test]
-fn a_client_that_was_told_to_go_is_told_nothing_more() {
+fn nothing_is_written_to_a_client_after_its_connection_was_closed() {
     let mut rig = enabled(Rig::new());
     rig.server_confirms = false;
     rig.client("<message id='a'/>");

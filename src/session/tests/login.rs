@@ -374,8 +374,8 @@ fn a_server_that_sends_its_clients_elsewhere_is_out_of_reach() {
     login.upstream(
         "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>10.0.0.1</see-other-host></stream:error>",
     );
-    let told = login.to_client.concat();
-    assert!(!told.contains("see-other-host") && told.contains("remote-connection-failed"), "{told}");
+    let written = login.to_client.concat();
+    assert!(!written.contains("see-other-host") && written.contains("remote-connection-failed"), "{written}");
     assert_eq!(login.closed, Some(CloseReason::UpstreamLost));
 }
 
@@ -418,7 +418,7 @@ fn a_locked_out_login_is_refused_here_and_the_server_is_not_asked() {
 }
 
 #[test]
-fn a_login_that_has_to_make_room_is_told_so() {
+fn a_login_that_has_to_make_room_gets_an_error() {
     let mut login = Login::opened();
     login.input(LoginInput::Stop(Stop::Crowded));
     assert!(login.to_client.last().is_some_and(|last| last.contains("<resource-constraint")));

@@ -14,7 +14,6 @@ mod poison;
 mod push;
 mod reading;
 mod refusal;
-mod resting;
 mod resume;
 mod rules;
 mod sasl2;
@@ -22,6 +21,7 @@ mod sender;
 mod sizes;
 mod skipped;
 mod slow;
+mod spilled;
 mod successor;
 
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ struct Rig {
     /// True while the spool refuses everything.
     spool_refuses: bool,
     unanswered: Vec<Input>,
-    buried: Vec<u32>,
+    tombstones: Vec<u32>,
     wakes: Vec<WakeReason>,
     /// True if the server answers pings and `<r/>` by itself.
     server_confirms: bool,
@@ -191,7 +191,7 @@ impl Rig {
             store_is_late: false,
             spool_refuses: false,
             unanswered: Vec::new(),
-            buried: Vec::new(),
+            tombstones: Vec::new(),
             wakes: Vec::new(),
             server_confirms: true,
         };
@@ -299,7 +299,7 @@ impl Rig {
                     }
                     self.disk_says(Input::Spooled { up_to: last });
                 }
-                Output::SaveTombstone { h, .. } => self.buried.push(h.get()),
+                Output::SaveTombstone { h, .. } => self.tombstones.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
                 Output::Publish(publish) => self.publishes.push(*publish),
                 Output::Carried { number, outcome } => {

@@ -364,7 +364,7 @@ fn count(counter: &AtomicU64) {
 struct Life {
     number: u32,
     /// Number of older sessions of the device that have left something.
-    ghosts: u64,
+    older_sessions: u64,
     /// True if the session has given up stanzas.
     shed: bool,
     /// The connection that the session writes to, if there is one.
@@ -377,7 +377,7 @@ struct Life {
     fed: Vec<oracle::Fed>,
     enabled_at: Option<usize>,
     /// The largest `h` that was sent to the client.
-    told: u64,
+    last_h: u64,
     /// Numbered stanzas for the client in order, and the number of those that the client has read.
     sent: Vec<usize>,
     next: usize,
@@ -803,7 +803,7 @@ impl Life {
     fn new(number: u32, server_sm: bool) -> Self {
         Self {
             number,
-            ghosts: 0,
+            older_sessions: 0,
             shed: false,
             attached: None,
             old: Vec::new(),
@@ -811,7 +811,7 @@ impl Life {
             leg: Leg::new(number > 0, server_sm),
             fed: Vec::new(),
             enabled_at: None,
-            told: 0,
+            last_h: 0,
             sent: Vec::new(),
             next: 0,
             reads: Vec::new(),

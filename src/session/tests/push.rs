@@ -138,7 +138,7 @@ fn an_unknown_way_of_encryption_is_not_implemented() {
 }
 
 #[test]
-fn a_device_that_asked_for_it_is_told_in_secret_and_never_twice_under_one_vector() {
+fn a_device_that_asked_for_it_gets_encrypted_pushes_and_no_vector_is_used_twice() {
     let mut rig = Rig::new();
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.client(
@@ -229,7 +229,7 @@ fn a_suspect_client_is_pushed_for_while_its_connection_stays() {
 }
 
 #[test]
-fn noise_for_a_dark_client_says_why_it_does_not_notify() {
+fn an_unimportant_stanza_for_a_dark_client_reports_why_it_does_not_notify() {
     let mut rig = Rig::with_push();
     rig.lose_client();
     rig.seconds(5);

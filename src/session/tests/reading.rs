@@ -118,7 +118,7 @@ fn requests_for_acks_that_a_slow_server_holds_up_are_not_answered_one_by_one_wit
 }
 
 #[test]
-fn what_answers_a_peer_is_told_from_what_is_relayed_to_it() {
+fn answers_to_a_peer_are_distinguished_from_relayed_stanzas() {
     let mut rig = Rig::with_push();
     let mut replies = |input: Input| {
         rig.session.handle(rig.now, input);

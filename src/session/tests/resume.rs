@@ -163,7 +163,7 @@ fn a_late_ack_ends_the_suspicion() {
 }
 
 #[test]
-fn an_idle_client_is_asked_before_it_is_called_dead() {
+fn an_idle_client_is_asked_before_its_session_goes_dark() {
     let mut rig = sm_rig();
     rig.seconds(299);
     assert_eq!(rig.to_client, Vec::<String>::new());

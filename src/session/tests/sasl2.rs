@@ -73,7 +73,7 @@ fn resuming(user: &str) -> Login {
 }
 
 /// Returns the first stanza or nonza written to the client, and the rest.
-fn told(login: &Login) -> (&str, &[String]) {
+fn written(login: &Login) -> (&str, &[String]) {
     let (first, rest) = login.to_client.split_first().unwrap();
     (first, rest)
 }
@@ -157,10 +157,10 @@ fn an_unknown_session_fails_beside_a_fresh_bind() {
         assert_eq!(login.to_upstream, [authenticate("juliet", &bind(TAG))]);
         login.upstream(&success("juliet@example.org/Phone~x", &bound("")));
         login.upstream(FEATURES);
-        let (told, _) = told(&login);
-        assert!(told.contains("<enabled xmlns='urn:xmpp:sm:3' id='") && told.contains(TOKEN), "{told}");
+        let (written, _) = written(&login);
+        assert!(written.contains("<enabled xmlns='urn:xmpp:sm:3' id='") && written.contains(TOKEN), "{written}");
         let failed = format!("<failed xmlns='urn:xmpp:sm:3'{h}>{NOT_FOUND}</success>");
-        assert!(told.ends_with(&failed), "{told}");
+        assert!(written.ends_with(&failed), "{written}");
         let session = login.bound.unwrap();
         assert_eq!(session.presented, Some(SmId::new("abc")));
         assert!(session.enabled.is_some());

@@ -47,7 +47,7 @@ fn answer(start: &str) -> Option<(String, String)> {
 }
 
 #[test]
-fn senders_hear_of_it_where_nobody_else_can_have_it() {
+fn senders_get_an_error_if_nobody_else_can_have_the_stanza() {
     let said = |condition: &str| Some((condition.to_owned(), "romeo@example.net/x".to_owned()));
     for (start, expected) in [
         (format!("<iq {ROMEO} {PHONE} id='1' type='get'"), said("not-acceptable")),
@@ -72,7 +72,7 @@ fn senders_hear_of_it_where_nobody_else_can_have_it() {
 }
 
 #[test]
-fn the_client_hears_that_its_request_has_no_answer() {
+fn a_client_gets_an_error_if_its_request_has_no_answer() {
     for kind in ["result", "error"] {
         for dark in [false, true] {
             let mut rig = Rig::with_push();

@@ -79,7 +79,7 @@ fn a_question_that_leaves_at_once_has_its_clock_from_then_on() {
 }
 
 #[test]
-fn what_was_told_of_an_answered_question_says_nothing_of_the_next_one() {
+fn a_watch_for_an_answered_question_says_nothing_about_the_next_one() {
     let mut rig = Rig::with_push();
     rig.upstream(&message(1));
     rig.input(Input::Waits(Peer::Client));

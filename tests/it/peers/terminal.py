@@ -1,7 +1,7 @@
 """Runs a program in a terminal of its own: terminal.py COLUMNS LINES PROGRAM ARGUMENT...
 
-Writes JSON objects to stdout, one per line: the program's output, and at the end its exit code and whether the terminal's settings are
-unchanged. Reads JSON objects from stdin, one per line: keys to press or a signal to send.
+Writes JSON objects to stdout, one per line: the program's output, and at the end its exit code and whether the terminal's settings
+are unchanged. Reads JSON objects from stdin, one per line: keys to press or a signal to send.
 """
 import codecs
 import ctypes

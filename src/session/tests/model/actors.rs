@@ -190,7 +190,7 @@ impl World {
     fn server_answers(&mut self, xml: &str) {
         let handled = self.life.leg.handled;
         if let Some(id) = client_number(xml).filter(|_| xml.starts_with("<message")) {
-            self.server_hears(id);
+            self.server_receives(id);
         } else if let Some(id) = client_number(xml).filter(|_| xml.starts_with("<iq type='get'")) {
             self.send_numbered(false, |n| {
                 format!("<iq type='result' id='c{id}' from='example.org'><query xmlns='urn:model' n='{n}'/></iq>")
@@ -207,12 +207,12 @@ impl World {
     }
 
     /// Oracle 3: the client's messages arrive in order, and twice only where a loss could not be excluded.
-    fn server_hears(&mut self, id: usize) {
+    fn server_receives(&mut self, id: usize) {
         let gapless = self.variant.client_sm;
-        let before = self.client.said.range(..id).any(|(_, said)| said.heard == 0) && gapless;
+        let before = self.client.said.range(..id).any(|(_, said)| said.received == 0) && gapless;
         let Some(said) = self.client.said.get_mut(&id) else { return };
-        said.heard += 1;
-        let (first, doubled) = (said.heard == 1, said.heard > 1 && !said.may_double);
+        said.received += 1;
+        let (first, doubled) = (said.received == 1, said.received > 1 && !said.may_double);
         self.check(!doubled, || format!("the server got c{id} twice"));
         self.check(!(first && before), || format!("the server got c{id} before an earlier one"));
     }
@@ -259,18 +259,18 @@ pub(super) struct Client {
     pub(super) out: VecDeque<(usize, String)>,
     out_h: u64,
     last_id: usize,
-    said: BTreeMap<usize, Said>,
+    said: BTreeMap<usize, SentMessage>,
     /// The ids of the client's requests, by which it recognises the answers.
     requests: BTreeSet<usize>,
     /// Answers that the client has not written yet, each with the number of stanzas read before the question.
-    owed: Vec<(String, usize)>,
-    owes_ack: bool,
+    pending_answers: Vec<(String, usize)>,
+    ack_due: bool,
 }
 
 /// A message of the client.
 #[derive(Default)]
-struct Said {
-    heard: u32,
+struct SentMessage {
+    received: u32,
     may_double: bool,
 }
 
@@ -321,7 +321,8 @@ impl Client {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.conn.as_ref().is_some_and(|c| c.ready && c.inbox.is_empty() && c.up.is_empty()) && self.owed.is_empty()
+        self.conn.as_ref().is_some_and(|c| c.ready && c.inbox.is_empty() && c.up.is_empty())
+            && self.pending_answers.is_empty()
     }
 
     pub(super) fn may_double(&mut self, id: usize) {
@@ -330,12 +331,12 @@ impl Client {
         }
     }
 
-    pub(super) fn unheard(&self) -> impl Iterator<Item = usize> {
-        self.said.iter().filter(|(_, said)| said.heard == 0).map(|(id, _)| *id)
+    pub(super) fn unreceived(&self) -> impl Iterator<Item = usize> {
+        self.said.iter().filter(|(_, said)| said.received == 0).map(|(id, _)| *id)
     }
 
     /// Starts a stream without earlier state. Returns the messages that were not acknowledged on the stream before.
-    pub(super) fn start_anew(&mut self) -> Vec<(usize, String)> {
+    pub(super) fn start_new_stream(&mut self) -> Vec<(usize, String)> {
         let out = std::mem::take(&mut self.out);
         let unsaid: Vec<_> = out.into_iter().filter(|(_, xml)| xml.starts_with("<message")).collect();
         for (id, _) in &unsaid {
@@ -385,7 +386,7 @@ impl World {
         if let Some(previd) = previd {
             count(&self.coverage.failed_resumptions);
             if let Some(h) = self.disk.tombstones.get(&previd).copied() {
-                self.client_is_told(h.into());
+                self.client_gets_ack(h.into());
             }
         }
         self.end_old_session();
@@ -394,9 +395,9 @@ impl World {
         if self.broken.is_some() {
             return;
         }
-        let unsaid = self.client.start_anew();
+        let unsaid = self.client.start_new_stream();
         self.bind();
-        self.greet(hello, unsaid);
+        self.send_hello(hello, unsaid);
     }
 
     fn resume(&mut self) {
@@ -437,7 +438,7 @@ impl World {
         self.check(false, || "a superseded session does not end".into());
     }
 
-    pub(super) fn greet(&mut self, hello: Hello, unsaid: Vec<(usize, String)>) {
+    pub(super) fn send_hello(&mut self, hello: Hello, unsaid: Vec<(usize, String)>) {
         if matches!(hello, Hello::PresenceThenEnable | Hello::Burst) {
             self.client_presence("");
         }
@@ -487,7 +488,7 @@ impl World {
             return;
         }
         let id = self.client.id();
-        self.client.said.insert(id, Said::default());
+        self.client.said.insert(id, SentMessage::default());
         self.client.send(id, format!("<message to='romeo@example.net' type='chat' id='c{id}'/>"), 0);
     }
 
@@ -528,7 +529,7 @@ impl World {
         if !self.client.is_ready() {
             return;
         }
-        for (answer, acks) in std::mem::take(&mut self.client.owed) {
+        for (answer, acks) in std::mem::take(&mut self.client.pending_answers) {
             let id = self.client.id();
             self.client.send(id, answer.replace("c?", &format!("c{id}")), acks);
         }
@@ -557,7 +558,7 @@ impl World {
                 None => break,
             }
         }
-        if answers && (std::mem::take(&mut self.client.owes_ack) || !self.client.owed.is_empty()) {
+        if answers && (std::mem::take(&mut self.client.ack_due) || !self.client.pending_answers.is_empty()) {
             self.client_answers();
         }
     }
@@ -572,12 +573,12 @@ impl World {
             client.counts_in = true;
             client.previd = attr(xml, "id").map(str::to_owned);
         } else if xml.starts_with("<resumed ") {
-            self.client_is_told(attr(xml, "h").unwrap().parse().unwrap());
+            self.client_gets_ack(attr(xml, "h").unwrap().parse().unwrap());
             self.client_resumed();
         } else if xml.starts_with("<a ") {
-            self.client_is_told(attr(xml, "h").unwrap().parse().unwrap());
+            self.client_gets_ack(attr(xml, "h").unwrap().parse().unwrap());
         } else if xml.starts_with("<r ") {
-            client.owes_ack = true;
+            client.ack_due = true;
         } else if xml.starts_with("</") || xml.starts_with("<stream:error") {
             client.conn = None;
         } else {
@@ -593,7 +594,7 @@ impl World {
         let id = attr(xml, "id").unwrap_or_default();
         if xml.starts_with("<iq") && attr(xml, "type") == Some("get") {
             let answer = format!("<iq type='result' id='{id}' to='{}' n='c?'/>", attr(xml, "from").unwrap());
-            self.client.owed.push((answer, reads));
+            self.client.pending_answers.push((answer, reads));
         } else if xml.starts_with("<iq") {
             let known = client_number(xml).is_some_and(|id| self.client.requests.contains(&id));
             self.check(known, || format!("the client did not ask for {xml}"));
@@ -603,7 +604,7 @@ impl World {
         }
     }
 
-    fn client_is_told(&mut self, h: u64) {
+    fn client_gets_ack(&mut self, h: u64) {
         let client = &mut self.client;
         let newly = h.checked_sub(client.out_h).and_then(|newly| usize::try_from(newly).ok());
         let possible = newly.filter(|newly| *newly <= client.out.len());

@@ -222,7 +222,7 @@ impl World {
             Output::Adopt { orphans, places } => Job::Adopt(orphans, places),
             Output::SaveTombstone { id, h } => {
                 let id = id.as_str().to_owned();
-                self.check_told(h.get(), "tombstone");
+                self.check_h(h.get(), "tombstone");
                 self.life.resumable = self.life.resumable.take().filter(|resumable| *resumable != id);
                 Job::Bury(id, h.get())
             }
@@ -328,8 +328,8 @@ impl World {
         let Some(session) = &self.session else { return };
         // The session gets these messages at once, or they wait for its presence.
         let at_once = session.device.backlog().is_done() && !session.device.backlog().awaits_older();
-        self.life.ghosts += 1;
-        let login = LoginId(self.disk.line.own.0 - 500 + self.life.ghosts);
+        self.life.older_sessions += 1;
+        let login = LoginId(self.disk.line.own.0 - 500 + self.life.older_sessions);
         for seq in 1..=u64::from(count) {
             let n = self.handed.len();
             let xml = format!("<message from='romeo@example.net/x' type='chat' id='s{n}'><body>left</body></message>");

@@ -95,7 +95,7 @@ impl World {
             return self.check(false, || format!("written to a client that is not there: {xml}"));
         };
         if let Some(h) = attr(&xml, "h").filter(|_| xml.starts_with("<a ") || xml.starts_with("<resumed ")) {
-            self.check_told(h.parse().unwrap(), &xml);
+            self.check_h(h.parse().unwrap(), &xml);
             if xml.starts_with("<resumed ") {
                 self.check_patience();
             }
@@ -106,8 +106,8 @@ impl World {
     }
 
     /// Oracle 3: an `h` covers only what the server has confirmed, and never decreases.
-    pub(super) fn check_told(&mut self, h: u32, xml: &str) {
-        let (h, before) = (u64::from(h), self.life.told);
+    pub(super) fn check_h(&mut self, h: u32, xml: &str) {
+        let (h, before) = (u64::from(h), self.life.last_h);
         let Some(at) = self.life.enabled_at else {
             return self.check(false, || format!("{xml} before <enable/>"));
         };
@@ -120,14 +120,14 @@ impl World {
         let total = counted.len();
         self.check(h_len <= total, || format!("{xml} after {total} stanzas of the client"));
         self.check(early == 0, || format!("{xml} covers {early} stanzas that the server has not confirmed"));
-        self.life.told = h;
+        self.life.last_h = h;
     }
 
     /// Handles a server that was too slow to confirm the client's stanzas: the client sends them again, under the same
     /// numbers.
     fn check_patience(&mut self) {
-        let told = usize::try_from(self.life.told).unwrap() + self.life.enabled_at.unwrap_or_default();
-        let unsaid: Vec<usize> = self.life.fed.drain(told..).map(|fed| fed.id).collect();
+        let counted = usize::try_from(self.life.last_h).unwrap() + self.life.enabled_at.unwrap_or_default();
+        let unsaid: Vec<usize> = self.life.fed.drain(counted..).map(|fed| fed.id).collect();
         if !unsaid.is_empty() {
             count(&self.coverage.impatient_resumptions);
         }
@@ -223,12 +223,12 @@ impl World {
         self.check(h <= fed, || format!("h={h} to the server, which sent {fed}"));
         self.life.leg.acked = h;
         let durable: BTreeSet<usize> = self.disk.has().collect();
-        let told = |output: &Output| {
+        let reported_lost = |output: &Output| {
             let Output::Event(event) = output else { return 0 };
             if let Event::Shed(shed) = &**event { shed.lost } else { 0 }
         };
         let counted = |session: &Session| {
-            session.device.delivery().unreported().lost + session.effects.iter().map(told).sum::<u32>()
+            session.device.delivery().unreported().lost + session.effects.iter().map(reported_lost).sum::<u32>()
         };
         let lost = self.lost + self.session.as_ref().map_or(0, |session| usize::try_from(counted(session)).unwrap());
         let life = Some(self.life.number);
@@ -509,15 +509,15 @@ impl World {
         self.check(owing == 0, || format!("{owing} stanzas were not delivered"));
         let unacked = self.client.out.len();
         self.check(unacked == 0, || format!("{unacked} stanzas of the client are not acknowledged"));
-        let [told, read] = &self.life.contacts;
+        let [sent, read] = &self.life.contacts;
         let differ: Vec<u8> =
-            (0..3).filter(|c| told.get(c).is_some_and(|t| *t) != read.get(c).is_some_and(|r| *r)).collect();
+            (0..3).filter(|c| sent.get(c).is_some_and(|t| *t) != read.get(c).is_some_and(|r| *r)).collect();
         // Presence is not kept where neither memory nor disk has room.
         self.check(differ.is_empty() || self.life.shed, || {
             format!("the client is wrong about the presence of {differ:?}")
         });
         if self.variant.client_sm {
-            let unsaid: Vec<usize> = self.client.unheard().collect();
+            let unsaid: Vec<usize> = self.client.unreceived().collect();
             self.check(unsaid.is_empty(), || format!("the server has not got {unsaid:?}"));
         }
     }
