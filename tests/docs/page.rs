@@ -1,10 +1,10 @@
-//! A page in Markdown: its anchors as GitHub makes them, its links and its blocks of code.
+//! A page in Markdown: its anchors as GitHub makes them, its links and its code blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, Options, Parser, Tag, TagEnd};
 
-/// The parts of a page that can be wrong.
+/// The parts of a page that the tests check.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) anchors: BTreeSet<String>,
@@ -13,10 +13,10 @@ pub(crate) struct Page {
     pub(crate) blocks: Vec<Block>,
 }
 
-/// A fenced block of code.
+/// A fenced code block.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// The text behind the opening fence.
+    /// The text after the opening fence.
     pub(crate) info: String,
     pub(crate) code: String,
 }
@@ -63,12 +63,13 @@ fn html_links(html: &CowStr<'_>) -> Vec<String> {
     values.filter_map(|rest| rest.split_once('"')).map(|(target, _)| target.to_owned()).collect()
 }
 
-/// The headings of a page so far, to number those that are equal.
+/// The headings of a page so far, used to number identical ones.
 #[derive(Default)]
 struct Headings(BTreeMap<String, usize>);
 
 impl Headings {
-    /// GitHub keeps letters, digits, `_` and `-` of the lower-case text and makes each space a `-`.
+    /// Returns the anchor of a heading. GitHub keeps letters, digits, `_` and `-` of the lower-case text and turns each
+    /// space into `-`.
     fn anchor(&mut self, heading: &str) -> String {
         let kept = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ');
         let anchor = heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-");

@@ -1,4 +1,4 @@
-//! A configuration that is taken anew while sessions run.
+//! Reloads of the configuration while sessions run.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use crate::support::{
     binary, eventually, free_address, lost, quick, resumed,
 };
 
-/// Puts a certificate where the host `localhost` has its own.
+/// Replaces the certificate of the host `localhost`.
 fn installed(setup: Setup, issued: &Issued) -> Setup {
     setup
         .file("certs/localhost.pem", fs::read_to_string(&issued.certificate).unwrap())
         .file("certs/localhost.key", fs::read_to_string(&issued.key).unwrap())
 }
 
-/// The exit code and what a command said.
+/// Runs a command. Returns its exit code and output.
 async fn command(pushward: &Pushward, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = binary();
     command.args(arguments).current_dir(pushward.file(""));
@@ -46,13 +46,13 @@ async fn a_certificate_swapped_on_disk_is_shown_from_then_on_and_sessions_go_on(
     let before = world.pushward.tls();
     let authority = Authority::new("an authority");
     world.pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
-    // Until it is told, it shows what it has.
+    // Until the reload, the proxy shows the old certificate.
     Client::direct(world.pushward.direct, &before).await;
     assert!(world.pushward.reload().await);
     let after = world.pushward.tls();
     Client::direct(world.pushward.direct, &after).await;
     Client::starttls(world.pushward.starttls, &after).await;
-    // The session has its connection still, and can be resumed over the new certificate.
+    // The session still has its connection, and can be resumed over the new certificate.
     world.bob.say("alice@localhost/phone", "on the old connection").await;
     alice.expect("on the old connection").await;
     lost(&world.pushward, alice, "alice@localhost/phone").await;
@@ -76,7 +76,7 @@ async fn a_configuration_that_is_wrong_leaves_the_one_before_and_says_why() {
     let (code, said) = command(&pushward, &["reload"]).await;
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("max_device"), "{said}");
-    // Right in itself, but what it names is not there: nothing of it acts.
+    // The configuration is valid, but a file that it names is missing: no part of it takes effect.
     pushward.configure(|_| {
         page(Setup::new(prosody.address))
             .set("log.level", "'debug'")
@@ -186,7 +186,7 @@ async fn a_host_that_is_new_is_served_and_one_that_is_gone_is_not_but_its_sessio
     pushward.login("alice", "phone").await;
 }
 
-/// A connection over the certificate of a domain.
+/// Opens a connection that trusts the certificate of a domain.
 async fn pushward_client(pushward: &Pushward, domain: &'static str) -> Client {
     let tls = crate::support::Tls::trusting(&pushward.file(&format!("certs/{domain}.pem"))).named(domain);
     Client::direct(pushward.direct, &tls).await
@@ -207,7 +207,7 @@ async fn addresses_are_opened_and_closed_and_their_connections_stay() {
     let closed = || std::net::TcpStream::connect(old).is_err().then_some(());
     eventually(PATIENCE, || format!("{old} to be closed"), closed).await;
     alice.roundtrip().await;
-    // The same address, with TLS at another time.
+    // The same address with another TLS mode.
     pushward.configure(|setup| setup.without_tables().table(&listen(new, "starttls")));
     assert!(pushward.reload().await);
     Client::starttls(new, &pushward.tls()).await.login("alice", "another").await;
@@ -243,7 +243,7 @@ async fn push_services_see_the_new_certificate() {
     bob.say("alice@localhost/phone", "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
     pushward.logged(&["publish outcome", "Accepted"]).await;
-    // The stream that is up gives way to one with what is current.
+    // A stream with the current certificate replaces the open one.
     pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
     assert!(pushward.reload().await);
     bob.say("alice@localhost/phone", "three").await;
@@ -266,7 +266,7 @@ async fn a_component_with_another_secret_is_let_in() {
     pushward.configure(|setup| setup.without_tables().table(&component("shared")));
     assert!(pushward.reload().await);
     pushward.logged(&["stream is up"]).await;
-    // One that has not changed keeps its stream.
+    // A component that has not changed keeps its stream.
     assert!(pushward.reload().await);
     let mut alice = pushward.login("alice", "phone").await;
     alice.enable().await;
@@ -278,7 +278,7 @@ async fn a_component_with_another_secret_is_let_in() {
     bob.say("alice@localhost/phone", "one").await;
     assert_eq!(service.publish(PATIENCE).await.from, "pushward.localhost");
     assert_eq!(pushward.log().iter().filter(|line| line.contains("stream is up")).count(), 1);
-    // One that is not there any more is not used any more.
+    // A component that was removed is no longer used.
     pushward.configure(|setup| setup.without_tables().set("push.transports", "['session']"));
     assert!(pushward.reload().await);
     bob.say("alice@localhost/phone", "two").await;

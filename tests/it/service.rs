@@ -1,4 +1,5 @@
-//! What a service manager and Pushward have to do with each other: systemd's own programs, or a test in its place.
+//! Pushward as a service: units, readiness, watchdog and socket activation, with systemd's own programs or a test in
+//! place of systemd.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use crate::support::{
 
 const INSTALL: &str = "apt-get install --no-install-recommends systemd";
 
-/// Runs one of systemd's programs to its end; its whole output, and whether it succeeded.
+/// Runs one of systemd's programs to its end. Returns its whole output, and whether it succeeded.
 fn systemd(program: &str, arguments: &[&str]) -> (String, bool) {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}; install it with: {INSTALL}"));
@@ -25,7 +26,7 @@ fn systemd(program: &str, arguments: &[&str]) -> (String, bool) {
     (String::from_utf8_lossy(&text).into_owned(), output.status.success())
 }
 
-/// The units as they are printed, where the program is the one under test.
+/// Writes the units as Pushward prints them, with the program under test as the executable.
 fn units() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (what, name) in [("unit", "pushward.service"), ("socket", "pushward.socket")] {
@@ -46,12 +47,12 @@ fn systemd_understands_the_units_and_finds_little_that_is_exposed() {
     assert!(fine, "{said}");
     let complaint = said.lines().find(|line| line.contains("pushward"));
     assert_eq!(complaint, None, "{said}");
-    // From 0, perfect, to 100; that of a unit without any hardening is 96.
+    // The score is from 0, perfect, to 100. A unit without any hardening has 96.
     let (said, fine) = systemd("systemd-analyze", &["security", "--offline=true", "--threshold=16", &service]);
     assert!(fine, "{said}");
 }
 
-/// What the service manager has heard, with a deadline for each message.
+/// The socket on which the service manager receives messages, each with a deadline.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -61,7 +62,7 @@ impl Manager {
         String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// The next message with such a line.
+    /// Returns the next message that contains this line.
     fn hears_of(&self, line: &str) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -128,7 +129,8 @@ async fn a_process_that_does_not_run_does_not_feed_the_watchdog() {
     process.terminate(PATIENCE).await;
 }
 
-/// Writes a configuration with these listeners, the first with STARTTLS and the others with direct TLS, and starts pushward.
+/// Writes a configuration with these listeners, the first with STARTTLS and the others with direct TLS, and starts
+/// Pushward.
 fn configured(
     directory: &TempDir,
     upstream: SocketAddr,
@@ -154,7 +156,7 @@ fn write(directory: &Path, upstream: SocketAddr, listen: &[SocketAddr]) -> std::
     config
 }
 
-/// systemd opens `sockets`, and starts pushward with a configuration that has `listen` at the first connection.
+/// Lets systemd open `sockets` and start Pushward, with a configuration that has `listen`, at the first connection.
 async fn activated(
     directory: &TempDir,
     upstream: SocketAddr,

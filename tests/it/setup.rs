@@ -1,4 +1,4 @@
-//! `pushward setup`: a configuration from options or answers, that `pushward check` accepts.
+//! `pushward setup`: a configuration from options or answers, which `pushward check` accepts.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{Authority, Client, PATIENCE, Process, Prosody, Pushward, Setup, binary, eventually};
 
-/// Runs it to its end, with nobody to ask.
+/// Runs the command to its end without a terminal, so that it cannot ask.
 fn setup(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = binary();
     command.arg("setup").args(arguments).current_dir(directory).stdin(Stdio::null());
@@ -21,7 +21,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Starts Pushward with what was written, and logs in.
+/// Starts Pushward with the written configuration, and logs in.
 async fn serves(written: &Path) {
     let text = fs::read_to_string(written).unwrap();
     let text = format!("{text}\n[admin]\nlisten = ''\n[log]\nformat = 'json'\n");
@@ -87,7 +87,7 @@ async fn answers_on_a_terminal_become_a_configuration_and_wrong_ones_are_asked_a
     let prosody = Prosody::start().await;
     let directory = tempfile::tempdir().unwrap();
     let upstream = prosody.address.to_string();
-    // script(1) is the terminal.
+    // script(1) provides the terminal.
     let mut command = Command::new("script");
     let program = format!("{} setup {}", env!("CARGO_BIN_EXE_pushward"), LISTEN.join(" "));
     command.args(["--quiet", "--return", "--command", &program, "/dev/null"]).current_dir(directory.path());
@@ -112,7 +112,7 @@ fn without_a_terminal_the_options_that_are_missing_are_named() {
     let output = setup(directory.path(), &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--domain DOMAIN, --certificate FILE --key FILE"), "{}", stderr(&output));
-    // Nobody has a certificate for it.
+    // There is no certificate for it.
     let output = setup(directory.path(), &["--domain", "pushward.invalid", "--upstream", "127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("no certificate for pushward.invalid"), "{}", stderr(&output));
@@ -133,7 +133,7 @@ fn nothing_wrong_is_written_and_nothing_is_overwritten_unasked() {
     assert!(stderr(&output).contains("--force replaces it"), "{}", stderr(&output));
     assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\n");
     let output = setup(directory.path(), &[&options[..], &["--force"]].concat());
-    // Written; nobody is there yet.
+    // The file was written, although no server answers.
     assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
     assert!(fs::read_to_string(&file).unwrap().contains("upstream = \"127.0.0.1:1\""));
 }

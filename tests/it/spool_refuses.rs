@@ -1,5 +1,5 @@
-//! The bounds of the spool: whom a full one concerns, what becomes of stanzas that neither disk nor memory may hold, and how
-//! the session writes to the spool again.
+//! The limits of the spool: which sessions a full spool affects, what happens to stanzas that fit neither on disk nor
+//! in memory, and how the session resumes writing to the spool.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const RETURNED: &str = "pushward_stanzas_returned_total";
 const LOST: &str = "pushward_stanzas_lost_total";
 const SPOOLED: &str = "pushward_spool_stanzas";
 
-/// Metrics, and no wait before a stanza that the server does not keep is handed to the spool.
+/// Enables metrics, and hands stanzas that the server does not keep to the spool without delay.
 fn eager(setup: Setup) -> Setup {
     setup.with_metrics().set("stream_management.spool_after", "'0s'")
 }
@@ -24,12 +24,12 @@ fn narrow(setup: Setup) -> Setup {
     keys.into_iter().fold(eager(setup), |setup, key| setup.set(&format!("limits.{key}"), "'16 KiB'"))
 }
 
-/// Numbered bodies of about so many bytes.
+/// Returns numbered bodies of about this many bytes.
 fn padded(name: &str, count: usize, bytes: usize) -> Vec<String> {
     numbered(name, 1..=count).into_iter().map(|body| format!("{body} {}", "x".repeat(bytes))).collect()
 }
 
-/// A message for a session of that user.
+/// Returns a message for a session of that user.
 fn to(user: &str, resource: &str, body: &str) -> String {
     format!(
         "<message type='chat' from='eve@localhost/desk' to='{user}@localhost/{resource}'><body>{body}</body></message>"
@@ -40,7 +40,8 @@ fn send(server: &StubConnection, user: &str, resource: &str, bodies: &[String]) 
     server.send(bodies.iter().map(|body| to(user, resource, body)).collect::<String>());
 }
 
-/// Waits until a dark session has looked at all that its server has sent so far; returns what the server got meanwhile.
+/// Waits until a dark session has processed everything that its server has sent so far. Returns what the server
+/// received meanwhile.
 async fn looked_at(server: &mut StubConnection) -> Vec<String> {
     server.send("<iq type='get' id='behind'><ping xmlns='urn:xmpp:ping'/></iq>");
     let mut seen = vec![server.next().await];
@@ -60,7 +61,7 @@ async fn an_account_that_fills_its_spool_is_refused_and_another_one_is_not() {
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     lost(&scene.pushward, bob, "bob@localhost/phone").await;
     let of_alice = padded("alice", 20, 8000);
-    // Almost full; then refused.
+    // First almost full, then refused.
     send(&scene.server, "alice", "phone", &of_alice[..7]);
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == 7).await;
     send(&scene.server, "alice", "phone", &of_alice[7..]);
@@ -80,7 +81,7 @@ async fn an_account_that_fills_its_spool_is_refused_and_another_one_is_not() {
 
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     assert_eq!(bodies(&client.messages(20).await), of_alice);
-    // What is on disk outlives the process.
+    // Stanzas on disk outlive the process.
     scene.pushward.kill();
     scene.pushward.start_again().await;
     let mut bob = scene.pushward.authenticated("bob").await;
@@ -142,11 +143,11 @@ async fn a_live_client_whose_spool_refuses_is_lost_and_gets_all_of_it_again() {
     scene.server.assert_open();
 }
 
-/// What stanzas are called that go back to their senders, and those that must not be answered.
+/// The kinds of stanzas that are returned to their senders, and those that must not be answered.
 const ANSWERED: [&str; 4] = ["chat", "plain", "bare", "iq"];
 const UNANSWERED: [&str; 4] = ["error", "groupchat", "headline", "own"];
 
-/// A stanza of that kind, with its number as id.
+/// Returns a stanza of that kind, with its number as id.
 fn of_kind(kind: &str, number: usize) -> String {
     let rest = format!("id='{kind} {number}'><body>{kind} {number}</body><p>{}</p></message>", "x".repeat(400));
     let bob = "from='bob@localhost/desk' to='alice@localhost/phone'";
@@ -159,7 +160,7 @@ fn of_kind(kind: &str, number: usize) -> String {
     }
 }
 
-/// The ids of what went back to its sender, from what a server was sent.
+/// Returns the ids of stanzas that were returned to their senders, from what a server received.
 fn ids_of_errors(elements: &[String]) -> Vec<String> {
     let errors = elements.iter().filter(|xml| xml.contains("<resource-constraint")).map(|xml| {
         let error = Element::parse(xml);
@@ -190,7 +191,8 @@ async fn what_a_dark_session_cannot_keep_goes_back_if_it_may_and_is_counted() {
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     let kept = ids(&client.until_quiet(Duration::from_secs(1)).await);
 
-    // The oldest that no disk had are given up: what is left is a beginning that is on disk, and the newest.
+    // The oldest stanzas that are not on disk are given up. What remains is a first part that is on disk, and the
+    // newest.
     let first = names.iter().zip(&kept).take_while(|(sent, kept)| sent == kept).count();
     let newest = kept.len() - first;
     assert_eq!(kept[first..], names[names.len() - newest..], "{kept:?}");
@@ -205,7 +207,7 @@ async fn what_a_dark_session_cannot_keep_goes_back_if_it_may_and_is_counted() {
     assert_eq!(scene.pushward.metric(LOST).await, lost as u64);
     scene.server.assert_open();
 
-    // Nothing of it is answered again as the session ends.
+    // None of them is answered again when the session ends.
     client.send("</stream:stream>").await;
     client.closed(PATIENCE).await;
     scene.server.footer(PATIENCE).await;
@@ -264,7 +266,7 @@ async fn a_session_writes_to_the_spool_again_soon_after_there_is_room() {
     spooled_again(&scene.pushward, 10).await;
     assert!(room.elapsed() < Duration::from_secs(9), "{:?}", room.elapsed());
     nothing_was_given_up(&scene.pushward).await;
-    // What is on disk outlives the process.
+    // Stanzas on disk outlive the process.
     scene.pushward.kill();
     scene.pushward.start_again().await;
     let mut desk = scene.pushward.authenticated("alice").await;

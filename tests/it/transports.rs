@@ -1,4 +1,5 @@
-//! How notifications travel: as a component, as the domain itself, through the user's session; and which is tried when.
+//! Transports of notifications: as a component, as the domain itself, through the user's session; and the order in
+//! which they are tried.
 
 mod bidi;
 mod bounds;
@@ -17,15 +18,15 @@ use crate::support::{
     fresh, lost,
 };
 
-/// How long nothing must happen where nothing is to happen.
+/// The time for which nothing may happen where nothing is expected.
 const QUIET: Duration = Duration::from_millis(700);
 
-/// Delays short enough for tests.
+/// Sets delays short enough for tests.
 fn quick(setup: Setup) -> Setup {
     setup.set("push.batch_delay", "'50ms'").set("push.min_interval", "'50ms'")
 }
 
-/// alice's phone, available and registered at `service`, behind a proxy.
+/// Opens alice's phone behind a proxy, available and registered at `service`.
 async fn phone(pushward: &Pushward, service: &str) -> (Client, Enabled) {
     let mut alice = pushward.connect().await;
     alice.authenticated("alice").await;
@@ -40,7 +41,7 @@ async fn alice_enables(alice: &mut Client, service: &str) -> Element {
     crate::support::request(alice, "enable", &payload).await
 }
 
-/// bob, at the server itself.
+/// Connects bob to the server itself.
 async fn bob(prosody: &Prosody) -> Client {
     let mut bob = Client::plain(prosody.address).await;
     bob.login("bob", "desk").await;
@@ -52,7 +53,7 @@ async fn writes(bob: &mut Client, body: &str) {
         .await;
 }
 
-/// A proxy whose host has a certificate of `authority`, with a route to `peer`'s push service.
+/// Returns a setup whose host has a certificate of `authority`, with a route to `peer`'s push service.
 fn domain(prosody: &Prosody, authority: &Authority, (peer, tls): (&PushServer, &str)) -> Setup {
     let address = if tls == "direct" { peer.direct } else { peer.starttls };
     routed(
@@ -66,7 +67,7 @@ fn routed(prosody: &Prosody, authority: &Authority, route: &str) -> Setup {
     shown(prosody, (authority, &authority.issue("localhost")), route)
 }
 
-/// The same, whose host shows another certificate.
+/// The same with another certificate of the host.
 fn shown(prosody: &Prosody, (authority, issued): (&Authority, &Issued), route: &str) -> Setup {
     let read = |file: &Path| std::fs::read_to_string(file).unwrap();
     quick(Setup::new(prosody.address))
@@ -76,7 +77,7 @@ fn shown(prosody: &Prosody, (authority, issued): (&Authority, &Issued), route: &
         .table(&format!("[[push.route]]\n{route}"))
 }
 
-/// alice's phone goes away, and bob writes.
+/// Lets alice's phone go dark, and sends a message from bob.
 async fn goes_dark(pushward: &Pushward, service: &str, bob: &mut Client) {
     let (alice, _) = phone(pushward, service).await;
     lost(pushward, alice, "alice@localhost/phone").await;
@@ -103,7 +104,7 @@ async fn a_component_publishes_from_its_own_domain_and_hears_the_answer() {
     let publish = service.publish(PATIENCE).await;
     assert_eq!((publish.from.as_str(), publish.count()), ("pushward.localhost", Some(1)));
     pushward.logged(&["publish outcome", "Accepted"]).await;
-    // What anybody asks of the component is answered.
+    // Pushward answers requests of any user to the component.
     bob.send("<iq type='get' id='version' to='pushward.localhost'><query xmlns='jabber:iq:version'/></iq>").await;
     let answer = Element::parse(&bob.expect("id='version'").await);
     assert_eq!(answer.attribute("type"), Some("error"), "{answer:?}");
@@ -115,7 +116,7 @@ async fn a_component_that_speaks_as_the_host_is_blind_and_publishes_once() {
     let hosts = "Component \"pushward.localhost\"\n  component_secret = \"shared\"\n  validate_from_addresses = false";
     let prosody = Prosody::with_hosts(hosts).await;
     let mut service = PushService::connect(&prosody).await;
-    // An answer that is seen would count; and a refusal would bring another transport in.
+    // If the answer were processed, it would count, and a refusal would cause another transport to be used.
     service.answer_with(Answer::Error("auth", "forbidden"));
     let pushward = Pushward::start(quick(component(&prosody, "host"))).await;
     pushward.logged(&["stream is up"]).await;

@@ -1,4 +1,4 @@
-//! TLS between proxy and server: both kinds, and what is said where it fails.
+//! TLS between proxy and server: both kinds, and the messages where it fails.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::support::{
     bodies, enable_push, free_address, numbered, resumed,
 };
 
-/// The proxy before a server that it trusts by its authority.
+/// Returns a setup for a server that the proxy trusts by its authority.
 fn setup(upstream: SocketAddr, tls: &str, authority: &Authority) -> Setup {
     let setup = Setup::new(upstream).set("host.upstream_tls", &format!("'{tls}'"));
     setup.set("host.upstream_ca", &authority.toml()).set("push.batch_delay", "'50ms'")
@@ -82,7 +82,7 @@ async fn prosody_with_direct_tls(authority: &Authority) -> (Prosody, SocketAddr)
     (Prosody::over_tls(&authority.issue("localhost"), &settings).await, direct)
 }
 
-/// The system's authorities are those that `SSL_CERT_FILE` names.
+/// `SSL_CERT_FILE` names the system's authorities.
 #[tokio::test]
 async fn the_systems_authorities_are_trusted_by_default() {
     let authority = Authority::new("ours");
@@ -92,7 +92,8 @@ async fn the_systems_authorities_are_trusted_by_default() {
     Pushward::start(setup).await.login("alice", "phone").await;
 }
 
-/// Clients hear that the server cannot be reached; the log and `check` say why, and what to do.
+/// Checks the refusal: clients get an error that the server is unreachable. The log and `check` give the reason and the
+/// remedy.
 async fn check_refused(setup: Setup, reason: &str, remedy: &str) {
     let pushward = Pushward::start(setup).await;
     let mut client = pushward.connect().await;
@@ -160,7 +161,7 @@ fn scram(first: &str) -> String {
     format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{message}</auth>")
 }
 
-/// Prosody offers channel binding with TLS 1.2; what is stripped of it makes `y` fail (RFC 5802 §6).
+/// Prosody offers channel binding with TLS 1.2. Removing it from the offer makes `y` fail (RFC 5802 §6).
 #[tokio::test]
 async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log() {
     let authority = Authority::new("ours");
@@ -195,7 +196,7 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
     assert_eq!(answer.all("bind").len(), 1, "{answer:?}");
 }
 
-/// XEP-0515: a client fails if the server sees another version of TLS than it does itself.
+/// XEP-0515: a client fails if the server sees another version of TLS than the client itself uses.
 #[tokio::test]
 async fn the_server_sees_the_tls_version_of_the_client_or_the_log_and_check_say_that_it_cannot() {
     let authority = Authority::new("ours");

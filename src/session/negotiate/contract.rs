@@ -100,8 +100,7 @@ pub enum LoginOutput {
     SaslFailed,
     /// The server refused a login because of the client's data.
     LoginFailed,
-    /// A login was refused here because too many failed before
-    /// ([`Lockout`]).
+    /// A login was refused here because too many failed before ([`Lockout`]).
     LoginRefused,
     /// Both streams restart (RFC 6120 §6.4.6).
     Restart,

@@ -1,4 +1,4 @@
-//! What push services and the users who chose them can cost: memory, connections, ports.
+//! Limits on the cost that push services, and the users who chose them, can cause: memory, connections, ports.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use crate::support::{
     free_address, lost, request,
 };
 
-/// Memory that a process has, in KiB.
+/// Returns the memory of a process, in KiB.
 fn memory(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// 80 MB of requests on a stream whose answers are not read took 198 MB.
+/// Regression test: 80 MB of requests on a stream whose answers are not read took 198 MB.
 #[tokio::test]
 async fn a_push_service_that_asks_and_reads_nothing_costs_little() {
     let request = "<iq type='get' id='1' from='push.test' to='nobody@localhost'><q xmlns='x'/></iq>";
@@ -25,7 +25,7 @@ async fn a_push_service_that_asks_and_reads_nothing_costs_little() {
     assert!(grown < 32 * 1024, "{grown} KiB");
 }
 
-/// Answers for a client that does not read took 59 MB.
+/// Regression test: answers for a client that does not read took 59 MB.
 #[tokio::test]
 async fn answers_for_a_client_that_does_not_read_are_dropped_and_counted() {
     let answer = format!(
@@ -38,7 +38,8 @@ async fn answers_for_a_client_that_does_not_read_are_dropped_and_counted() {
     assert!(dropped > 1000, "{dropped}");
 }
 
-/// 80 MB from a push service that does not read, while alice's desk does not read either: by how many KiB it grew.
+/// Sends 80 MB from a push service that does not read, while alice's desk does not read either. Returns the growth of
+/// memory in KiB.
 async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, Pushward) {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
@@ -62,7 +63,7 @@ async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, P
     (grown, pushward)
 }
 
-/// What is sent to a component over the server, which reads nothing.
+/// Stanzas to a component come through the server, which reads no answers.
 #[tokio::test]
 async fn a_server_that_asks_a_component_and_reads_nothing_costs_little() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -104,7 +105,7 @@ async fn enables(client: &mut Client, service: &str) {
     assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
 }
 
-/// A message to the account; each of its dark devices is notified.
+/// Sends a message to the account. Each of its dark devices is notified.
 async fn says(bob: &mut Client, account: &str) {
     bob.send(format!("<message type='chat' to='{account}@localhost/phone' id='x'><body>{account}</body></message>"))
         .await;

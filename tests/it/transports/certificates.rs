@@ -1,9 +1,9 @@
-//! Certificates of push services and of the host that are no good: nothing is sent, and the operator hears why.
+//! Unsuitable certificates of push services and of the host: nothing is sent, and the operator gets the reason.
 
 use super::{QUIET, bob, domain, goes_dark, shown};
 use crate::support::{Authority, Issued, Prosody, PushServer, PushServerOptions, Pushward};
 
-/// A push service that shows this certificate, and why it gets nothing.
+/// Tests a push service with this certificate, which gets nothing for the reason `why`.
 async fn gets_nothing(authority: &Authority, identity: Issued, why: &str) {
     let prosody = Prosody::start().await;
     let peer =
@@ -39,7 +39,7 @@ async fn a_push_service_with_a_certificate_of_a_stranger_gets_nothing() {
     gets_nothing(&authority, identity, "UnknownIssuer").await;
 }
 
-/// A host that shows this certificate, which the push service does not take.
+/// Tests a host with this certificate, which the push service refuses.
 async fn is_refused(authority: &Authority, issued: &Issued, remedy: &str) {
     let prosody = Prosody::start().await;
     let peer = PushServer::start(PushServerOptions::new("push.test", authority)).await;

@@ -91,7 +91,7 @@ async fn a_thousand_registrations_of_one_service_share_one_stream() {
     assert_eq!(peer.streams(), 1);
 }
 
-/// A phone registers so many nodes, and goes away.
+/// Registers this many nodes from a phone, which then goes dark.
 async fn register(pushward: Arc<Pushward>, account: String, nodes: usize) {
     let mut phone = pushward.login(&account, "phone").await;
     phone.enable().await;

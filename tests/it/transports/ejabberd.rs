@@ -1,4 +1,4 @@
-//! ejabberd as the push service's server: it knows no bidi, and refuses certificates that are for servers only.
+//! ejabberd as the push service's server: it does not support bidi, and refuses certificates that are for servers only.
 
 use super::{QUIET, bob, goes_dark, shown, writes};
 use crate::support::{Authority, Ejabberd, Issued, PATIENCE, Prosody, PushService, Pushward, Setup};

@@ -1,4 +1,4 @@
-//! What an operator is told of the way to the push services: `push list`, `push ping` and `check`.
+//! Information for operators about the routes to the push services: `push list`, `push ping` and `check`.
 
 use super::{bob, component, domain, goes_dark, quick, routed};
 use crate::admin::ask;
@@ -15,7 +15,7 @@ struct Scene {
     _prosody: Prosody,
 }
 
-/// alice's phone, away, was notified by the domain.
+/// Lets the domain notify alice's phone, which is dark.
 async fn notified(bidi: bool, answer: Answer) -> Scene {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
@@ -112,12 +112,12 @@ async fn a_check_without_a_daemon_reads_the_database_and_asks_the_push_service()
     ] {
         assert!(said.out.contains(line), "{line} in\n{}", said.out);
     }
-    // The push service is gone from its server, which says so.
+    // The push service is gone, and its server reports that.
     drop(scene.service);
     let said = ask(&scene.pushward, &["check"]).await;
     assert!(said.out.contains("push.test, from localhost: s2s fails: "), "{}", said.out);
     assert!(said.out.contains("but says remote-server-timeout of the push service"), "{}", said.out);
-    // And the daemon starts as if nobody had looked.
+    // The daemon then starts as if the check had not run.
     scene.pushward.start_again().await;
     assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().len(), 1);
     scene.pushward.kill();

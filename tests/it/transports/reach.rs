@@ -1,4 +1,4 @@
-//! Push services that are out of reach, go down, come back, or refuse whom a notification is from.
+//! Push services that are unreachable, go down, come back, or refuse the sender of a notification.
 
 use super::{QUIET, bob, domain, goes_dark, routed, writes};
 use crate::support::{
