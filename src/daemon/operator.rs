@@ -1,6 +1,7 @@
 //! The operator's interface, as the daemon sees it. `admin` implements it, and the commands plug it in: so the daemon does not
 //! know what operators can ask.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ pub struct Serving {
     pub stop: CancellationToken,
     /// All of its tasks.
     pub tasks: TaskTracker,
+    /// The address of the page, if it is on.
+    pub page: Option<SocketAddr>,
 }
 
 impl Serving {

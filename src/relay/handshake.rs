@@ -27,11 +27,11 @@ use crate::xml::{self, FrameError};
 enum TlsFailure {
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("the client left before TLS")]
+    #[error("the client disconnected before TLS")]
     Left,
-    #[error("the client did not ask for TLS in a valid way and was told so")]
+    #[error("the client sent an invalid request for TLS")]
     Refused,
-    #[error("not an XML stream: {0}")]
+    #[error("invalid XML stream: {0}")]
     Frame(#[from] FrameError),
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn secure(
             (Some(Secured { client, eviction, elements }), HandshakeOutcome::Established)
         }
         Ok(Err(error)) => {
-            tracing::debug!(%error, "no TLS");
+            tracing::debug!(%error, "TLS handshake failed");
             (None, HandshakeOutcome::Failed)
         }
         Err(_) => {
@@ -99,7 +99,7 @@ async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, snapshot: &Snapshot) 
     // A client that sends nothing has no state of TLS, nor room for it.
     tcp.readable().await?;
     let tls = Box::pin(TlsStream::accept(tcp, config)).await?;
-    tracing::debug!(version = ?tls.state().protocol_version(), "TLS is up");
+    tracing::debug!(version = ?tls.state().protocol_version(), "TLS established");
     Ok(Conn::new(tls, snapshot.limits(Authentication::Pending)))
 }
 

@@ -232,7 +232,7 @@ impl Store {
     /// Writes a note that cannot be read again, as far as its key says what it was.
     async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
         let wake = Wake { since: clock::unix_secs(), reason: WakeReason::Restart };
-        tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
+        tracing::error!(account = %slot.account, "unreadable wake record replaced");
         self.wake(slot, wake).await?;
         Ok(wake)
     }

@@ -21,7 +21,7 @@ pub enum StoreError {
     #[error("the database is in use by another process; is pushward running already, with the same `state`?")]
     InUse,
     /// Nobody's: the last process that had the database was killed.
-    #[error("the database was not closed; the next start of pushward repairs it")]
+    #[error("the database was not closed cleanly; the next start of pushward repairs it")]
     NotClosed,
     /// The disk's: the database cannot be read or written. Whether a change that failed so is on disk is unknown.
     #[error("the database failed: {0}")]
@@ -62,7 +62,7 @@ pub enum StoreError {
     },
     /// The caller's: another stanza has or had this sequence number in the spool, or the call's are not in order; nothing was
     /// changed.
-    #[error("place {seq} of the spool is taken: its last is {last_seq}")]
+    #[error("sequence number {seq} of the spool is taken: its last is {last_seq}")]
     SequenceTaken {
         /// The sequence number that was asked for.
         seq: Seq,
@@ -76,20 +76,20 @@ pub enum StoreError {
         account: BareJid,
     },
     /// The machine's: it has no thread for the writer.
-    #[error("no thread can be started for the store: {0}")]
+    #[error("cannot start a thread for the database: {0}")]
     NoThread(Arc<std::io::Error>),
     /// The database's: it has not said in time whether a change is stored. Nothing of it will come into force that could be
     /// delivered twice: stanzas are deleted again if they come into the spool after all.
-    #[error("the database has not answered within {within:?}; the change counts as refused")]
+    #[error("the database has not answered within {within:?}; the change counts as failed")]
     NoAnswer {
         /// `[store] patience`.
         within: std::time::Duration,
     },
     /// The engine's: it has answered something else than it was asked.
-    #[error("the database has answered another question")]
+    #[error("the database gave an answer of the wrong kind")]
     Mistaken,
     /// Nobody's: the store was shut down, or its writer has died.
-    #[error("the store is shut down")]
+    #[error("the database is closed")]
     Closed,
 }
 
@@ -132,7 +132,7 @@ pub(super) fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError>
     match result {
         Err(error @ StoreError::Database(_)) => Err(error),
         Err(error) => {
-            tracing::error!(%error, "passed over");
+            tracing::error!(%error, "unreadable record skipped");
             Ok(())
         }
         Ok(()) => Ok(()),

@@ -12,7 +12,7 @@ pub enum RequestError {
     #[error("the push service is the client itself")]
     OwnJid,
     /// The operator does not want this push service: `services`.
-    #[error("the push service is not among those that may be used")]
+    #[error("this push service is not allowed")]
     NotAllowed,
     /// More than is reasonable to keep.
     #[error("the request is too large to keep")]
