@@ -118,7 +118,7 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
     }
     let hosts = host::hosts(root.tables("host", "[[host]]"), &directory, &listen);
     if hosts.is_empty() && !report.is_broken() {
-        root.problem(1, "[[host]]", "no host is served", "add [[host]] and domain = \"example.org\"");
+        root.problem(1, "[[host]]", "no [[host]] section", "add [[host]] and domain = \"example.org\"");
     }
     let stream_management = stream_management::read(root.table("stream_management", "[stream_management]"));
     let push = push::read(root.table("push", "[push]"), &stream_management, &directory);

@@ -53,6 +53,6 @@ fn filter(log: &Log) -> EnvFilter {
 
 fn report(changed: Result<(), tracing_subscriber::reload::Error>) {
     if let Err(error) = changed {
-        tracing::error!(%error, "the log's level cannot be changed");
+        tracing::error!(%error, "cannot change log level");
     }
 }

@@ -116,7 +116,7 @@ impl Metrics {
     fn register(&mut self) {
         let registry = self.registry.sub_registry_with_prefix("pushward");
         // The encoder appends `_info` to the name of an info metric.
-        registry.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("build", "Version of Pushward", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self.connections.register(registry);
         self.sessions.register(registry);
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));

@@ -35,11 +35,20 @@ pub(super) fn read(mut s: Section<'_>, directory: &Path, state: &Path, clients: 
     let given = s.parsed("socket", file_name);
     let socket = given.map_or_else(|| state.join("admin.sock"), |at| directory.join(at.value));
     if let Some(address) = listen.filter(|address| clients.iter().any(|other| overlaps(*address, other.address))) {
-        s.problem(listen_line, "listen", format!("{address} is where clients connect"), "choose another port");
+        s.problem(
+            listen_line,
+            "listen",
+            format!("{address} is also the address of a [[listen]] section"),
+            "choose another port",
+        );
     }
     if socket.as_os_str().len() > Admin::SOCKET_BYTES {
-        let what = format!("{} is longer than the {} bytes of a socket's path", socket.display(), Admin::SOCKET_BYTES);
-        s.problem(socket_line, "socket", what, "write a shorter one, such as \"/run/pushward/admin.sock\"");
+        let what = format!(
+            "{} is longer than {} bytes, the limit for the path of a socket",
+            socket.display(),
+            Admin::SOCKET_BYTES
+        );
+        s.problem(socket_line, "socket", what, "write a shorter path, such as \"/run/pushward/admin.sock\"");
     }
     let hosts = s.list("hosts", host_name).unwrap_or_default();
     s.finish();

@@ -68,8 +68,8 @@ pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[List
         let lines = ["upstream", "upstream_ca", "upstream_insecure", "channel_binding"].map(|key| section.line_of(key));
         let source_line = section.line_of("upstream_source");
         if !domain.value.is_empty() && hosts.iter().any(|other| other.domain == domain.value) {
-            let what = format!("{} is served twice", domain.value);
-            section.problem(domain.line, "domain", what, "remove one [[host]]");
+            let what = format!("{} has two [[host]] sections", domain.value);
+            section.problem(domain.line, "domain", what, "remove one of them");
         }
         let host = Host {
             certificate: file(&mut section, "certificate", directory, format!("certs/{}.pem", domain.value)),
@@ -107,23 +107,28 @@ fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
     let exposed = host.upstream.ip().is_some_and(|ip| !ip.is_loopback());
     if host.upstream_tls != UpstreamTls::Off {
         if host.upstream_insecure {
-            let what = "acts only without TLS: a server that shows a wrong certificate is never connected to";
-            section.problem(insecure, "upstream_insecure", what, "remove it, and name the authority in upstream_ca");
+            let what = "has an effect only without TLS: Pushward never accepts a wrong certificate of the server";
+            section.problem(
+                insecure,
+                "upstream_insecure",
+                what,
+                "remove the key, and name the authority in upstream_ca",
+            );
         }
         return;
     }
     if exposed && !host.upstream_insecure {
         let what = format!("passwords would cross the network to {} unencrypted", host.upstream);
-        let remedy = "write upstream_tls = \"starttls\" or connect over loopback; upstream_insecure = true if the \
-            network between is trusted";
+        let remedy = "set upstream_tls = \"starttls\", or connect over loopback, or set upstream_insecure = true if the \
+            network is trusted";
         section.problem(upstream, "upstream", what, remedy);
     }
-    let remedy = "write upstream_tls = \"starttls\" or \"direct\", or remove it";
+    let remedy = "set upstream_tls to \"starttls\" or \"direct\", or remove the key";
     if host.upstream_ca.is_some() {
-        section.problem(ca, "upstream_ca", "acts only with TLS to the server", remedy);
+        section.problem(ca, "upstream_ca", "has an effect only with TLS to the server", remedy);
     }
     if host.channel_binding != ChannelBinding::Strip {
-        section.problem(binding, "channel_binding", "acts only with TLS to the server", remedy);
+        section.problem(binding, "channel_binding", "has an effect only with TLS to the server", remedy);
     }
 }
 
@@ -133,14 +138,15 @@ fn families(section: &Section<'_>, host: &Host, line: usize) {
     let problem = |what: String, remedy: &str| section.problem(line, "upstream_source", what, remedy);
     match &host.upstream {
         Upstream::Unix(_) if !sources.is_empty() => {
-            problem("a unix socket has no addresses".to_owned(), "remove it: no ports run out there");
+            problem("does not apply to a unix socket".to_owned(), "remove the key: a unix socket uses no ports");
         }
         Upstream::Tcp(endpoint) => {
             let server = host.upstream.ip();
             let other = |source: &&IpAddr| server.is_some_and(|server| server.is_ipv4() != source.is_ipv4());
             if let Some(source) = sources.iter().find(other) {
-                let what = format!("{source} cannot connect to {endpoint}: one is IPv4, the other IPv6");
-                problem(what, "write addresses of the server's kind");
+                let what =
+                    format!("{source} cannot connect to {endpoint}: one is an IPv4 address, the other an IPv6 address");
+                problem(what, "write addresses of the same kind as the server's");
             }
         }
         Upstream::Unix(_) => {}

@@ -235,7 +235,7 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
         held_per_account: s.number("held_per_account", Limits::default().held_per_account, 1..=1_000_000),
     };
     let stanza = display(read.stanzas.client);
-    let smaller = |what: &str| format!("smaller than stanza ({stanza}), so {what}");
+    let smaller = |what: &str| format!("smaller than stanza ({stanza}): {what}");
     let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {
         if wrong {
             s.problem(line, key, what, remedy);
@@ -244,26 +244,26 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
     contradiction(
         per_address,
         read.connections.per_address > read.connections.all,
-        "more than connections",
-        "make it as large as connections, or smaller",
+        "larger than connections",
+        "set it to the value of connections or less",
     );
     contradiction(
         unauthenticated,
         read.stanzas.unauthenticated > read.stanzas.client,
-        "more than stanza",
-        "make it as large as stanza, or smaller",
+        "larger than stanza",
+        "set it to the value of stanza or less",
     );
     contradiction(
         upstream,
         read.stanzas.upstream < read.stanzas.client,
         &smaller("some stanzas that clients may send could not be delivered"),
-        "set it to at least that",
+        "set it to that value or more",
     );
     contradiction(
         queue,
         read.queues.per_session < read.stanzas.client,
-        &smaller("the largest stanza could not wait"),
-        "set it to at least that",
+        &smaller("the largest stanza would not fit"),
+        "set it to that value or more",
     );
     s.finish();
     read

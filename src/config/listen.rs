@@ -63,7 +63,7 @@ pub(super) fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
         let tls =
             section.choice("tls", default.tls, &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)]);
         if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
-            section.problem(line, "address", format!("{address} is listened on twice"), "remove one [[listen]]");
+            section.problem(line, "address", format!("{address} is in two [[listen]] sections"), "remove one of them");
         }
         let proxies = proxies(&mut section);
         section.finish();
@@ -77,8 +77,8 @@ fn proxies(section: &mut Section<'_>) -> Option<TrustedProxies> {
     let behind = section.boolean("proxy_protocol", false);
     let networks = section.list("trusted_proxies", network).unwrap_or_default();
     if !networks.is_empty() && !behind {
-        let remedy = "write proxy_protocol = true, or remove it";
-        section.problem(line, "trusted_proxies", "acts only with proxy_protocol = true", remedy);
+        let remedy = "set proxy_protocol = true, or remove the key";
+        section.problem(line, "trusted_proxies", "has an effect only with proxy_protocol = true", remedy);
     }
     let trusted = if networks.is_empty() { TrustedProxies::default() } else { TrustedProxies(networks) };
     behind.then_some(trusted)

@@ -45,10 +45,10 @@ fn level(text: &str) -> Result<String, Wrong> {
     // `EnvFilter` would take a single unknown word for the name of a module, and then log everything of that module.
     let is_word = !text.contains(['=', ',', '[']);
     if text.is_empty() || is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
-        return Err(Wrong::new(format!("unknown level \"{text}\""), remedy));
+        return Err(Wrong::new(format!("unknown log level \"{text}\""), remedy));
     }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Wrong::new(format!("\"{text}\" is not a filter: {error}"), remedy)),
+        Err(error) => Err(Wrong::new(format!("\"{text}\" is not a valid log filter: {error}"), remedy)),
     }
 }

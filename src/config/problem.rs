@@ -50,7 +50,7 @@ impl ConfigErrors {
             file: path.to_owned(),
             line: 0,
             key: String::new(),
-            what: format!("cannot be read: {error}"),
+            what: format!("cannot read the file: {error}"),
             remedy: "name an existing file with --config FILE".to_owned(),
         }])
     }

@@ -72,11 +72,18 @@ pub(super) fn read(mut s: Section<'_>, stream_management: &StreamManagement, dir
         routes: transport::routes(&mut s, directory),
     };
     if read.settings.jingle && !read.settings.extensions {
-        s.problem(jingle_line, "jingle", "it is one of the extensions, which are off", "set extensions = true as well");
+        s.problem(
+            jingle_line,
+            "jingle",
+            "requires extensions = true",
+            "set extensions = true, or \
+            remove the key",
+        );
     }
     if read.hibernation.max_timeout < stream_management.resume_timeout {
-        let what = "shorter than resume_timeout of [stream_management]: a registration would shorten the hold";
-        s.problem(hold_line, "max_hibernation_timeout", what, "make it as long as resume_timeout, or longer");
+        let what = "shorter than [stream_management] resume_timeout: a session with a registration would be held for \
+            less time";
+        s.problem(hold_line, "max_hibernation_timeout", what, "set it to the value of resume_timeout or more");
     }
     s.finish();
     read
@@ -117,11 +124,11 @@ fn hibernation_after_push(s: &mut Section<'_>) -> Option<Duration> {
 
 fn body(text: &str) -> Result<String, Wrong> {
     if text.len() > 1_000 {
-        return Err(Wrong::new("longer than 1,000 bytes", "shorten it: it is sent with every notification"));
+        return Err(Wrong::new("longer than 1,000 bytes", "shorten the text: it is sent with every notification"));
     }
     // XML 1.0 §2.2: these characters are not allowed in a stanza.
     if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n')) {
-        return Err(Wrong::new("contains a control character", "write text only"));
+        return Err(Wrong::new("contains a control character", "remove the control character"));
     }
     Ok(text.to_owned())
 }

@@ -184,7 +184,7 @@ impl<'t> Section<'t> {
                 match value.ok().and_then(|v| v.to_string().parse::<T>().ok()).filter(|v| bounds.contains(v)) {
                     Some(value) => value,
                     None => {
-                        self.problem(line, key, format!("{written} is out of bounds"), remedy);
+                        self.problem(line, key, format!("{written} is out of range"), remedy);
                         default
                     }
                 }
@@ -253,7 +253,7 @@ impl<'t> Section<'t> {
         };
         match humantime::parse_duration(written) {
             Ok(value) if bounds.contains(&value) => return Some(value),
-            Ok(_) => self.problem(*line, key, format!("\"{written}\" is out of bounds"), remedy),
+            Ok(_) => self.problem(*line, key, format!("\"{written}\" is out of range"), remedy),
             Err(error) => self.problem(*line, key, format!("\"{written}\" is not a duration: {error}"), remedy),
         }
         None
@@ -273,7 +273,7 @@ impl<'t> Section<'t> {
         };
         match written.parse::<ByteSize>().map(|size| usize::try_from(size.as_u64())) {
             Ok(Ok(value)) if bounds.contains(&value) => return value,
-            Ok(_) => self.problem(line, key, format!("\"{written}\" is out of bounds"), remedy),
+            Ok(_) => self.problem(line, key, format!("\"{written}\" is out of range"), remedy),
             Err(_) => self.problem(line, key, format!("\"{written}\" is not a size"), remedy),
         }
         default
@@ -293,7 +293,7 @@ impl<'t> Section<'t> {
     }
 
     fn wrong_type(&self, key: &str, at: &At<DeValue<'_>>, wanted: &str, remedy: &str) {
-        self.problem(at.line, key, format!("{wanted} is wanted, found {}", type_name(&at.value)), remedy);
+        self.problem(at.line, key, format!("expected {wanted}, found {}", type_name(&at.value)), remedy);
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn order(s: &mut Section<'_>, default: Vec<Transport>) -> Vec<Transpo
     };
     let Some(order) = s.list("transports", parse) else { return default };
     if order.is_empty() || known.iter().any(|one| order.iter().filter(|other| *other == one).count() > 1) {
-        s.problem(line, "transports", "none, or one twice", REMEDY);
+        s.problem(line, "transports", "empty, or a transport is listed twice", REMEDY);
     }
     order
 }
@@ -115,8 +115,8 @@ pub(super) fn routes(s: &mut Section<'_>, directory: &Path) -> Vec<Route> {
         if let (Some(domain), Some(address)) = read {
             let (domain, address) = (domain.value, address.value);
             if routes.iter().any(|other| other.domain == domain) {
-                let what = format!("{domain} has two routes");
-                section.problem(line, "domain", what, "remove one [[push.route]]");
+                let what = format!("{domain} has two [[push.route]] sections");
+                section.problem(line, "domain", what, "remove one of them");
             }
             routes.push(Route { domain, address, direct_tls, ca });
         }
@@ -140,20 +140,15 @@ pub(super) fn component(host: &mut Section<'_>, host_domain: &str) -> Option<Com
     let domain = s.parsed("domain", domain).map(|at| at.value).unwrap_or_default();
     let secret = s.text("secret").map(|at| at.value).unwrap_or_default();
     if !has_domain || domain == host_domain && !domain.is_empty() {
-        let remedy = "write the component's own domain, as the server's configuration has it";
-        s.problem(domain_line, "domain", "missing, or the host's", remedy);
+        let remedy = "write the component's own domain, as in the server's configuration";
+        s.problem(domain_line, "domain", "missing, or the same as the host's domain", remedy);
     }
     if !has_secret || secret.is_empty() {
-        s.problem(
-            secret_line,
-            "secret",
-            "missing",
-            "write the component's password, as the server's configuration has it",
-        );
+        s.problem(secret_line, "secret", "missing", "write the component's password, as in the server's configuration");
     }
     if !is_loopback(&address.host) {
         let what = format!("notifications would cross the network to {address} unencrypted");
-        s.problem(address_line, "address", what, "connect over loopback, or over a tunnel that ends on loopback");
+        s.problem(address_line, "address", what, "connect over loopback, or through a tunnel that ends on loopback");
     }
     s.finish();
     Some(Component { address, domain, secret: Secret::new(secret), from })
@@ -166,7 +161,7 @@ pub(super) fn dns(mut s: Section<'_>) -> Vec<SocketAddr> {
         plain.or_else(|_| text.parse()).map_err(|_| {
             Wrong::new(
                 format!("\"{text}\" is not an address"),
-                "write an IP address, such as \"192.0.2.53\", with a port or without",
+                "write an IP address, such as \"192.0.2.53\", with or without a port",
             )
         })
     };

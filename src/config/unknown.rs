@@ -11,9 +11,9 @@ pub(super) fn suggestion(section: &str, key: &str, known: &BTreeSet<(&str, &str)
         return format!("did you mean {candidate}?");
     }
     match known.iter().find(|(_, candidate)| *candidate == wanted) {
-        Some(("", _)) => "it belongs at the top of the file, before any section".to_owned(),
-        Some((elsewhere, _)) => format!("it belongs in {elsewhere}"),
-        None => format!("the keys here are {}", here().collect::<Vec<_>>().join(", ")),
+        Some(("", _)) => "move the key to the top of the file, before any section".to_owned(),
+        Some((elsewhere, _)) => format!("move the key to {elsewhere}"),
+        None => format!("known keys: {}", here().collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn upstream(section: &mut Section<'_>, directory: &Path, listen: &[Li
     if let Upstream::Tcp(endpoint) = &upstream
         && listen.iter().any(|listener| leads_to(endpoint, listener))
     {
-        let what = format!("{endpoint} is an address that this process listens on");
+        let what = format!("Pushward itself listens on {endpoint}");
         section.problem(line, "upstream", what, "move the server to another port, such as 127.0.0.1:5322");
     }
     upstream
@@ -80,10 +80,13 @@ fn unix(path: &str, directory: &Path) -> Result<Upstream, Wrong> {
     let remedy = "write the path of the server's socket, such as \"unix:/run/ejabberd/c2s.sock\"";
     let socket = directory.join(path);
     if path.is_empty() {
-        return Err(Wrong::new("\"unix:\" is not followed by a path", remedy));
+        return Err(Wrong::new("no path after \"unix:\"", remedy));
     }
     if socket.as_os_str().len() > Admin::SOCKET_BYTES {
-        return Err(Wrong::new(format!("{} is longer than a socket's path may be", socket.display()), remedy));
+        return Err(Wrong::new(
+            format!("{} is longer than the limit for the path of a socket", socket.display()),
+            remedy,
+        ));
     }
     Ok(Upstream::Unix(socket))
 }
@@ -94,11 +97,11 @@ pub(super) fn source(section: &mut Section<'_>) -> Vec<IpAddr> {
     let line = section.line_of("upstream_source");
     let parse = |text: &str| match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
-        _ => Err(Wrong::new(format!("\"{text}\" is not the address of a machine"), REMEDY)),
+        _ => Err(Wrong::new(format!("\"{text}\" is not a usable address"), REMEDY)),
     };
     let sources = section.list("upstream_source", parse).unwrap_or_default();
     if sources.iter().any(|one| sources.iter().filter(|other| *other == one).count() > 1) {
-        section.problem(line, "upstream_source", "one is there twice", REMEDY);
+        section.problem(line, "upstream_source", "an address is listed twice", REMEDY);
     }
     sources
 }

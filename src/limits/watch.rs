@@ -91,7 +91,7 @@ impl Watch {
         };
         if let Some(suppressed) = suppressed {
             let (limit, who, consequence) = (limit.name(), who.to_string(), limit.consequence());
-            tracing::warn!(limit, who, suppressed, "limit_reached: {consequence}");
+            tracing::warn!(limit, who, suppressed, "limit reached: {consequence}");
         }
     }
 }

@@ -40,15 +40,19 @@ impl Drop for LoggingIn {
 impl Connections {
     // The encoder appends `_total` to the name of a counter.
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("connections", "Connected clients, those that log in included", self.open.clone());
-        registry.register("accepted_connections", "Connections that were accepted", self.accepted.clone());
-        registry.register("handshakes", "TLS handshakes of clients, by outcome", self.handshakes.clone());
-        let help = "How long handshakes took that were established";
+        registry.register(
+            "connections",
+            "Connected clients, including those that have not logged in yet",
+            self.open.clone(),
+        );
+        registry.register("accepted_connections", "Accepted connections", self.accepted.clone());
+        registry.register("handshakes", "TLS handshakes with clients, by outcome", self.handshakes.clone());
+        let help = "Duration of successful TLS handshakes";
         registry.register_with_unit("handshake", help, Unit::Seconds, self.handshake_time.shared());
-        registry.register("logins", "Log-ins over TLS, by outcome", self.logins.clone());
-        registry.register("sasl_failures", "Log-ins that the server refused", self.sasl_failures.clone());
-        registry.register("resumptions", "Wishes to resume a session, by outcome", self.resumptions.clone());
-        let help = "Connections to the server of a host, by outcome";
+        registry.register("logins", "Logins over TLS, by outcome", self.logins.clone());
+        registry.register("sasl_failures", "Logins that the upstream server refused", self.sasl_failures.clone());
+        registry.register("resumptions", "Session resumption attempts, by outcome", self.resumptions.clone());
+        let help = "Connection attempts to the upstream server of a host, by outcome";
         registry.register("upstream_connects", help, self.upstream.clone());
     }
 

@@ -41,15 +41,22 @@ impl Default for Notifications {
 
 impl Notifications {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("verdicts", "Decisions to push or not to push", self.verdicts.clone());
-        registry.register("publishes", "Notifications, by what became of them", self.publishes.clone());
-        let help = "From a notification to the push service's answer, or to giving it up, by transport";
+        registry.register(
+            "verdicts",
+            "Push verdicts: why a stanza caused a notification, or why not",
+            self.verdicts.clone(),
+        );
+        registry.register("publishes", "Push notifications, by outcome and transport", self.publishes.clone());
+        let help =
+            "Time from sending a push notification to the answer of the push service or to the timeout, by transport";
         registry.register_with_unit("publish", help, Unit::Seconds, self.publish_times.clone());
-        let help = "From the first stanza that notifies to the notification; batch_delay and min_interval are in it";
+        let help =
+            "Time from the first stanza that notifies to its push notification; includes batch_delay and min_interval";
         registry.register_with_unit("notification_delay", help, Unit::Seconds, self.delay.shared());
-        let help = "Stanzas of push services on the domain's streams that answer no notification, by fate";
+        let help =
+            "Stanzas from push services on server-to-server streams that are not answers to notifications, by fate";
         registry.register("push_service_stanzas", help, self.fates.shared());
-        registry.register("wakes_waiting", "Devices that wait to be woken by a push", self.wakes_waiting.clone());
+        registry.register("wakes_waiting", "Devices waiting for a wake push", self.wakes_waiting.clone());
     }
 
     pub(super) fn begin_at_zero(&self) {

@@ -34,16 +34,16 @@ impl Collector for Process {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
         };
         let start = Box::new(ConstGauge::new(self.started));
-        encode("process_start_time_seconds", "When the process started, in unix seconds.", start)?;
+        encode("process_start_time_seconds", "Start time of the process, in unix seconds.", start)?;
         if let Some(seconds) = cpu_seconds() {
-            encode("process_cpu_seconds", "Processor time used.", Box::new(ConstCounter::new(seconds)))?;
+            encode("process_cpu_seconds", "CPU time used.", Box::new(ConstCounter::new(seconds)))?;
         }
         for (name, help, value) in [
-            ("process_resident_memory_bytes", "Memory in use.", status("VmRSS:").map(|kib| kib * 1024)),
-            ("process_virtual_memory_bytes", "Address space in use.", status("VmSize:").map(|kib| kib * 1024)),
+            ("process_resident_memory_bytes", "Resident memory.", status("VmRSS:").map(|kib| kib * 1024)),
+            ("process_virtual_memory_bytes", "Virtual memory.", status("VmSize:").map(|kib| kib * 1024)),
             ("process_threads", "Threads.", status("Threads:")),
-            ("process_open_fds", "Open descriptors: sockets and files.", open_descriptors()),
-            ("process_max_fds", "Descriptors that the process may have open.", most_descriptors()),
+            ("process_open_fds", "Open file descriptors, including sockets.", open_descriptors()),
+            ("process_max_fds", "Limit of open file descriptors.", most_descriptors()),
         ] {
             if let Some(value) = value {
                 encode(name, help, Box::new(ConstGauge::new(value)))?;

@@ -156,7 +156,7 @@ impl Traffic {
 
 impl Collector for Traffic {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Stanzas and nonzas of sessions, by stream, direction and kind.";
+        let help = "Stanzas and nonzas of sessions, by leg, direction and kind.";
         let mut elements = encoder.encode_descriptor("stanzas", help, None, MetricType::Counter)?;
         for ((leg, direction), words) in ways() {
             for (kind, word) in KINDS {
@@ -164,7 +164,7 @@ impl Collector for Traffic {
                 encode(&mut elements, &labels, self.sum(|shard| shard.counters(leg, direction, kind).0))?;
             }
         }
-        let help = "Bytes of stanzas and nonzas of sessions, by stream and direction, before TLS.";
+        let help = "Bytes of stanzas and nonzas of sessions, by leg and direction, without TLS overhead.";
         let mut bytes = encoder.encode_descriptor("stanza", help, Some(&Unit::Bytes), MetricType::Counter)?;
         for ((leg, direction), words) in ways() {
             encode(&mut bytes, &words, self.sum(|shard| shard.counters(leg, direction, Kind::Other).1))?;

@@ -29,7 +29,7 @@ const NEVER: UnixSecs = UnixSecs::new(253_402_300_799);
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The file is missing, or this user may not read it.
-    #[error("{path}: cannot be read: {error}", path = .path.display())]
+    #[error("cannot read {path}: {error}", path = .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum CertificateError {
         error: io::Error,
     },
     /// The file contains no PEM section of the required kind.
-    #[error("{path}: no {wanted} in it; it must be PEM, with a line -----BEGIN {marker}-----", path = .path.display())]
+    #[error("{path} contains no {wanted}; it must be a PEM file with a line -----BEGIN {marker}-----", path = .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum CertificateError {
         marker: &'static str,
     },
     /// The key belongs to another certificate.
-    #[error("{key}: not the key of the first certificate in {certificate}", key = .key.display(), certificate = .certificate.display())]
+    #[error("{key} is not the key of the first certificate in {certificate}", key = .key.display(), certificate = .certificate.display())]
     Mismatch {
         /// The certificate's file.
         certificate: PathBuf,
@@ -55,7 +55,7 @@ pub enum CertificateError {
         key: PathBuf,
     },
     /// The certificate or the key is of a kind that cannot be used.
-    #[error("{path}: cannot be used: {error}", path = .path.display())]
+    #[error("cannot use {path}: {error}", path = .path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum CertificateError {
         error: rustls::Error,
     },
     /// A development certificate could not be written.
-    #[error("{path}: a development certificate cannot be written: {error}", path = .path.display())]
+    #[error("cannot write the development certificate {path}: {error}", path = .path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum CertificateError {
         error: io::Error,
     },
     /// A development certificate could not be created.
-    #[error("no development certificate can be made for {domain}: {error}")]
+    #[error("cannot create a development certificate for {domain}: {error}")]
     NotMade {
         /// The domain.
         domain: String,
@@ -112,8 +112,8 @@ impl Defect {
         match self {
             Self::NotForDomain => "get one that lists the domain as a DNS name",
             Self::Expired => "renew it",
-            Self::NotYetValid => "set the clock of this machine, or get another",
-            Self::ExpiresSoon => "renew it; `pushward reload` takes the new one",
+            Self::NotYetValid => "set the clock of this machine, or get another certificate",
+            Self::ExpiresSoon => "renew it; `pushward reload` loads the new one",
         }
     }
 }
@@ -156,7 +156,7 @@ pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
 pub fn load_or_make(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     if ensure_development(host)? {
         let (domain, path) = (&host.domain, host.certificate.display());
-        tracing::warn!(%domain, %path, "made a self-signed development certificate: no client trusts it by itself");
+        tracing::warn!(%domain, %path, "self-signed development certificate created: clients do not trust it by default");
     }
     load(host)
 }
@@ -374,14 +374,14 @@ mod tests {
             load(&host).unwrap_err().to_string()
         };
         let missing = Path::new("/nonexistent/a.pem");
-        assert!(fault(missing, &host.key).starts_with("/nonexistent/a.pem: cannot be read: No such file"));
-        assert!(fault(&host.certificate, missing).starts_with("/nonexistent/a.pem: cannot be read"));
-        assert!(fault(&host.key, &host.key).contains("no certificate in it"));
-        assert!(fault(&host.certificate, &host.certificate).contains("no unencrypted private key in it"));
+        assert!(fault(missing, &host.key).starts_with("cannot read /nonexistent/a.pem: No such file"));
+        assert!(fault(&host.certificate, missing).starts_with("cannot read /nonexistent/a.pem"));
+        assert!(fault(&host.key, &host.key).contains("contains no certificate"));
+        assert!(fault(&host.certificate, &host.certificate).contains("contains no unencrypted private key"));
         assert!(fault(&host.certificate, &other.key).contains("not the key of the first certificate"));
         let nonsense = host.certificate.with_extension("nonsense");
         std::fs::write(&nonsense, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
-        assert!(fault(&nonsense, &host.key).contains("nonsense: cannot be used"));
+        assert!(fault(&nonsense, &host.key).starts_with(&format!("cannot use {}", nonsense.display())));
     }
 
     #[test]

@@ -248,8 +248,8 @@ impl<S: Wire> Conn<S> {
         };
         match timeout(patience, close).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the peer was gone before the close"),
-            Err(_) => tracing::debug!("the peer did not take the close in time"),
+            Ok(Err(error)) => tracing::debug!(%error, "peer disconnected before close"),
+            Err(_) => tracing::debug!("peer did not accept close in time"),
         }
     }
 

@@ -85,17 +85,17 @@ pub async fn accept(
         Some(proxies) if proxies.trust(peer.ip()) => serve(tcp, peer, gate.admit(None)),
         Some(_) => {
             if let Some(suppressed) = gate.watch().refused(ConnectionRefusal::NotTrusted) {
-                tracing::warn!(%peer, suppressed, "refused: not one of trusted_proxies");
+                tracing::warn!(%peer, suppressed, "connection refused: address not in trusted_proxies");
             }
         }
     };
     accept_each(&listener, admit, |error| {
         if out_of_descriptors(&error) {
-            tracing::warn!(%error, "cannot accept: out of descriptors");
+            tracing::warn!(%error, "cannot accept connection: out of file descriptors");
             return AfterFailure::Pause;
         }
         // The peer closed the connection before it was accepted (ECONNABORTED and the like).
-        tracing::debug!(%error, "a connection was lost before it was accepted");
+        tracing::debug!(%error, "connection lost before accept");
         AfterFailure::Continue
     })
     .await;

@@ -9,7 +9,7 @@ use rustls::RootCertStore;
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The file is missing, or this user may not read it.
-    #[error("{path}: cannot be read: {error}", path = .path.display())]
+    #[error("cannot read {path}: {error}", path = .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -17,13 +17,13 @@ pub enum RootsError {
         error: io::Error,
     },
     /// The file holds no certificate.
-    #[error("{path}: no certificate in it; it must be PEM, with a line -----BEGIN CERTIFICATE-----", path = .path.display())]
+    #[error("{path} contains no certificate; it must be a PEM file with a line -----BEGIN CERTIFICATE-----", path = .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// A certificate in the file cannot be used.
-    #[error("{path}: cannot be used: {error}", path = .path.display())]
+    #[error("cannot use {path}: {error}", path = .path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,8 @@ pub enum RootsError {
     },
     /// The system has no authorities.
     #[error(
-        "this system has no certificate authorities{reason}; install ca-certificates, set SSL_CERT_FILE, or name a file in upstream_ca or ca"
+        "no certificate authorities found on this system{reason}; install ca-certificates, set SSL_CERT_FILE, or name a \
+            file in upstream_ca or ca"
     )]
     NoSystemRoots {
         /// The error that prevented reading them, if there was one.

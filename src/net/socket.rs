@@ -63,14 +63,18 @@ impl Sources {
             return TcpStream::connect(servers).await;
         }
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len();
-        let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no upstream_source is of the server's kind");
+        let mut last = io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            "no upstream_source address is of the same kind \
+            (IPv4 or IPv6) as the server's address",
+        );
         for server in servers {
             let in_turn = self.addresses.iter().cycle().skip(first).take(self.addresses.len());
             for source in in_turn.filter(|source| source.is_ipv4() == server.is_ipv4()) {
                 match connect_from(*source, *server).await {
                     Ok(tcp) => return Ok(tcp),
                     Err(error) => {
-                        tracing::debug!(%source, %server, %error, "cannot be connected to from this upstream_source");
+                        tracing::debug!(%source, %server, %error, "cannot connect from this upstream_source");
                         let exhausted = error.kind() == io::ErrorKind::AddrNotAvailable;
                         last = error;
                         if !exhausted {
@@ -89,7 +93,7 @@ async fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStrea
     // The kernel then chooses the port when the server is known, so connections to other servers can share it. A kernel
     // without the option (before 4.2) reserves the port now, and has fewer.
     if let Err(error) = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true) {
-        tracing::debug!(%error, "no IP_BIND_ADDRESS_NO_PORT");
+        tracing::debug!(%error, "IP_BIND_ADDRESS_NO_PORT not available");
     }
     // An address that this machine does not have also gives AddrNotAvailable.
     socket.bind(SocketAddr::new(source, 0))?;

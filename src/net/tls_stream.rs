@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             };
             let rest = arrived.get(done..).unwrap_or_default();
             if rest.len() > INCOMPLETE {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too long a TLS message")));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "TLS message too long")));
             }
             self.incomplete = rest.to_vec();
             Poll::Ready(Ok(()))
@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     return Err(broken(error));
                 }
                 // Early data, which is not accepted, and states that later versions of the library may add.
-                Ok(_) => return Err(io::Error::other("an unexpected state of TLS")),
+                Ok(_) => return Err(io::Error::other("unexpected TLS state")),
             }
             done += discard;
             if over {

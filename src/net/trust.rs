@@ -28,13 +28,13 @@ pub enum TrustError {
     #[error(transparent)]
     Roots(#[from] RootsError),
     /// No certificate can name the domain.
-    #[error("{domain} is not a name that a certificate can hold")]
+    #[error("{domain} is not a valid name for a certificate")]
     Name {
         /// The domain.
         domain: String,
     },
     /// The TLS library cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Library(#[from] Error),
 }
 
@@ -151,14 +151,14 @@ impl TlsFault {
     }
 }
 
-const OTHER_PORT: &str = "name the port that speaks TLS in this way: upstream_tls = \"direct\" is for a port that starts with \
-    TLS, \"starttls\" for one that does not";
+const OTHER_PORT: &str = "check upstream_tls and the port: \"direct\" is for a port that starts with TLS, \"starttls\" \
+    for one that does not";
 
 impl From<io::Error> for TlsFault {
     fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(Error::InvalidCertificate(fault)) => certificate_fault(fault),
-            Some(Error::InvalidMessage(_)) => Self::new("what it speaks on this port is not TLS", OTHER_PORT),
+            Some(Error::InvalidMessage(_)) => Self::new("the server does not use TLS on this port", OTHER_PORT),
             Some(other) => {
                 Self::new(format!("TLS failed: {}", excerpt(&other.to_string())), "see the log of the server")
                     .of_version()
@@ -172,9 +172,10 @@ impl From<io::Error> for TlsFault {
 #[expect(clippy::wildcard_enum_match_arm, reason = "another's enum that grows: the others keep the library's text")]
 fn certificate_fault(fault: &CertificateError) -> TlsFault {
     use CertificateError as E;
-    const RENEW: &str = "renew it, and let the server load it again";
-    const CLOCK: &str = "set the clock of this machine, or give the server another";
-    const AUTHORITY: &str = "name its authority's certificate, or its own if it is self-signed, in upstream_ca";
+    const RENEW: &str = "renew it, and reload the server";
+    const CLOCK: &str = "set the clock of this machine, or give the server another certificate";
+    const AUTHORITY: &str = "name the certificate of the authority that issued it, or the certificate itself if it is \
+        self-signed, in upstream_ca";
     const NAME: &str = "give the server a certificate that lists the domain as a DNS name";
     match fault {
         E::NotValidForNameContext { expected, presented } => {
@@ -190,17 +191,15 @@ fn certificate_fault(fault: &CertificateError) -> TlsFault {
             TlsFault::new(format!("its certificate is not valid before {}", date(*not_before)), CLOCK)
         }
         E::NotValidYet => TlsFault::new("its certificate is not valid yet", CLOCK),
-        E::UnknownIssuer => TlsFault::new("its certificate was issued by nobody that is trusted", AUTHORITY),
-        E::BadSignature => {
-            TlsFault::new("its certificate was not signed with the key of the authority that it names", AUTHORITY)
-        }
+        E::UnknownIssuer => TlsFault::new("its certificate was issued by an unknown authority", AUTHORITY),
+        E::BadSignature => TlsFault::new("its certificate was not signed by the authority that it names", AUTHORITY),
         other if other.to_string().contains("CaUsedAsEndEntity") => TlsFault::new(
             "its certificate is that of an authority, not of a server",
-            "make one for the server with basicConstraints CA:FALSE",
+            "create a certificate for the server with basicConstraints CA:FALSE",
         ),
         other => TlsFault::new(
             format!("its certificate cannot be trusted: {}", excerpt(&other.to_string())),
-            "give the server another",
+            "give the server another certificate",
         ),
     }
 }

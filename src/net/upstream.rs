@@ -67,16 +67,16 @@ forward_io!(UpstreamStream { Plain, Tls });
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// Connection and TLS were not established within `connect_timeout`.
-    #[error("cannot be connected to: no answer within {}", humantime::format_duration(*.0))]
+    #[error("cannot connect: no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The connection was refused, or the name is not known.
-    #[error("cannot be connected to: {0}")]
+    #[error("cannot connect: {0}")]
     Io(#[from] io::Error),
     /// There is no TLS, and the server's name resolves to an address outside this machine.
-    #[error("its name leads to {0}, which is not this machine: passwords would cross the network unencrypted")]
+    #[error("its name resolves to {0}, which is not this machine: passwords would cross the network unencrypted")]
     Exposed(IpAddr),
     /// The server's answers before TLS are not an XML stream.
-    #[error("what it says before TLS is no XML stream: {0}")]
+    #[error("no valid XML stream before TLS: {0}")]
     Frame(#[from] FrameError),
     /// The server refuses STARTTLS.
     #[error(transparent)]
@@ -91,17 +91,17 @@ impl ConnectError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                "let the user that Pushward runs as write to the server's socket"
+                "give the user that runs Pushward write permission for the server's socket"
             }
             Self::Io(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                "name addresses of this machine in upstream_source, more of them where their ports have run out"
+                "name addresses of this machine in upstream_source; name more of them if their ports are used up"
             }
             Self::Timeout(_) | Self::Io(_) => {
                 "start the server, or name the address of its port for client connections"
             }
             Self::Exposed(_) => {
-                "write upstream_tls = \"starttls\" or name a loopback address; upstream_insecure = true if the network between \
-                 is trusted"
+                "set upstream_tls = \"starttls\", or use a loopback address, or set upstream_insecure = true if the \
+                    network is trusted"
             }
             Self::Frame(_) => "name the server's port for client connections with STARTTLS",
             Self::Refused(refusal) => refusal.remedy(),
@@ -222,7 +222,8 @@ impl Way {
         };
         match self.attempt(terms, client, Some(only)).await {
             Err(ConnectError::Tls(fault)) if fault.may_be_of_the_version() => {
-                tracing::debug!(error = %fault, version = ?only, "no TLS of this version with the server");
+                tracing::debug!(error = %fault, version = ?only, "TLS handshake with upstream server failed: version \
+                    not offered");
                 let stream = self.attempt(terms, client, None).await?;
                 if stream.version() != Some(only) {
                     self.lacking.note(only);
@@ -298,7 +299,7 @@ impl Way {
 
 async fn secure(socket: Socket, trust: &Trust, only: Option<ProtocolVersion>) -> Result<UpstreamStream, ConnectError> {
     let tls = trust.handshake(socket, only).await.map_err(TlsFault::from)?;
-    tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with the server is up");
+    tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with upstream server established");
     Ok(UpstreamStream::Tls(Box::new(tls)))
 }
 

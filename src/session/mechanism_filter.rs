@@ -58,16 +58,17 @@ impl UpstreamWarning {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::TlsRequired => {
-                "write upstream_tls = \"starttls\"; or let the server accept log-ins without TLS on loopback (Prosody: \
-                 c2s_require_encryption = false and allow_unencrypted_plain_auth = true; ejabberd: a listener with \
-                 starttls: false and, from 24.10 on, allow_unencrypted_sasl2: true)"
+                "set upstream_tls = \"starttls\"; or configure the server to accept logins without TLS on loopback \
+                    (Prosody: c2s_require_encryption = false and allow_unencrypted_plain_auth = true; ejabberd: a \
+                    listener with starttls: false and, from 24.10 on, allow_unencrypted_sasl2: true)"
             }
             Self::BindingMissed | Self::OffersHashed => {
-                "connect over loopback with upstream_tls = \"off\", where the server offers no channel binding; or, with one \
-                 certificate for both, write channel_binding = \"server-end-point\"; or, on ejabberd, list the SCRAM-*-PLUS \
-                 mechanisms in disable_sasl_mechanisms and set disable_sasl_scram_downgrade_protection: true"
+                "connect over loopback with upstream_tls = \"off\", where the server offers no channel binding; or use \
+                    one certificate for both and set channel_binding = \"server-end-point\"; or, on ejabberd, list the \
+                    SCRAM-*-PLUS mechanisms in disable_sasl_mechanisms and set disable_sasl_scram_downgrade_protection: \
+                    true"
             }
-            Self::OtherTls => "let the server speak both TLS 1.2 and TLS 1.3",
+            Self::OtherTls => "enable both TLS 1.2 and TLS 1.3 on the server",
         }
     }
 }
@@ -75,17 +76,18 @@ impl UpstreamWarning {
 impl fmt::Display for UpstreamWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TlsRequired => "the server requires TLS, which the connection to it does not have",
+            Self::TlsRequired => "the server requires TLS, and the connection to it has none",
             Self::BindingMissed => {
-                "a client was refused that could bind the channel: the server offers channel binding on this connection, and it \
-                 was stripped"
+                "the server refused a client that supports channel binding: the server offers channel binding on this \
+                    connection, and Pushward removed it from the offers"
             }
             Self::OffersHashed => {
-                "the server sends a hash of its offers (XEP-0474), and some were stripped: clients that verify it do not log in"
+                "the server sends a hash of its offers (XEP-0474), and Pushward removed some of them: clients that \
+                    verify the hash do not log in"
             }
             Self::OtherTls => {
-                "the server does not speak the TLS version of a client: if it says in SCRAM which version it sees (XEP-0515), \
-                 clients that compare do not log in"
+                "the server does not support the TLS version of a client: if it states in SCRAM which version it sees \
+                    (XEP-0515), clients that compare the versions do not log in"
             }
         })
     }

@@ -52,7 +52,7 @@ impl StartTls {
             (Frame::Element(_), Some(_)) => StartTlsStep::Refuse(xml::stream_error(
                 StreamCondition::PolicyViolation,
                 None,
-                Some("Use STARTTLS: nothing else is offered without encryption"),
+                Some("STARTTLS is required"),
             )),
             (Frame::Whitespace | Frame::Skipped(_), _) => StartTlsStep::Wait,
             (Frame::Close, _) => StartTlsStep::Refuse(Bytes::from_static(xml::STREAM_CLOSE)),

@@ -39,13 +39,13 @@ impl UpgradeRefusal {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotOffered => {
-                "let the server offer TLS on this port (Prosody: a certificate, and tls in modules_enabled; ejabberd: \
-                 starttls: true and certfiles), or write upstream_tls = \"off\" over loopback, or \"direct\" for a port that \
-                 starts with TLS"
+                "enable TLS on this port of the server (Prosody: a certificate, and tls in modules_enabled; ejabberd: \
+                    starttls: true and certfiles), or set upstream_tls = \"off\" over loopback, or \"direct\" for a \
+                    port that starts with TLS"
             }
-            Self::Failed => "give the server a certificate for the domain; its log says what is missing",
+            Self::Failed => "give the server a certificate for the domain; see its log for what is missing",
             Self::Stream(condition) if condition == "host-unknown" => {
-                "let the server serve the domain, or name another server"
+                "configure the domain on the server, or name another server"
             }
             Self::Stream(_) | Self::Protocol => "name the server's port for client connections with STARTTLS",
         }
@@ -98,7 +98,7 @@ impl Upgrade {
             (Frame::Element(element), UpgradeState::Proceed) if element.is("failure", ns::TLS) => {
                 Err(UpgradeRefusal::Failed)
             }
-            (Frame::Close, _) => Err(UpgradeRefusal::Stream("it was closed without a reason".to_owned())),
+            (Frame::Close, _) => Err(UpgradeRefusal::Stream("the server closed it without a reason".to_owned())),
             (Frame::Open(_) | Frame::Element(_), _) => Err(UpgradeRefusal::Protocol),
         }
     }

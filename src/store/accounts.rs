@@ -234,7 +234,7 @@ impl Store {
     /// Rewrites an unreadable note. The key says which device it is for; the time and the reason are lost.
     async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
         let wake = Wake { since: clock::unix_secs(), reason: WakeReason::Restart };
-        tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
+        tracing::error!(account = %slot.account, "unreadable wake record replaced");
         self.wake(slot, wake).await?;
         Ok(wake)
     }

@@ -21,7 +21,7 @@ pub enum StoreError {
     #[error("the database is in use by another process; is pushward running already, with the same `state`?")]
     InUse,
     /// No fault: the last process that used the database was killed.
-    #[error("the database was not closed; the next start of pushward repairs it")]
+    #[error("the database was not closed cleanly; the next start of pushward repairs it")]
     NotClosed,
     /// Fault of the disk: the database cannot be read or written. Whether the change is on disk is unknown.
     #[error("the database failed: {0}")]
@@ -62,7 +62,7 @@ pub enum StoreError {
     },
     /// Fault of the caller: another stanza has or had this sequence number in the spool, or the stanzas of the call are not in
     /// order. Nothing was changed.
-    #[error("place {seq} of the spool is taken: its last is {last_seq}")]
+    #[error("sequence number {seq} of the spool is taken: its last is {last_seq}")]
     SequenceTaken {
         /// The sequence number of the refused stanza.
         seq: Seq,
@@ -76,20 +76,20 @@ pub enum StoreError {
         account: BareJid,
     },
     /// Fault of the machine: the writer thread cannot be started.
-    #[error("no thread can be started for the store: {0}")]
+    #[error("cannot start a thread for the database: {0}")]
     NoThread(Arc<std::io::Error>),
     /// Fault of the database: it has not reported in time whether a change is stored. The change cannot cause a second
     /// delivery: if its stanzas come into the spool after all, they are deleted again.
-    #[error("the database has not answered within {within:?}; the change counts as refused")]
+    #[error("the database has not answered within {within:?}; the change counts as failed")]
     NoAnswer {
         /// The value of `[store] patience`.
         within: std::time::Duration,
     },
     /// Fault of the engine: its answer does not fit the question.
-    #[error("the database has answered another question")]
+    #[error("the database gave an answer of the wrong kind")]
     Mistaken,
     /// No fault: the store was shut down, or its writer thread has ended.
-    #[error("the store is shut down")]
+    #[error("the database is closed")]
     Closed,
 }
 
@@ -133,7 +133,7 @@ pub(super) fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError>
     match result {
         Err(error @ StoreError::Database(_)) => Err(error),
         Err(error) => {
-            tracing::error!(%error, "passed over");
+            tracing::error!(%error, "unreadable record skipped");
             Ok(())
         }
         Ok(()) => Ok(()),

@@ -8,6 +8,7 @@ use super::schema::{Row, decode_account, encode_account, measure};
 use super::values::{Tombstone, Wake};
 use crate::jid::BareJid;
 use crate::push::account::Account;
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 
 /// Decodes a record of the chosen kind.
@@ -26,11 +27,11 @@ pub(crate) fn records(data: &[u8]) {
         }
         b's' => {
             let _: (u64, bool) = measure(&record);
-            let Some(stanza) = read(Spooled::decode(&account, 7, &record), &record) else { return };
+            let Some(stanza) = read(Spooled::decode(&account, Seq::new(7), &record), &record) else { return };
             let written = stanza.encode();
             assert_eq!(measure(&written), (stanza.cost(), stanza.shared));
             assert_eq!(measure(&record), measure(&written));
-            let again = read(Spooled::decode(&account, 7, &written), &written);
+            let again = read(Spooled::decode(&account, Seq::new(7), &written), &written);
             assert_eq!(format!("{again:?}"), format!("{:?}", Some(stanza)));
         }
         b't' => {

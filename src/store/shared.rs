@@ -81,7 +81,7 @@ impl Shared {
         self.lost.inc_by(stanzas as u64);
         tracing::error!(
             account = %spool.account, login = spool.login.0, stanzas, first, %error,
-            "stanzas on disk cannot be read: they are lost and deleted"
+            "unreadable stanzas on disk: lost and deleted"
         );
     }
 
@@ -97,7 +97,7 @@ impl Shared {
         }
         for (account, stanzas) in lost.into_iter().filter(|(_, stanzas)| *stanzas > 0) {
             self.lost.inc_by(stanzas);
-            tracing::warn!(%account, stanzas, "never_fetched: what waited for a device that is forgotten is deleted");
+            tracing::warn!(%account, stanzas, "stanzas never fetched: deleted because their device was forgotten");
         }
     }
 }

@@ -66,7 +66,7 @@ impl Store {
             self.shared.note_unreadable(&unreadable);
             // This process does not return them again, even if the deletion fails.
             if let Err(error) = self.discard(spool, unreadable.seqs).await {
-                tracing::warn!(%error, "stanzas that cannot be read are not deleted yet");
+                tracing::warn!(%error, "unreadable stanzas not deleted yet");
             }
         }
         Ok(items)

@@ -270,7 +270,7 @@ impl Writer {
             });
             match committed {
                 Ok(committed) if asked > 0 => {
-                    tracing::warn!(asked, waited = ?begun.elapsed(), "commit outcome known: the database answers again");
+                    tracing::warn!(asked, waited = ?begun.elapsed(), "commit outcome known: database answers again");
                     self.note(&committed, lazy);
                     self.recount(doubtful);
                     let Committed { outcomes, more, took, .. } = committed;
@@ -282,7 +282,7 @@ impl Writer {
             }
             if let Some(suppressed) = self.failures.next() {
                 let jobs = group.ops.len();
-                tracing::error!(jobs, suppressed, "commit outcome unknown: the same group is committed again");
+                tracing::error!(jobs, suppressed, "commit outcome unknown: committing the same group again");
             }
             let is_over = jobs.is_closed() || shared.is_stopping.load(Ordering::Relaxed);
             if is_over && begun.elapsed() >= shared.patience() {

@@ -49,7 +49,7 @@ pub(crate) fn with_page(setup: Setup) -> Setup {
 }
 
 pub(crate) async fn page(pushward: &Pushward) -> SocketAddr {
-    let line: Value = serde_json::from_str(&pushward.logged(&["metrics are served"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["admin page and metrics served"]).await).unwrap();
     line["address"].as_str().unwrap().parse().unwrap()
 }
 
@@ -107,7 +107,7 @@ async fn registrations_are_listed_without_their_secrets_and_removed() {
     assert_eq!(ask(&scene.pushward, &["push", "list", "bob@localhost", "--json"]).await.objects(), [] as [Value; 0]);
 
     let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost", "another"]).await;
-    assert_eq!((said.code, said.err.trim()), (Some(1), "there is no such registration"));
+    assert_eq!((said.code, said.err.trim()), (Some(1), "no such registration"));
     let arguments = ["push", "remove", "alice@localhost", "push.localhost", "nod…(15)", "--json"];
     let said = ask(&scene.pushward, &arguments).await;
     assert_eq!(said.objects()[0]["registrations"], 1);
@@ -156,7 +156,7 @@ async fn the_last_success_of_a_registration_is_known() {
     let publish = scene.server.expect("<publish").await;
     let id = Element::parse(&publish).attribute("id").unwrap().to_owned();
     scene.server.send(format!("<iq type='result' from='push.localhost' to='alice@localhost/phone' id='{id}'/>"));
-    scene.pushward.logged(&["publish outcome", "Accepted"]).await;
+    scene.pushward.logged(&["push notification outcome", "Accepted"]).await;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let said = ask(&scene.pushward, &["push", "list", "--json"]).await;
@@ -188,7 +188,7 @@ async fn a_ping_says_what_the_push_service_answered() {
         assert_eq!((&ping["outcome"], &ping["condition"]), (&outcome.into(), &condition));
     }
     let said = ask(&scene.pushward, &["push", "ping", "bob@localhost"]).await;
-    assert_eq!((said.code, said.err.trim()), (Some(1), "there is no such registration"));
+    assert_eq!((said.code, said.err.trim()), (Some(1), "no such registration"));
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn the_socket_is_for_its_owner_and_goes_with_the_daemon() {
     assert!(socket.exists(), "a killed process leaves it");
     let said = ask(&pushward, &["status"]).await;
     assert_eq!(said.code, Some(69));
-    assert!(said.err.starts_with("no pushward listens at ") && said.err.contains("is it running"), "{}", said.err);
+    assert!(said.err.starts_with("no daemon listens at ") && said.err.contains("is pushward running"), "{}", said.err);
     pushward.start_again().await;
     assert_eq!(ask(&pushward, &["status"]).await.code, Some(0));
     pushward.terminate(PATIENCE).await;

@@ -103,12 +103,12 @@ async fn a_push_service_that_is_not_connected_for_a_while_keeps_its_registration
     drop(service);
     lost(&pushward, phone, PHONE).await;
     server.bob().await.say(PHONE, "hello").await;
-    pushward.logged(&["publish outcome", "Wait"]).await;
+    pushward.logged(&["push notification outcome", "Wait"]).await;
     let mut service = server.push_service().await;
     // The first retry comes after ten seconds.
     let publish = service.publish(Duration::from_secs(15)).await;
     assert_eq!((publish.node.as_deref(), publish.count()), (Some("n"), Some(1)));
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
 }
 
 #[tokio::test]
@@ -135,12 +135,12 @@ async fn what_servers_on_the_way_say_does_not_count_and_what_the_service_says_do
             "<iq type='error' id='{id}' from='push.localhost' to='{PHONE}'><error type='cancel'>\
              <{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
         ));
-        scene.pushward.logged(&["publish outcome", condition]).await;
+        scene.pushward.logged(&["push notification outcome", condition]).await;
         scene.server.send(message("two"));
         if condition.starts_with("remote-server-") {
             scene.server.expect("<pubsub").await;
             let said = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
-            assert!(said.out.contains("out of reach since") && said.out.contains("errors 0"), "{}", said.out);
+            assert!(said.out.contains("unreachable since") && said.out.contains("errors 0"), "{}", said.out);
         } else {
             scene.server.assert_open_for(QUIET).await;
             assert!(!scene.server.rest().iter().any(|element| element.contains("<pubsub")), "{condition}");

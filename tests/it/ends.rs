@@ -146,7 +146,7 @@ async fn a_client_that_closes_its_stream_right_behind_its_request_is_answered_an
     scene.client.send(last).await;
     let said = scene.client.closed(PATIENCE).await;
     assert!(said.iter().any(|xml| xml.contains("id='last'") && xml.contains("type='result'")), "{said:?}");
-    scene.pushward.logged(&["lingering"]).await;
+    scene.pushward.logged(&["session lingers"]).await;
     scene.server.send(message("for the one that has gone"));
     scene.server.expect("<publish").await;
 }

@@ -151,7 +151,7 @@ async fn a_server_that_reads_slowly_delivers_at_once_and_no_clock_runs_for_what_
         waited += client.live_for(Duration::from_millis(500)).await.len();
     }
     assert_eq!(waited, 0);
-    let dark = pushward.log().into_iter().find(|line| line.contains("\"dark\"") || line.contains("suspect"));
+    let dark = pushward.log().into_iter().find(|line| line.contains("(dark)") || line.contains("suspect"));
     assert_eq!(dark, None);
 }
 
@@ -223,7 +223,7 @@ async fn the_client_of_a_server_that_stops_reading_is_closed_in_time() {
 async fn probes_are_answered_while_a_thousand_connections_do_nothing() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address).with_metrics()).await;
-    let line: Value = serde_json::from_str(&pushward.logged(&["metrics are served"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["admin page and metrics served"]).await).unwrap();
     let address = line["address"].as_str().unwrap();
     let mut idle = Vec::new();
     for _ in 0..1000 {

@@ -239,7 +239,7 @@ async fn what_nobody_fetches_is_logged_when_it_is_deleted() {
     scene.client.reset();
     scene.server.send(message("for nobody"));
     scene.server.closed(ENOUGH).await;
-    let line = scene.pushward.logged(&["never_fetched", "alice@localhost"]).await;
+    let line = scene.pushward.logged(&["never fetched", "alice@localhost"]).await;
     assert!(!line.contains("for nobody"), "{line}");
 }
 

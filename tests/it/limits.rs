@@ -23,7 +23,7 @@ async fn refused(client: &mut Client, condition: &str) -> String {
 }
 
 async fn logged(pushward: &Pushward, limit: &str) {
-    pushward.logged(&["limit_reached", &format!("\"{limit}\"")]).await;
+    pushward.logged(&["limit reached", &format!("\"{limit}\"")]).await;
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn a_full_spool_is_counted_by_the_bound_that_it_reached() {
         let Scene { stub: _stub, pushward, client, server, .. } = Scene::with(StubOptions::default(), bound).await;
         lost(&pushward, client, "alice@localhost/phone").await;
         server.send((1..=200).map(|n| message(&format!("message {n}"))).collect::<String>());
-        pushward.logged(&["spool_failed"]).await;
+        pushward.logged(&["spool failed"]).await;
         assert!(pushward.reached(limit).await >= 1, "{limit}");
         logged(&pushward, limit).await;
         server.assert_open();
@@ -326,7 +326,7 @@ async fn a_flood_is_counted_in_full_and_logged_now_and_then() {
     }
     assert_eq!(pushward.reached("connections_per_address").await, 300);
     let log = pushward.log();
-    let lines: Vec<_> = log.iter().filter(|line| line.contains("limit_reached")).collect();
+    let lines: Vec<_> = log.iter().filter(|line| line.contains("limit reached")).collect();
     assert!((1..20).contains(&lines.len()), "{lines:?}");
     assert!(lines.iter().all(|line| line.contains("\"suppressed\":") && line.contains("\"who\":\"127.")), "{lines:?}");
 }
@@ -339,7 +339,7 @@ async fn a_client_that_registers_again_and_again_does_not_fill_the_log() {
         enable_push(&mut scene.client, &format!("node-{}", n % 4)).await;
     }
     let count = |needle: &str| scene.pushward.log().iter().filter(|line| line.contains(needle)).count();
-    let (lines, last) = (count("\"push enabled\""), count("too many lines of one session"));
+    let (lines, last) = (count("\"push enabled\""), count("log rate of this session exceeded"));
     // Some of the allowance is restored during the test.
     assert!((30..60).contains(&lines) && last == 1, "{lines} {last}");
 }

@@ -199,7 +199,7 @@ async fn on_a_full_disk_a_session_stays_and_what_nobody_can_keep_goes_back() {
     for number in 1..=120 {
         scene.server.send(message(&format!("{number} {long}")));
     }
-    let line = scene.pushward.logged(&["spool_failed"]).await;
+    let line = scene.pushward.logged(&["spool failed"]).await;
     let level = serde_json::from_str::<serde_json::Value>(&line).unwrap()["level"].clone();
     assert!(["WARN", "ERROR"].contains(&level.as_str().unwrap()), "{line}");
     let mut gone = returned(&mut scene.server, 10).await;
@@ -240,7 +240,7 @@ async fn at_the_bound_of_a_sessions_spool_the_rest_stays_in_memory_and_with_the_
     for number in 1..=30 {
         scene.server.send(message(&format!("{number} {long}")));
     }
-    scene.pushward.logged(&["spool_failed"]).await;
+    scene.pushward.logged(&["spool failed"]).await;
     let acked = scene.server.request_ack().await;
     assert!(acked < 30, "{acked} of 30 stanzas of 20 KB are acknowledged with 256 KiB to hold them");
     desk_server.send(message("desk"));

@@ -284,7 +284,7 @@ async fn it_is_ready_as_long_as_some_server_takes_connections() {
     drop(nobody);
     let alone = Pushward::start(with_page(Setup::new(gone))).await;
     let (status, _, body) = http(page(&alone).await, "GET", "/readyz").await;
-    assert_eq!((status, body.as_str()), (503, "no server can be reached\n"));
+    assert_eq!((status, body.as_str()), (503, "no upstream server reachable\n"));
     assert_eq!(http(page(&alone).await, "GET", "/healthz").await.0, 200);
 }
 
@@ -306,7 +306,7 @@ async fn each_line_of_a_json_log_is_an_object_that_says_who_and_where() {
         let time = line["timestamp"].as_str().unwrap();
         assert!(time.ends_with('Z') && time.contains('T'), "{line}");
     }
-    let dark = lines.iter().find(|line| line["message"].as_str().unwrap().starts_with("dark")).unwrap();
+    let dark = lines.iter().find(|line| line["message"].as_str().unwrap().ends_with("(dark)")).unwrap();
     assert_eq!(dark["span"]["name"], "session", "{dark}");
     assert_eq!(dark["span"]["jid"], "alice@localhost/phone", "{dark}");
     let peer: std::net::SocketAddr = dark["span"]["peer"].as_str().unwrap().parse().unwrap();

@@ -49,7 +49,7 @@ async fn the_page_shows_the_numbers_as_they_change_and_nobody() {
     assert_eq!(browser.run(host).await, serde_json::json!(["localhost 1 0 0"]));
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     scene.server.send(message("wake up"));
-    until(&browser, &tile("Dark sessions, held"), "1".into()).await;
+    until(&browser, &tile("Dark sessions (held)"), "1".into()).await;
     until(&browser, &tile("Live sessions"), "0".into()).await;
     let verdicts = "return document.getElementById('verdicts').innerText.includes('push')";
     until(&browser, verdicts, true.into()).await;

@@ -54,7 +54,7 @@ async fn breaks_on(pushward: &Pushward, mut client: Client, body: &str, ends: us
     client.acks = false;
     let before = client.bodies_until(&[body.to_owned()]).await;
     client.reset();
-    logged_times(pushward, "dark: the session is held", ends).await;
+    logged_times(pushward, "session hibernated (dark)", ends).await;
     before
 }
 
@@ -87,7 +87,7 @@ async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releas
         let came = client.until_quiet(QUIET).await;
         assert_eq!((bodies(&came), client.requests), (vec!["poison".to_owned()], 1), "{}", client.transcript());
         client.reset();
-        logged_times(pushward, "set_aside", 1).await;
+        logged_times(pushward, "stanza set aside", 1).await;
         let (mut client, _) = resumed(pushward, enabled, 0).await;
         assert_eq!(bodies(&client.messages(1).await), ["behind"]);
         client.ack().await;
@@ -219,7 +219,7 @@ async fn ten_connections_that_break_after_a_second_with_good_messages_set_nothin
         seen.extend(bodies(&came).into_iter().chain(bodies(&last)));
         h = client.handled.max(h);
         client.reset();
-        logged_times(pushward, "dark: the session is held", round + 1).await;
+        logged_times(pushward, "session hibernated (dark)", round + 1).await;
         client = resumed(pushward, enabled, h).await.0;
     }
     let rest = client.until_quiet(QUIET).await;
@@ -241,10 +241,10 @@ async fn a_client_that_breaks_without_the_stanza_gets_it_back() {
         let (client, _) = resumed(pushward, enabled, 0).await;
         breaks_on(pushward, client, "one", ends).await;
     }
-    logged_times(pushward, "set_aside", 1).await;
+    logged_times(pushward, "stanza set aside", 1).await;
     let (client, _) = resumed(pushward, enabled, 0).await;
     client.reset();
-    logged_times(pushward, "given_back", 1).await;
+    logged_times(pushward, "stanzas given back", 1).await;
     for ends in 5..=9 {
         let (client, _) = resumed(pushward, enabled, 0).await;
         let seen = breaks_on(pushward, client, "two", ends).await;
@@ -268,7 +268,7 @@ async fn what_is_set_aside_is_not_counted_in_pushes() {
         let client = world.resumed(&enabled, h).await;
         breaks_on(&world.pushward, client, "poison", ends).await;
     }
-    logged_times(&world.pushward, "set_aside", 1).await;
+    logged_times(&world.pushward, "stanza set aside", 1).await;
     while world.service.next(QUIET).await.is_some() {}
     world.bob.say("alice@localhost", "fine").await;
     assert_eq!(world.answered().await.count(), Some(1));
@@ -290,7 +290,7 @@ async fn another_device_may_have_what_is_set_aside() {
         let client = world.resumed(&enabled, h).await;
         breaks_on(&world.pushward, client, "poison", ends).await;
     }
-    logged_times(&world.pushward, "set_aside", 1).await;
+    logged_times(&world.pushward, "stanza set aside", 1).await;
     logged_times(&world.pushward, "Expired", 1).await;
     let (mut phone, _) = world.session("phone").await;
     let seen = phone.live_for(QUIET).await;
@@ -312,7 +312,7 @@ async fn a_client_that_has_read_the_stanza_after_all_has_it() {
         let (client, _) = resumed(pushward, enabled, 0).await;
         breaks_on(pushward, client, "slow", ends).await;
     }
-    logged_times(pushward, "set_aside", 1).await;
+    logged_times(pushward, "stanza set aside", 1).await;
     let (mut client, _) = resumed(pushward, enabled, 1).await;
     assert_eq!(bodies(&client.messages(1).await), ["behind"]);
     sessions_show(pushward, 0).await;

@@ -118,7 +118,7 @@ async fn nothing_that_only_memory_had_reaches_the_next_account() {
     for n in 4..=8 {
         server.send(message(&format!("secret {n} {long}")));
     }
-    pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     pushward.metric_is("pushward_unsaved_stanzas", |unsaved| unsaved > 0).await;
     remove(&mut desk, &mut desk_server).await;
     nothing_is_kept(&pushward).await;

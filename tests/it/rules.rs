@@ -261,7 +261,7 @@ async fn a_push_service_that_ends_a_registration_is_heeded_and_the_client_hears_
     let handled = phone.handled;
     lost(&world.pushward, phone, PHONE).await;
     world.service.send(revocation("from='push.localhost' to='alice@localhost'", "first"));
-    world.pushward.logged(&["push revoked by its service", PHONE]).await;
+    world.pushward.logged(&["push registration revoked by push service", PHONE]).await;
     world.bob.say("alice@localhost", "hello").await;
     assert_eq!(nodes(&mut world, 1).await, ["second"]);
     world.service.assert_quiet(QUIET).await;
@@ -295,7 +295,7 @@ async fn a_service_that_is_busy_does_not_lose_the_registration() {
     world.service.answer_with(Answer::Error("wait", "resource-constraint"));
     world.bob.say("alice@localhost", "refused for now").await;
     world.answered().await;
-    world.pushward.logged(&["publish outcome", "Wait"]).await;
+    world.pushward.logged(&["push notification outcome", "Wait"]).await;
     world.service.answer_with(Answer::Result);
     world.bob.say("alice@localhost", "accepted").await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);
@@ -334,7 +334,7 @@ async fn a_publish_that_is_never_answered_is_neither_repeated_nor_held_against_t
     world.service.answer_with(Answer::Nothing);
     world.bob.say("alice@localhost", "hello").await;
     was_pushed(&world.service.publish(PATIENCE).await, 1);
-    world.pushward.logged(&["publish outcome", "Unknown"]).await;
+    world.pushward.logged(&["push notification outcome", "Unknown"]).await;
     world.service.assert_quiet(QUIET).await;
     world.bob.say("alice@localhost", "hello again").await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);

@@ -90,7 +90,7 @@ async fn the_service_manager_hears_when_it_is_ready_that_it_lives_and_that_it_st
     assert_eq!(manager.hears(), ["READY=1"]);
     for _ in 0..3 {
         let message = manager.hears_of("WATCHDOG=1");
-        assert!(message.iter().any(|line| line == "STATUS=0 connections, 0 sessions, 0 of them dark"), "{message:?}");
+        assert!(message.iter().any(|line| line == "STATUS=0 connections, 0 sessions (0 dark)"), "{message:?}");
     }
     let (status, _) = pushward.terminate(PATIENCE).await;
     assert!(status.success(), "{status}");
@@ -231,7 +231,11 @@ async fn as_many_descriptors_as_there_may_be_are_used_and_too_few_are_said() {
     let limit: Vec<_> = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split(' ').collect();
     let limit: Vec<_> = limit.into_iter().filter_map(|word| word.parse::<u32>().ok()).collect();
     assert_eq!(limit, [1000, 1000]);
-    let warning = log.lines().into_iter().find(|line| line.contains("more descriptors than there may be")).unwrap();
+    let warning = log
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("needs more file descriptors than the limit allows"))
+        .unwrap();
     assert!(warning.contains("hard=1000") && warning.contains("LimitNOFILE=2002"), "{warning}");
     process.terminate(PATIENCE).await;
     let said = String::from_utf8(limited("check").output().unwrap().stdout).unwrap();

@@ -41,7 +41,7 @@ async fn options_become_a_configuration_that_is_accepted_and_serves() {
     let output = setup(directory.path(), &[&options[..], &LISTEN[..]].concat());
     let said = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
-    assert!(said.contains("config.toml is written"), "{said}");
+    assert!(said.contains("config.toml written"), "{said}");
     assert!(said.contains(&format!("localhost: the server at {upstream} is ready")), "{said}");
     assert!(said.contains(&format!("Prosody is ready at {upstream}: nothing is to be changed")), "{said}");
     let check = binary().arg("check").current_dir(directory.path()).output().unwrap();
@@ -115,7 +115,7 @@ fn without_a_terminal_the_options_that_are_missing_are_named() {
     // There is no certificate for it.
     let output = setup(directory.path(), &["--domain", "pushward.invalid", "--upstream", "127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("no certificate for pushward.invalid"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no certificate found for pushward.invalid"), "{}", stderr(&output));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -130,7 +130,7 @@ fn nothing_wrong_is_written_and_nothing_is_overwritten_unasked() {
     let options = ["--domain", "localhost", "--upstream", "127.0.0.1:1"];
     let output = setup(directory.path(), &options);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("--force replaces it"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("use --force to replace it"), "{}", stderr(&output));
     assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\n");
     let output = setup(directory.path(), &[&options[..], &["--force"]].concat());
     // The file was written, although no server answers.

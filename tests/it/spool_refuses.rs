@@ -65,7 +65,7 @@ async fn an_account_that_fills_its_spool_is_refused_and_another_one_is_not() {
     send(&scene.server, "alice", "phone", &of_alice[..7]);
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == 7).await;
     send(&scene.server, "alice", "phone", &of_alice[7..]);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let answers = looked_at(&mut scene.server).await;
     assert_eq!(answers.len(), 1, "memory has room for what the spool refuses: {answers:?}");
     assert!(scene.pushward.metric(UNSAVED).await > 0);
@@ -76,7 +76,7 @@ async fn an_account_that_fills_its_spool_is_refused_and_another_one_is_not() {
     let of_bob = padded("bob", 5, 8000);
     send(&bob_server, "bob", "phone", &of_bob);
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == before + 5).await;
-    let refused = |line: &String| line.contains("spool_failed") && line.contains("bob@localhost");
+    let refused = |line: &String| line.contains("spool failed") && line.contains("bob@localhost");
     assert!(!scene.pushward.log().iter().any(refused), "{:?}", scene.pushward.log());
 
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
@@ -103,7 +103,7 @@ async fn a_live_client_whose_spool_refuses_keeps_its_session_and_its_server_wait
     scene.client.acks = false;
     let all = padded("live", 60, 2000);
     send(&scene.server, "alice", "phone", &all);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let unsaved = scene.pushward.metric_is(UNSAVED, |stanzas| stanzas > 0).await;
     let bytes = scene.pushward.metric("pushward_unsaved_bytes").await;
     assert!(bytes >= unsaved * 2000, "{unsaved} stanzas, {bytes} bytes");
@@ -116,7 +116,7 @@ async fn a_live_client_whose_spool_refuses_keeps_its_session_and_its_server_wait
     }
     assert_eq!(came, all);
     scene.client.ack().await;
-    scene.pushward.logged(&["spool_accepts", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool recovered", "alice@localhost/phone"]).await;
     scene.pushward.metric_is(UNSAVED, |stanzas| stanzas == 0).await;
     assert_eq!(scene.pushward.metric("pushward_unsaved_bytes").await, 0);
     nothing_was_given_up(&scene.pushward).await;
@@ -132,7 +132,7 @@ async fn a_live_client_whose_spool_refuses_is_lost_and_gets_all_of_it_again() {
     let all = padded("live", 60, 2000);
     send(&scene.server, "alice", "phone", &all);
     assert_eq!(bodies(&scene.client.messages(60).await), all);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     scene.pushward.metric_is(UNSAVED, |stanzas| stanzas > 40).await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 10).await;
@@ -185,7 +185,7 @@ async fn what_a_dark_session_cannot_keep_goes_back_if_it_may_and_is_counted() {
     let all: Vec<_> = (1..=20).flat_map(|number| kinds().map(move |kind| (kind, number))).collect();
     scene.server.send(all.iter().map(|(kind, number)| of_kind(kind, *number)).collect::<String>());
     let names: Vec<_> = all.iter().map(|(kind, number)| format!("{kind} {number}")).collect();
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let answers = looked_at(&mut scene.server).await;
     let returned = ids_of_errors(&answers);
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
@@ -222,7 +222,7 @@ async fn at_a_server_with_stream_management_a_dark_session_gives_up_all_but_250_
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     let all = numbered("message", 1..=600);
     scene.server.send(all.iter().map(|body| message(body)).collect::<String>());
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let acked = scene.server.acked(350, PATIENCE).await;
     assert_eq!(acked, 350, "the server keeps 250");
     let returned = scene.pushward.metric_is(RETURNED, |returned| returned > 0).await;
@@ -240,7 +240,7 @@ async fn at_a_server_with_stream_management_a_dark_session_gives_up_all_but_250_
 }
 
 async fn spooled_again(pushward: &Pushward, stanzas: u64) {
-    pushward.logged(&["spool_accepts", "alice@localhost/desk"]).await;
+    pushward.logged(&["spool recovered", "alice@localhost/desk"]).await;
     pushward.metric_is(UNSAVED, |unsaved| unsaved == 0).await;
     pushward.metric_is(SPOOLED, |spooled| spooled == stanzas).await;
 }
@@ -256,7 +256,7 @@ async fn a_session_writes_to_the_spool_again_soon_after_there_is_room() {
     send(&scene.server, "alice", "phone", &phones);
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == 10).await;
     send(&desk_server, "alice", "desk", &desks);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/desk"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/desk"]).await;
     scene.pushward.metric_is(UNSAVED, |stanzas| stanzas > 0).await;
 
     let (mut phone, _) = resumed(&scene.pushward, &scene.enabled, 0).await;

@@ -188,7 +188,7 @@ async fn loses_its_network_and_gets_every_message_once(program: Program, direct:
 
     wire.cut();
     // Without resumption and registration nothing could return to the session.
-    let lost = if program == Program::Profanity { "\"dark: the session is held\"" } else { "\"session ended\"" };
+    let lost = if program == Program::Profanity { "\"session hibernated (dark)\"" } else { "\"session ended\"" };
     pushward.logged(&[lost, "alice@localhost/phone"]).await;
     let dark = numbered("dark", 1..=3);
     for body in &dark {
@@ -201,7 +201,7 @@ async fn loses_its_network_and_gets_every_message_once(program: Program, direct:
     bob.say("alice@localhost", "last").await;
     let wanted = [vec!["first".to_owned()], dark, vec!["last".to_owned()]].concat();
     assert_eq!(alice.heard_until("last").await, wanted);
-    let resumed = pushward.log().iter().any(|line| line.contains("\"message\":\"resumed\""));
+    let resumed = pushward.log().iter().any(|line| line.contains("\"message\":\"session resumed\""));
     assert_eq!(resumed, program == Program::Profanity, "{program:?} resumes: {resumed}");
 }
 

@@ -96,14 +96,14 @@ async fn a_component_publishes_from_its_own_domain_and_hears_the_answer() {
     let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
     let mut service = PushService::connect(&prosody).await;
     let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     let (alice, _) = phone(&pushward, "push.localhost").await;
     lost(&pushward, alice, "alice@localhost/phone").await;
     writes(&mut bob, "one").await;
     let publish = service.publish(PATIENCE).await;
     assert_eq!((publish.from.as_str(), publish.count()), ("pushward.localhost", Some(1)));
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     // Pushward answers requests of any user to the component.
     bob.send("<iq type='get' id='version' to='pushward.localhost'><query xmlns='jabber:iq:version'/></iq>").await;
     let answer = Element::parse(&bob.expect("id='version'").await);
@@ -119,13 +119,13 @@ async fn a_component_that_speaks_as_the_host_is_blind_and_publishes_once() {
     // If the answer were processed, it would count, and a refusal would cause another transport to be used.
     service.answer_with(Answer::Error("auth", "forbidden"));
     let pushward = Pushward::start(quick(component(&prosody, "host"))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     let (alice, _) = phone(&pushward, "push.localhost").await;
     lost(&pushward, alice, "alice@localhost/phone").await;
     writes(&mut bob, "one").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["publish outcome", "Unknown"]).await;
+    pushward.logged(&["push notification outcome", "Unknown"]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -141,8 +141,8 @@ async fn a_component_that_is_refused_gives_way_to_the_session_and_says_why_once(
         writes(&mut bob, body).await;
         assert_eq!(service.publish(PATIENCE).await.from, "alice@localhost/phone");
     }
-    pushward.logged(&["transport passed over", "not-authorized", "[host.component]"]).await;
-    let told = pushward.log().iter().filter(|line| line.contains("transport passed over")).count();
+    pushward.logged(&["push transport skipped", "not-authorized", "[host.component]"]).await;
+    let told = pushward.log().iter().filter(|line| line.contains("push transport skipped")).count();
     assert_eq!(told, 1);
 }
 
@@ -154,7 +154,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
     service.answer_with(Answer::DomainsOnly);
     let order = |setup: Setup| setup.set("push.transports", "['session', 'component']");
     let pushward = Pushward::start(order(quick(component(&prosody, "component")))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     let (alice, _) = phone(&pushward, "push.localhost").await;
     lost(&pushward, alice, "alice@localhost/phone").await;
@@ -162,7 +162,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
     let mut from = Vec::new();
     from.push(service.publish(PATIENCE).await.from);
     from.push(service.publish(PATIENCE).await.from);
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     writes(&mut bob, "two").await;
     from.push(service.publish(PATIENCE).await.from);
     assert_eq!(from, ["alice@localhost/phone", "pushward.localhost", "pushward.localhost"]);
@@ -173,7 +173,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
 async fn nothing_is_sent_in_the_servers_name_to_its_own_users() {
     let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
     let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "bob@localhost/desk", &mut bob).await;
     let publish = Element::parse(&bob.expect("<publish").await);

@@ -114,8 +114,9 @@ async fn what_no_client_can_read_is_skipped_live_dark_and_at_login() {
             let count = 3 * UNFIT.iter().filter(|(_, other)| *other == reason).count() as u64;
             assert_eq!(pushward.metric(&format!("pushward_skipped_stanzas_total{{reason=\"{reason}\"}}")).await, count);
         }
-        let line = pushward.logged(&["stanza_skipped", "undeclared_prefix"]).await;
-        let shown = ["\"name\":\"message\"", "\"id\":\"unfit\"", "the server's stanza was not passed on"];
+        let line = pushward.logged(&["stanza skipped", "undeclared_prefix"]).await;
+        let shown =
+            ["\"name\":\"message\"", "\"id\":\"unfit\"", "upstream server sent a stanza that cannot be relayed"];
         assert!(shown.iter().all(|part| line.contains(part)) && !line.contains("bob"), "{line}");
     }
 }

@@ -174,8 +174,8 @@ async fn the_error_names_the_fault_of_a_certificate() {
     // An authority with another name, and one with the same name and another key.
     let shown = issued("chat.test", (2020, 2090));
     for (trusted, what) in [
-        (certificate::self_signed("chat.test").unwrap(), "issued by nobody that is trusted"),
-        (issued("chat.test", (2020, 2090)), "not signed with the key"),
+        (certificate::self_signed("chat.test").unwrap(), "issued by an unknown authority"),
+        (issued("chat.test", (2020, 2090)), "not signed by the authority"),
     ] {
         std::fs::write(&ca, &trusted.0).unwrap();
         let upstream = server(vec![], Some(acceptor(&shown))).await;
@@ -191,18 +191,19 @@ async fn the_error_for_another_protocol_names_the_setting_to_change() {
     std::fs::write(&ca, &pair.0).unwrap();
     let with = |upstream, tls| host(upstream, tls, Some(ca.clone()));
     let plain = server(vec![opening(OFFER)], None).await;
-    check_error(&with(plain, UpstreamTls::Direct), "is not TLS", "\"direct\" is for a port that starts with TLS").await;
+    check_error(&with(plain, UpstreamTls::Direct), "does not use TLS", "\"direct\" is for a port that starts with TLS")
+        .await;
     let without = server(vec![opening("")], None).await;
     check_error(&with(without, UpstreamTls::Starttls), "does not offer STARTTLS", "upstream_tls = \"off\"").await;
     let failure = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>".to_owned();
     let refuses = server(vec![opening(OFFER), failure], None).await;
     check_error(&with(refuses, UpstreamTls::Starttls), "then refuses it", "give the server a certificate").await;
     let no_xmpp = server(vec!["HTTP/1.1 400 Bad Request\r\n".to_owned()], None).await;
-    check_error(&with(no_xmpp, UpstreamTls::Starttls), "no XML stream", "with STARTTLS").await;
+    check_error(&with(no_xmpp, UpstreamTls::Starttls), "no valid XML stream", "with STARTTLS").await;
     let endless = server(vec![format!("{}<a>{}", opening(""), "x".repeat(80 << 10))], None).await;
     check_error(&with(endless, UpstreamTls::Starttls), "does not offer STARTTLS", "").await;
     let flood = server(vec![format!("<?xml version='1.0'?><stream:stream x='{}", "x".repeat(80 << 10))], None).await;
-    check_error(&with(flood, UpstreamTls::Starttls), "no XML stream", "").await;
+    check_error(&with(flood, UpstreamTls::Starttls), "no valid XML stream", "").await;
 }
 
 #[tokio::test]
@@ -214,14 +215,14 @@ async fn a_server_that_stays_silent_is_given_up() {
     let terms = ConnectTerms { connect_timeout: Duration::from_millis(50), ..TERMS };
     let error =
         Way::new(&host, &mut Trusts::default()).unwrap().connect(&terms, None).await.expect_err("no connection");
-    assert_eq!(error.to_string(), "cannot be connected to: no answer within 50ms");
+    assert_eq!(error.to_string(), "cannot connect: no answer within 50ms");
 }
 
 #[tokio::test]
 async fn without_tls_only_loopback_addresses_are_used_unless_configured() {
     let outside = Upstream::Tcp(Endpoint { host: "192.0.2.1".to_owned(), port: 5222 });
     let mut host = host(outside, UpstreamTls::Off, None);
-    check_error(&host, "its name leads to 192.0.2.1", "upstream_tls = \"starttls\"").await;
+    check_error(&host, "its name resolves to 192.0.2.1", "upstream_tls = \"starttls\"").await;
     host.upstream = server(vec![], None).await;
     assert!(matches!(connected(&host).await, Ok(UpstreamStream::Plain(_))));
     if let Upstream::Tcp(endpoint) = &mut host.upstream {
@@ -244,6 +245,6 @@ fn invalid_trust_settings_are_reported_at_loading() {
         let host = host(upstream.clone(), UpstreamTls::Starttls, Some(PathBuf::from(ca)));
         Ways::load(&[host]).unwrap_err().to_string()
     };
-    assert!(fault("/nonexistent/ca.pem").starts_with("/nonexistent/ca.pem: cannot be read: No such file"));
-    assert!(fault(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("no certificate in it"));
+    assert!(fault("/nonexistent/ca.pem").starts_with("cannot read /nonexistent/ca.pem: No such file"));
+    assert!(fault(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("contains no certificate"));
 }

@@ -12,7 +12,7 @@ pub enum RequestError {
     #[error("the push service is the client itself")]
     OwnJid,
     /// The operator does not allow this push service: `services`.
-    #[error("the push service is not among those that may be used")]
+    #[error("this push service is not allowed")]
     NotAllowed,
     /// The request exceeds the size that is stored.
     #[error("the request is too large to keep")]

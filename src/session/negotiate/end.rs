@@ -98,16 +98,14 @@ impl LoginEnd {
             Self::TooManyElements => {
                 (StreamCondition::PolicyViolation, Some("Too many elements before authentication"))
             }
-            Self::LockedOut => {
-                (StreamCondition::PolicyViolation, Some("Too many log-ins have failed from this address"))
-            }
+            Self::LockedOut => (StreamCondition::PolicyViolation, Some("Too many failed logins from this address")),
             Self::ServerLost | Self::ServerSilent | Self::ServerRequiresTls => {
                 (StreamCondition::RemoteConnectionFailed, None)
             }
-            Self::ServerError => (StreamCondition::InternalServerError, Some("The server broke the protocol")),
+            Self::ServerError => (StreamCondition::InternalServerError, Some("The server violated the protocol")),
             Self::Timeout => (StreamCondition::ConnectionTimeout, None),
             Self::StoreLate => (StreamCondition::InternalServerError, None),
-            Self::Overload => (StreamCondition::ResourceConstraint, Some("Too many connections have not logged in")),
+            Self::Overload => (StreamCondition::ResourceConstraint, Some("Too many unauthenticated connections")),
             Self::Shutdown => (StreamCondition::SystemShutdown, None),
         };
         Some(xml::stream_error(condition, None, text))

@@ -12,12 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{Awaited, Ended, HeldSession, LoginInput, LoginOutput, Negotiation, Stop};
+use super::{Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop};
 use crate::fuzzing::options;
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::{ChannelBinding, Leg};
 use crate::session::sasl::SaslIdentity;
-use crate::session::tests::dice;
+use crate::session::tests::random;
 use crate::session::{Settings, sm};
 use crate::xml::{Element, Frame, FrameLimits, Framer, Node, ns};
 
@@ -257,7 +257,7 @@ impl<'d> World<'d> {
         };
         Self {
             script,
-            negotiation: Negotiation::new(hosts, settings, dice, Instant::now()),
+            negotiation: Negotiation::new(hosts, settings, random, Instant::now()),
             client: Framer::new(LIMITS),
             upstream,
             server,
@@ -285,8 +285,8 @@ impl<'d> World<'d> {
     /// `k`, `u`: logins are locked out, or not any more. The others end the login.
     fn event(&mut self, event: &[u8]) {
         let input = match event {
-            b"k" => return self.negotiation.lock_out(true),
-            b"u" => return self.negotiation.lock_out(false),
+            b"k" => return self.negotiation.set_lockout(Lockout::Active),
+            b"u" => return self.negotiation.set_lockout(Lockout::Inactive),
             b"l" => LoginInput::UpstreamLost,
             b"s" => LoginInput::Stop(Stop::ServerSilent),
             b"d" => LoginInput::Stop(Stop::StoreLate),

@@ -59,7 +59,7 @@ impl<'t> AccountRows<'t> {
             match decode_account(&account, record.value()) {
                 Ok(state) if has(&state) => found.push((account, state)),
                 Ok(_) => {}
-                Err(error) => tracing::error!(%error, "passed over"),
+                Err(error) => tracing::error!(%error, "unreadable record skipped"),
             }
         }
         Ok(found)

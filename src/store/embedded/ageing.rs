@@ -109,7 +109,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> 
     }
     if count > 0 {
         let account = &spool.account;
-        tracing::warn!(%account, stanzas = count, "never_fetched: what no device has fetched in time is deleted");
+        tracing::warn!(%account, stanzas = count, "stanzas never fetched: deleted after orphan_ttl");
     }
     Ok(count)
 }

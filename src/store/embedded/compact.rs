@@ -88,14 +88,14 @@ pub(in crate::store) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) 
     let compacted = disk.compact(go_on);
     let duration = began.elapsed();
     match (compacted, before.and_then(|before| Ok((before, disk.len()?)))) {
-        (Ok(true), Ok((before, after))) => tracing::info!(before, after, ?duration, "the database's file was renewed"),
-        (Ok(true), Err(error)) => tracing::warn!(%error, "how large the database's file is cannot be found out"),
+        (Ok(true), Ok((before, after))) => tracing::info!(before, after, ?duration, "database compacted"),
+        (Ok(true), Err(error)) => tracing::warn!(%error, "cannot read size of database file"),
         (Ok(false), _) => {
-            tracing::debug!(?duration, "the database's file was not renewed");
+            tracing::debug!(?duration, "database not compacted");
             return false;
         }
         (Err(error), _) => {
-            tracing::warn!(%error, ?duration, "the database's file stays as large as it is");
+            tracing::warn!(%error, ?duration, "database compaction failed");
             return false;
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn convert(database: &Database) -> Result<(), StoreError> {
     while let Some(moved) = piece(database)? {
         stanzas = stanzas.saturating_add(moved);
     }
-    tracing::info!(stanzas, "database converted: each session has its own spool now");
+    tracing::info!(stanzas, "database converted: each session now has its own spool");
     Ok(())
 }
 

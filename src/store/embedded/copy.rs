@@ -16,7 +16,7 @@ const CHUNK: u64 = 2 << 20;
 pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
     let from = from.begin_read()?;
     if from.list_tables()?.count() != TABLES {
-        tracing::warn!("the database has tables of another version, and stays as large as it is");
+        tracing::warn!("database not compacted: it has tables of an unknown version");
         return Ok(false);
     }
     let mut copy = FileCopy { from, to, copied: 0, go_on };
@@ -72,7 +72,7 @@ impl FileCopy<'_> {
             }
             transaction.commit()?;
             if !same {
-                tracing::error!(table = redb::TableHandle::name(&definition), count, "not copied wholly");
+                tracing::error!(table = redb::TableHandle::name(&definition), count, "table copied incompletely");
                 return Ok(false);
             }
             if !(self.go_on)(self.copied) {

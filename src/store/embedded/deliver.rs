@@ -65,7 +65,7 @@ pub(super) fn prepare_row(
 pub(super) fn rebuild(tx: &mut Tables<'_>, spool: &SpoolId, device: DeviceId) -> Result<(), StoreError> {
     tracing::error!(
         account = %spool.account, login = spool.login.0,
-        "the row of a spool could not be read: it was built again"
+        "unreadable spool record rebuilt"
     );
     tx.spools.set_row(spool, Row::new(device, spool.login))
 }

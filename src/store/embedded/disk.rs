@@ -131,10 +131,7 @@ impl Disk {
         let mut held = write(&self.held);
         if held.sync_failed.load(Ordering::Acquire) {
             if let Some(suppressed) = self.failures.next() {
-                tracing::error!(
-                    suppressed,
-                    "the disk failed to sync: nothing can be stored until pushward is restarted"
-                );
+                tracing::error!(suppressed, "disk sync failed: nothing can be stored until pushward is restarted");
             }
             return;
         }

@@ -165,7 +165,7 @@ pub(super) fn rebuild_rows(tx: &mut Tables<'_>, unreadable: Vec<SpoolId>) -> Res
             tx.lost = tx.lost.saturating_add(stanzas);
             tracing::error!(
                 account = %spool.account, login = spool.login.0, stanzas,
-                "nothing says which device a spool is for: its stanzas are lost and deleted"
+                "spool without a device: its stanzas are lost and deleted"
             );
             tx.spools.doom(&spool)?;
         }

@@ -144,8 +144,7 @@ impl Engine for Embedded {
         // Both checks wait for locks that are held while the database is opened again.
         let look = move || {
             if disk.has_failed() {
-                let error =
-                    io::Error::other("the disk failed to sync: nothing can be stored until pushward is restarted");
+                let error = io::Error::other("disk sync failed: nothing can be stored until pushward is restarted");
                 return Err(StoreError::Database(Arc::new(error.into())));
             }
             disk.with(|database| Ok(database.begin_read()?.open_table(WAKES)?.len()?))?;
@@ -187,7 +186,7 @@ impl Engine for Embedded {
         if !counts.is_empty()
             && let Err(error) = self.disk.with(save)
         {
-            tracing::warn!(%error, "the stanzas that wait are counted at the next start");
+            tracing::warn!(%error, "cannot save stanza counts: recounting at next start");
         }
         self.disk.close();
     }

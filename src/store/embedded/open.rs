@@ -86,7 +86,7 @@ pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
         let Ok(account) = BareJid::new(account) else { continue };
         let spool = SpoolId { account, login: LoginId(name) };
         let row = Row::decode(&spool.account, record.value()).map_err(|error| {
-            tracing::error!(%error, "the row of a spool cannot be read");
+            tracing::error!(%error, "cannot read spool record");
         });
         if let Ok(row) = row {
             // A login that names a spool was used, even if the `meta` table says otherwise.

@@ -78,7 +78,7 @@ impl Location for InDirectory {
         match std::fs::remove_file(&self.fresh) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(file = %self.fresh.display(), %error, "cannot be removed"),
+            Err(error) => tracing::warn!(file = %self.fresh.display(), %error, "cannot remove file"),
         }
     }
 

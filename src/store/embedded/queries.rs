@@ -78,7 +78,7 @@ pub(super) fn page(
         let Ok(account) = BareJid::new(key.value()) else { continue };
         match decode_account(&account, record.value()) {
             Ok(state) => page.accounts.push((account, state)),
-            Err(error) => tracing::error!(%error, "passed over"),
+            Err(error) => tracing::error!(%error, "unreadable record skipped"),
         }
     }
     Ok(page)
@@ -96,7 +96,7 @@ fn each_row(transaction: &ReadTransaction, mut take: impl FnMut(SpoolId, Row)) -
         let Ok(account) = BareJid::new(account) else { continue };
         match Row::decode(&account, record.value()) {
             Ok(row) => take(SpoolId { account, login: LoginId(login) }, row),
-            Err(error) => tracing::error!(%error, "a spool cannot be counted"),
+            Err(error) => tracing::error!(%error, "cannot count spool"),
         }
     }
     Ok(())

@@ -362,7 +362,7 @@ pub(super) fn rows_of(
         let spool = SpoolId { account: account.clone(), login: LoginId(key.value().1) };
         match Row::decode(account, record.value()) {
             Ok(row) => rows.push((spool, row)),
-            Err(error) => tracing::error!(%error, "a spool cannot be read"),
+            Err(error) => tracing::error!(%error, "cannot read spool"),
         }
     }
     Ok(rows)

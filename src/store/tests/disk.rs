@@ -89,7 +89,7 @@ impl Platter {
         self.steps += 1;
         match self.steps_left.checked_sub(1) {
             Some(left) => self.steps_left = left,
-            None => return Err(io::Error::other("the disk failed")),
+            None => return Err(io::Error::other("disk sync failed")),
         }
         Ok(())
     }

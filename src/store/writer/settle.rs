@@ -177,7 +177,7 @@ impl Writer {
     /// Refuses all tasks of a group that was not stored. Deletions are retried with the next transaction that succeeds.
     pub(super) fn fail(&mut self, group: JobGroup, error: &StoreError) {
         if let Some(suppressed) = self.failures.next() {
-            tracing::error!(%error, jobs = group.ops.len(), suppressed, "nothing was stored");
+            tracing::error!(%error, jobs = group.ops.len(), suppressed, "database commit failed: nothing was stored");
         }
         self.due = None;
         for (op, entry) in group.ops.into_iter().zip(group.entries).rev() {

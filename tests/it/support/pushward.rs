@@ -193,8 +193,8 @@ impl Pushward {
         let outcomes = || {
             let lines = self.process.log().lines();
             let outcome = |line: &String| {
-                let refused = line.contains("\"message\":\"not reloaded");
-                (refused || line.contains("\"message\":\"reloaded\"")).then_some(!refused)
+                let refused = line.contains("\"message\":\"reload failed");
+                (refused || line.contains("\"message\":\"configuration reloaded\"")).then_some(!refused)
             };
             lines.iter().filter_map(outcome).collect::<Vec<_>>()
         };
@@ -280,7 +280,8 @@ impl Pushward {
     /// [`Setup::with_metrics`].
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         // The line of the current process: after a restart it has another address.
-        let served = || self.process.log().lines().into_iter().find(|line| line.contains("metrics are served"));
+        let served =
+            || self.process.log().lines().into_iter().find(|line| line.contains("admin page and metrics served"));
         let line = eventually(PATIENCE, || "the address of the metrics".to_owned(), served).await;
         let line: Value = serde_json::from_str(&line).unwrap();
         let mut socket = TcpStream::connect(line["address"].as_str().unwrap()).await.unwrap();

@@ -39,7 +39,7 @@ impl Scene {
         let mut stream = app.stream().await;
         assert!(stream.bidi);
         stream.publish().await;
-        pushward.logged(&["publish outcome", "Accepted"]).await;
+        pushward.logged(&["push notification outcome", "Accepted"]).await;
         Self { app, stream, pushward, phone, bob, _prosody: prosody }
     }
 
@@ -149,7 +149,7 @@ async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
         let list = ask(&scene.pushward, &["push", "list", "--json"]).await.objects();
         assert!(list[0]["bidi_off_until"].as_u64().is_some(), "{list:?}");
         let list = ask(&scene.pushward, &["push", "list"]).await;
-        assert!(list.out.contains("answers go to the server until"), "{}", list.out);
+        assert!(list.out.contains("bidi off until"), "{}", list.out);
     }
 }
 
@@ -165,7 +165,7 @@ async fn a_registration_is_revoked_over_the_stream_and_nothing_of_the_message_re
     let mut scene = Scene::new().await;
     let mut desk = scene.desk().await;
     scene.stream.send(affiliation("push.test", "n")).await;
-    scene.pushward.logged(&["push revoked by its service"]).await;
+    scene.pushward.logged(&["push registration revoked by push service"]).await;
     assert!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().is_empty());
     scene.stream.send("<iq type='result' id='behind' from='push.test' to='alice@localhost/desk'/>").await;
     desk.expect("\"behind\"").await;
@@ -205,7 +205,7 @@ async fn what_comes_behind_the_footer_is_counted_and_not_answered() {
     assert_eq!(scene.stream.until_footer().await.len(), 1);
     scene.stream.send(message.repeat(3)).await;
     scene.stream.send("</stream:stream>").await;
-    scene.pushward.logged(&["stanzas behind the footer", "\"stanzas\":3"]).await;
+    scene.pushward.logged(&["stanzas after end of stream", "\"stanzas\":3"]).await;
     assert_eq!((scene.counted("refused").await, scene.counted("late").await), (1, 3));
 }
 
@@ -219,7 +219,7 @@ async fn what_a_push_service_says_forges_no_log_line() {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     super::goes_dark(&pushward, "push.test", &mut bob).await;
-    let line: Value = serde_json::from_str(&pushward.logged(&["transport passed over"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["push transport skipped"]).await).unwrap();
     let reason = line["reason"].as_str().unwrap();
     assert!(reason.contains("evil.test\\n2026") && !reason.contains('\n') && reason.len() < 400, "{reason:?}");
     let list = ask(&pushward, &["push", "list"]).await.out;
@@ -289,7 +289,7 @@ async fn elements_that_are_no_stanzas_are_counted_and_too_many_of_them_end_the_s
     let mut scene = Scene::new().await;
     // Buffers may hold some of it.
     scene.stream.flood("<foo xmlns='bar'/>", 8_000_000, Duration::from_secs(3)).await;
-    scene.pushward.logged(&["stream lost", "unsupported-stanza-type"]).await;
+    scene.pushward.logged(&["push stream lost", "unsupported-stanza-type"]).await;
     assert_eq!((scene.counted("ignored").await, scene.counted("refused").await), (16, 1));
 }
 
@@ -301,6 +301,11 @@ async fn a_push_service_that_repeats_itself_does_not_fill_the_log() {
     let member = affiliation("push.test", "n").replace("'none'", "'member'");
     scene.stream.flood(&member, 2_000_000, Duration::from_secs(3)).await;
     scene.pushward.metric_is("pushward_push_service_stanzas_total{fate=\"dropped\"}", |dropped| dropped > 1000).await;
-    let lines = scene.pushward.log().into_iter().filter(|line| line.contains("too much is said")).count();
+    let lines = scene
+        .pushward
+        .log()
+        .into_iter()
+        .filter(|line| line.contains("push service messages about registrations dropped"))
+        .count();
     assert!((1..=3).contains(&lines), "{lines} lines");
 }

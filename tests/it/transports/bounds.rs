@@ -55,7 +55,7 @@ async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, P
     writes(&mut bob, "one").await;
     let mut stream = app.stream().await;
     stream.publish().await;
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     let before = memory(pushward.process());
     let written = stream.flood(stanza, 80_000_000, Duration::from_secs(3)).await;
     let grown = memory(pushward.process()).saturating_sub(before);
@@ -84,7 +84,7 @@ async fn a_server_that_asks_a_component_and_reads_nothing_costs_little() {
         seen.extend_from_slice(&buffer[..length]);
     }
     server.write_all(b"<handshake/>").await.unwrap();
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let before = memory(pushward.process());
     let chunk = "<iq type='get' id='1' from='a@localhost/x' to='pushward.localhost'><q xmlns='x'/></iq>".repeat(1000);
     let (mut written, until) = (0, Instant::now() + 4 * PATIENCE);
@@ -132,9 +132,9 @@ async fn an_account_causes_a_tenth_of_the_streams_and_leaves_the_rest_to_others(
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["one.test", "two.test"]).await;
     says(&mut bob, "alice").await;
-    pushward.logged(&["transport passed over", "a tenth of s2s_connections"]).await;
+    pushward.logged(&["push transport skipped", "a tenth of s2s_connections"]).await;
     let list = ask(&pushward, &["push", "list"]).await.out;
-    assert!(list.contains("passed over: the account has caused a tenth of s2s_connections"), "{list}");
+    assert!(list.contains("skipped: the account uses a tenth of s2s_connections, its limit"), "{list}");
     let [one, two] = &mut apps;
     let (mut held, taken) = tokio::select! {
         stream = one.stream() => (stream, 0),
@@ -161,7 +161,7 @@ async fn a_stream_in_backoff_occupies_no_place() {
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["dead.test"]).await;
     says(&mut bob, "alice").await;
-    pushward.logged(&["transport passed over", "Connection refused"]).await;
+    pushward.logged(&["push transport skipped", "Connection refused"]).await;
     dark_phone(&pushward, "carol", &["push.test"]).await;
     says(&mut bob, "carol").await;
     app.stream().await.publish().await;
@@ -182,7 +182,7 @@ async fn the_ports_of_other_services_are_not_connected_to() {
     let pushward = Pushward::start(setup.set("push.transports", "['s2s']")).await;
     let mut bob = bob(&prosody).await;
     super::goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "port 25"]).await;
+    pushward.logged(&["push transport skipped", "port 25"]).await;
     assert!(!dns.asked().iter().any(|name| name == "mail.test"), "the address is not even looked up");
     let list = ask(&pushward, &["push", "list"]).await.out;
     assert!(list.contains("port 25") && list.contains("[[push.route]]"), "{list}");

@@ -13,8 +13,8 @@ async fn gets_nothing(authority: &Authority, identity: Issued, why: &str) {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "s2s", why, "the push service needs another certificate"]).await;
-    pushward.logged(&["publish outcome", "NotSent"]).await;
+    pushward.logged(&["push transport skipped", "s2s", why, "the push service needs another certificate"]).await;
+    pushward.logged(&["push notification outcome", "NotSent"]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -49,8 +49,8 @@ async fn is_refused(authority: &Authority, issued: &Issued, remedy: &str) {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "not-authorized", remedy]).await;
-    pushward.logged(&["publish outcome", "NotSent"]).await;
+    pushward.logged(&["push transport skipped", "not-authorized", remedy]).await;
+    pushward.logged(&["push notification outcome", "NotSent"]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -78,5 +78,5 @@ async fn a_push_service_that_does_not_take_the_certificate_is_told_with_the_reme
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "certificate", "for servers only"]).await;
+    pushward.logged(&["push transport skipped", "certificate", "for servers only"]).await;
 }
