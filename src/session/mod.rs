@@ -26,7 +26,7 @@
 //! | · `AccountView` | the account and the device, changes and requests that the store has not answered |
 //! | · `Delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
 //! | · `Notifier` | pushes, calls, rooms, the roster |
-//! | · `OwnPresence`, `BacklogReading`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that other devices do not fetch |
+//! | · `OwnPresence`, `BacklogReading`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; orphans of other devices |
 //! | · `NewerSession` | a newer session of the same device |
 //! | `ServerStream` | stream management with the server, what it confirms, requests that it has not answered |
 //! | `Lifecycle` | the progress towards the end |
