@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "most of the events of a Markdown parser are of no interest")]
 
 mod commands;
+mod operating;
 mod page;
 
 use std::collections::BTreeMap;
