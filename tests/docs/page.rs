@@ -11,6 +11,8 @@ pub(crate) struct Page {
     /// The targets of links and images.
     pub(crate) links: Vec<String>,
     pub(crate) blocks: Vec<Block>,
+    /// Code in text, outside of headings and blocks.
+    pub(crate) phrases: Vec<String>,
 }
 
 /// A fenced code block.
@@ -37,6 +39,7 @@ impl Page {
                 Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
                     page.links.push(dest_url.into_string());
                 }
+                Event::Code(code) if heading.is_none() => page.phrases.push(code.into_string()),
                 Event::Text(text) | Event::Code(text) => {
                     let target = block.as_mut().map(|block| &mut block.code).or(heading.as_mut());
                     if let Some(target) = target {

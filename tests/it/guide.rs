@@ -19,8 +19,7 @@ use crate::support::{
 /// Returns the commands of the guide, in order.
 fn commands() -> [String; 5] {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/getting-started.md")).unwrap();
-    let (_, guide) = page.split_once("\n## In front of your server\n").expect("the guide");
-    let (guide, _) = guide.split_once("\n## ").expect("the end of the guide");
+    let (guide, _) = page.split_once("\n## Check that it works\n").expect("the end of the guide");
     let blocks: Vec<_> = guide.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect();
     let blocks: Vec<_> = blocks.into_iter().map(str::to_owned).collect();
     blocks.try_into().expect("package, certificate, Prosody, ejabberd, together")
