@@ -1,21 +1,12 @@
-//! Checks README.md and the pages in docs/: every link resolves, every page is in the index, README.md stays short, and
-//! every configuration is accepted. Needs no peers: `cargo test --test docs`.
-#![allow(clippy::unwrap_used, reason = "a test that fails should do so where it fails")]
-#![allow(clippy::wildcard_enum_match_arm, reason = "most of the events of a Markdown parser are of no interest")]
-
-#[path = "../../examples/embed.rs"]
-mod embed;
-}
-
-#[test]
-//! README.md and the pages in docs/: every link resolves, every page is in the index, README.md stays short, every configuration
-//! is accepted, and every command exists. Needs no peers: `cargo test --test docs`.
+//! Checks README.md and the pages in docs/: every link resolves, every page is in the index, README.md stays short, every
+//! configuration is accepted, and every command exists. Needs no peers: `cargo test --test docs`.
 #![allow(clippy::unwrap_used, reason = "a test that fails should do so where it fails")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "most of the events of a Markdown parser are of no interest")]
 
 mod commands;
+#[path = "../../examples/embed.rs"]
+mod embed;
 mod operating;
->>>>>>> part-da
 mod page;
 
 use std::collections::BTreeMap;
@@ -29,7 +20,7 @@ use page::Page;
 const README: &str = "README.md";
 const INDEX: &str = "docs/README.md";
 const README_LINES: usize = 170;
-/// Completes a block that shows only part of a configuration.
+/// Completes a block that shows only a part of a configuration.
 const HOST: &str = "[[host]]\ndomain = \"example.org\"\n";
 
 /// README.md and docs/*.md, by their paths in the repository.
@@ -57,7 +48,7 @@ impl Documentation {
         broken.map(|(path, link, reason)| format!("{}: ({link}): {reason}", path.display())).collect()
     }
 
-    /// Returns the reason if the link of this page does not resolve. Links to other sites are not followed.
+    /// Returns why the link of this page does not resolve. Links to other sites are not followed.
     fn broken(&self, page: &Path, link: &str) -> Option<&'static str> {
         if ["https:", "http:", "mailto:", "xmpp:"].iter().any(|scheme| link.starts_with(scheme)) {
             return None;
@@ -83,14 +74,14 @@ impl Documentation {
         pages.filter(|path| !listed.contains(path)).map(PathBuf::as_path).collect()
     }
 
-    /// Returns the configurations in blocks marked `toml`, with their pages. Other TOML is marked `toml other`.
+    /// Returns the configurations in blocks marked `toml`, with their pages. Toml of another kind is marked `toml other`.
     fn configurations(&self) -> impl Iterator<Item = (&Path, &str)> {
         let blocks = self.pages.iter().flat_map(|(path, page)| page.blocks.iter().map(move |block| (path, block)));
         blocks.filter(|(_, block)| block.info == "toml").map(|(path, block)| (path.as_path(), block.code.as_str()))
     }
 }
 
-/// Returns the repository path of the `file` that a page links, or `None` if it is outside the repository.
+/// Returns the path in the repository that a page links as `file`, or `None` if it is outside.
 fn target(page: &Path, file: &str) -> Option<PathBuf> {
     if file.is_empty() {
         return Some(page.to_owned());
@@ -107,8 +98,7 @@ fn target(page: &Path, file: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Parses a block as a whole configuration, as a configuration without a host, or as the keys of a host. Returns all
-/// errors if none succeeds.
+/// Parses a block as a whole configuration, as all but the host, or as the keys of a host. Returns all errors if none fits.
 fn rejected(block: &str) -> Option<String> {
     let readings = [block.to_owned(), format!("{block}\n{HOST}"), format!("{HOST}{block}")];
     let mut errors = String::new();
@@ -146,7 +136,7 @@ fn the_readme_is_one_page() {
     assert!(lines <= README_LINES, "{README} has {lines} lines; at most {README_LINES}: move something to docs/");
 }
 
-/// `guide::*` runs the guide's commands.
+/// The guide's commands are run by `guide::*`.
 #[test]
 fn the_readme_sets_up_as_the_guide_does() {
     let documentation = Documentation::read(repository());
@@ -172,10 +162,6 @@ fn every_configuration_is_accepted() {
 }
 
 #[test]
-<<<<<<< HEAD
-fn the_example_notifies_and_delivers() {
-    embed::main().unwrap();
-=======
 fn every_command_exists() {
     let documentation = Documentation::read(repository());
     let mut total = 0;
@@ -185,6 +171,11 @@ fn every_command_exists() {
         total += count;
     }
     assert!(total > 20, "{total} commands");
+}
+
+#[test]
+fn the_example_notifies_and_delivers() {
+    embed::main().unwrap();
 }
 
 #[test]

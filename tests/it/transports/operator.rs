@@ -86,7 +86,7 @@ async fn a_check_beside_the_daemon_tries_what_is_registered_and_leaves_the_daemo
     assert_eq!(said.code, Some(0), "{}", said.out);
     for line in [
         "push services: registrations 1, according to the running daemon",
-        "push.test, from localhost: session: needs the session of a user",
+        "push.test, from localhost: session: requires a user session",
     ] {
         assert!(said.out.contains(line), "{line} in\n{}", said.out);
     }
@@ -167,7 +167,7 @@ async fn a_check_goes_through_the_component_unless_the_daemon_has_it() {
     let mut pushward = Pushward::start(setup).await;
     pushward.logged(&["push stream established"]).await;
     let said = ask(&pushward, &["check"]).await;
-    let untried = "push.localhost, from localhost: component: the running pushward has the component's only stream";
+    let untried = "push.localhost, from localhost: component: the running daemon uses the component's only stream";
     assert!(said.out.contains(untried), "{}", said.out);
     pushward.terminate(PATIENCE).await;
     let said = ask(&pushward, &["check"]).await;
