@@ -283,7 +283,7 @@ impl Queue {
     }
 
     /// Drops stanzas that need not be kept, and returns them.
-    pub fn remove_where(&mut self, unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+    pub fn remove_where(&mut self, unwanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
         let removed = self.segments.remove_where(unwanted);
         self.on_changed();
         removed

@@ -262,10 +262,11 @@ impl Segments {
     }
 
     /// Removes stanzas that need not be kept, in either segment.
-    pub(super) fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+    pub(super) fn remove_where(&mut self, unwanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let written = self.written().filter(|item| !unwanted(item)).count();
         let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| unwanted(item));
         self.items = kept.into();
-        (self.written, self.prefixes) = (self.written.min(self.items.len()), Prefixes::default());
+        (self.written, self.prefixes) = (written, Prefixes::default());
         for item in &given {
             self.uncount(item);
         }

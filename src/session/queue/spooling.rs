@@ -313,6 +313,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_not_written_stays_unwritten_when_written_stanzas_are_removed() {
+        let mut queue = Queue::new(1 << 20);
+        for xml in ["<iq/>", "<message/>", "<message id='2'/>", "<message id='3'/>"] {
+            let element = Element::parse(xml.into(), &Header::bare()).unwrap();
+            let super::super::Place::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
+            queue.hold(Queued::new(element, seq, 0).of_leg(None, true));
+        }
+        for _ in 0..2 {
+            assert!(queue.write_next().is_some());
+        }
+        assert_eq!(queue.remove_where(|item| item.seq == STRIDE).len(), 1);
+        assert_eq!(queue.next_unwritten().map(|next| next.seq), Some(3 * STRIDE));
+    }
+
+    #[test]
     fn a_message_comes_back_as_it_came_whatever_was_added_for_the_spool() {
         let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xml:lang='en' xmlns:p='u'>";
         let header = Arc::new(Header::parse(header.into()).unwrap());
