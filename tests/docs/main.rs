@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails should do so where it fails")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "most of the events of a Markdown parser are of no interest")]
 
+mod facts;
 mod page;
 
 use std::collections::BTreeMap;
