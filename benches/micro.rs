@@ -1,4 +1,4 @@
-//! What the parts of the hot path cost, so that a regression has an address: `cargo bench --bench micro`.
+//! The cost of the parts of the hot path, so that a regression can be located: `cargo bench --bench micro`.
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails should do so where it fails")]
 
 use std::hint::black_box;
@@ -17,7 +17,7 @@ use pushward::store::{SpoolId, Spooled, Store};
 use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
 
 const LIMITS: FrameLimits = FrameLimits::new(1 << 20, 128);
-/// Stanzas of one read.
+/// Number of stanzas in one read.
 const BATCH: usize = 32;
 
 /// An iq with tags of many attributes (XEP-0166, XEP-0167, XEP-0176).
@@ -32,12 +32,12 @@ const CALL: &str = "<iq from='romeo@example.net/x' to='juliet@example.org/y' id=
     id='y3s2b30v3r' ip='192.0.2.3' network='1' port='45664' priority='1694498815' protocol='udp' \
     rel-addr='10.0.1.1' rel-port='8998' type='srflx'/></transport></content></jingle></iq>";
 
-/// A message of so many bytes, filled with text.
+/// Returns a message of this many bytes, filled with text.
 fn text(len: usize) -> String {
     said(len, "Shall we meet? ")
 }
 
-/// The same, as long as whole characters allow, filled with this text.
+/// Returns a message as long as whole characters allow, filled with this text.
 fn said(len: usize, text: &str) -> String {
     let (start, end) =
         ("<message from='romeo@example.net/x' to='juliet@example.org' type='chat' id='1'><body>", "</body></message>");
@@ -51,7 +51,7 @@ fn said(len: usize, text: &str) -> String {
     message + end
 }
 
-/// The same, filled with small elements.
+/// Returns a message of this many bytes, filled with small elements.
 fn tags(len: usize) -> String {
     let (start, end) =
         ("<message from='romeo@example.net/x' to='juliet@example.org' type='chat' id='1'>", "</message>");
@@ -139,7 +139,7 @@ fn queue(c: &mut Criterion) {
     });
 }
 
-/// One commit of the spool is one sync of the disk, however many sessions share it.
+/// Measures commits of the spool. One commit is one sync of the disk, however many sessions share it.
 fn spool(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();

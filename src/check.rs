@@ -41,10 +41,10 @@ pub async fn examine(path: &Path) -> Report {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let listeners: Vec<_> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
     let metrics = match config.admin.listen {
-        Some(address) => format!("metrics are at http://{address}/metrics"),
-        None => "there is no page for metrics".to_owned(),
+        Some(address) => format!("metrics: http://{address}/metrics"),
+        None => "the metrics page is off".to_owned(),
     };
-    report.fine(format_args!("{}: fine; clients connect to {}; {metrics}", path.display(), listeners.join(", ")));
+    report.fine(format_args!("{}: valid; clients connect to {}; {metrics}", path.display(), listeners.join(", ")));
     if let Err(shortage) = descriptors::check(&config) {
         report.warning(&Problem {
             file: path.to_owned(),
@@ -67,7 +67,9 @@ fn certificate(report: &mut Report, at: &HostEntry<'_>) {
     let Host { domain, certificate: file, .. } = at.host;
     if certificate::wants_development(at.host) {
         let file = file.display();
-        report.fine(format_args!("{domain}: {file} is missing: a development certificate is made at first run"));
+        report.fine(format_args!(
+            "{domain}: {file} does not exist: a development certificate is created at the first start"
+        ));
         return;
     }
     let key = match certificate::load(at.host) {
@@ -87,7 +89,7 @@ fn certificate(report: &mut Report, at: &HostEntry<'_>) {
         }
     }
     if defects.is_empty() {
-        report.fine(format_args!("{domain}: {} is valid for it", file.display()));
+        report.fine(format_args!("{domain}: certificate {} is valid", file.display()));
     }
 }
 
@@ -97,19 +99,21 @@ fn remedy_of(error: &CertificateError, host: &Host) -> (&'static str, String) {
     match error {
         CertificateError::Unreadable { path, .. } => (
             key_or_certificate(path),
-            "put the file there, readable by the user that runs pushward, or name another".to_owned(),
+            "create the file, readable by the user that runs pushward, or name another one".to_owned(),
         ),
         CertificateError::Empty { path, marker, .. } => {
             (key_or_certificate(path), format!("name a file with -----BEGIN {marker}-----"))
         }
-        CertificateError::Mismatch { .. } => {
-            ("key", "name the key the certificate was made with, and put the domain's own certificate first".to_owned())
-        }
+        CertificateError::Mismatch { .. } => (
+            "key",
+            "name the key that belongs to the certificate; the domain's own certificate must come first in the file"
+                .to_owned(),
+        ),
         CertificateError::Unusable { path, .. } => {
             (key_or_certificate(path), "get an X.509 v3 certificate with an RSA, ECDSA or Ed25519 key".to_owned())
         }
         CertificateError::Unwritable { .. } | CertificateError::NotMade { .. } => {
-            ("certificate", "bring a certificate of your own".to_owned())
+            ("certificate", "provide your own certificate".to_owned())
         }
     }
 }
@@ -167,15 +171,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_fresh_machine_with_a_ready_server_has_no_problem() {
-        check_server(READY, 0, &["localhost: the server at 127.0.0.1:", "is ready; log-in by SCRAM-SHA-1, PLAIN"])
-            .await;
+        check_server(
+            READY,
+            0,
+            &["localhost: the server at 127.0.0.1:", "is ready; login mechanisms: SCRAM-SHA-1, PLAIN"],
+        )
+        .await;
     }
 
     #[tokio::test]
     async fn mechanisms_of_sasl2_alone_are_enough() {
         let features = "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-256</mechanism>\
             <inline><sm xmlns='urn:xmpp:sm:3'/></inline></authentication></stream:features>";
-        check_server(features, 0, &["log-in by SCRAM-SHA-256"]).await;
+        check_server(features, 0, &["login mechanisms: SCRAM-SHA-256"]).await;
     }
 
     #[tokio::test]
@@ -185,14 +193,14 @@ mod tests {
         let settings = ["c2s_require_encryption = false", "allow_unencrypted_sasl2: true"];
         check_server(required, exit::UNAVAILABLE, &[&["requires TLS"], &settings[..]].concat()).await;
         let none = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>";
-        check_server(none, exit::UNAVAILABLE, &[&["offers no log-in"], &settings[..]].concat()).await;
-        check_server("<stream:features/>", exit::UNAVAILABLE, &["offers no log-in"]).await;
+        check_server(none, exit::UNAVAILABLE, &[&["offers no login"], &settings[..]].concat()).await;
+        check_server("<stream:features/>", exit::UNAVAILABLE, &["offers no login"]).await;
     }
 
     #[tokio::test]
     async fn a_server_that_is_no_xmpp_server_for_the_domain_is_named_as_such() {
         let unknown = "<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
-        check_server(unknown, exit::UNAVAILABLE, &["host-unknown", "serve the domain"]).await;
+        check_server(unknown, exit::UNAVAILABLE, &["host-unknown", "configure the domain"]).await;
         check_server("", exit::UNAVAILABLE, &["no stream features within"]).await;
     }
 
@@ -219,7 +227,7 @@ mod tests {
         let report = examine(&path).await;
         assert_eq!(report.exit(), exit::CONFIG);
         let expect = format!(
-            "{}:1: [[host]] jabber.org certificate: {}: cannot be read",
+            "{}:1: [[host]] jabber.org certificate: cannot read {}",
             path.display(),
             directory.path().join("certs/jabber.org.pem").display()
         );

@@ -13,104 +13,104 @@ use crate::secret::Secret;
 use crate::service::print::Printable;
 use crate::{admin, demo, setup};
 
-/// The parsed command line.
+/// The command line of `pushward`.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "pushward", version, about)]
 pub struct Cli {
-    /// The configuration file; where there is none of that name, /etc/pushward/config.toml
+    /// Configuration file; if the default does not exist, /etc/pushward/config.toml is used
     #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
     pub config: PathBuf,
-    /// The command. `None` is [`CliCommand::Run`].
+    /// The command; `None` is [`CliCommand::Run`].
     #[command(subcommand)]
     command: Option<CliCommand>,
 }
 
-/// A command.
+/// The commands of `pushward`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
 pub enum CliCommand {
-    /// Serve clients (the default)
+    /// Run the daemon (the default)
     #[default]
     Run,
-    /// Say what is wrong with the configuration, the certificates and the servers behind
+    /// Check the configuration, certificates, upstream servers and push services, and report problems with their remedy
     Check,
-    /// Write a configuration for one domain: asks, or takes options
+    /// Write a configuration for one domain, from options or interactively
     Setup(setup::SetupOptions),
-    /// Print what goes with the program: manual page, completions, systemd units, the configuration's defaults
+    /// Print the manual page, shell completions, systemd units or the default configuration
     Print {
-        /// What to print
+        /// The text to print
         what: Printable,
     },
-    /// Show Pushward at work: a server, a push service and a client in this process
+    /// Demonstrate a push notification, with a built-in XMPP server, push service and clients
     Demo(demo::DemoOptions),
-    /// Ask the daemon
+    /// A command for the daemon
     #[command(flatten)]
     Ask(DaemonCommand),
 }
 
-/// A request to the daemon that runs with this configuration.
+/// The commands for the daemon that runs with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum DaemonCommand {
-    /// Show the state of the running daemon
+    /// Show the status of the running daemon
     Status(View),
     /// List the sessions
     Sessions(View),
-    /// Take the configuration anew: certificates, hosts, limits, push rules, log level; sessions stay
+    /// Reload the configuration: certificates, hosts, limits, push rules, log level. Sessions stay connected
     Reload(OutputFormat),
-    /// Look after push registrations
+    /// Manage push registrations
     #[command(subcommand)]
     Push(PushCommand),
-    /// Deliver what is set aside for an account again
+    /// Deliver the stanzas again that were set aside for the devices of an account
     Release {
-        /// The account, user@example.org
+        /// Account, such as user@example.org
         jid: BareJid,
-        /// How the answer is printed
+        /// The output format
         #[command(flatten)]
         output: OutputFormat,
     },
-    /// Delete all that is kept about an account: registrations, what waits for its devices, and the sessions held for them
+    /// Delete all stored data of an account: registrations and waiting stanzas. Its dark sessions end
     Forget {
-        /// The account, user@example.org
+        /// Account, such as user@example.org
         jid: BareJid,
-        /// How the answer is printed
+        /// The output format
         #[command(flatten)]
         output: OutputFormat,
     },
 }
 
-/// A request about registrations.
+/// The commands for registrations.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum PushCommand {
-    /// List the registrations, with nodes shortened
+    /// List the registrations, with shortened nodes
     List {
-        /// Of this account only
+        /// Only registrations of this account
         jid: Option<BareJid>,
-        /// How the answer is printed
+        /// The output format
         #[command(flatten)]
         output: OutputFormat,
     },
-    /// Send a notification, to see whether it arrives
+    /// Send a test notification and show the answer of the push service
     Ping {
-        /// The account
+        /// Account
         jid: BareJid,
-        /// Only at this push service
+        /// Only registrations at this push service
         #[arg(value_name = "PUSH-JID")]
         push_jid: Option<Jid>,
-        /// Only for this node, in full or as `push list` shows it
+        /// Only the registration with this node, in full or as `push list` shows it
         node: Option<String>,
-        /// How the answer is printed
+        /// The output format
         #[command(flatten)]
         output: OutputFormat,
     },
-    /// Remove registrations: the device is not notified until it asks again
+    /// Remove registrations: the device gets no notifications until it enables push again
     Remove {
-        /// The account
+        /// Account
         jid: BareJid,
-        /// The push service
+        /// Push service
         #[arg(value_name = "PUSH-JID")]
         push_jid: Jid,
-        /// Only this node, in full or as `push list` shows it
+        /// Only the registration with this node, in full or as `push list` shows it
         node: Option<String>,
-        /// How the answer is printed
+        /// The output format
         #[command(flatten)]
         output: OutputFormat,
     },
@@ -119,21 +119,21 @@ pub enum PushCommand {
 /// The output format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct OutputFormat {
-    /// Print JSON, one object a line
+    /// Print JSON, one object per line
     #[arg(long)]
     pub json: bool,
 }
 
-/// The output options of a status.
+/// The output format of a status, and whether it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct View {
-    /// How the answer is printed
+    /// The output format
     #[command(flatten)]
     pub output: OutputFormat,
-    /// Keep showing it; q ends. Where there is no terminal, print it anew each time
+    /// Refresh until q is pressed; without a terminal, print again at each interval
     #[arg(long, short)]
     pub watch: bool,
-    /// How often, such as 500ms or 1m
+    /// Time between refreshes, such as 500ms or 1m
     #[arg(long, short, value_name = "DURATION", default_value = "2s", value_parser = interval)]
     pub interval: Duration,
 }
@@ -141,11 +141,11 @@ pub struct View {
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let bounds = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
-    if bounds.contains(&interval) { Ok(interval) } else { Err("write one from 100ms to 1day".to_owned()) }
+    if bounds.contains(&interval) { Ok(interval) } else { Err("write a duration from 100ms to 1day".to_owned()) }
 }
 
 impl DaemonCommand {
-    /// Returns the interval at which the request is repeated. `None`: it is sent once.
+    /// Returns the interval at which the daemon is asked again; `None`: once.
     pub fn watched_every(&self) -> Option<Duration> {
         match self {
             Self::Status(view) | Self::Sessions(view) => view.watch.then_some(view.interval),
@@ -181,10 +181,9 @@ impl From<DaemonCommand> for admin::command::Invocation {
 }
 
 impl Cli {
-    /// Parses the arguments of the process. Ends the process with a usage message if they are wrong, or if help was
-    /// requested.
+    /// Reads the arguments of the process. Exits with a usage message if they are wrong or ask for help.
     ///
-    /// If no configuration is given and the default file does not exist, uses the packaged one, if it exists.
+    /// If no configuration is named and the default does not exist, the packaged configuration is used, if it exists.
     pub fn from_process() -> Self {
         let matches = <Self as CommandFactory>::command().get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

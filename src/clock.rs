@@ -1,7 +1,7 @@
-//! Calendar time: the types for it, and the only place that reads the calendar clock.
+//! Calendar time: [`UnixSecs`] and [`UnixMillis`], and the only functions that read the calendar clock.
 //!
-//! The core (`xml`, `session`, `push`, `jid`) uses the types and never calls [`now`], [`unix_secs`] or [`unix_millis`]: time is
-//! passed to it. Deadlines use `std::time::Instant`, since the calendar clock may jump.
+//! The core (`xml`, `session`, `push`, `jid`) uses the types and never calls [`now`], [`unix_secs`] or [`unix_millis`];
+//! its callers pass the time. Deadlines use `std::time::Instant`, since the calendar clock may jump.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -38,7 +38,7 @@ fn since_epoch(time: SystemTime) -> Duration {
 }
 
 impl UnixSecs {
-    /// The time that is so many seconds after the epoch.
+    /// Creates the time `secs` seconds after the epoch.
     pub const fn new(secs: u64) -> Self {
         Self(secs)
     }
@@ -70,14 +70,14 @@ impl UnixSecs {
         UnixMillis(self.0.saturating_mul(1000))
     }
 
-    /// Returns the same time as the standard library has it; `None` if that cannot hold it.
+    /// Returns the same time as a [`SystemTime`], or `None` if that type cannot represent it.
     pub fn to_time(self) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.0))
     }
 }
 
 impl UnixMillis {
-    /// The time that is so many milliseconds after the epoch.
+    /// Creates the time `millis` milliseconds after the epoch.
     pub const fn new(millis: u64) -> Self {
         Self(millis)
     }
@@ -109,7 +109,7 @@ impl UnixMillis {
         UnixSecs(self.0 / 1000)
     }
 
-    /// Returns the same time as the standard library has it; `None` if that cannot hold it.
+    /// Returns the same time as a [`SystemTime`], or `None` if that type cannot represent it.
     pub fn to_time(self) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(self.0))
     }

@@ -1,4 +1,5 @@
-//! The configuration: from a file as written to a [`Config`] that cannot be wrong.
+//! The configuration: reads a file into a [`Config`], which is checked and always valid. The daemon and the commands use it;
+//! [`ConfigErrors`] lists what is wrong with a file.
 //!
 //! Paths in the file are relative to the directory of the file. Durations are written `"30s"`, sizes `"16 KiB"`. Every
 //! key but `[[host]]` has a default; unknown keys are errors.
@@ -13,6 +14,8 @@ mod addresses;
 mod admin;
 mod domain;
 mod endpoint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod host;
 mod limits;
 mod listen;
@@ -51,29 +54,29 @@ use value::file_name;
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The file that it was read from, as it was named.
+    /// The file that it was read from, as given by the user.
     pub path: PathBuf,
     /// The directory of the database: `state`.
     pub state: PathBuf,
-    /// How long a drain may take before sessions are cut off: 10 s.
+    /// `drain_timeout`: the longest time for a drain before sessions are cut off. Default: 10 s.
     pub drain_timeout: Duration,
-    /// Where clients connect: `[::]:5222` with STARTTLS if the file names none. Never empty.
+    /// `[[listen]]`: the addresses that clients connect to. Default: `[::]:5222` with STARTTLS. Never empty.
     pub listen: Vec<Listen>,
-    /// The domains served. Never empty, no domain twice.
+    /// `[[host]]`: the domains that are served. Never empty, no domain twice.
     pub hosts: Vec<Host>,
     /// Stream management and liveness (XEP-0198).
     pub stream_management: StreamManagement,
-    /// Notifications (XEP-0357).
+    /// Push notifications (XEP-0357).
     pub push: PushConfig,
-    /// Bounds on what a peer may ask of this process.
+    /// Bounds on what a peer may use.
     pub limits: Limits,
-    /// How the database is used.
+    /// Settings of the database.
     pub store: StoreSettings,
-    /// The name servers that are asked for push services: the system's if there are none.
+    /// `[dns] servers`: the name servers for app servers. Empty: those of the system.
     pub dns: Vec<SocketAddr>,
-    /// How the operator asks the daemon.
+    /// The operator's access to the daemon.
     pub admin: Admin,
-    /// What is logged, and how.
+    /// The level and format of the log.
     pub log: Log,
 }
 
@@ -81,13 +84,13 @@ impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Everything that is wrong with the file, or that it cannot be read.
+    /// Everything that is wrong with the file, or the reason why it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(path, &error))?;
         Self::parse(&text, path)
     }
 
-    /// Checks the text of a file; `path` names it in errors, and its directory is where relative paths start.
+    /// Checks the text of a file. `path` names the file in errors, and relative paths start at its directory.
     ///
     /// # Errors
     /// Everything that is wrong with the text.
@@ -99,7 +102,7 @@ impl Config {
     }
 }
 
-/// Reads the whole file. The result counts only if nothing was added to the report.
+/// Reads the whole file. The result is valid only if no problem was reported.
 fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -115,7 +118,7 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
     }
     let hosts = host::hosts(root.tables("host", "[[host]]"), &directory, &listen);
     if hosts.is_empty() && !report.is_broken() {
-        root.problem(1, "[[host]]", "no host is served", "add [[host]] and domain = \"example.org\"");
+        root.problem(1, "[[host]]", "no [[host]] section", "add [[host]] and domain = \"example.org\"");
     }
     let stream_management = stream_management::read(root.table("stream_management", "[stream_management]"));
     let push = push::read(root.table("push", "[push]"), &stream_management, &directory);
@@ -142,8 +145,8 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
     }
 }
 
-/// The line, from 1, of a key of a host, or of its `[[host]]`, in a text that [`Config::parse`] took; `index` is the
-/// host's in [`Config::hosts`].
+/// Returns the line, from 1, of a key of a host, or of its `[[host]]`, in a text that [`Config::parse`] accepted. `index` is
+/// the position in [`Config::hosts`].
 pub(crate) fn host_line(text: &str, index: usize, key: &str) -> usize {
     let report = ProblemReport::new(Path::new(""), text);
     let (table, _) = DeTable::parse_recoverable(text);

@@ -103,6 +103,11 @@ impl Daemon {
         &self.addresses
     }
 
+    /// Returns the address of the operator's page, if it is on.
+    pub fn page(&self) -> Option<SocketAddr> {
+        self.operator.page
+    }
+
     /// Returns the handle for requesting reloads.
     pub fn reloader(&self) -> &Reloader {
         &self.reloader
@@ -120,16 +125,16 @@ impl Daemon {
             self.relay.finished().await;
         };
         if timeout_at(deadline, drain).await.is_err() {
-            tracing::warn!(left = self.connections.len(), "drain_timeout is over: connections are cut off");
+            tracing::warn!(left = self.connections.len(), "drain_timeout expired: closing remaining connections");
         }
         if timeout(LAST_ANSWERS, self.operator.stop()).await.is_err() {
-            tracing::warn!(within = ?LAST_ANSWERS, "connections of the operator are cut off");
+            tracing::warn!(within = ?LAST_ANSWERS, "closing remaining admin connections");
         }
         let deadline = deadline.max(Instant::now() + LAST_WRITES);
         if timeout_at(deadline, self.store.shutdown()).await.is_err() {
             let (changes, sessions) = (self.store.unanswered(), self.relay.registry().all().len());
-            let reason = "no answer from the database";
-            tracing::error!(changes, sessions, reason, "stopped: not all was written");
+            let reason = "database does not answer";
+            tracing::error!(changes, sessions, reason, "stopped: some changes were not written");
             return;
         }
         tracing::info!("stopped");
@@ -140,7 +145,7 @@ impl Daemon {
 pub async fn run<I: OperatorInterface>(config: Config) -> ExitCode {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-        tracing::error!("cannot listen for signals");
+        tracing::error!("cannot install signal handlers");
         return ExitCode::FAILURE;
     };
     service::descriptors::raise(&config);
@@ -148,7 +153,7 @@ pub async fn run<I: OperatorInterface>(config: Config) -> ExitCode {
     let started = select! {
         started = Daemon::start::<I>(config) => started,
         signal = end(&mut terminate, &mut interrupt) => {
-            tracing::info!(signal, "stopped while it started");
+            tracing::info!(signal, "stopped during startup");
             return ExitCode::SUCCESS;
         }
     };

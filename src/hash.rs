@@ -3,15 +3,15 @@
 use std::hash::{BuildHasher, DefaultHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
-/// A hasher with this key. Whoever does not know the key cannot make two values that hash alike.
+/// Returns a hasher with this key. Without the key nobody can choose two values with the same hash.
 pub fn keyed(key: impl Hash) -> DefaultHasher {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher
 }
 
-/// A hash for tables in memory. Its key is random and constant while the process runs. Only the speed of a table depends on it,
-/// never what is found.
+/// Returns a hash for tables in memory. Its key is random and constant while the process runs. It affects only the
+/// speed of a table, never the result of a lookup.
 pub fn of_bytes(bytes: &[u8]) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(bytes)

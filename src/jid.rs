@@ -1,8 +1,8 @@
-//! Addresses (RFC 7622), as they are compared.
+//! Addresses (RFC 7622) in the form in which they are compared: [`Jid`], [`BareJid`] and [`FullJid`].
 //!
-//! Each part is parsed by itself. A part that the `jid` crate can parse is compared in its normal form, any other byte for byte:
-//! servers let users have names that stringprep refuses, such as most emoji. So every text is an address, and no address is
-//! only where there is no text.
+//! Each part is parsed separately. A part that the `jid` crate can parse is compared in its normal form; any other part
+//! is compared byte for byte. The reason: servers allow user names that stringprep rejects, such as most emoji. So
+//! every text is an address. An address is missing only if there is no text.
 
 #[cfg(test)]
 pub(crate) mod addresses;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::part::{ascii, domain, resource};
 
-/// An address, as it is compared.
+/// An address in its normal form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String")]
 pub struct Jid(String);
@@ -33,22 +33,22 @@ pub struct BareJid(Jid);
 #[serde(try_from = "String")]
 pub struct FullJid(Jid);
 
-/// The reason why a text is not the kind of address that is needed.
+/// The reason why a text is not an address of the required kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JidError {
-    /// The domain is missing, or a part that its separator announces.
+    /// The domain is missing, or a part next to a separator is.
     #[error("a part of the address is empty")]
     Empty,
-    /// A bare JID is needed.
+    /// The address has a resource, but a bare JID is required.
     #[error("the address has a resource")]
     Resource,
-    /// A full JID is needed.
+    /// The address has no resource, but a full JID is required.
     #[error("the address has no resource")]
     NoResource,
 }
 
 impl Jid {
-    /// Normalises an address: each part that can be parsed.
+    /// Normalises each part of an address that can be parsed.
     pub fn new(text: &str) -> Self {
         let (bare, resource) = split_resource(text);
         let (node, domain) = split_node(bare);
@@ -65,44 +65,44 @@ impl Jid {
         Self(normal)
     }
 
-    /// The whole address, in its normal form.
+    /// Returns the whole address in its normal form.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The address without its resource.
+    /// Returns the address without its resource.
     pub fn bare(&self) -> &str {
         split_resource(&self.0).0
     }
 
-    /// The part before the `@`.
+    /// Returns the part before the `@`.
     pub fn node(&self) -> Option<&str> {
         split_node(self.bare()).0
     }
 
-    /// The domain.
+    /// Returns the domain.
     pub fn domain(&self) -> &str {
         split_node(self.bare()).1
     }
 
-    /// The part behind the first `/`.
+    /// Returns the part after the first `/`.
     pub fn resource(&self) -> Option<&str> {
         split_resource(&self.0).1
     }
 
-    /// A copy without the resource.
+    /// Returns a copy without the resource.
     pub fn to_bare(&self) -> BareJid {
         BareJid(Self(self.bare().to_owned()))
     }
 
-    /// The address without its resource.
+    /// Removes the resource.
     pub fn into_bare(mut self) -> BareJid {
         self.0.truncate(self.bare().len());
         BareJid(self)
     }
 
-    /// Returns whether a server could deliver to the address: no part is empty or longer than a part may be, and the domain is a
-    /// name or an IP literal.
+    /// Returns whether a server could deliver to the address: no part is empty or longer than allowed, and the domain
+    /// is a name or an IP literal.
     pub fn is_routable(&self) -> bool {
         let parts = [self.node(), self.resource(), Some(self.domain())];
         self.is_complete()
@@ -120,7 +120,7 @@ impl BareJid {
     /// Normalises an address without a resource.
     ///
     /// # Errors
-    /// A part is empty, or there is a resource.
+    /// Returns an error if a part is empty or if there is a resource.
     pub fn new(text: &str) -> Result<Self, JidError> {
         match text.parse::<Jid>()? {
             jid if jid.resource().is_some() => Err(JidError::Resource),
@@ -128,7 +128,7 @@ impl BareJid {
         }
     }
 
-    /// The account of a user name at a host; `None` if the name cannot be one.
+    /// Returns the account of a user name at a host, or `None` if the name is not valid.
     pub fn of_user(name: &str, host: &str) -> Option<Self> {
         if name.contains(['@', '/']) {
             return None;
@@ -141,7 +141,7 @@ impl FullJid {
     /// Normalises an address with a resource.
     ///
     /// # Errors
-    /// A part is empty, or there is no resource.
+    /// Returns an error if a part is empty or if there is no resource.
     pub fn new(text: &str) -> Result<Self, JidError> {
         match text.parse::<Jid>()? {
             jid if jid.resource().is_none() => Err(JidError::NoResource),
@@ -149,18 +149,18 @@ impl FullJid {
         }
     }
 
-    /// The resource.
+    /// Returns the resource.
     pub fn resource(&self) -> &str {
         self.0.resource().unwrap_or_default()
     }
 }
 
-/// RFC 7622 §3.1: the resource begins behind the first slash.
+/// Splits at the first slash, after which the resource begins (RFC 7622 §3.1).
 fn split_resource(text: &str) -> (&str, Option<&str>) {
     text.split_once('/').map_or((text, None), |(bare, resource)| (bare, Some(resource)))
 }
 
-/// RFC 7622 §3.1: the domain begins behind the first `@`.
+/// Splits at the first `@`, after which the domain begins (RFC 7622 §3.1).
 fn split_node(bare: &str) -> (Option<&str>, &str) {
     bare.split_once('@').map_or((None, bare), |(node, domain)| (Some(node), domain))
 }
@@ -252,7 +252,8 @@ impl From<FullJid> for Jid {
     }
 }
 
-/// For people: what would break a line or turn its direction is escaped. [`Jid::as_str`] is for the wire and the disk.
+/// Formats the address for people: escapes characters that would break a line or change the direction of text. Use
+/// [`Jid::as_str`] for the wire and the disk.
 impl fmt::Display for Jid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         part::write_plain(&self.0, f)

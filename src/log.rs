@@ -1,4 +1,4 @@
-//! Where log lines go: to stderr, one event a line.
+//! Log output: to stderr, one event per line.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -8,14 +8,14 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{Log, LogFormat};
 
-/// Replaces what is logged; a process logs once.
+/// Changes the filter of the log; set once, by [`init`].
 static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
-/// Starts logging to stderr, once for the process. `RUST_LOG` overrides the configured level; what of it is not
-/// understood is said on stderr and skipped.
+/// Starts logging to stderr, once for the process. `RUST_LOG` overrides the configured level; the parts of it that are not
+/// understood are reported on stderr and skipped.
 ///
 /// # Errors
-/// If something else in the process logs already.
+/// Fails if another logger is set in this process.
 pub fn init(log: &Log) -> Result<(), TryInitError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(log))
@@ -27,19 +27,19 @@ pub fn init(log: &Log) -> Result<(), TryInitError> {
             let builder = builder.with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().try_init()?;
-            CHANGE.get_or_init(|| Box::new(move |filter| say(handle.reload(filter))));
+            CHANGE.get_or_init(|| Box::new(move |filter| report(handle.reload(filter))));
         }
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().try_init()?;
-            CHANGE.get_or_init(|| Box::new(move |filter| say(handle.reload(filter))));
+            CHANGE.get_or_init(|| Box::new(move |filter| report(handle.reload(filter))));
         }
     }
     Ok(())
 }
 
-/// Logs by another level from now on, if [`init`] was called; `RUST_LOG` overrides that too.
+/// Changes the log level, if [`init`] was called; `RUST_LOG` overrides this level too.
 pub fn change(log: &Log) {
     if let Some(change) = CHANGE.get() {
         change(filter(log));
@@ -51,8 +51,8 @@ fn filter(log: &Log) -> EnvFilter {
     EnvFilter::builder().parse_lossy(directives.as_deref().unwrap_or(&log.level))
 }
 
-fn say(changed: Result<(), tracing_subscriber::reload::Error>) {
+fn report(changed: Result<(), tracing_subscriber::reload::Error>) {
     if let Err(error) = changed {
-        tracing::error!(%error, "the log's level cannot be changed");
+        tracing::error!(%error, "cannot change log level");
     }
 }

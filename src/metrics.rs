@@ -1,7 +1,7 @@
-//! The metrics of the process, in OpenMetrics. No label is ever made of what a peer sent: labels are words of this program, and
-//! domains of the configuration. Every series is there from the start, at zero.
+//! The metrics of the process, in OpenMetrics. No label is ever made from what a peer sent: labels are fixed words and domains
+//! of the configuration. Every series exists from the start, at zero.
 //!
-//! Each group owns its counters; [`Metrics`] registers the groups and is what the rest of the program counts with.
+//! Each group has its own counters. [`Metrics`] registers the groups; the rest of the program counts through it.
 //!
 //! | file | counts |
 //! |---|---|
@@ -73,7 +73,7 @@ pub struct Metrics {
     storage: Storage,
     handover: Handover,
     operation: Operation,
-    /// Held while the gauges are set and encoded, so that both are of one moment.
+    /// Held while the gauges are set and encoded, so that both show the same moment.
     encoding: Mutex<()>,
 }
 
@@ -84,12 +84,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Creates the metrics, all at zero.
     pub fn new() -> Self {
         Self::with(StoreMetrics::default(), [])
     }
 
-    /// All at zero, with what the store counts itself, and the domains that are served.
+    /// Creates the metrics, all at zero, with the store's own counters and with the domains that are served.
     pub fn with<'h>(store: StoreMetrics, hosts: impl IntoIterator<Item = &'h str>) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
@@ -115,8 +115,8 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = self.registry.sub_registry_with_prefix("pushward");
-        // The encoder ends an info's name with `_info`.
-        registry.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        // The encoder appends `_info` to the name of an info metric.
+        registry.register("build", "Version of Pushward", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self.connections.register(registry);
         self.sessions.register(registry);
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));
@@ -126,12 +126,12 @@ impl Metrics {
         self.registry.register_collector(Box::new(Process::new()));
     }
 
-    /// Begins the series of a domain that is served from now on.
+    /// Creates the series of a domain that is served from now on.
     pub fn serve_host(&self, host: &str) {
         self.connections.serve_host(host);
     }
 
-    /// The counters of limits, for whoever applies them.
+    /// Returns the counters of limits.
     pub fn limits_reached(&self) -> LimitsReached {
         self.operation.limits_reached()
     }
@@ -141,7 +141,7 @@ impl Metrics {
         self.connections.logging_in()
     }
 
-    /// The number of connected clients, given the number of sessions with their client.
+    /// Returns the number of connected clients, given the number of sessions that have one.
     pub fn connections(&self, with_client: usize) -> usize {
         self.connections.open(with_client)
     }
@@ -176,12 +176,12 @@ impl Metrics {
         self.sessions.skipped(reason);
     }
 
-    /// The counters of the stanzas of push services.
+    /// Returns the counters of the stanzas of app servers.
     pub fn fates(&self) -> Fates {
         self.notifications.fates()
     }
 
-    /// The counters of what passes through a session.
+    /// Returns the counters of the traffic of a session.
     pub fn tap(&self) -> Tap {
         self.traffic.tap()
     }
@@ -191,22 +191,22 @@ impl Metrics {
         self.notifications.verdict(verdict);
     }
 
-    /// Counts a notification by this transport with this outcome.
+    /// Counts a notification by its transport and outcome.
     pub fn publish(&self, transport: &'static str, outcome: &'static str) {
         self.notifications.publish(transport, outcome);
     }
 
-    /// Counts the time that a notification by this transport took.
+    /// Records the duration of a notification by this transport.
     pub fn publish_took(&self, transport: Transport, took: Duration) {
         self.notifications.publish_took(transport, took);
     }
 
-    /// Counts the time from a stanza to its notification.
+    /// Records the time from a stanza to its notification.
     pub fn notified(&self, delay: Duration) {
         self.notifications.notified(delay);
     }
 
-    /// Counts a wait whose deadline passed.
+    /// Counts a wait that exceeded its deadline.
     pub fn deadline_passed(&self, wait: Wait) {
         self.sessions.deadline_passed(wait);
     }
@@ -216,12 +216,12 @@ impl Metrics {
         self.sessions.failed();
     }
 
-    /// Counts a spool that begins to refuse the stanzas of a session.
+    /// Counts a spool that starts to refuse the stanzas of a session.
     pub fn spool_failed(&self) {
         self.storage.spool_failed();
     }
 
-    /// Counts stanzas that found no room: those that went back to their senders, and those that are lost.
+    /// Counts stanzas for which there was no room: those returned to their senders, and those lost.
     pub fn shed(&self, returned: u32, lost: u32) {
         self.storage.returned(returned.into());
         self.storage.lost(lost.into());
@@ -232,17 +232,17 @@ impl Metrics {
         self.storage.lost(stanzas);
     }
 
-    /// The stanzas of a session that only memory has while the spool refuses them: none so far.
+    /// Returns the gauge of a session's stanzas that only memory has while the spool refuses them, starting at none.
     pub fn unsaved(&self) -> UnsavedGauge {
         self.storage.unsaved()
     }
 
-    /// Counts a message that came a second time and was dropped.
+    /// Counts a message that the server sent a second time and that was dropped.
     pub fn redelivered(&self) {
         self.handover.redelivered();
     }
 
-    /// Counts a place in a spool that was taken.
+    /// Counts a sequence number in a spool that was already taken.
     pub fn place_taken(&self) {
         self.handover.place_taken();
     }
@@ -252,7 +252,7 @@ impl Metrics {
         self.handover.set_aside();
     }
 
-    /// Counts stanzas that were set aside and went back to their places.
+    /// Counts stanzas that were set aside and returned to their original positions.
     pub fn given_back(&self, stanzas: u64) {
         self.handover.given_back(stanzas);
     }
@@ -262,7 +262,7 @@ impl Metrics {
         self.handover.never_fetched(stanzas);
     }
 
-    /// Notes when the configuration was taken.
+    /// Records the time at which the configuration was loaded.
     pub fn configured(&self, at: UnixSecs) {
         self.operation.configured(at);
     }
@@ -277,15 +277,15 @@ impl Metrics {
         self.operation.forget_certificates();
     }
 
-    /// Notes the end of the certificate of a configured domain, and its problems.
+    /// Sets the expiry of the certificate of a configured domain, and its problems.
     pub fn certificate<const N: usize>(&self, domain: &str, not_after: UnixSecs, problems: [(&'static str, bool); N]) {
         self.operation.certificate(domain, not_after, problems);
     }
 
-    /// All of it, as OpenMetrics text.
+    /// Returns all metrics as OpenMetrics text.
     ///
     /// # Errors
-    /// Never in practice: a string takes all that is written to it.
+    /// Never in practice: writing to a string cannot fail.
     pub fn text(&self, measured: &Measured) -> Result<String, fmt::Error> {
         let total = measured.total();
         let _encoding = lock(&self.encoding);
@@ -300,7 +300,7 @@ impl Metrics {
         Ok(text)
     }
 
-    /// What has been counted since the start.
+    /// Returns the counters since the start that the admin page shows.
     pub fn counted(&self) -> CounterValues {
         let (messages_in, messages_out) = self.traffic.messages(MeteredLeg::Client);
         let mut counted = CounterValues { messages_in, messages_out, ..CounterValues::default() };
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_before_is_forgotten() {
+    fn earlier_measurements_are_forgotten() {
         let metrics = Metrics::new();
         let text = metrics.text(&measured(Tally { dark: 3, ..Tally::default() }, None)).unwrap();
         assert!(text.contains("pushward_sessions{host=\"example.org\",state=\"dark\"} 3\n"), "{text}");
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn every_series_that_can_be_named_beforehand_begins_at_zero() {
+    fn every_series_known_in_advance_starts_at_zero() {
         let text = Metrics::with(StoreMetrics::default(), ["example.org"]).text(&Measured::default()).unwrap();
         for line in [
             "pushward_upstream_connects_total{host=\"example.org\",outcome=\"failed\"} 0",
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_told_what_was_counted() {
+    fn the_page_shows_what_was_counted() {
         let metrics = Metrics::new();
         metrics.tap().went(MeteredLeg::Client, b"<message/>");
         metrics.login(LoginOutcome::Resumed);

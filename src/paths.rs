@@ -1,4 +1,4 @@
-//! Paths that a package uses.
+//! File paths used by packages.
 
-/// The configuration of a packaged Pushward.
+/// The configuration file of a packaged Pushward.
 pub const PACKAGED_CONFIG: &str = "/etc/pushward/config.toml";

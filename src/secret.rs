@@ -1,4 +1,4 @@
-//! Values that must never reach a log.
+//! [`Secret`]: a value that must never reach a log.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use std::fmt;
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {
-    /// Wraps a value that is not to be printed.
+    /// Wraps a value that must not be printed.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value, for the wire and the disk only.
+    /// Returns the value, for the wire and the disk only.
     pub fn expose(&self) -> &T {
         &self.0
     }

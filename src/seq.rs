@@ -1,20 +1,20 @@
-//! Places in sequences of stanzas.
+//! [`Seq`]: the place of a stanza in a session's queue and in the spool.
 
 use std::fmt;
 use std::num::NonZeroU64;
 
-/// The number of a stanza in a session's queue and in its spool: stanzas are delivered in this order. A number is not used twice
-/// in a spool.
+/// The number of a stanza in a session's queue and in its spool. Stanzas are delivered in this order. A number is never
+/// reused in a spool.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(u64);
 
 impl Seq {
-    /// Before all stanzas.
+    /// The place before all stanzas.
     pub const ZERO: Self = Self(0);
     /// The highest number.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The place with this number.
+    /// Creates the place with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
@@ -24,40 +24,40 @@ impl Seq {
         self.0
     }
 
-    /// Returns the place that follows; the highest one follows itself.
+    /// Returns the following place. The highest place returns itself.
     #[must_use]
     pub const fn next(self) -> Self {
         self.plus(1)
     }
 
-    /// Returns the place that follows, if there is one.
+    /// Returns the following place, if there is one.
     pub fn checked_next(self) -> Option<Self> {
         self.checked_plus(1)
     }
 
-    /// Returns the place before; zero comes before itself.
+    /// Returns the preceding place. Zero returns itself.
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
     }
 
-    /// Returns the place that is `by` further on; the highest one if there is none.
+    /// Returns the place `by` further on, or the highest place if there is none.
     #[must_use]
     pub const fn plus(self, by: u64) -> Self {
         Self(self.0.saturating_add(by))
     }
 
-    /// Returns the place that is `by` further on, if there is one.
+    /// Returns the place `by` further on, if there is one.
     pub fn checked_plus(self, by: u64) -> Option<Self> {
         self.0.checked_add(by).map(Self)
     }
 
-    /// Returns the place that is `by` before, if there is one.
+    /// Returns the place `by` before, if there is one.
     pub fn checked_minus(self, by: u64) -> Option<Self> {
         self.0.checked_sub(by).map(Self)
     }
 
-    /// Returns the distance from `earlier` to this place; zero if `earlier` is behind it.
+    /// Returns the distance from `earlier` to this place, or zero if `earlier` is the later one.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -134,7 +134,7 @@ impl fmt::Debug for ServerSeq {
 
 #[cfg(test)]
 impl Seq {
-    /// The places with these numbers.
+    /// Returns the range of the places with these numbers.
     pub(crate) fn range(numbers: std::ops::RangeInclusive<u64>) -> std::ops::RangeInclusive<Self> {
         Self(*numbers.start())..=Self(*numbers.end())
     }

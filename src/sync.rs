@@ -1,8 +1,10 @@
-//! Locks whose values stay valid when a thread panics.
+//! Locks whose values stay valid when a thread panics. Use these functions instead of the methods of the standard
+//! library.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Locks a mutex. What a lock protects stays valid at every statement, so a poisoned lock is used on (`docs/tasks.md`, "Locks").
+/// Locks a mutex. The protected value is valid after every statement, so a poisoned lock is still used
+/// (`docs/tasks.md`, "Locks").
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The ratios to HAProxy as a plot: a bar for each quantity, and a mark where it may end.
+//! The ratios to HAProxy as a plot: one bar per quantity, and a mark at its limit.
 
 use std::fmt::Write as _;
 
@@ -7,15 +7,15 @@ use super::quantity::{self, Bar, Quantity};
 use super::report::Report;
 
 const WIDTH: f64 = 860.0;
-/// Where bars begin and end, in pixels.
+/// Left and right end of the bars, in pixels.
 const LEFT: f64 = 340.0;
 const RIGHT: f64 = 800.0;
 const ROW: f64 = 34.0;
 const TOP: f64 = 56.0;
-/// The longest bar, in multiples of HAProxy; longer ones are cut off, with their number behind.
+/// The longest bar, in multiples of HAProxy. Longer bars are cut off, and their number follows.
 const LONGEST: f64 = 2.5;
 
-/// Writes the plot; quantities without a ratio to HAProxy are left out.
+/// Writes the plot. Quantities without a ratio to HAProxy are left out.
 pub(crate) fn svg(report: &Report) -> String {
     let rows: Vec<(Quantity, f64)> = quantity::all()
         .filter(|quantity| !matches!(quantity.bar, Bar::None | Bar::OfProsody(_)))

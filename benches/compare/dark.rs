@@ -1,5 +1,6 @@
-//! Phones that are away: what they cost while nothing and while something waits, how soon they are notified, and how soon
-//! they have what waited once they come back. The same for Pushward and for a server that does all this itself.
+//! Measurements of dark phones: their cost while nothing and while messages wait, the delay of notifications, and the
+//! time until waiting messages arrive after a phone returns. The same for Pushward and for a server that does all this
+//! itself.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,29 +12,29 @@ use super::published::Published;
 use super::stats::percentile;
 use super::stub::Stub;
 
-/// Phones that log in at once.
+/// Number of phones that log in at once.
 const AT_ONCE: usize = 32;
-/// Phones that come and go before anything is measured; their numbers are behind those of the others.
+/// Number of phones that log in and leave before anything is measured. Their numbers follow those of the others.
 const WARM_UP: usize = 16;
-/// Bytes of a message's text.
+/// Number of bytes in a message's text.
 const BODY: usize = 120;
-/// How long notifications may take that have not come yet when all messages are sent.
+/// Maximum wait for outstanding notifications after the last message.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// A phone that is away.
+/// A phone that is dark.
 pub(crate) struct Phone {
     number: usize,
     previd: String,
 }
 
-/// Who writes to the phones.
+/// The sender of messages to the phones.
 #[derive(Clone, Copy)]
 pub(crate) enum Writer<'a> {
     Stub(&'a Stub),
     Component(&'a Component),
 }
 
-/// Where phones live.
+/// The proxy or server that phones connect to, with their sender and push service.
 #[derive(Clone, Copy)]
 pub(crate) struct Home<'a> {
     pub(crate) target: &'a Target,
@@ -42,31 +43,32 @@ pub(crate) struct Home<'a> {
     pub(crate) published: &'a Arc<Published>,
 }
 
-/// Bytes of memory for a phone that is away, and how soon it has what waits.
+/// Memory per dark phone, and the time to deliver waiting messages.
 pub(crate) struct Away {
-    /// Nothing waits.
+    /// Bytes of memory while nothing waits.
     pub(crate) empty: f64,
-    /// Messages wait.
+    /// Bytes of memory while messages wait.
     pub(crate) queued: f64,
-    /// Their bytes.
+    /// The bytes of these messages.
     pub(crate) bytes: f64,
     /// Seconds from connecting to the last message, median.
     pub(crate) resume: f64,
 }
 
-/// How soon messages are notified of.
+/// The delay and cost of notifications.
 pub(crate) struct Pushes {
     /// Seconds from the message to the publish.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Seconds of processor time for each publish.
+    /// Seconds of processor time per publish.
     pub(crate) cpu: f64,
-    /// Publishes for each message.
+    /// Publishes per message.
     pub(crate) share: f64,
 }
 
 impl Home<'_> {
-    /// Memory of so many phones that are away, then with so many messages waiting for each; then some come back.
+    /// Measures the memory of this many dark phones, then with this many messages waiting for each. Then some phones
+    /// return.
     pub(crate) async fn away(&self, phones: usize, messages: usize, returning: usize) -> Away {
         self.published.reset(0);
         self.write(&self.leave_behind(phones..phones + WARM_UP).await, messages).await;
@@ -83,7 +85,7 @@ impl Home<'_> {
         Away { empty, queued, bytes, resume: percentile(&times, 0.5) }
     }
 
-    /// Writes to so many phones that are away, in turn and at a rate.
+    /// Sends messages to this many dark phones in turn, at a fixed rate.
     pub(crate) async fn pushes(&self, phones: usize, rate: u64, messages: usize) -> Pushes {
         self.published.reset(0);
         let all = self.leave_behind(0..phones).await;
@@ -126,7 +128,7 @@ impl Home<'_> {
         phones
     }
 
-    /// Sends so many messages to each; returns their bytes.
+    /// Sends this many messages to each phone. Returns their bytes.
     pub(crate) async fn write(&self, phones: &[Phone], messages: usize) -> usize {
         let mut bytes = 0;
         for number in 0..messages {
@@ -147,7 +149,7 @@ impl Home<'_> {
         }
     }
 
-    /// How long a phone takes from connecting until it has all that waited.
+    /// Returns the time from connecting until a phone has all its waiting messages.
     pub(crate) async fn resume(&self, phone: &Phone, messages: usize) -> Duration {
         let begin = Instant::now();
         let mut link = Link::connect(self.target).await.unwrap();
@@ -172,7 +174,7 @@ async fn come_and_go(target: &Target, number: usize) -> Phone {
         "<iq type='set' id='push'><enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n{number}'/></iq>"
     );
     link.send(enable.as_bytes()).await.unwrap();
-    // The server's own presence may come before it, and its end may be that of the tag.
+    // The server's own presence may come before it, and the match may be the end of the start tag.
     loop {
         let came = link.until(b">").await.unwrap();
         if came.contains("<iq ") {

@@ -1,4 +1,4 @@
-//! Messages from client to client, each twice through the proxy: as many as it takes, and at a fixed rate.
+//! Messages from client to client, each twice through the proxy: as many as possible, and at a fixed rate.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use super::shape::{Expected, Shape, Template};
 use super::stats::percentile;
 use super::stub::Stub;
 
-/// Pairs of clients that send as much as they can.
+/// Number of client pairs that send as much as they can.
 const PAIRS: usize = 8;
-/// How long they do before it counts.
+/// The time before the measurement begins.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// How long the last messages may take.
+/// Maximum wait for the last messages.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// What a run with as many messages as possible says.
+/// The result of a run with as many messages as possible.
 pub(crate) struct Throughput {
-    /// Messages delivered in a second.
+    /// Messages delivered per second.
     pub(crate) rate: f64,
-    /// Seconds of the proxy's processor time for a million of them.
+    /// Seconds of the proxy's processor time per million messages.
     pub(crate) cpu: f64,
-    /// The same of this program, which is client and server.
+    /// The same for this program, which is client and server.
     pub(crate) own: f64,
 }
 
-/// What a run at a fixed rate says.
+/// The result of a run at a fixed rate.
 pub(crate) struct Paced {
-    /// Seconds from a message's sending to its arrival.
+    /// Seconds from the sending of a message to its arrival.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Seconds of the proxy's processor time for a million messages; 0 without a proxy.
+    /// Seconds of the proxy's processor time per million messages. 0 without a proxy.
     pub(crate) cpu: f64,
 }
 
-/// Two clients and their messages; the first one sends, the second one receives.
+/// Two clients and their messages. The first one sends, the second one receives.
 struct Pair {
     sender: Sender,
     receiver: Receiver,
@@ -61,7 +61,7 @@ impl Pair {
         Self::new(Self::links(target, &Self::names(number)).await, target, stub, shape, number)
     }
 
-    /// Who sends, and who receives.
+    /// Returns the names of sender and receiver.
     fn names(number: usize) -> [String; 2] {
         [format!("s{number}"), format!("r{number}")]
     }
@@ -81,7 +81,7 @@ impl Pair {
         Self { sender: Sender { link: sender, template }, receiver, sent: 0 }
     }
 
-    /// Sends until `stop`, never more than a window ahead of the receiver; then waits for the rest.
+    /// Sends until `stop`, never more than a window ahead of the receiver. Then waits for the remaining messages.
     async fn saturate(mut self, shape: Shape, delivered: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Self {
         let mut record = Vec::new();
         loop {
@@ -101,7 +101,7 @@ impl Pair {
         }
     }
 
-    /// Encrypts so many messages as their shape wants it, and writes them at once.
+    /// Encrypts this many messages in the records that their shape requires, and writes them at once.
     async fn send(&mut self, shape: Shape, messages: u64, record: &mut Vec<u8>) {
         let mut left = messages;
         while left > 0 {
@@ -126,7 +126,7 @@ impl Pair {
     }
 }
 
-/// As many messages as a few clients can send, for so long.
+/// Lets a few clients send as many messages as they can for this time.
 pub(crate) async fn saturate(running: &Running, stub: &Stub, shape: Shape, time: Duration) -> Throughput {
     stub.expect(shape.len());
     let (delivered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -156,24 +156,24 @@ pub(crate) async fn saturate(running: &Running, stub: &Stub, shape: Shape, time:
     }
 }
 
-/// Clients that log in at once.
+/// Number of clients that log in at once.
 const AT_ONCE: usize = 16;
 
-/// A fixed rate.
+/// A fixed rate of messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Messages in a second.
+    /// Messages per second.
     pub(crate) rate: u64,
-    /// Pairs of clients that share it.
+    /// Number of client pairs that share the rate.
     pub(crate) pairs: usize,
     pub(crate) time: Duration,
 }
 
-/// Pairs of clients that have logged in, for messages of 200 B.
+/// Logged-in pairs of clients, for messages of 200 B.
 pub(crate) struct Pairs(Vec<Pair>);
 
 impl Pairs {
-    /// Logs in so many pairs.
+    /// Logs in this many pairs.
     pub(crate) async fn log_in(target: &Target, stub: &Stub, count: usize) -> Self {
         let mut pairs = Vec::with_capacity(count);
         for from in (0..count).step_by(AT_ONCE) {
@@ -190,15 +190,15 @@ impl Pairs {
     }
 }
 
-/// Messages of 200 B at a fixed rate; without a proxy, straight to the server and without TLS.
+/// Sends messages of 200 B at a fixed rate. Without a proxy, clients connect directly to the server and without TLS.
 pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
-    talk(Pairs::log_in(target, stub, pace.pairs).await, running, stub, pace).await
+    exchange(Pairs::log_in(target, stub, pace.pairs).await, running, stub, pace).await
 }
 
-/// The same, of pairs that have logged in; they leave.
-pub(crate) async fn talk(pairs: Pairs, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
+/// The same with pairs that have logged in. They leave afterwards.
+pub(crate) async fn exchange(pairs: Pairs, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
     stub.expect(Shape::Single.len());
-    // Each pair has the same number of them.
+    // Each pair sends the same number.
     let each = (pace.rate as f64 * pace.time.as_secs_f64()) as usize / pace.pairs;
     let total = each * pace.pairs;
     let start = Instant::now();
@@ -233,7 +233,7 @@ pub(crate) async fn talk(pairs: Pairs, running: Option<&Running>, stub: &Stub, p
 }
 
 impl Receiver {
-    /// Waits for messages, and answers what the proxy asks.
+    /// Reads messages, and answers the proxy's ack requests.
     async fn receive(&mut self, arrived: impl FnMut(u64)) {
         self.link.read().await.unwrap();
         self.expected.take(&mut self.link.inbox, arrived);
@@ -247,7 +247,7 @@ impl Receiver {
         self.link.send(answer.as_bytes()).await.unwrap();
     }
 
-    /// Ends the stream. What was not acknowledged before would wait for the next session.
+    /// Ends the stream. Messages not acknowledged before would wait for the next session.
     async fn leave(mut self) {
         if self.managed {
             self.acknowledge().await;
@@ -255,7 +255,7 @@ impl Receiver {
         self.link.leave().await;
     }
 
-    /// Takes all messages of one of so many pairs; returns how long each was on the way, in seconds.
+    /// Receives all messages of one of this many pairs. Returns the seconds that each was in transit.
     async fn latencies(
         mut self,
         (pair, pairs): (usize, usize),
@@ -274,7 +274,8 @@ impl Receiver {
     }
 }
 
-/// Sends messages at their times, on each pair in turn. On a thread of its own, since timers of the runtime are too coarse.
+/// Sends messages at their times, on each pair in turn. Runs on a thread of its own, because the runtime's timers are
+/// too coarse.
 fn send_all(mut senders: Vec<Sender>, sent: &[AtomicU64], rate: u64, start: Instant) -> Vec<Link> {
     let begin = Instant::now() + Duration::from_millis(10);
     let pairs = senders.len();
@@ -291,7 +292,7 @@ fn send_all(mut senders: Vec<Sender>, sent: &[AtomicU64], rate: u64, start: Inst
         match &mut link.tls {
             Some(tls) => {
                 tls.writer().write_all(&message).unwrap();
-                // A few hundred bytes of a connection with room for more.
+                // A few hundred bytes, for which the connection has room.
                 while tls.wants_write() {
                     tls.write_tls(&mut Socket(&link.tcp)).unwrap();
                 }

@@ -1,4 +1,4 @@
-//! A client's connection, written to cost little: one read and one write a wake-up, whatever they hold.
+//! A client connection of low cost: one read and one write per wake-up, however many messages they contain.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
@@ -16,13 +16,13 @@ use tokio::time::timeout;
 
 use super::tls::DOMAIN;
 
-/// Bytes of one read.
+/// Size of one read in bytes.
 const READ: usize = 64 * 1024;
-/// How long an answer may take.
+/// Maximum wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The password of every user.
 pub(crate) const PASSWORD: &str = "bench";
-/// Addresses that clients connect from, in turn: one address has only 28,000 ports.
+/// Number of addresses that clients connect from, in turn. One address has only 28,000 ports.
 const SOURCES: u32 = 64;
 
 const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
@@ -32,26 +32,26 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
-/// Where clients connect.
+/// The address that clients connect to, with its settings.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// `None`: no TLS, straight to the server.
+    /// `None` for a connection without TLS, directly to the server.
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    /// Whether clients enable stream management, because who is behind the address offers it.
+    /// True if clients enable stream management, because the proxy or server at the address offers it.
     pub(crate) managed: bool,
 }
 
-/// A connection.
+/// A client connection.
 pub(crate) struct Link {
     pub(crate) tcp: TcpStream,
     pub(crate) tls: Option<Box<ClientConnection>>,
-    /// What was read and not yet taken.
+    /// Bytes that were read and not processed yet.
     pub(crate) inbox: Vec<u8>,
 }
 
 impl Link {
-    /// Connects, and goes through the TLS handshake.
+    /// Connects, and performs the TLS handshake.
     pub(crate) async fn connect(target: &Target) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let source = Ipv4Addr::from_bits(0x7f00_0101 + NEXT.fetch_add(1, Ordering::Relaxed) % SOURCES);
@@ -80,7 +80,7 @@ impl Link {
         Ok(())
     }
 
-    /// Logs in with SASL PLAIN, up to the features behind it.
+    /// Logs in with SASL PLAIN, up to the features after it.
     pub(crate) async fn authenticate(&mut self, user: &str) -> io::Result<()> {
         self.request(HEADER, b"</stream:features>").await?;
         let proof = BASE64.encode(format!("\0{user}\0{PASSWORD}"));
@@ -99,7 +99,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Logs in, enables stream management where there is any, and says what a client says first.
+    /// Logs in, enables stream management if it is offered, and sends the client's first stanzas.
     pub(crate) async fn session(target: &Target, user: &str) -> io::Result<(Self, Option<String>)> {
         let mut link = Self::log_in(target, user).await?;
         if let Some(tickets) = link.tls.as_ref().map(|tls| tls.tls13_tickets_received()).filter(|tickets| *tickets != 1)
@@ -117,7 +117,7 @@ impl Link {
         Ok((link, id))
     }
 
-    /// Sends something and returns what comes up to `end`.
+    /// Sends bytes and returns what comes up to `end`.
     pub(crate) async fn request(&mut self, bytes: &str, end: &[u8]) -> io::Result<String> {
         self.send(bytes.as_bytes()).await?;
         self.until(end).await
@@ -165,7 +165,7 @@ impl Link {
         }
     }
 
-    /// Writes what is encrypted.
+    /// Writes the encrypted bytes.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         while tls.wants_write() {
@@ -176,7 +176,7 @@ impl Link {
         Ok(())
     }
 
-    /// Waits for bytes and puts them into the inbox; an error at the end of the connection. Cancel safe.
+    /// Waits for bytes and puts them into the inbox. Returns an error at the end of the connection. Cancel safe.
     pub(crate) async fn read(&mut self) -> io::Result<()> {
         loop {
             self.tcp.readable().await?;
@@ -211,9 +211,9 @@ impl Link {
         })
     }
 
-    /// Drops the connection as a phone that loses its network and then its patience: with a reset.
+    /// Resets the connection, like a phone that loses its network.
     pub(crate) fn reset(self) {
-        // What is left of a connection that is already gone needs no reset.
+        // A connection that has already ended needs no reset.
         socket2::SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO)).ok();
     }
 
@@ -223,12 +223,12 @@ impl Link {
             tls.writer().write_all(b"</stream:stream>").unwrap();
             tls.send_close_notify();
         }
-        // The other side may have gone first.
+        // The other side may have closed first.
         self.flush().await.ok();
     }
 }
 
-/// The value of the first attribute of that name.
+/// Returns the value of the first attribute of that name.
 pub(crate) fn attribute(xml: &str, name: &str) -> Option<String> {
     for quote in ['\'', '"'] {
         if let Some((_, rest)) = xml.split_once(&format!(" {name}={quote}")) {
@@ -238,7 +238,7 @@ pub(crate) fn attribute(xml: &str, name: &str) -> Option<String> {
     None
 }
 
-/// A write for which there is no room writes nothing.
+/// Returns 0 for a write that found no room.
 fn again(result: io::Result<usize>) -> io::Result<usize> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -246,7 +246,7 @@ fn again(result: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// Writes as far as there is room.
+/// A writer that writes as far as there is room.
 pub(crate) struct Socket<'a>(pub(crate) &'a TcpStream);
 
 impl Write for Socket<'_> {

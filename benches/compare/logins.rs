@@ -1,4 +1,4 @@
-//! Clients that come and go: TLS handshakes, and whole log-ins.
+//! Clients that connect and leave: TLS handshakes, and whole logins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 use super::link::{Link, Target};
 use super::proxy::Running;
 
-/// Clients that do so at once.
+/// Number of simultaneous clients.
 const CLIENTS: usize = 32;
-/// How long they do before it counts.
+/// The time before the measurement begins.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// How far a client goes.
+/// The last step of each client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// TCP and a full TLS handshake.
     Handshake,
-    /// That, SASL PLAIN and a bind.
+    /// TCP, a full TLS handshake, SASL PLAIN and a bind.
     LogIn,
 }
 
-/// What coming and going says.
+/// The result of the measurement.
 pub(crate) struct Logins {
-    /// So many in a second.
+    /// Number per second.
     pub(crate) rate: f64,
     /// Seconds of the proxy's processor time for each.
     pub(crate) cpu: f64,
 }
 
-/// Lets clients come and go for so long.
+/// Lets clients connect and leave for this time.
 pub(crate) async fn measure(running: &Running, step: Step, time: Duration) -> Logins {
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut tasks = Vec::new();

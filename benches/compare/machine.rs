@@ -1,4 +1,4 @@
-//! Where and when it was measured.
+//! The machine and the date of the measurement.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::options::Options;
 use super::proxy::Proxy;
 
-/// The command, the machine, the date and the versions, as a Markdown list.
+/// Returns the command, the machine, the date and the versions, as a Markdown list.
 pub(crate) fn describe(options: &Options, proxies: &[Proxy]) -> String {
     let mut text = String::new();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -27,7 +27,7 @@ pub(crate) fn describe(options: &Options, proxies: &[Proxy]) -> String {
     text
 }
 
-/// How many processors there are.
+/// Returns the number of processors.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,25 +1,26 @@
-//! Compares Pushward with other proxies, and where it holds sessions and notifies with a server that does so itself: the same
-//! clients, the same server behind, one after the other, in one run.
+//! Compares Pushward with other proxies, and for held sessions and notifications with a server that does both itself:
+//! the same clients and the same upstream server, one after the other, in one run.
 //!
 //! ```text
-//!  clients ──TLS── Pushward | HAProxy | nginx | xmpp-proxy ──plain── stub          messages, log-ins, idle sessions
+//!  clients ──TLS── Pushward | HAProxy | nginx | xmpp-proxy ──plain── stub          messages, logins, idle sessions
 //!  phones  ──TLS── Pushward ──plain── stub,  or  Prosody with its own modules      dark sessions, notifications
 //! ```
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `proxy.rs`, `prosody.rs` | what is compared, and its configuration |
-//! | `link.rs`, `tls.rs`, `shape.rs` | a client that costs little; what it sends, and the check of what arrives |
+//! | `proxy.rs`, `prosody.rs` | the compared programs and their configuration |
+//! | `link.rs`, `tls.rs`, `shape.rs` | a client of low cost; the messages that it sends, and the check of those that arrive |
 //! | `stub.rs`, `published.rs` | the server, and its push service |
 //! | `flow.rs`, `logins.rs`, `memory.rs`, `dark.rs` | the measurements |
-//! | `scale.rs`, `spool.rs` | how it grows, and what the disk does |
-//! | `quantity.rs`, `report.rs`, `chart.rs` | what Pushward is judged by; the table and the plot |
-//! | `profile.rs` | where its processor time goes |
+//! | `scale.rs`, `spool.rs` | growth with the number of sessions; commits and size of the spool |
+//! | `quantity.rs`, `report.rs`, `chart.rs` | the criteria for Pushward; the table and the plot |
+//! | `profile.rs` | Pushward's processor time by parts of the program |
 //!
-//! A message goes from one client through the proxy to the stub, and through the proxy again to another client. The stub hands
-//! it on as it came. Clients of Pushward enable stream management and answer what it asks, as they always do; clients of the
-//! other proxies talk to the stub, without it. So it costs Pushward, and nobody else. With `--managed` the stub has stream
-//! management too, which then is Pushward's to speak. Each message is checked on its arrival: once, in order, byte for byte.
+//! A message goes from one client through the proxy to the stub, and through the proxy again to another client. The
+//! stub forwards it unchanged. Clients of Pushward enable stream management and answer ack requests, as they always do.
+//! Clients of the other proxies have only the stub, which does not offer it. So only Pushward bears its cost. With
+//! `--managed` the stub has stream management too, and Pushward uses it. Each message is checked on its arrival: once,
+//! in order, byte for byte.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -67,15 +68,15 @@ use report::Report;
 use shape::Shape;
 use stub::Stub;
 
-/// Nothing is put off, so that each message is notified of at once, by the user's own stream.
+/// No delays, so that each message is notified at once, through the user's own stream.
 const PROMPT: &str = "[push]\nbatch_delay = '0s'\nmin_interval = '0s'\nrepush = []\ntransports = ['session']";
-/// The defaults, but for the way notifications take.
+/// The defaults, except for the transport of notifications.
 const ORDINARY: &str = "[push]\ntransports = ['session']";
 
-/// Pairs of clients that share the fixed rate.
+/// Number of client pairs that share the fixed rate.
 const PACED_PAIRS: usize = 16;
 
-/// What all measurements need.
+/// The objects that all measurements need.
 pub(crate) struct Bench {
     options: Options,
     common: Common,
@@ -123,7 +124,7 @@ async fn main() {
 }
 
 impl Bench {
-    /// Who takes part; says who does not.
+    /// Returns the proxies that take part, and prints those that do not.
     fn proxies(&self) -> Vec<Proxy> {
         let mut wanted = self.options.proxies.clone();
         if wanted.is_empty() {
@@ -142,7 +143,7 @@ impl Bench {
         wanted
     }
 
-    /// Proxies take turns at each part, so that what disturbs the machine for a while disturbs all of them.
+    /// Measures the proxies in turn, so that a disturbance of the machine affects all of them.
     async fn compare(&mut self, proxies: &[Proxy]) {
         for round in 0..self.options.repeats as usize {
             for &part in Part::value_variants() {
@@ -175,7 +176,7 @@ impl Bench {
         }
     }
 
-    /// Starts a proxy; if it is Pushward and profiles are wanted, the measurement with this name is recorded.
+    /// Starts a proxy. If it is Pushward and profiles are wanted, the measurement with this name is recorded.
     async fn start(&self, proxy: Proxy, settings: &str, name: &str) -> Running {
         let mut running = self.common.start(proxy, settings).await;
         if let Some(directory) = self.options.perf.as_deref().filter(|_| proxy == Proxy::Pushward) {
@@ -246,7 +247,7 @@ impl Bench {
 
     async fn prosody(&mut self, part: Part, round: usize) {
         let (size, published) = (self.options.size(), Arc::clone(&self.published));
-        // As many as log in to warm up are behind the others.
+        // The accounts that log in to warm up follow the others, and are at most as many.
         let accounts = size.prosody * 2;
         let Prosody { running, component } = Prosody::start(&self.common, accounts, &published).await;
         let home = Home { writer: Writer::Component(&component), ..self.home(&running) };
@@ -254,7 +255,8 @@ impl Bench {
             let away = home.away(size.prosody, size.waiting, size.returning).await;
             self.add_away(Proxy::Prosody, round, &away);
         } else {
-            // It gathers what comes for a device within a second, so each gets one message, at a rate that it can bear.
+            // Prosody gathers the messages for a device within a second, so each device gets one message, at a rate
+            // that Prosody can sustain.
             let pushes = home.pushes(size.prosody, 100, size.prosody).await;
             self.add_pushes(Proxy::Prosody, round, &pushes);
         }

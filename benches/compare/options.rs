@@ -11,7 +11,7 @@ use super::proxy::Proxy;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "compare")]
 pub(crate) struct Options {
-    /// How often everything is measured
+    /// Number of rounds of all measurements
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
     /// Shorter measurements with fewer sessions: whether it works, not how well
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     /// Instead: commits of the spool, and the size of its file, with messages for many dark sessions
     #[arg(long)]
     pub(crate) spool: bool,
-    /// How many messages that are
+    /// Number of these messages
     #[arg(long, default_value_t = 100_000)]
     pub(crate) spool_messages: usize,
     /// Write the result to this file, in Markdown
@@ -59,12 +59,12 @@ pub(crate) struct Options {
     /// Have `perf` record Pushward into this directory, and show where its processor time goes; that costs it some
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) perf: Option<PathBuf>,
-    /// What cargo passes on
+    /// Passed on by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What can be measured by itself.
+/// The parts that can be measured separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// Messages of 200 B, one a record
@@ -89,30 +89,30 @@ pub(crate) enum Part {
     Push,
 }
 
-/// How much is measured.
+/// The amount of measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
-    /// How long a measurement of speed takes.
+    /// Duration of a measurement of speed.
     pub(crate) time: Duration,
-    /// Idle sessions.
+    /// Number of idle sessions.
     pub(crate) idle: usize,
-    /// Dark sessions.
+    /// Number of dark sessions.
     pub(crate) dark: usize,
-    /// The same, of Prosody.
+    /// Number of dark sessions of Prosody.
     pub(crate) prosody: usize,
-    /// Messages that wait for each of them.
+    /// Number of messages that wait for each of them.
     pub(crate) waiting: usize,
-    /// Sessions that come back.
+    /// Number of sessions that return.
     pub(crate) returning: usize,
 }
 
 impl Options {
-    /// Whether this is to be measured.
+    /// Returns true if this part is to be measured.
     pub(crate) fn wants(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }
 
-    /// How much is measured.
+    /// Returns the amount of measurement.
     pub(crate) fn size(&self) -> Size {
         if self.quick {
             let time = Duration::from_millis(600);

@@ -1,4 +1,4 @@
-//! A program under load, and what the kernel says about it: processor time and memory, of all its processes together.
+//! A program under load: its processor time and memory, as the kernel reports them for all its processes together.
 
 use std::cell::RefCell;
 use std::fs;
@@ -12,24 +12,24 @@ use nix::unistd::Pid;
 
 use super::profile::Recording;
 
-/// How long a program may take to end before it is killed.
+/// Maximum time for a program to end before it is killed.
 const END: Duration = Duration::from_secs(10);
-/// A program that used less processor time than [`IDLE_CPU`] in this time has nothing left to do.
+/// A program that used less processor time than [`IDLE_CPU`] in this time is idle.
 const IDLE: Duration = Duration::from_millis(250);
 const IDLE_CPU: Duration = Duration::from_millis(2);
-/// How long to wait for that.
+/// Maximum wait for that.
 const SETTLE: Duration = Duration::from_secs(30);
 
-/// A running program; it ends when this is dropped.
+/// A running program. Dropping it ends the program.
 pub(crate) struct Process {
     child: Child,
-    /// Where a profile of what is measured is wanted.
+    /// The file for a profile of the measurement, if one is wanted.
     profile: Option<PathBuf>,
     recording: RefCell<Option<Recording>>,
 }
 
 impl Process {
-    /// Starts it; what it prints goes to `log`.
+    /// Starts the program. Its output goes to `log`.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let output = fs::File::create(log).unwrap();
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
@@ -37,17 +37,17 @@ impl Process {
         Self { child, profile: None, recording: RefCell::default() }
     }
 
-    /// Has what is measured recorded into this file.
+    /// Lets the next measurement be recorded into this file.
     pub(crate) fn record(&mut self, profile: PathBuf) {
         self.profile = Some(profile);
     }
 
-    /// What was recorded since [`Process::begin`].
+    /// Returns the recording since [`Process::begin`].
     pub(crate) fn recording(&self) -> Option<Recording> {
         self.recording.take()
     }
 
-    /// The measurement begins: as [`Process::cpu`].
+    /// Begins a measurement. Returns the same as [`Process::cpu`].
     pub(crate) fn begin(&self) -> Duration {
         if let Some(profile) = &self.profile {
             self.recording.replace(Some(Recording::start(profile, self.id())));
@@ -55,27 +55,27 @@ impl Process {
         self.cpu()
     }
 
-    /// Whether it has ended by itself.
+    /// Returns true if the program has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Its number.
+    /// Returns its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Processor time of it and of its children, user and system.
+    /// Returns the processor time of the program and its children, user and system.
     pub(crate) fn cpu(&self) -> Duration {
         self.all().into_iter().map(cpu).sum()
     }
 
-    /// Its proportional set size and that of its children, in bytes.
+    /// Returns the proportional set size of the program and its children, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.all().into_iter().map(pss).sum()
     }
 
-    /// Waits until it has nothing more to do, so that what is read next is the result and not the way to it.
+    /// Waits until the program is idle, so that the next reading is final.
     pub(crate) async fn settle(&self) {
         let until = Instant::now() + SETTLE;
         let mut last = self.cpu();
@@ -104,7 +104,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has ended cannot be told to.
+        // The program may have ended already.
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).ok();
         let until = Instant::now() + END;
         while Instant::now() < until {
@@ -120,13 +120,13 @@ impl Drop for Process {
     }
 }
 
-/// Processor time of this process, load and server together.
+/// Returns the processor time of this process, load and server together.
 pub(crate) fn own_cpu() -> Duration {
     Duration::from(ClockId::CLOCK_PROCESS_CPUTIME_ID.now().unwrap())
 }
 
 fn cpu(id: i32) -> Duration {
-    // A process that has ended meanwhile counts no more.
+    // A process that has ended meanwhile is not counted.
     let clock = clock_getcpuclockid(Pid::from_raw(id)).and_then(ClockId::now);
     clock.map(Duration::from).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Where Pushward's processor time goes while it is measured, as `perf` samples it.
+//! Pushward's processor time during a measurement by parts of the program, as `perf` samples it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 
 use super::report::columns;
 
-/// Parts of the program by what the names of their functions contain; the first that fits counts. What was inlined counts
-/// with the function that it is in now.
+/// Parts of the program, by substrings of their functions' names. The first match counts. Inlined code counts with the
+/// function that contains it.
 const PARTS: [(&str, &[&str]); 7] = [
     ("TLS and its ciphers", &["aws_lc", "rustls", "tls_stream", "25519", "nistz256", "bignum"]),
     ("XML: framing, reading, writing", &["pushward::xml", "fearless_simd", "simdutf8", "quick_xml"]),
@@ -24,14 +24,14 @@ const PARTS: [(&str, &[&str]); 7] = [
 const KERNEL: &str = "kernel";
 const OTHER: &str = "other";
 
-/// A recording that goes on.
+/// A recording in progress.
 pub(crate) struct Recording {
     perf: Child,
     file: PathBuf,
 }
 
 impl Recording {
-    /// Records a process into a file from now on.
+    /// Starts recording a process into a file.
     pub(crate) fn start(file: &Path, process: u32) -> Self {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         let mut perf = Command::new("perf");
@@ -40,7 +40,7 @@ impl Recording {
         Self { perf: perf.spawn().expect("perf; install linux-perf"), file: file.to_owned() }
     }
 
-    /// Ends it, and says which part of the program took what share of the samples.
+    /// Ends the recording. Returns each part's share of the samples.
     pub(crate) fn finish(mut self) -> BTreeMap<&'static str, f64> {
         kill(Pid::from_raw(self.perf.id() as i32), Signal::SIGINT).unwrap();
         self.perf.wait().unwrap();
@@ -67,7 +67,7 @@ fn part(object: &str, line: &str) -> &'static str {
     PARTS.iter().find(fits).map_or(OTHER, |(part, _)| part)
 }
 
-/// What was recorded, by measurement; of several rounds, the last.
+/// Recordings by measurement. Of several rounds, only the last is kept.
 #[derive(Default)]
 pub(crate) struct Profiles(Vec<(String, BTreeMap<&'static str, f64>)>);
 
@@ -78,7 +78,7 @@ impl Profiles {
         self.0.push((name, recording.finish()));
     }
 
-    /// A table in percent, where anything was recorded.
+    /// Returns a table in percent, if anything was recorded.
     pub(crate) fn table(&self) -> String {
         if self.0.is_empty() {
             return String::new();

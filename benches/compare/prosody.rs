@@ -25,7 +25,7 @@ pub(crate) struct Prosody {
 }
 
 impl Prosody {
-    /// Starts it with accounts `d0` and so on.
+    /// Starts Prosody with accounts `d0` and so on.
     pub(crate) async fn start(common: &Common, accounts: usize, published: &Arc<Published>) -> Self {
         let directory = TempDir::new_in(common.directory.path()).unwrap();
         let (clients, components) = (free_address(), free_address());
@@ -75,7 +75,7 @@ Component "push.localhost"
     )
 }
 
-/// The push service (XEP-0114), which also writes the messages.
+/// The push service (XEP-0114), which also sends the messages.
 pub(crate) struct Component {
     peer: Arc<Peer>,
 }
@@ -117,7 +117,7 @@ impl Component {
     }
 }
 
-/// Records and answers publishes until the server goes.
+/// Records and answers publishes until the server closes the connection.
 async fn serve(peer: Arc<Peer>, published: Arc<Published>) {
     let mut inbox = Vec::new();
     while peer.read(&mut inbox).await.is_ok() {

@@ -1,4 +1,4 @@
-//! The programs that are compared, each started with its own configuration for the same work.
+//! The compared programs. Each is started with its own configuration for the same work.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ use super::link::{Link, Target};
 use super::process::Process;
 use super::tls::{DOMAIN, Files};
 
-/// How long a program may take to start.
+/// Maximum time for a program to start.
 const START: Duration = Duration::from_secs(20);
 
 /// A program in front of the server.
@@ -22,19 +22,19 @@ const START: Duration = Duration::from_secs(20);
 pub(crate) enum Proxy {
     /// This project.
     Pushward,
-    /// In TCP mode, with TLS.
+    /// HAProxy in TCP mode, with TLS.
     Haproxy,
-    /// Its stream module.
+    /// nginx with its stream module.
     Nginx,
-    /// Version 1 from crates.io.
+    /// xmpp-proxy, version 1 from crates.io.
     #[value(name = "xmpp-proxy")]
     Xmpp,
-    /// No proxy: the server itself with stream management and push, which the dark sessions are compared with.
+    /// No proxy: the server itself with stream management and push, with which dark sessions are compared.
     Prosody,
 }
 
 impl Proxy {
-    /// Its name in the table.
+    /// Returns its name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pushward => "Pushward",
@@ -45,7 +45,7 @@ impl Proxy {
         }
     }
 
-    /// What it says of its version; `None` where it is not installed.
+    /// Returns the version that it prints. `None` if it is not installed.
     pub(crate) fn version(self) -> Option<String> {
         let (program, argument) = match self {
             Self::Pushward => return Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -63,7 +63,7 @@ impl Proxy {
         Some(number.unwrap_or("of an unknown version").to_owned())
     }
 
-    /// How to have it.
+    /// Returns instructions for its installation.
     pub(crate) fn install(self) -> &'static str {
         match self {
             Self::Pushward => "cargo build --release",
@@ -76,17 +76,17 @@ impl Proxy {
 
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-/// What all proxies of a run have in common.
+/// The settings that all proxies of a run share.
 pub(crate) struct Common {
-    /// The server behind.
+    /// The upstream server.
     pub(crate) upstream: SocketAddr,
-    /// Pushward's program.
+    /// The path of Pushward's program.
     pub(crate) pushward: PathBuf,
-    /// Worker threads, or processes.
+    /// Number of worker threads or processes.
     pub(crate) threads: usize,
     pub(crate) files: Files,
     pub(crate) client: Arc<ClientConfig>,
-    /// Where the programs' state, configuration and logs are.
+    /// The directory of the programs' state, configuration and logs.
     pub(crate) directory: TempDir,
 }
 
@@ -94,12 +94,12 @@ pub(crate) struct Common {
 pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) target: Target,
-    /// Its own directory; it goes with the proxy.
+    /// Its own directory. It is removed with the proxy.
     pub(crate) directory: TempDir,
 }
 
 impl Common {
-    /// Starts a proxy; `settings` is added to Pushward's configuration.
+    /// Starts a proxy. `settings` is added to Pushward's configuration.
     pub(crate) async fn start(&self, proxy: Proxy, settings: &str) -> Running {
         let directory = TempDir::new_in(self.directory.path()).unwrap();
         let address = free_address();
@@ -114,7 +114,7 @@ impl Common {
         Running::start(&mut command, target, directory).await
     }
 
-    /// Ends Pushward, and starts it again with the state that it left.
+    /// Stops Pushward, and starts it again with the same state.
     pub(crate) async fn restart(&self, running: Running, settings: &str) -> Running {
         let Running { process, target, directory } = running;
         drop(process);
@@ -170,7 +170,7 @@ impl Common {
             key = key.display(),
             upstream = self.upstream,
         );
-        // It may not have more descriptors than it was started with, whatever it asks for.
+        // nginx cannot raise its descriptor limit above the one that it was started with.
         let text = text.replace("100000", &descriptors().to_string());
         let mut command = Command::new("nginx");
         command.arg("-e").arg("stderr").arg("-c").arg(write(directory, "nginx.conf", &text));
@@ -196,7 +196,7 @@ impl Common {
 }
 
 impl Running {
-    /// Starts a program in its directory, and waits until it takes connections.
+    /// Starts a program in its directory, and waits until it accepts connections.
     pub(crate) async fn start(command: &mut Command, target: Target, directory: TempDir) -> Self {
         command.current_dir(directory.path());
         let process = Process::start(command, &directory.path().join("log"));
@@ -205,17 +205,17 @@ impl Running {
         running
     }
 
-    /// As [`Process::begin`].
+    /// The same as [`Process::begin`].
     pub(crate) fn begin(&self) -> Duration {
         self.process.begin()
     }
 
-    /// As [`Process::cpu`].
+    /// The same as [`Process::cpu`].
     pub(crate) fn cpu(&self) -> Duration {
         self.process.cpu()
     }
 
-    /// The way for a client to it.
+    /// Returns the target for clients.
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
@@ -232,7 +232,7 @@ impl Running {
 
 const CIPHER: &str = "TLS_AES_128_GCM_SHA256";
 
-/// OpenSSL's settings for programs that have no option of their own for it: as many tickets as Pushward gives.
+/// Writes OpenSSL settings for programs without an option of their own: as many tickets as Pushward sends.
 pub(crate) fn one_ticket(directory: &Path) -> PathBuf {
     let text = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = tls\n[tls]\nNumTickets = 1\n";
     write(directory, "openssl.cnf", text)
@@ -244,12 +244,12 @@ pub(crate) fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// An address whose port was free a moment ago.
+/// Returns an address whose port was free a moment ago.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// How many descriptors a process may have, once it has asked for all it can.
+/// Raises the descriptor limit as far as allowed, and returns it.
 pub(crate) fn descriptors() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();

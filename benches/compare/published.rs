@@ -1,11 +1,11 @@
-//! When messages were sent to devices that are away, and when their notifications came.
+//! The times of messages to dark devices, and of their notifications.
 
 use std::sync::Mutex;
 use std::time::Instant;
 
 use super::link::attribute;
 
-/// What happened to each device, by its number.
+/// The messages and notifications of each device, by its number.
 #[derive(Default)]
 pub(crate) struct Published {
     devices: Mutex<Vec<Device>>,
@@ -14,29 +14,29 @@ pub(crate) struct Published {
 #[derive(Clone, Default)]
 struct Device {
     sent: Option<Instant>,
-    /// Seconds from a message to the notification of it.
+    /// Seconds from each message to its notification.
     delays: Vec<f64>,
     publishes: usize,
 }
 
 impl Published {
-    /// Forgets everything, and expects so many devices.
+    /// Discards everything, and expects this many devices.
     pub(crate) fn reset(&self, devices: usize) {
         *self.devices.lock().unwrap() = vec![Device::default(); devices];
     }
 
-    /// A message is about to be sent to a device.
+    /// Records that a message is about to be sent to a device.
     pub(crate) fn sent(&self, device: usize) {
         self.devices.lock().unwrap()[device].sent = Some(Instant::now());
     }
 
-    /// A publish came. A device's name at its push service is `n` and its number.
+    /// Records a publish. A device's node at its push service is `n` and its number.
     pub(crate) fn arrived(&self, publish: &str) {
         let now = Instant::now();
         let (_, publish) = publish.split_once("<publish ").unwrap();
         let node = attribute(&format!(" {publish}"), "node").unwrap();
         let number: usize = node.strip_prefix('n').unwrap().parse().unwrap();
-        // Warming up is not counted.
+        // Devices of the warm-up are not counted.
         let mut devices = self.devices.lock().unwrap();
         let Some(device) = devices.get_mut(number) else { return };
         device.publishes += 1;
@@ -45,12 +45,12 @@ impl Published {
         }
     }
 
-    /// How many publishes came.
+    /// Returns the number of publishes.
     pub(crate) fn count(&self) -> usize {
         self.devices.lock().unwrap().iter().map(|device| device.publishes).sum()
     }
 
-    /// How many messages were notified of, and how long that took each, in seconds.
+    /// Returns the delay of each notified message, in seconds.
     pub(crate) fn delays(&self) -> Vec<f64> {
         self.devices.lock().unwrap().iter().flat_map(|device| device.delays.clone()).collect()
     }

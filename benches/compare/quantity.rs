@@ -1,17 +1,17 @@
-//! What is measured, in which unit, and how good Pushward is to be.
+//! The measured quantities, their units, and the criteria for Pushward.
 
-/// How good is good enough.
+/// The criterion for a quantity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bar {
     /// Not judged.
     None,
-    /// At most so many times HAProxy's.
+    /// At most this many times HAProxy's.
     AtMost(f64),
-    /// At least so many times HAProxy's.
+    /// At least this many times HAProxy's.
     AtLeast(f64),
-    /// At most so many units.
+    /// At most this many units.
     Value(f64),
-    /// At most so many times Prosody's.
+    /// At most this many times Prosody's.
     OfProsody(f64),
 }
 
@@ -21,9 +21,9 @@ pub(crate) struct Quantity {
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
     pub(crate) unit: &'static str,
-    /// Units in one of what was measured: seconds, bytes, events.
+    /// Factor from the measured unit (seconds, bytes, events) to the shown unit.
     pub(crate) scale: f64,
-    /// Digits behind the point.
+    /// Number of digits after the decimal point.
     pub(crate) digits: usize,
     pub(crate) bar: Bar,
 }
@@ -60,7 +60,7 @@ const ROWS: &[Row] = &[
     ("push.share", "publishes for each message", "", 1.0, 2, Bar::None),
 ];
 
-/// All of them, in the order of the table.
+/// Returns all quantities, in the order of the table.
 pub(crate) fn all() -> impl Iterator<Item = Quantity> {
     ROWS.iter().map(|&(key, title, unit, scale, digits, bar)| Quantity { key, title, unit, scale, digits, bar })
 }

@@ -1,4 +1,4 @@
-//! What was measured, as a table: medians, their spread, ratios in the same round, and whether they are good enough.
+//! The results as a table: medians, their spread, ratios within the same round, and whether they meet the criteria.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::proxy::Proxy;
 use super::quantity::{self, Bar, Quantity};
 use super::stats::{median, spread};
 
-/// All values.
+/// All values of a run.
 #[derive(Default)]
 pub(crate) struct Report {
     values: Vec<Value>,
@@ -19,16 +19,16 @@ struct Value {
     value: f64,
 }
 
-/// How Pushward stands.
+/// Pushward's result for a criterion.
 pub(crate) struct Verdict {
     /// The ratio or the value that is judged.
     pub(crate) judged: f64,
-    /// Whether it is good enough.
+    /// True if it meets the criterion.
     pub(crate) good: bool,
 }
 
 impl Report {
-    /// Notes a value of one round, in seconds, bytes or events.
+    /// Adds a value of one round, in seconds, bytes or events.
     pub(crate) fn add(&mut self, key: &'static str, proxy: Proxy, round: usize, value: f64) {
         self.values.push(Value { key, proxy, round, value });
     }
@@ -38,10 +38,10 @@ impl Report {
         values.map(|value| value.value * quantity.scale).collect()
     }
 
-    /// The median of the ratios of Pushward to another, each within one round.
+    /// Returns the median of the ratios of Pushward to another program, each within one round.
     pub(crate) fn ratio(&self, quantity: &Quantity, proxy: Proxy, other: Proxy) -> Option<f64> {
         let of = |proxy| self.values.iter().filter(move |value| value.key == quantity.key && value.proxy == proxy);
-        // Where a difference is not even positive, the machine was too busy with other things to tell.
+        // A difference that is not even positive means that the machine was too busy with other work.
         let ratios: Vec<f64> = of(proxy)
             .filter_map(|own| {
                 let other = of(other).find(|value| value.round == own.round)?;
@@ -51,7 +51,8 @@ impl Report {
         (!ratios.is_empty()).then(|| median(&ratios))
     }
 
-    /// How Pushward stands in one quantity; `None` where it is not judged, or what it is compared with was not measured.
+    /// Returns Pushward's result in one quantity. `None` if it is not judged, or if the program that it is compared
+    /// with was not measured.
     pub(crate) fn verdict(&self, quantity: &Quantity) -> Option<Verdict> {
         let ratio = |other| self.ratio(quantity, Proxy::Pushward, other);
         let (judged, bar, good) = match quantity.bar {
@@ -67,7 +68,7 @@ impl Report {
         Some(Verdict { judged, good: good(&judged, &bar) })
     }
 
-    /// Who was measured at all, Pushward first.
+    /// Returns the measured programs, Pushward first.
     fn measured(&self) -> Vec<Proxy> {
         let mut proxies: Vec<Proxy> = self.values.iter().map(|value| value.proxy).collect();
         proxies.sort();
@@ -75,7 +76,7 @@ impl Report {
         proxies
     }
 
-    /// The table, in Markdown, in columns.
+    /// Returns the table in Markdown, with aligned columns.
     pub(crate) fn table(&self) -> String {
         let proxies = self.measured();
         let mut rows = vec![vec!["quantity".to_owned()]];
@@ -111,7 +112,7 @@ impl Report {
     }
 }
 
-/// The median, and the spread where there are several values.
+/// Returns the median, with the spread if there are several values.
 fn cell(values: &[f64], digits: usize) -> String {
     match values {
         [] => "–".into(),
@@ -120,7 +121,7 @@ fn cell(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// A Markdown table whose columns are as wide as they have to be; the first row is its head.
+/// Returns a Markdown table with columns of sufficient width. The first row is the header.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..).map_while(width).collect();

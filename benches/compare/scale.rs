@@ -1,4 +1,4 @@
-//! How cost grows with the number of sessions.
+//! Growth of the cost with the number of sessions.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::report::columns;
 use super::stats::median;
 use super::{Bench, ORDINARY};
 
-/// Descriptors that are not for sessions.
+/// Number of descriptors that are not for sessions.
 const RESERVED: u64 = 400;
 
-/// Pairs that come and go before it counts.
+/// Number of pairs that log in and leave before the measurement.
 const WARM_UP: usize = 32;
 
-/// Memory of a session and processor time of a message with more and more sessions, which talk in turn at a fixed rate; as a
-/// table.
+/// Measures the memory per session and the processor time per message with more and more sessions, which send in turn
+/// at a fixed rate. Returns a table.
 pub(crate) async fn measure(bench: &Bench, proxies: &[Proxy], descriptors: u64) -> String {
-    // A proxy needs two descriptors for a session, and so does this program, which is client and server.
+    // A proxy needs two descriptors per session, and so does this program, which is client and server.
     let most = ((descriptors - RESERVED) / 2) as usize;
     let mut counts = if bench.options.quick { vec![100, 500] } else { vec![1000, 5000, most] };
     counts.retain(|count| *count <= most);
@@ -49,14 +49,14 @@ pub(crate) async fn measure(bench: &Bench, proxies: &[Proxy], descriptors: u64) 
 
 async fn once(bench: &Bench, proxy: Proxy, sessions: usize) -> (f64, flow::Paced) {
     let running = bench.common.start(proxy, ORDINARY).await;
-    // What is set up once is set up.
+    // Everything with a one-time cost exists now.
     flow::paced(running.target(), None, &bench.stub, pace(bench, WARM_UP, Duration::from_millis(200))).await;
     let base = running.process.memory() as f64;
     let pairs = flow::Pairs::log_in(running.target(), &bench.stub, sessions / 2).await;
     running.process.settle().await;
     let memory = (running.process.memory() as f64 - base) / sessions as f64;
     let time = if bench.options.quick { Duration::from_secs(1) } else { Duration::from_secs(5) };
-    (memory, flow::talk(pairs, Some(&running), &bench.stub, pace(bench, sessions / 2, time)).await)
+    (memory, flow::exchange(pairs, Some(&running), &bench.stub, pace(bench, sessions / 2, time)).await)
 }
 
 fn pace(bench: &Bench, pairs: usize, time: Duration) -> Pace {

@@ -1,7 +1,7 @@
-//! What is sent: messages rendered once, of which only a number changes; and the check that each arrives as it was sent,
-//! once and in order.
+//! The messages, rendered once so that only a number changes, and the check that each arrives unchanged, once and in
+//! order.
 
-/// Digits of a message's number.
+/// Number of digits in a message's number.
 const DIGITS: usize = 10;
 
 /// The shapes of messages.
@@ -18,7 +18,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn len(self) -> usize {
         match self {
             Self::Single | Self::Batched => 200,
@@ -26,22 +26,23 @@ impl Shape {
         }
     }
 
-    /// How many messages share a TLS record.
+    /// Returns the number of messages that share a TLS record.
     pub(crate) fn per_record(self) -> usize {
         if self == Self::Batched { 32 } else { 1 }
     }
 
-    /// How many messages of a pair are on the way at most.
+    /// Returns the maximum number of messages of a pair in transit.
     pub(crate) fn window(self) -> u64 {
         match self {
             Self::Single => 64,
-            // Real clients rarely have more than 250 stanzas unacknowledged, from where on they are written to disk.
+            // Real clients rarely have more than 250 unacknowledged stanzas. Beyond that number, stanzas are written to
+            // disk.
             Self::Batched => 192,
             Self::Text | Self::Tags => 16,
         }
     }
 
-    /// A message between two users; it is exactly [`Shape::len`] long.
+    /// Returns a message between two users, which is exactly [`Shape::len`] long.
     pub(crate) fn message(self, from: &str, to: &str) -> Template {
         let start = format!("<message from='{from}@localhost/bench' to='{to}@localhost/bench' type='chat' id='m");
         let between = if self == Self::Tags { "'>" } else { "'><body>" };
@@ -56,7 +57,7 @@ fn text(len: usize) -> String {
     "Shall we meet at the old mill at half past seven? ".chars().cycle().take(len).collect()
 }
 
-/// Elements such as forms and Jingle consist of, and a last one of white space.
+/// Returns elements as in forms and Jingle, padded with white space.
 fn tags(len: usize) -> String {
     let mut tags = String::new();
     for number in 0.. {
@@ -70,7 +71,7 @@ fn tags(len: usize) -> String {
     tags
 }
 
-/// A message but for its number.
+/// A message without its number.
 #[derive(Clone)]
 pub(crate) struct Template {
     prefix: Vec<u8>,
@@ -94,7 +95,7 @@ impl Template {
         self.prefix.len() + DIGITS + self.suffix.len()
     }
 
-    /// The number of the message that `bytes` are.
+    /// Returns the number of the message in `bytes`.
     fn number(&self, bytes: &[u8]) -> Option<u64> {
         let rest = bytes.strip_prefix(self.prefix.as_slice())?;
         let (digits, rest) = rest.split_at_checked(DIGITS)?;
@@ -104,12 +105,12 @@ impl Template {
     }
 }
 
-/// What a receiver expects: the numbers from 0 on, and nonzas in between.
+/// The messages that a receiver expects: the numbers from 0 on, with nonzas in between.
 pub(crate) struct Expected {
     template: Template,
-    /// How many messages have come.
+    /// Number of messages that have come.
     pub(crate) received: u64,
-    /// An acknowledgement was asked for (XEP-0198 §4).
+    /// True if an acknowledgement was requested (XEP-0198 §4).
     pub(crate) asked: bool,
 }
 
@@ -118,7 +119,8 @@ impl Expected {
         Self { template, received: 0, asked: false }
     }
 
-    /// Takes whole elements from the front of `inbox`; ends the benchmark if one is not what was sent.
+    /// Takes whole elements from the front of `inbox`. Ends the benchmark if one differs from the message that was
+    /// sent.
     pub(crate) fn take(&mut self, inbox: &mut Vec<u8>, mut arrived: impl FnMut(u64)) {
         let len = self.template.len();
         let mut at = 0;

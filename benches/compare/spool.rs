@@ -1,4 +1,5 @@
-//! What the disk does: commits of the spool for many dark sessions, and the size of its file before and after delivery.
+//! The work of the disk: commits of the spool for many dark sessions, and the size of its file before and after
+//! delivery.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,16 +18,16 @@ use super::proxy::{Proxy, Running};
 use super::report::columns;
 use super::{Bench, ORDINARY};
 
-/// Dark sessions.
+/// Number of dark sessions.
 const SESSIONS: usize = 1000;
-/// Bytes of a spooled stanza.
+/// Size of a spooled stanza in bytes.
 const STANZA: usize = 200;
-/// How long the file may take to shrink.
+/// Maximum time for the file to shrink.
 const SHRINK: Duration = Duration::from_secs(70);
-/// How long the store is written to.
+/// The time for which stanzas are written to the store.
 const TIME: Duration = Duration::from_secs(3);
 
-/// Commits of the store by itself, then a whole Pushward with messages for dark sessions; as a table.
+/// Measures commits of the store alone, then a whole Pushward with messages for dark sessions. Returns a table.
 pub(crate) async fn measure(bench: &Bench) -> String {
     let mut rows = vec![["quantity", "value"].map(str::to_owned).to_vec()];
     for sessions in [1, 32, SESSIONS] {
@@ -44,7 +45,7 @@ pub(crate) async fn measure(bench: &Bench) -> String {
     columns(&rows)
 }
 
-/// Stanzas and commits in a second, where each of so many sessions spools a stanza once the one before is on disk.
+/// Returns stanzas and commits per second. Each of this many sessions spools a stanza once the one before is on disk.
 async fn commits(sessions: usize) -> (f64, f64) {
     let directory = TempDir::new().unwrap();
     let store = Store::open(directory.path()).unwrap();
@@ -83,7 +84,7 @@ async fn commits(sessions: usize) -> (f64, f64) {
     (done.load(Ordering::Relaxed) as f64 / seconds, commits as f64 / seconds)
 }
 
-/// Messages come for dark sessions, which then take them; what the file's size is on the way.
+/// Sends messages to dark sessions, which then fetch them. Returns the size of the file at each step.
 async fn life(bench: &Bench, phones: usize, each: usize) -> Vec<(String, String)> {
     let running = bench.common.start(Proxy::Pushward, ORDINARY).await;
     let empty = size(&running);
@@ -118,7 +119,7 @@ async fn life(bench: &Bench, phones: usize, each: usize) -> Vec<(String, String)
     ]
 }
 
-/// Waits for the file to give back most of what it has, for so long as Pushward may put that off; returns its size.
+/// Waits until the file has shrunk to a fraction, at most as long as Pushward may delay that. Returns its size.
 async fn until_shrunk(running: &Running, from: u64) -> (u64, Duration) {
     let begin = Instant::now();
     loop {

@@ -1,6 +1,6 @@
 //! Medians and percentiles.
 
-/// The value below which this share of the values lies (nearest rank); NaN of none.
+/// Returns the percentile by nearest rank, or NaN without values.
 pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -8,7 +8,7 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-/// The middle value, or the mean of the two in the middle; NaN of none.
+/// Returns the middle value, or the mean of the two middle values, or NaN without values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -20,7 +20,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Half of the way from the smallest to the largest value, as a share of the median.
+/// Returns half of the difference between the smallest and the largest value, as a share of the median.
 pub(crate) fn spread(values: &[f64]) -> f64 {
     let (low, high) = (percentile(values, 0.0), percentile(values, 1.0));
     (high - low) / 2.0 / median(values).abs()

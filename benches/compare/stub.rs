@@ -1,5 +1,5 @@
-//! The server behind all proxies: it lets anybody in, hands the messages of `sN` on to `rN` as they are, and records what is
-//! published to its push service. It has a thread of its own, and stream management where it is told to.
+//! The server behind all proxies. It accepts every login, forwards the messages of `sN` to `rN` unchanged, and records
+//! the publishes to its push service. It has a thread of its own, and stream management if that is configured.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::link::attribute;
 use super::published::Published;
 
-/// Bytes of one read.
+/// Size of one read in bytes.
 const READ: usize = 64 * 1024;
-/// Connections that wait to be accepted.
+/// Number of connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// How long somebody may take to come.
+/// Maximum wait for users to come online.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const BEFORE: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>";
@@ -28,13 +28,13 @@ const MANAGEMENT: &str = "<sm xmlns='urn:xmpp:sm:3'/>";
 
 /// The running server.
 pub(crate) struct Stub {
-    /// Where it listens, without TLS.
+    /// The address of the listener, without TLS.
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Whether stream management is offered.
+    /// True if stream management is offered.
     managed: bool,
     /// Length of every message that a client sends.
     message: AtomicUsize,
@@ -42,10 +42,10 @@ struct Shared {
     published: Arc<Published>,
 }
 
-/// One connection's sending side.
+/// The sending side of one connection.
 pub(crate) struct Peer {
     pub(crate) tcp: TcpStream,
-    /// Who writes holds it, so that no element is torn apart.
+    /// Held during a write, so that no other write comes in the middle of an element.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -54,7 +54,7 @@ impl Peer {
         Arc::new(Self { tcp, turn: tokio::sync::Mutex::new(()) })
     }
 
-    /// Reads what has come, at least one byte, behind what is there; an error at the end.
+    /// Appends what has come, at least one byte, to `buffer`. Returns an error at the end.
     pub(crate) async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
         loop {
             self.tcp.readable().await?;
@@ -68,7 +68,7 @@ impl Peer {
         }
     }
 
-    /// Writes all of it.
+    /// Writes all bytes.
     pub(crate) async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
         let _turn = self.turn.lock().await;
         while !bytes.is_empty() {
@@ -102,22 +102,22 @@ impl Stub {
         Self { address: address.recv().unwrap(), shared }
     }
 
-    /// What clients will send.
+    /// Sets the length of later messages.
     pub(crate) fn expect(&self, message: usize) {
         self.shared.message.store(message, Ordering::Relaxed);
     }
 
-    /// The connection of a user who is here.
+    /// Returns the connection of a user who is online.
     pub(crate) fn user(&self, name: &str) -> Arc<Peer> {
         self.shared.users.lock().unwrap().get(name).cloned().unwrap_or_else(|| panic!("{name} is not here"))
     }
 
-    /// How many users are here.
+    /// Returns the number of users who are online.
     pub(crate) fn online(&self) -> usize {
         self.shared.users.lock().unwrap().len()
     }
 
-    /// Waits until so many users are here.
+    /// Waits until this many users are online.
     pub(crate) async fn until_online(&self, users: usize) {
         let until = Instant::now() + PATIENCE;
         while self.online() != users {
@@ -142,25 +142,25 @@ struct Connection {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     user: Option<String>,
-    /// To whom its messages go.
+    /// The receiver of its messages.
     partner: Option<Arc<Peer>>,
     bound: bool,
-    /// Stanzas since stream management was enabled, or since the beginning.
+    /// Number of stanzas since stream management was enabled, or since the beginning.
     handled: u32,
 }
 
-/// What stands at the front of what was read.
+/// The first item in the read buffer.
 enum Item<'a> {
-    /// Whole messages.
+    /// Complete messages.
     Messages(&'a [u8]),
-    /// Anything else that is whole.
+    /// Any other complete item.
     Other(&'a str),
 }
 
 impl Connection {
     async fn serve(mut self) {
-        // A proxy may end a connection as it likes.
-        self.talk().await.ok();
+        // A proxy may end a connection in any way.
+        self.serve_stream().await.ok();
         let Some(user) = self.user.filter(|_| self.bound) else { return };
         let mut users = self.shared.users.lock().unwrap();
         if users.get(&user).is_some_and(|peer| Arc::ptr_eq(peer, &self.peer)) {
@@ -168,8 +168,8 @@ impl Connection {
         }
     }
 
-    async fn talk(&mut self) -> io::Result<()> {
-        // An idle connection holds no buffer, or the machine would be full of them.
+    async fn serve_stream(&mut self) -> io::Result<()> {
+        // An idle connection holds no buffer, because many of them would fill the machine's memory.
         let (mut rest, mut answers) = (Vec::new(), Vec::new());
         loop {
             if rest.is_empty() {
@@ -277,7 +277,7 @@ impl Connection {
     }
 }
 
-/// The length of the first thing that is whole: a tag of the stream, an element, white space.
+/// Returns the length of the first complete item: a tag of the stream, an element, or white space.
 pub(crate) fn element(bytes: &[u8]) -> Option<usize> {
     if !bytes.starts_with(b"<") {
         return (!bytes.is_empty()).then(|| memchr::memchr(b'<', bytes).unwrap_or(bytes.len()));

@@ -1,4 +1,5 @@
-//! One certificate for all, and one way of TLS: 1.3, `TLS_AES_128_GCM_SHA256`, X25519, ECDSA with P-256, never resumed.
+//! One certificate and one set of TLS parameters for all programs: 1.3, `TLS_AES_128_GCM_SHA256`, X25519, ECDSA with
+//! P-256, never resumed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
-/// The domain that all serve.
+/// The domain that all programs serve.
 pub(crate) const DOMAIN: &str = "localhost";
 
 /// The certificate's files.
@@ -18,12 +19,12 @@ pub(crate) struct Files {
     pub(crate) certificate: PathBuf,
     /// Its key, PEM.
     pub(crate) key: PathBuf,
-    /// Both in one file, as HAProxy wants them.
+    /// Both in one file, as HAProxy requires.
     pub(crate) both: PathBuf,
 }
 
 impl Files {
-    /// Makes a certificate with a P-256 key.
+    /// Creates a certificate with a P-256 key.
     pub(crate) fn create(directory: &Path) -> Self {
         let made = rcgen::generate_simple_self_signed([DOMAIN.to_owned()]).unwrap();
         let file = |name: &str, content: &str| {
@@ -40,8 +41,8 @@ impl Files {
     }
 }
 
-/// The client side. It does not look at the certificate, so that a handshake costs it less than the server, and it takes
-/// tickets without ever using one.
+/// Returns the client side. It does not check the certificate, so that a handshake costs it less than the server. It
+/// accepts tickets and never uses one.
 pub(crate) fn client() -> Arc<ClientConfig> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| suite.suite() == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);

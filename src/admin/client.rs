@@ -17,17 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The reason why there is no answer.
 #[derive(Debug, Error)]
 pub(crate) enum AskError {
-    #[error("no pushward listens at {0}; is it running, with this config?")]
+    #[error("no daemon listens at {0}; is pushward running with this configuration?")]
     Nobody(String),
-    #[error("{0} is not for this user; run this as the user that runs pushward, or as root")]
+    #[error("no permission to use {0}; run this command as the user that runs pushward, or as root")]
     Forbidden(String),
-    #[error("pushward did not answer to the end: {0}")]
+    #[error("the daemon closed the connection before its answer was complete: {0}")]
     Broken(io::Error),
-    #[error("pushward did not answer in time")]
+    #[error("the daemon did not answer in time")]
     Late,
-    #[error("pushward refused: {0}")]
+    #[error("the daemon refused: {0}")]
     Refused(String),
-    #[error("cannot be printed: {0}")]
+    #[error("cannot print the answer: {0}")]
     Print(io::Error),
 }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// The address of the page cannot be bound.
-    #[error("cannot listen on {address}: {source}; change [admin] listen, or write \"\" for no page")]
+    #[error("cannot listen on {address}: {source}; change [admin] listen, or set it to \"\" to disable the page")]
     Listen {
         /// `[admin] listen`
         address: SocketAddr,
@@ -21,10 +21,10 @@ pub enum AdminError {
     #[error("another process listens at {path}; is pushward running already, with the same [admin] socket?", path = .0.display())]
     InUse(PathBuf),
     /// The path exists and is not a socket.
-    #[error("{path} is not a socket and is left alone; change [admin] socket", path = .0.display())]
+    #[error("{path} exists and is not a socket; change [admin] socket", path = .0.display())]
     NotASocket(PathBuf),
     /// The socket cannot be created.
-    #[error("cannot make the socket {path}: {source}; [admin] socket must be in a directory that this user can write to", path = .path.display())]
+    #[error("cannot create the socket {path}: {source}; [admin] socket must be in a directory that this user can write to", path = .path.display())]
     Socket {
         /// `[admin] socket`
         path: PathBuf,

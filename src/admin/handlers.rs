@@ -239,7 +239,7 @@ fn refusal(error: Unanswered) -> Refusal {
 /// Returns the reason why a change was not made, or not yet.
 fn follows(error: Unanswered) -> Refusal {
     match error {
-        Unanswered::Late => format!("{error}; it may be done once the database answers"),
+        Unanswered::Late => format!("{error}; the change may still be made once the database answers"),
         Unanswered::Failed(_) => error.to_string(),
     }
 }

@@ -65,7 +65,7 @@ pub(super) async fn serve(
         });
     };
     let accept = accept_each(&listener, serve, |error| {
-        tracing::debug!(%error, "cannot accept a request over HTTP");
+        tracing::debug!(%error, "cannot accept HTTP connection");
         AfterFailure::Pause
     });
     stop.run_until_cancelled(accept).await;
@@ -89,13 +89,13 @@ async fn converse(stream: TcpStream, numbers: Arc<DaemonNumbers>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "a request over HTTP came to nothing");
+        tracing::debug!(%error, "HTTP request failed");
     }
 }
 
 async fn respond(numbers: &DaemonNumbers, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered\n");
+        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are supported\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
@@ -108,7 +108,7 @@ async fn respond(numbers: &DaemonNumbers, request: &Request<Incoming>) -> Respon
             };
         }
         _ if !is_for_us(request, &numbers.host_names()) => {
-            let remedy = "ask by an IP address or as localhost, or add this name to [admin] hosts\n";
+            let remedy = "use an IP address or localhost in the URL, or add this host name to [admin] hosts\n";
             return page(StatusCode::MISDIRECTED_REQUEST, TEXT, remedy);
         }
         _ => {}
@@ -133,7 +133,7 @@ async fn respond(numbers: &DaemonNumbers, request: &Request<Incoming>) -> Respon
         _ => page(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there are /, /status.json, /metrics, /grafana.json, /healthz and /readyz\n",
+            "available: /, /status.json, /metrics, /grafana.json, /healthz and /readyz\n",
         ),
     }
 }

@@ -38,15 +38,18 @@ impl OperatorInterface for Interface {
     }
 
     fn serve(self, relay: Arc<Relay>, reloader: Reloader) -> Serving {
-        let serving = Serving::default();
+        let mut serving = Serving::default();
         let numbers = Arc::new(DaemonNumbers::new(Arc::clone(&relay)));
         let (stop, tasks) = (serving.stop.clone(), serving.tasks.clone());
         let measuring = Arc::clone(&numbers);
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move { measuring.measure_once().await }));
         if let Some(listener) = self.page {
             match listener.local_addr() {
-                Ok(address) => tracing::info!(%address, "metrics are served"),
-                Err(error) => tracing::warn!(%error, "metrics are served, at an unknown address"),
+                Ok(address) => {
+                    serving.page = Some(address);
+                    tracing::info!(%address, "admin page and metrics served");
+                }
+                Err(error) => tracing::warn!(%error, "admin page and metrics served at an unknown address"),
             }
             tasks.spawn(sample(Arc::clone(&numbers), stop.clone()));
             tasks.spawn(http::serve(listener, Arc::clone(&numbers), tasks.clone(), stop.clone()));

@@ -63,15 +63,15 @@ impl DaemonNumbers {
         match self.count_late(health) {
             Ok(()) => {}
             Err(error @ Unanswered::Late) => {
-                tracing::debug!(%error, "not ready");
-                return Some("the database does not answer");
+                tracing::debug!(%error, "readiness check failed: database does not answer");
+                return Some("database does not answer");
             }
             Err(error @ Unanswered::Failed(_)) => {
-                tracing::warn!(%error, "not ready: the store fails");
-                return Some("the store fails");
+                tracing::warn!(%error, "readiness check failed: database failed");
+                return Some("database failed");
             }
         }
-        (!self.servers.any_reachable(&self.relay).await).then_some("no server can be reached")
+        (!self.servers.any_reachable(&self.relay).await).then_some("no upstream server reachable")
     }
 
     /// Returns the metrics.
@@ -136,17 +136,17 @@ impl DaemonNumbers {
         let answer = self.count_late(answer);
         let late = matches!(answer, Err(Unanswered::Late));
         if late && !self.late.swap(true, Ordering::Relaxed) {
-            tracing::error!(within = ?GLANCE, "the database does not answer: its last numbers are shown until it does");
+            tracing::error!(within = ?GLANCE, "database does not answer: showing its last known numbers");
         }
         match answer {
             Err(Unanswered::Late) => self.disk.last().ok_or(Unanswered::Late),
             Err(error) => {
-                tracing::error!(%error, "the store cannot be measured");
+                tracing::error!(%error, "cannot read database statistics");
                 Err(error)
             }
             Ok(disk) => {
                 if self.late.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the database answers again");
+                    tracing::info!("database answers again");
                 }
                 Ok(disk)
             }

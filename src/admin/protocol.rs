@@ -387,11 +387,11 @@ pub(super) async fn read<T: for<'de> Deserialize<'de>>(
         return Ok(None);
     }
     if line.pop() != Some(b'\n') {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is cut short or too long"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is incomplete or too long"));
     }
     // The error message of serde may quote a secret.
     serde_json::from_slice(&line).map(Some).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("not understood at byte {}", error.column()))
+        io::Error::new(io::ErrorKind::InvalidData, format!("cannot parse the line at byte {}", error.column()))
     })
 }
 
@@ -422,9 +422,9 @@ mod tests {
     async fn a_request_is_one_line_of_bounded_length() {
         check(b"", Ok(None)).await;
         check(b"{\"command\":\"status\"}\nrest", Ok(Some(AdminRequest::Status))).await;
-        check(b"{\"command\":\"status\"}", Err("a line is cut short or too long")).await;
-        check(&vec![b' '; 1 << 20], Err("a line is cut short or too long")).await;
-        check(b"{\"command\":\"stop\"}\n", Err("not understood at byte 17")).await;
+        check(b"{\"command\":\"status\"}", Err("the line is incomplete or too long")).await;
+        check(&vec![b' '; 1 << 20], Err("the line is incomplete or too long")).await;
+        check(b"{\"command\":\"stop\"}\n", Err("cannot parse the line at byte 17")).await;
     }
 
     #[tokio::test]

@@ -32,13 +32,13 @@ pub(super) fn select<'a>(account: &'a Account, selection: &Selection) -> Result<
     let listed = |r: &&Registration| r.target.node.as_deref().is_some_and(|is| shortened(is) == node);
     let like: Vec<_> = at.into_iter().filter(listed).collect();
     if like.len() > 1 {
-        return Err("more than one node is listed like that; write it in full".to_owned());
+        return Err("more than one node matches; write the node in full".to_owned());
     }
     some(like)
 }
 
 fn some(found: Vec<&Registration>) -> Result<Vec<&Registration>, Refusal> {
-    if found.is_empty() { Err("there is no such registration".to_owned()) } else { Ok(found) }
+    if found.is_empty() { Err("no such registration".to_owned()) } else { Ok(found) }
 }
 
 #[cfg(test)]
@@ -81,11 +81,11 @@ mod tests {
         let net = Some("push.example.net");
         check((None, None), Ok(&["secret-one", "secret-two", "other-node-here", "…(3)", "-"]));
         check((Some("push.example.com"), None), Ok(&["-"]));
-        check((Some("push.example.org"), None), Err("there is no such registration"));
+        check((Some("push.example.org"), None), Err("no such registration"));
         check((net, Some("secret-two")), Ok(&["secret-two"]));
         check((net, Some("oth…(15)")), Ok(&["other-node-here"]));
         check((net, Some("…(3)")), Ok(&["…(3)"]));
-        check((net, Some("oth")), Err("there is no such registration"));
-        check((net, Some("se…(10)")), Err("more than one node is listed like that; write it in full"));
+        check((net, Some("oth")), Err("no such registration"));
+        check((net, Some("se…(10)")), Err("more than one node matches; write the node in full"));
     }
 }

@@ -58,7 +58,7 @@ impl Drop for SocketFile {
             && identity(&self.path) == self.identity
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(%error, path = %self.path.display(), "the socket cannot be removed");
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove admin socket");
         }
     }
 }
@@ -94,12 +94,12 @@ impl CommandSocket {
             tasks.spawn(async move {
                 let conversation = converse(stream, &handlers, slot, &commands);
                 if let Some(Err(error)) = stop.run_until_cancelled(conversation).await {
-                    tracing::debug!(%error, "a command was not answered to its end");
+                    tracing::debug!(%error, "admin connection failed");
                 }
             });
         };
         let accept = accept_each(&listener, serve, |error| {
-            tracing::warn!(%error, "cannot accept on the admin socket");
+            tracing::warn!(%error, "cannot accept connection on admin socket");
             AfterFailure::Pause
         });
         stop.run_until_cancelled(accept).await;

@@ -17,7 +17,7 @@ use crate::sync::lock;
 /// The reason why the store has not answered.
 #[derive(Clone, Debug, Error)]
 pub(super) enum Unanswered {
-    #[error("the database does not answer: the disk may have stalled")]
+    #[error("the database does not answer; the disk may have stalled")]
     Late,
     #[error(transparent)]
     Failed(#[from] StoreError),

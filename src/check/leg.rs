@@ -22,7 +22,7 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
     let way = match Way::new(at.host, &mut Trusts::default()) {
         Ok(way) => way,
         Err(error) => {
-            let remedy = "name a PEM file with the certificate of the authority that issued the server's";
+            let remedy = "name a PEM file with the certificate of the authority that issued the server's certificate";
             return report.problem(&at.problem("upstream_ca", error, remedy), exit::CONFIG);
         }
     };
@@ -30,7 +30,9 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
         Ok(offer) => {
             let over = if offer.certificate.is_some() { " over TLS" } else { "" };
             let mechanisms = offer.mechanisms.join(", ");
-            report.fine(format_args!("{domain}: the server at {upstream} is ready{over}; log-in by {mechanisms}"));
+            report.fine(format_args!(
+                "{domain}: the server at {upstream} is ready{over}; login mechanisms: {mechanisms}"
+            ));
             binding(report, at, &offer);
             if at.host.upstream_tls != UpstreamTls::Off {
                 versions(report, at, &way, config).await;
@@ -57,8 +59,8 @@ pub(crate) fn terms(config: &Config) -> ConnectTerms {
 fn sources(report: &mut Report, at: &HostEntry<'_>) {
     for source in &at.host.upstream_source {
         if let Err(error) = UdpSocket::bind((*source, 0)) {
-            let what = format_args!("{source} cannot be connected from: {error}");
-            let remedy = "name addresses that this machine has: `ip address` lists them";
+            let what = format_args!("cannot connect from {source}: {error}");
+            let remedy = "use addresses of this machine: `ip address` lists them";
             report.problem(&at.problem("upstream_source", what, remedy), exit::CONFIG);
         }
     }
@@ -75,29 +77,29 @@ fn binding(report: &mut Report, at: &HostEntry<'_>, offer: &ServerOffer) {
     match channel_binding {
         ChannelBinding::Strip if !offered.is_empty() => {
             let what = format!(
-                "the server at {upstream} offers channel binding ({offered}), which is stripped: clients that say they \
-                 miss it (y), or that verify a hash of the offers (XEP-0474), cannot log in"
+                "the server at {upstream} offers channel binding ({offered}), which Pushward removes: clients that \
+                    report its absence (SCRAM flag y), or that verify a hash of the offers (XEP-0474), cannot log in"
             );
             warn(what, remedy);
         }
         ChannelBinding::ServerEndPoint if !survives => {
             let what =
-                format!("the server at {upstream} offers no mechanism with {END_POINT}: channel binding is stripped");
-            warn(what, "remove it, or let the server offer it");
+                format!("the server at {upstream} offers no mechanism with {END_POINT}: channel binding is removed");
+            warn(what, "remove the key, or enable tls-server-end-point on the server");
         }
         ChannelBinding::ServerEndPoint if !same_certificate(at.host, offer) => {
             let what =
-                format!("the server at {upstream} shows another certificate than {}", at.host.certificate.display());
+                format!("the server at {upstream} presents a certificate other than {}", at.host.certificate.display());
             warn(
                 what,
-                "give both the same certificate and key, or, on Prosody 13, set tls_server_end_point_hash to the hash of \
-                 Pushward's; else clients that bind the channel cannot log in",
+                "use the same certificate and key for both, or, on Prosody 13, set tls_server_end_point_hash to the \
+                    hash of Pushward's certificate; otherwise clients that use channel binding cannot log in",
             );
         }
         ChannelBinding::Strip | ChannelBinding::ServerEndPoint => {}
     }
     if *upstream_tls != UpstreamTls::Off && offered.is_empty() {
-        report.fine(format_args!("{}: the server offers no channel binding, so none is stripped", at.host.domain));
+        report.fine(format_args!("{}: the server offers no channel binding, so none is removed", at.host.domain));
     }
 }
 
@@ -109,17 +111,17 @@ async fn versions(report: &mut Report, at: &HostEntry<'_>, way: &Way, config: &C
         let what = match way.connect(&ConnectTerms { tls: Some(version), ..terms(config) }, None).await {
             Ok(conn) if conn.stream().version() == Some(version) => continue,
             Ok(_) => format!(
-                "the server at {upstream} does not speak {name}: a client that does is connected with another version on the way \
-                 to the server, and does not log in if it compares the two (XEP-0515)"
+                "the server at {upstream} does not support {name}: for a client that uses it, the two legs have \
+                    different TLS versions, and a client that compares them (XEP-0515) does not log in"
             ),
-            Err(error) => format!("the server at {upstream}, offered {name} alone: {error}"),
+            Err(error) => format!("the server at {upstream}, with {name} only: {error}"),
         };
         both = false;
         report.warning(&at.problem("upstream_tls", what, UpstreamWarning::OtherTls.remedy()));
     }
     if both {
         report.fine(format_args!(
-            "{domain}: the server speaks TLS 1.2 and TLS 1.3, so each client's version is that of both legs"
+            "{domain}: the server supports TLS 1.2 and TLS 1.3, so both legs use the client's version"
         ));
     }
 }

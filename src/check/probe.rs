@@ -31,17 +31,17 @@ pub(crate) struct ServerOffer {
 pub(crate) enum ProbeError {
     #[error(transparent)]
     Unreachable(#[from] ConnectError),
-    #[error("no stream features within {}", humantime::format_duration(*.0))]
+    #[error("it sent no stream features within {}", humantime::format_duration(*.0))]
     Silent(Duration),
-    #[error("the connection ended before any stream features: {0}")]
+    #[error("it closed the connection before it sent stream features: {0}")]
     Ended(#[from] io::Error),
-    #[error("refused the stream: {0}")]
+    #[error("it refused the stream: {0}")]
     Refused(String),
-    #[error("what it says is no XML stream: {0}")]
+    #[error("it did not answer with a valid XML stream: {0}")]
     Frame(#[from] FrameError),
-    #[error("requires TLS, which this connection does not have")]
+    #[error("it requires TLS, and this connection has none")]
     TlsRequired,
-    #[error("offers no log-in on this connection")]
+    #[error("it offers no login on this connection")]
     NoMechanisms(Leg),
 }
 
@@ -51,11 +51,11 @@ impl ProbeError {
         match self {
             Self::Unreachable(error) => error.remedy(),
             Self::Refused(condition) if condition == "host-unknown" => {
-                "let the server serve the domain, or name another server"
+                "configure the domain on the server, or name another server"
             }
             Self::TlsRequired | Self::NoMechanisms(Leg::Plain) => UpstreamWarning::TlsRequired.remedy(),
             Self::NoMechanisms(Leg::Tls(_)) => {
-                "let the server offer SASL mechanisms to clients over TLS; its log says more"
+                "configure the server to offer SASL mechanisms to clients over TLS; see its log"
             }
             Self::Silent(_) | Self::Ended(_) | Self::Refused(_) | Self::Frame(_) => {
                 "name the server's port for client connections, with upstream_tls = \"direct\" if it starts with TLS"

@@ -48,7 +48,8 @@ pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Conf
     let probe = match Probe::new(Arc::clone(config), keys, context) {
         Ok(probe) => Arc::new(probe),
         Err(error) => {
-            let remedy = "name a PEM file with the certificate of the authority that issued the push service's";
+            let remedy =
+                "name a PEM file with the certificate of the authority that issued the push service's certificate";
             return report.problem(&problem(path, "[[push.route]] ca", error.to_string(), remedy), exit::CONFIG);
         }
     };
@@ -63,12 +64,12 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
     let context = match client::registrations(config).await {
         Ok(registrations) => {
             registrations.iter().for_each(|r| count(&mut pairs, r.account.domain(), &r.service));
-            report.fine(format_args!("push services: {}, as the running pushward says", summary(&pairs)));
+            report.fine(format_args!("push services: {}, according to the running daemon", summary(&pairs)));
             return (pairs, ProbeContext::Daemon);
         }
         Err(AskError::Nobody(_)) => ProbeContext::Alone,
         Err(error) => {
-            report.fine(format_args!("push services: the registered ones cannot be told: {error}"));
+            report.fine(format_args!("push services: cannot list the registered ones: {error}"));
             return (pairs, ProbeContext::Daemon);
         }
     };
@@ -79,13 +80,18 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
                 let domain = account.domain();
                 state.registrations.iter().for_each(|r| count(&mut pairs, domain, &r.target.service));
             }
-            report.fine(format_args!("push services: {}, as the database says; no pushward runs", summary(&pairs)));
+            report.fine(format_args!(
+                "push services: {}, according to the database; the daemon is not running",
+                summary(&pairs)
+            ));
         }
-        Ok(Ok(None)) => report.fine("push services: none registered; no pushward runs, and there is no database yet"),
+        Ok(Ok(None)) => {
+            report.fine("push services: none registered; the daemon is not running, and there is no database yet")
+        }
         Ok(Err(error)) => report.fine(format_args!(
-            "push services: the registered ones cannot be told, since no pushward runs and {error}"
+            "push services: cannot list the registered ones: the daemon is not running, and {error}"
         )),
-        Err(error) => report.fine(format_args!("push services: the registered ones cannot be told: {error}")),
+        Err(error) => report.fine(format_args!("push services: cannot list the registered ones: {error}")),
     }
     (pairs, context)
 }
@@ -130,7 +136,7 @@ fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>
     let mut ordered: Vec<_> = wanted.into_iter().collect();
     ordered.sort_by_key(|(_, registrations)| std::cmp::Reverse(*registrations));
     if ordered.len() > PAIRS {
-        report.fine(format_args!("{} push services with few registrations are not tried", ordered.len() - PAIRS));
+        report.fine(format_args!("{} push services with few registrations were not tested", ordered.len() - PAIRS));
     }
     ordered.into_iter().take(PAIRS).map(|(pair, _)| pair).collect()
 }
@@ -147,7 +153,7 @@ async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> 
             let mut findings = Findings::new();
             for transport in config.push.transports.iter().copied() {
                 let tried = timeout_at(deadline, probe.try_transport(transport, &host, &service)).await;
-                let late = || ProbeFinding::Untried(format!("was not tried to its end within {PATIENCE:?}"));
+                let late = || ProbeFinding::Untried(format!("the test did not finish within {PATIENCE:?}"));
                 findings.push((transport, tried.unwrap_or_else(|_| late())));
             }
             (index, findings)
@@ -180,7 +186,7 @@ fn judge(report: &mut Report, path: &Path, Pair { host, service }: &Pair, findin
     }
     if unusable {
         let what = format!("no transport reaches {service} from {host}");
-        let remedy = "mend one of those above, or add \"session\"";
+        let remedy = "correct one of the problems above, or add \"session\"";
         report.problem(&problem(path, "[push] transports", what, remedy), exit::UNAVAILABLE);
     }
 }

@@ -1,4 +1,4 @@
-//! Comparison of addresses: the same listener, the same machine.
+//! Comparison of addresses: whether two are the same listener or the same machine.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Returns whether two listeners exclude each other.
+/// Returns whether two listeners cannot be bound at the same time.
 pub(super) fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() != 0 && one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())

@@ -1,4 +1,4 @@
-//! `[admin]`: how the operator asks the daemon.
+//! `[admin]`: the operator's access to the daemon.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,20 +8,22 @@ use super::listen::Listen;
 use super::section::Section;
 use super::value::{Wrong, file_name};
 
-/// `[admin]`: how the operator asks the daemon.
+/// `[admin]`: the operator's access to the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Where metrics and probes are served over HTTP: `127.0.0.1:9522`; `None` if nowhere. Port 0 lets the system choose.
+    /// `listen`: the address of metrics and probes over HTTP; `None` turns them off. Port 0 lets the system choose. Default:
+    /// `127.0.0.1:9522`.
     pub listen: Option<SocketAddr>,
-    /// Names by which a browser or Prometheus may ask for it, beside IP addresses and `localhost`: none. In lower case.
+    /// `hosts`: names that a browser or Prometheus may use for this address, in addition to IP addresses and `localhost`. In
+    /// lower case. Default: none.
     pub hosts: Vec<String>,
-    /// The unix socket of the commands that ask the daemon: `admin.sock` in the state directory. At most
-    /// [`Admin::SOCKET_BYTES`] long.
+    /// `socket`: the unix socket for commands to the daemon. At most [`Admin::SOCKET_BYTES`] long. Default: `admin.sock` in
+    /// the state directory.
     pub socket: PathBuf,
 }
 
 impl Admin {
-    /// How long the path of a unix socket may be, in bytes: `sun_path` of unix(7), less its end.
+    /// The longest path of a unix socket, in bytes: `sun_path` of unix(7) without its terminating zero.
     pub const SOCKET_BYTES: usize = 107;
     /// The default of [`Admin::listen`].
     pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9522);
@@ -33,11 +35,20 @@ pub(super) fn read(mut s: Section<'_>, directory: &Path, state: &Path, clients: 
     let given = s.parsed("socket", file_name);
     let socket = given.map_or_else(|| state.join("admin.sock"), |at| directory.join(at.value));
     if let Some(address) = listen.filter(|address| clients.iter().any(|other| overlaps(*address, other.address))) {
-        s.problem(listen_line, "listen", format!("{address} is where clients connect"), "choose another port");
+        s.problem(
+            listen_line,
+            "listen",
+            format!("{address} is also the address of a [[listen]] section"),
+            "choose another port",
+        );
     }
     if socket.as_os_str().len() > Admin::SOCKET_BYTES {
-        let what = format!("{} is longer than the {} bytes of a socket's path", socket.display(), Admin::SOCKET_BYTES);
-        s.problem(socket_line, "socket", what, "write a shorter one, such as \"/run/pushward/admin.sock\"");
+        let what = format!(
+            "{} is longer than {} bytes, the limit for the path of a socket",
+            socket.display(),
+            Admin::SOCKET_BYTES
+        );
+        s.problem(socket_line, "socket", what, "write a shorter path, such as \"/run/pushward/admin.sock\"");
     }
     let hosts = s.list("hosts", host_name).unwrap_or_default();
     s.finish();

@@ -1,4 +1,4 @@
-//! Domains of hosts and push services.
+//! Parsing of the domains of hosts and app servers.
 
 use super::value::Wrong;
 use crate::jid;

@@ -1,11 +1,11 @@
-//! Addresses with a port.
+//! Parsing of addresses with a port: [`Endpoint`].
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use super::value::Wrong;
 
-/// An address with a port, resolved whenever it is connected to.
+/// An address with a port, resolved for each connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// A name or an IP address, without brackets.
@@ -24,7 +24,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Reads a name or an IP address, and a port.
+/// Parses a name or an IP address, and a port.
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, Wrong> {
     let remedy = "write the server's address and port for client connections, such as \"127.0.0.1:5322\"";
     if let Ok(address) = text.parse::<SocketAddr>()

@@ -1,4 +1,4 @@
-//! `[[host]]`: the domains, and the servers behind.
+//! `[[host]]`: the domains that are served, and their upstream servers.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -21,37 +21,38 @@ const CHANNEL_BINDING: [(&str, ChannelBinding); 2] =
 pub struct Host {
     /// The domain, normalised (RFC 7622 §3.2): lower case.
     pub domain: String,
-    /// The certificate chain, PEM: `certs/DOMAIN.pem`.
+    /// `certificate`: the certificate chain, PEM. Default: `certs/DOMAIN.pem`.
     pub certificate: PathBuf,
-    /// The private key, PEM: `certs/DOMAIN.key`.
+    /// `key`: the private key, PEM. Default: `certs/DOMAIN.key`.
     pub key: PathBuf,
-    /// The XMPP server behind: `127.0.0.1:5322`.
+    /// `upstream`: the XMPP server of this domain. Default: `127.0.0.1:5322`.
     pub upstream: Upstream,
-    /// The local addresses of connections to it, in turn: the system's choice, if there are none.
+    /// `upstream_source`: the local addresses for connections to it, used in turn. Default: none, the system chooses.
     pub upstream_source: Vec<IpAddr>,
-    /// Whether it hears of the client's address: no.
+    /// `upstream_proxy_protocol`: the PROXY header that passes the client's address to it. Default: off.
     pub upstream_proxy_protocol: ProxyProtocol,
-    /// How notifications leave through the server as a component's: not, if there is none.
+    /// `[host.component]`: the component of the server that sends notifications. Default: none.
     pub component: Option<Component>,
-    /// When TLS starts on the connection to it: never.
+    /// `upstream_tls`: TLS on connections to it. Default: off.
     pub upstream_tls: UpstreamTls,
-    /// The authorities that may have issued its certificate, PEM: those of the system.
+    /// `upstream_ca`: the authorities that may have issued its certificate, PEM. Default: those of the system.
     pub upstream_ca: Option<PathBuf>,
-    /// Whether passwords may cross a network unencrypted, where `upstream_tls` is off: no.
+    /// `upstream_insecure`: true if passwords may cross a network unencrypted while `upstream_tls` is off. Default: false.
     pub upstream_insecure: bool,
-    /// What becomes of channel binding, which ends where TLS ends: it is stripped.
+    /// `channel_binding`: the treatment of channel binding, which cannot work end to end because TLS ends here. Default:
+    /// strip.
     pub channel_binding: ChannelBinding,
 }
 
-/// When TLS starts on the connection to the server.
+/// The start of TLS on connections to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamTls {
-    /// Never.
+    /// Without TLS.
     #[default]
     Off,
     /// After `<starttls/>` (RFC 6120 §5).
     Starttls,
-    /// At once (XEP-0368).
+    /// From the first byte (XEP-0368).
     Direct,
 }
 
@@ -67,8 +68,8 @@ pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[List
         let lines = ["upstream", "upstream_ca", "upstream_insecure", "channel_binding"].map(|key| section.line_of(key));
         let source_line = section.line_of("upstream_source");
         if !domain.value.is_empty() && hosts.iter().any(|other| other.domain == domain.value) {
-            let what = format!("{} is served twice", domain.value);
-            section.problem(domain.line, "domain", what, "remove one [[host]]");
+            let what = format!("{} has two [[host]] sections", domain.value);
+            section.problem(domain.line, "domain", what, "remove one of them");
         }
         let host = Host {
             certificate: file(&mut section, "certificate", directory, format!("certs/{}.pem", domain.value)),
@@ -99,47 +100,53 @@ fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default:
     directory.join(section.parsed(key, file_name).map_or(default, |at| at.value))
 }
 
-/// What only holds together: TLS, its settings, and where the server may be without it. A name is judged by what it
-/// resolves to, whenever it is connected to.
+/// Checks the settings of TLS to the server against each other and against the server's address. A server that is given by
+/// name is checked whenever it is connected to, by the addresses that the name resolves to.
 fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
     let [upstream, ca, insecure, binding] = lines;
     let exposed = host.upstream.ip().is_some_and(|ip| !ip.is_loopback());
     if host.upstream_tls != UpstreamTls::Off {
         if host.upstream_insecure {
-            let what = "acts only without TLS: a server that shows a wrong certificate is never connected to";
-            section.problem(insecure, "upstream_insecure", what, "remove it, and name the authority in upstream_ca");
+            let what = "has an effect only without TLS: Pushward never accepts a wrong certificate of the server";
+            section.problem(
+                insecure,
+                "upstream_insecure",
+                what,
+                "remove the key, and name the authority in upstream_ca",
+            );
         }
         return;
     }
     if exposed && !host.upstream_insecure {
         let what = format!("passwords would cross the network to {} unencrypted", host.upstream);
-        let remedy = "write upstream_tls = \"starttls\" or connect over loopback; upstream_insecure = true if the \
-            network between is trusted";
+        let remedy = "set upstream_tls = \"starttls\", or connect over loopback, or set upstream_insecure = true if the \
+            network is trusted";
         section.problem(upstream, "upstream", what, remedy);
     }
-    let remedy = "write upstream_tls = \"starttls\" or \"direct\", or remove it";
+    let remedy = "set upstream_tls to \"starttls\" or \"direct\", or remove the key";
     if host.upstream_ca.is_some() {
-        section.problem(ca, "upstream_ca", "acts only with TLS to the server", remedy);
+        section.problem(ca, "upstream_ca", "has an effect only with TLS to the server", remedy);
     }
     if host.channel_binding != ChannelBinding::Strip {
-        section.problem(binding, "channel_binding", "acts only with TLS to the server", remedy);
+        section.problem(binding, "channel_binding", "has an effect only with TLS to the server", remedy);
     }
 }
 
-/// Reports local addresses that no connection to the server could have.
+/// Reports local addresses from which the server cannot be reached.
 fn families(section: &Section<'_>, host: &Host, line: usize) {
     let sources = &host.upstream_source;
     let problem = |what: String, remedy: &str| section.problem(line, "upstream_source", what, remedy);
     match &host.upstream {
         Upstream::Unix(_) if !sources.is_empty() => {
-            problem("a unix socket has no addresses".to_owned(), "remove it: no ports run out there");
+            problem("does not apply to a unix socket".to_owned(), "remove the key: a unix socket uses no ports");
         }
         Upstream::Tcp(endpoint) => {
             let server = host.upstream.ip();
             let other = |source: &&IpAddr| server.is_some_and(|server| server.is_ipv4() != source.is_ipv4());
             if let Some(source) = sources.iter().find(other) {
-                let what = format!("{source} cannot connect to {endpoint}: one is IPv4, the other IPv6");
-                problem(what, "write addresses of the server's kind");
+                let what =
+                    format!("{source} cannot connect to {endpoint}: one is an IPv4 address, the other an IPv6 address");
+                problem(what, "write addresses of the same kind as the server's");
             }
         }
         Upstream::Unix(_) => {}

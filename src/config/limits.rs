@@ -1,4 +1,4 @@
-//! `[limits]`: what a peer may ask of this process.
+//! `[limits]`: bounds on what a peer may use. The module `limits` enforces them.
 
 use std::time::Duration;
 
@@ -8,91 +8,94 @@ use super::units::{HOUR, MINUTE, MOMENT, SECOND};
 /// RFC 6120 §13.12: an implementation must not limit stanzas to less.
 const SMALLEST_STANZA: usize = 10_000;
 
-/// `[limits]`: bounds on what a peer may ask of this process.
+/// `[limits]`: bounds on what a peer may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of client connections.
+    /// Bounds of client connections.
     pub connections: ConnectionLimits,
-    /// Of each stanza.
+    /// Bounds of each stanza.
     pub stanzas: StanzaLimits,
-    /// Of what waits for clients in memory.
+    /// Bounds of the stanzas that wait for clients in memory.
     pub queues: QueueLimits,
-    /// Of what waits for clients on disk.
+    /// Bounds of the stanzas that wait for clients on disk.
     pub spools: SpoolSizes,
-    /// Of the time that a peer may take.
+    /// Bounds of the time that a peer may take.
     pub timeouts: PeerTimeouts,
-    /// Of what comes in a second or a minute.
+    /// Bounds of rates per second or minute.
     pub rates: RateLimits,
-    /// `held_per_account`: sessions of one account that are held without their client: 16. One more ends the one that is held
-    /// longest.
+    /// `held_per_account`: the most sessions of one account that are held without a client; one more ends the one that is held
+    /// longest. Default: 16.
     pub held_per_account: usize,
 }
 
 /// Bounds of client connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// `connections`: at once: 100,000.
+    /// `connections`: the most connections at once. Default: 100,000.
     pub all: usize,
-    /// `connections_per_address`: at once from one address, or one IPv6 /64: 1,000.
+    /// `connections_per_address`: the most connections at once from one address or IPv6 /64. Default: 1,000.
     pub per_address: usize,
-    /// `unauthenticated`: at once that have not logged in: 10,000. One more closes another one.
+    /// `unauthenticated`: the most connections at once that have not logged in; one more closes another one. Default: 10,000.
     pub unauthenticated: usize,
 }
 
 /// Bounds of each stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StanzaLimits {
-    /// `unauthenticated_stanza`: bytes before authentication: 16 KiB. RFC 6120 §13.12 wants 10,000 at least.
+    /// `unauthenticated_stanza`: the largest stanza of a client before authentication, in bytes. At least 10,000 (RFC 6120
+    /// §13.12). Default: 16 KiB.
     pub unauthenticated: usize,
-    /// `stanza`: bytes of a client's after authentication: 1 MiB.
+    /// `stanza`: the largest stanza of a client after authentication, in bytes. Default: 1 MiB.
     pub client: usize,
-    /// `upstream_stanza`: bytes of the server's: 64 MiB. A longer one is skipped.
+    /// `upstream_stanza`: the largest stanza of the server, in bytes; a larger one is skipped. Default: 64 MiB.
     pub upstream: usize,
-    /// `depth`: nested elements in a client's: 128.
+    /// `depth`: the deepest nesting of elements in a stanza of a client. Default: 128.
     pub depth: usize,
 }
 
-/// Bounds of what waits for clients in memory.
+/// Bounds of the stanzas that wait for clients in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// `session_queue`: bytes that may wait for the client of one session: 4 MiB.
+    /// `session_queue`: the most bytes that wait for the client of one session. Default: 4 MiB.
     pub per_session: usize,
-    /// `queue_memory`: bytes that may wait for all clients together in memory: 1 GiB. More is on disk only.
+    /// `queue_memory`: the most bytes that wait in memory for all clients together; more is kept on disk only. Default: 1 GiB.
     pub memory: usize,
 }
 
-/// Bounds of what waits for clients on disk.
+/// Bounds of the stanzas that wait for clients on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolSizes {
-    /// `spool_per_session`: bytes for one session: 64 MiB.
+    /// `spool_per_session`: the most bytes for one session. Default: 64 MiB.
     pub per_session: usize,
-    /// `spool_per_account`: bytes for one account: 512 MiB, and never more than an eighth of `all`.
+    /// `spool_per_account`: the most bytes for one account, never more than an eighth of `all`. Default: 512 MiB.
     pub per_account: usize,
-    /// `spool`: bytes in all: 10 GiB.
+    /// `spool`: the most bytes in all. Default: 10 GiB.
     pub all: usize,
 }
 
 /// Bounds of the time that a peer may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTimeouts {
-    /// `handshake_timeout`: until TLS is established: 30 s.
+    /// `handshake_timeout`: the time until TLS is established. Default: 30 s.
     pub handshake: Duration,
-    /// `authentication_timeout`: until a client is logged in: 5 min (RFC 6120 §6.4 leaves room for a user who types a password).
+    /// `authentication_timeout`: the time until a client is logged in. Default: 5 min (RFC 6120 §6.4 leaves room for a user
+    /// who types a password).
     pub authentication: Duration,
-    /// `connect_timeout`: until the server is connected: 10 s.
+    /// `connect_timeout`: the time until the server is connected. Default: 10 s.
     pub connect: Duration,
-    /// `server_timeout`: for each answer of the server during login: 25 s.
+    /// `server_timeout`: the time for each answer of the server during login. Default: 25 s.
     pub server: Duration,
 }
 
-/// Bounds of what comes in a second or a minute.
+/// Bounds of rates per second or minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// `failed_logins_per_address`: failed log-ins in a minute from one address, or one IPv6 /64: 30; 0 for no limit.
+    /// `failed_logins_per_address`: the most failed logins per minute from one address or IPv6 /64; 0 for no limit. Default:
+    /// 30.
     pub failed_logins_per_address: usize,
-    /// `stanza_rate`: stanzas that a session may send in a second: 0 for no limit.
+    /// `stanza_rate`: the most stanzas that a session may send per second; 0 for no limit. Default: 0.
     pub stanzas: usize,
-    /// `bandwidth`: bytes that a session may send in a second: 0 for no limit.
+    /// `bandwidth`: the most bytes that a session may send per second; 0 for no limit. Default: 0.
     pub bytes: usize,
 }
 
@@ -232,7 +235,7 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
         held_per_account: s.number("held_per_account", Limits::default().held_per_account, 1..=1_000_000),
     };
     let stanza = display(read.stanzas.client);
-    let smaller = |what: &str| format!("smaller than stanza ({stanza}), so {what}");
+    let smaller = |what: &str| format!("smaller than stanza ({stanza}): {what}");
     let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {
         if wrong {
             s.problem(line, key, what, remedy);
@@ -241,26 +244,26 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
     contradiction(
         per_address,
         read.connections.per_address > read.connections.all,
-        "more than connections",
-        "make it as large as connections, or smaller",
+        "larger than connections",
+        "set it to the value of connections or less",
     );
     contradiction(
         unauthenticated,
         read.stanzas.unauthenticated > read.stanzas.client,
-        "more than stanza",
-        "make it as large as stanza, or smaller",
+        "larger than stanza",
+        "set it to the value of stanza or less",
     );
     contradiction(
         upstream,
         read.stanzas.upstream < read.stanzas.client,
         &smaller("some stanzas that clients may send could not be delivered"),
-        "set it to at least that",
+        "set it to that value or more",
     );
     contradiction(
         queue,
         read.queues.per_session < read.stanzas.client,
-        &smaller("the largest stanza could not wait"),
-        "set it to at least that",
+        &smaller("the largest stanza would not fit"),
+        "set it to that value or more",
     );
     s.finish();
     read

@@ -1,4 +1,4 @@
-//! `[[listen]]`: where clients connect.
+//! `[[listen]]`: the addresses that clients connect to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,23 +7,24 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::section::Section;
 use super::value::Wrong;
 
-/// One address that clients connect to.
+/// An address that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The address; port 0 lets the system choose.
     pub address: SocketAddr,
-    /// When TLS starts.
+    /// The start of TLS.
     pub tls: ListenTls,
-    /// The proxies that connections come from, each with a PROXY header: there are none, clients connect themselves.
+    /// The trusted proxies, if every connection to this address must start with a PROXY header; `None` if clients connect
+    /// directly.
     pub proxies: Option<TrustedProxies>,
 }
 
-/// Who may say in a PROXY header whom a connection is from. Never empty.
+/// The proxies whose PROXY headers are trusted. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Whether this address is one of them.
+    /// Returns whether this address is one of them.
     pub fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -31,19 +32,19 @@ impl TrustedProxies {
 }
 
 impl Default for TrustedProxies {
-    /// Loopback.
+    /// Returns the loopback networks.
     fn default() -> Self {
         let v4 = Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8);
         Self(vec![v4.into(), Ipv6Net::from(Ipv6Addr::LOCALHOST).into()])
     }
 }
 
-/// When TLS starts on a client's connection.
+/// The start of TLS on a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenTls {
     /// After `<starttls/>` (RFC 6120 §5).
     Starttls,
-    /// At once (XEP-0368).
+    /// From the first byte (XEP-0368).
     Direct,
 }
 
@@ -62,7 +63,7 @@ pub(super) fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
         let tls =
             section.choice("tls", default.tls, &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)]);
         if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
-            section.problem(line, "address", format!("{address} is listened on twice"), "remove one [[listen]]");
+            section.problem(line, "address", format!("{address} is in two [[listen]] sections"), "remove one of them");
         }
         let proxies = proxies(&mut section);
         section.finish();
@@ -76,8 +77,8 @@ fn proxies(section: &mut Section<'_>) -> Option<TrustedProxies> {
     let behind = section.boolean("proxy_protocol", false);
     let networks = section.list("trusted_proxies", network).unwrap_or_default();
     if !networks.is_empty() && !behind {
-        let remedy = "write proxy_protocol = true, or remove it";
-        section.problem(line, "trusted_proxies", "acts only with proxy_protocol = true", remedy);
+        let remedy = "set proxy_protocol = true, or remove the key";
+        section.problem(line, "trusted_proxies", "has an effect only with proxy_protocol = true", remedy);
     }
     let trusted = if networks.is_empty() { TrustedProxies::default() } else { TrustedProxies(networks) };
     behind.then_some(trusted)

@@ -1,16 +1,16 @@
-//! `[log]`: what is logged.
+//! `[log]`: the level and format of the log.
 
 use tracing_subscriber::EnvFilter;
 
 use super::section::Section;
 use super::value::Wrong;
 
-/// `[log]`: what is logged, and how.
+/// `[log]`: the level and format of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// A level, or directives of tracing's `EnvFilter`: `info`.
+    /// `level`: a level, or directives of tracing's `EnvFilter`. Default: `info`.
     pub level: String,
-    /// The form of a line.
+    /// `format`: the format of a line. Default: text.
     pub format: LogFormat,
 }
 
@@ -20,12 +20,12 @@ impl Default for Log {
     }
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -42,13 +42,13 @@ pub(super) fn read(mut s: Section<'_>) -> Log {
 fn level(text: &str) -> Result<String, Wrong> {
     let remedy =
         "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
-    // `EnvFilter` takes a lone word that is no level for the name of a module, and then logs everything of it.
+    // `EnvFilter` would take a single unknown word for the name of a module, and then log everything of that module.
     let is_word = !text.contains(['=', ',', '[']);
     if text.is_empty() || is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
-        return Err(Wrong::new(format!("unknown level \"{text}\""), remedy));
+        return Err(Wrong::new(format!("unknown log level \"{text}\""), remedy));
     }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Wrong::new(format!("\"{text}\" is not a filter: {error}"), remedy)),
+        Err(error) => Err(Wrong::new(format!("\"{text}\" is not a valid log filter: {error}"), remedy)),
     }
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration file, and where.
+//! Problems of a configuration file: [`ConfigErrors`] lists them with their lines.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use super::unknown;
 
-/// One thing that is wrong in the file, and what to do about it.
+/// A problem in the file, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, as it was named.
+    /// The file, as given by the user.
     pub file: PathBuf,
-    /// The line, from 1; 0 when the file could not be read at all.
+    /// The line, from 1; 0 if the file could not be read at all.
     pub line: usize,
     /// Section and key, `[push] max_devices`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong.
+    /// The description of the problem.
     pub what: String,
-    /// What to write instead.
+    /// The remedy, for example what to write instead.
     pub remedy: String,
 }
 
@@ -35,12 +35,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration file: the operator's to mend, one problem a line. Never empty.
+/// All problems of a configuration file, for the operator to fix; displayed with one problem per line. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<Problem>);
 
 impl ConfigErrors {
-    /// The problems, in the order of their lines.
+    /// Returns the problems, in the order of their lines.
     pub fn problems(&self) -> &[Problem] {
         &self.0
     }
@@ -50,7 +50,7 @@ impl ConfigErrors {
             file: path.to_owned(),
             line: 0,
             key: String::new(),
-            what: format!("cannot be read: {error}"),
+            what: format!("cannot read the file: {error}"),
             remedy: "name an existing file with --config FILE".to_owned(),
         }])
     }
@@ -81,7 +81,7 @@ pub(super) struct ProblemReport<'t> {
     unknown: RefCell<Vec<Unknown>>,
 }
 
-/// A key that nobody asked for. It is judged at the end, when all keys are known.
+/// A key that no section has read. It is judged at the end, when all known keys have been collected.
 #[derive(Debug)]
 struct Unknown {
     line: usize,
@@ -101,7 +101,7 @@ impl<'t> ProblemReport<'t> {
         }
     }
 
-    /// The line, from 1, of a byte offset of the file.
+    /// Returns the line, from 1, of a byte offset in the file.
     pub(super) fn line_at(&self, offset: usize) -> usize {
         1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
     }
@@ -128,14 +128,14 @@ impl<'t> ProblemReport<'t> {
         self.unknown.borrow_mut().push(Unknown { line, section, key });
     }
 
-    /// A syntax error; what the parser recovered from that line is not judged.
+    /// Reports a syntax error. Other problems in the same line are ignored, since they depend on what the parser recovered.
     pub(super) fn add_syntax(&self, error: &toml::de::Error) {
         let line = self.line_at(error.span().map_or(0, |span| span.start));
         self.broken_lines.borrow_mut().insert(line);
         self.add(line, "", "", format!("not valid TOML: {}", error.message()), "see https://toml.io");
     }
 
-    /// Whether the file has syntax errors, so that what seems to be missing may only be misspelt.
+    /// Returns whether the file has syntax errors. If so, a key that seems to be missing may only be misspelt.
     pub(super) fn is_broken(&self) -> bool {
         !self.broken_lines.borrow().is_empty()
     }
@@ -144,16 +144,16 @@ impl<'t> ProblemReport<'t> {
         self.known.borrow_mut().insert((section, key));
     }
 
-    /// Every section and key that was asked for.
+    /// Returns every section and key that was read.
     #[cfg(test)]
     pub(super) fn known(&self) -> BTreeSet<(&'static str, &'static str)> {
         self.known.borrow().clone()
     }
 
-    /// The end of reading.
+    /// Ends the reading.
     ///
     /// # Errors
-    /// All problems that were added.
+    /// All reported problems.
     pub(super) fn finish(self) -> Result<(), ConfigErrors> {
         for Unknown { line, section, key } in self.unknown.take() {
             let remedy = unknown::suggestion(section, &key, &self.known.borrow());

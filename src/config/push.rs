@@ -1,4 +1,4 @@
-//! `[push]`: notifications.
+//! `[push]`: push notifications.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,24 +12,27 @@ use crate::jid::Jid;
 use crate::push::settings::PushSettings;
 use crate::session::settings::Hibernation;
 
-/// `[push]`: content and times of notifications, and the ways by which they travel.
+/// `[push]`: content and times of notifications, and their transports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushConfig {
-    /// Content and times.
+    /// The content and times of notifications.
     pub settings: PushSettings,
-    /// The hold of sessions with a registration.
+    /// The settings for sessions that are held because their device has a registration.
     pub hibernation: Hibernation,
-    /// How long a push service may take to answer: 60 s.
+    /// `publish_timeout`: the longest time that an app server may take to answer. Default: 60 s.
     pub publish_timeout: Duration,
-    /// How long a registration is kept whose device is not seen, or whose push service is out of reach: 90 d.
+    /// `registration_ttl`: the lifetime of a registration whose device is not seen or whose app server is unreachable.
+    /// Default: 90 d.
     pub registration_ttl: Duration,
-    /// The transports of notifications, in the order in which they are tried: `s2s`, `component`, `session`. Never empty.
+    /// `transports`: the transports of notifications, in the order in which they are tried. Never empty. Default: `s2s`,
+    /// `component`, `session`.
     pub transports: Vec<Transport>,
-    /// Whether push services may answer over the stream on which they were asked (XEP-0288): yes.
+    /// `s2s_bidi`: true if app servers may answer over the stream on which they received the request (XEP-0288). Default:
+    /// true.
     pub s2s_bidi: bool,
-    /// How many streams to push services there may be at once: 200.
+    /// `s2s_connections`: the most streams to app servers at once. Default: 200.
     pub s2s_connections: usize,
-    /// Addresses of push services that are not looked up in the DNS.
+    /// `[[push.route]]`: addresses of app servers that are not looked up in the DNS.
     pub routes: Vec<Route>,
 }
 
@@ -49,7 +52,7 @@ impl Default for PushConfig {
 }
 
 impl PushConfig {
-    /// Returns whether users may be notified through this push service.
+    /// Returns whether users may be notified through this app server.
     pub fn allows(&self, service: &Jid) -> bool {
         self.settings.allows(service)
     }
@@ -69,11 +72,12 @@ pub(super) fn read(mut s: Section<'_>, stream_management: &StreamManagement, dir
         routes: transport::routes(&mut s, directory),
     };
     if read.settings.jingle && !read.settings.extensions {
-        s.problem(jingle_line, "jingle", "it is one of the extensions, which are off", "set extensions = true as well");
+        s.problem(jingle_line, "jingle", "requires extensions = true", "set extensions = true, or remove the key");
     }
     if read.hibernation.max_timeout < stream_management.resume_timeout {
-        let what = "shorter than resume_timeout of [stream_management]: a registration would shorten the hold";
-        s.problem(hold_line, "max_hibernation_timeout", what, "make it as long as resume_timeout, or longer");
+        let what = "shorter than [stream_management] resume_timeout: a session with a registration would be held for \
+            less time";
+        s.problem(hold_line, "max_hibernation_timeout", what, "set it to the value of resume_timeout or more");
     }
     s.finish();
     read
@@ -105,7 +109,7 @@ fn hibernation(s: &mut Section<'_>, d: &Hibernation) -> Hibernation {
     }
 }
 
-/// There is no default: without the key the hold does not change.
+/// Reads `hibernation_after_push`. There is no default: without the key the hold does not change.
 fn hibernation_after_push(s: &mut Section<'_>) -> Option<Duration> {
     let given = s.has("hibernation_after_push");
     let read = s.duration("hibernation_after_push", 10 * MINUTE, MOMENT..=30 * DAY);
@@ -114,11 +118,11 @@ fn hibernation_after_push(s: &mut Section<'_>) -> Option<Duration> {
 
 fn body(text: &str) -> Result<String, Wrong> {
     if text.len() > 1_000 {
-        return Err(Wrong::new("longer than 1,000 bytes", "shorten it: it is sent with every notification"));
+        return Err(Wrong::new("longer than 1,000 bytes", "shorten the text: it is sent with every notification"));
     }
-    // XML 1.0 §2.2: these cannot be written in a stanza.
+    // XML 1.0 §2.2: these characters are not allowed in a stanza.
     if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n')) {
-        return Err(Wrong::new("contains a control character", "write text only"));
+        return Err(Wrong::new("contains a control character", "remove the control character"));
     }
     Ok(text.to_owned())
 }

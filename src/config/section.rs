@@ -1,4 +1,4 @@
-//! Reads the keys of one table, collects what is wrong with them, and reports what nobody asked for.
+//! Reading of the keys of one table: [`Section`] checks their values, collects problems and reports unknown keys.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -12,14 +12,14 @@ use toml::de::{DeTable, DeValue};
 use super::problem::ProblemReport;
 use super::value::Wrong;
 
-/// A value and the line it stands on.
+/// A value and its line.
 #[derive(Clone, Debug)]
 pub(super) struct At<T> {
     pub(super) value: T,
     pub(super) line: usize,
 }
 
-/// One table of the file. Every key is taken once; [`Section::finish`] refuses the rest.
+/// A table of the file. Each key is taken once; [`Section::finish`] reports the others as unknown.
 #[derive(Debug)]
 pub(super) struct Section<'t> {
     report: &'t ProblemReport<'t>,
@@ -29,7 +29,8 @@ pub(super) struct Section<'t> {
 }
 
 impl<'t> Section<'t> {
-    /// A table named as it is written in the file: `[push]`, `[[listen]]`, or nothing for the top level.
+    /// Creates a section. `name` is the table's name as written in the file: `[push]`, `[[listen]]`, or empty for the top
+    /// level.
     pub(super) fn new(report: &'t ProblemReport<'t>, name: &'static str, line: usize, table: DeTable<'t>) -> Self {
         let entries = table
             .into_iter()
@@ -41,12 +42,12 @@ impl<'t> Section<'t> {
         Self { report, name, line, entries }
     }
 
-    /// The line of a key not yet taken, or of the table's header.
+    /// Returns the line of a key that was not taken yet, or of the table's header if there is none.
     pub(super) fn line_of(&self, key: &str) -> usize {
         self.entries.iter().find(|(k, _)| k == key).map_or(self.line, |(_, at)| at.line)
     }
 
-    /// Whether a key is there and was not taken yet.
+    /// Returns whether a key is there and was not taken yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(k, _)| k == key)
     }
@@ -56,7 +57,7 @@ impl<'t> Section<'t> {
         self.report.add(line, self.name, key, what, remedy);
     }
 
-    /// A table inside this one; an absent table is an empty one.
+    /// Takes a table inside this one. A missing table is an empty one.
     pub(super) fn table(&mut self, key: &'static str, name: &'static str) -> Section<'t> {
         let (line, table) = match self.take(key) {
             None => (self.line, DeTable::new()),
@@ -69,7 +70,7 @@ impl<'t> Section<'t> {
         Section::new(self.report, name, line, table)
     }
 
-    /// An array of tables; an absent one is empty.
+    /// Takes an array of tables. A missing array is empty.
     pub(super) fn tables(&mut self, key: &'static str, name: &'static str) -> Vec<Section<'t>> {
         let remedy = format!("write {name} on a line of its own");
         let array = match self.take(key) {
@@ -93,7 +94,7 @@ impl<'t> Section<'t> {
         sections
     }
 
-    /// `true` or `false`.
+    /// Takes `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
         match self.take(key) {
             None => default,
@@ -105,7 +106,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// A string, if the key is there.
+    /// Takes a string, if the key is there.
     pub(super) fn text(&mut self, key: &'static str) -> Option<At<String>> {
         match self.take(key)? {
             At { value: DeValue::String(value), line } => Some(At { value: value.into_owned(), line }),
@@ -116,7 +117,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// A string that `parse` understands; its error is what is wrong and the remedy.
+    /// Takes a string and parses it with `parse`, whose error names the problem and the remedy.
     pub(super) fn parsed<T>(
         &mut self,
         key: &'static str,
@@ -132,7 +133,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// One of several words.
+    /// Takes one of several words.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &[(&str, T)]) -> T {
         let Some(At { value, line }) = self.text(key) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
@@ -143,7 +144,7 @@ impl<'t> Section<'t> {
         default
     }
 
-    /// Strings that `parse` understands, if the key is there and none of them is wrong.
+    /// Takes a list of strings and parses them with `parse`; `None` if the key is missing or one of them is wrong.
     pub(super) fn list<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<Vec<T>> {
         let remedy = format!("write {key} = [\"…\", \"…\"]");
         let items = match self.take(key)? {
@@ -170,7 +171,7 @@ impl<'t> Section<'t> {
         (list.len() == wanted).then_some(list)
     }
 
-    /// A whole number within bounds.
+    /// Takes a whole number within bounds.
     pub(super) fn number<T>(&mut self, key: &'static str, default: T, bounds: RangeInclusive<T>) -> T
     where
         T: FromStr + PartialOrd + Display + Copy,
@@ -183,7 +184,7 @@ impl<'t> Section<'t> {
                 match value.ok().and_then(|v| v.to_string().parse::<T>().ok()).filter(|v| bounds.contains(v)) {
                     Some(value) => value,
                     None => {
-                        self.problem(line, key, format!("{written} is out of bounds"), remedy);
+                        self.problem(line, key, format!("{written} is out of range"), remedy);
                         default
                     }
                 }
@@ -195,7 +196,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// A duration, `"30s"` or `"72h"`, within bounds.
+    /// Takes a duration, `"30s"` or `"72h"`, within bounds.
     pub(super) fn duration(
         &mut self,
         key: &'static str,
@@ -207,7 +208,7 @@ impl<'t> Section<'t> {
         self.as_duration(key, &at, &bounds, &example).unwrap_or(default)
     }
 
-    /// Durations, each longer than the one before: `["60s", "5m"]`. There may be none, and not more than ten.
+    /// Takes at most ten durations, each longer than the one before: `["60s", "5m"]`. The list may be empty.
     pub(super) fn durations(
         &mut self,
         key: &'static str,
@@ -252,13 +253,13 @@ impl<'t> Section<'t> {
         };
         match humantime::parse_duration(written) {
             Ok(value) if bounds.contains(&value) => return Some(value),
-            Ok(_) => self.problem(*line, key, format!("\"{written}\" is out of bounds"), remedy),
+            Ok(_) => self.problem(*line, key, format!("\"{written}\" is out of range"), remedy),
             Err(error) => self.problem(*line, key, format!("\"{written}\" is not a duration: {error}"), remedy),
         }
         None
     }
 
-    /// A number of bytes, `"16 KiB"` or plain `16384`, within bounds.
+    /// Takes a number of bytes, `"16 KiB"` or plain `16384`, within bounds.
     pub(super) fn size(&mut self, key: &'static str, default: usize, bounds: RangeInclusive<usize>) -> usize {
         let remedy = format!("write a size from \"{}\" to \"{}\"", display(*bounds.start()), display(*bounds.end()));
         let Some(at) = self.take(key) else { return default };
@@ -272,13 +273,13 @@ impl<'t> Section<'t> {
         };
         match written.parse::<ByteSize>().map(|size| usize::try_from(size.as_u64())) {
             Ok(Ok(value)) if bounds.contains(&value) => return value,
-            Ok(_) => self.problem(line, key, format!("\"{written}\" is out of bounds"), remedy),
+            Ok(_) => self.problem(line, key, format!("\"{written}\" is out of range"), remedy),
             Err(_) => self.problem(line, key, format!("\"{written}\" is not a size"), remedy),
         }
         default
     }
 
-    /// Refuses every key that was not taken.
+    /// Reports every key that was not taken as unknown.
     pub(super) fn finish(self) {
         for (key, at) in self.entries {
             self.report.add_unknown(at.line, self.name, key);
@@ -292,7 +293,7 @@ impl<'t> Section<'t> {
     }
 
     fn wrong_type(&self, key: &str, at: &At<DeValue<'_>>, wanted: &str, remedy: &str) {
-        self.problem(at.line, key, format!("{wanted} is wanted, found {}", type_name(&at.value)), remedy);
+        self.problem(at.line, key, format!("expected {wanted}, found {}", type_name(&at.value)), remedy);
     }
 }
 
@@ -300,7 +301,7 @@ fn human(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-/// A size as it can be written in the file: exact, in the largest unit that allows it.
+/// Formats a size as it can be written in the file: exactly, in the largest possible unit.
 pub(super) fn display(bytes: usize) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let unit = units.into_iter().find(|(bits, _)| bytes > 0 && bytes.trailing_zeros() >= *bits);

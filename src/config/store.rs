@@ -1,15 +1,15 @@
-//! `[store]`: how the database is used.
+//! `[store]`: settings of the database.
 
 use std::time::Duration;
 
 use super::section::Section;
 use super::units::{HOUR, MINUTE, SECOND};
 
-/// `[store]`: how the database is used.
+/// `[store]`: settings of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// How long a session waits for a database that does not answer, with its stanzas in memory: 60 s. Then they count as
-    /// refused.
+    /// `patience`: the longest time that a session waits for a database that does not answer, with its stanzas in memory; then
+    /// they count as refused. Default: 60 s.
     pub patience: Duration,
 }
 

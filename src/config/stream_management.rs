@@ -1,4 +1,4 @@
-//! `[stream_management]`: how long things are waited for.
+//! `[stream_management]`: timeouts of sessions and stream management.
 
 use std::time::Duration;
 

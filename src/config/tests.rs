@@ -1,4 +1,4 @@
-//! What the file may say, and what is refused.
+//! Tests of what a configuration file may contain and what is refused.
 
 use std::net::IpAddr;
 
@@ -14,13 +14,13 @@ fn with_host(text: &str) -> String {
     format!("{text}\n[[host]]\ndomain = \"localhost\"\n")
 }
 
-/// The one problem of a text, as it is printed.
+/// Checks that a text has exactly this problem, as it is printed.
 fn check(text: &str, expect: &str) {
     let errors = parse(&with_host(text)).expect_err("a problem was expected");
     assert_eq!(errors.to_string(), expect, "\nin\n{text}");
 }
 
-/// The shipped file with all that it shows in force, as far as those lines are `wanted`.
+/// Returns the shipped file with its commented keys in force, for those lines for which `wanted` holds.
 fn shipped_in_full(wanted: impl Fn(&str) -> bool) -> String {
     SHIPPED
         .lines()
@@ -77,7 +77,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
 }
 
 #[test]
-fn a_host_is_all_that_a_file_must_say() {
+fn a_host_is_the_only_required_section() {
     let config = Config::parse("[[host]]\ndomain = 'Example.ORG'", Path::new("/etc/pushward/config.toml")).unwrap();
     assert_eq!(config.listen, [Listen::default()]);
     assert_eq!(config.state, Path::new("/etc/pushward/state"));
@@ -91,10 +91,10 @@ fn a_host_is_all_that_a_file_must_say() {
 fn unknown_keys_are_refused_with_the_nearest_known_one() {
     check("[push]\nmax_device = 3", "config.toml:2: [push] max_device: unknown key; did you mean max_devices?");
     check("[Push]", "config.toml:1: Push: unknown key; did you mean push?");
-    check("[log]\ncolour = true", "config.toml:2: [log] colour: unknown key; the keys here are format, level");
+    check("[log]\ncolour = true", "config.toml:2: [log] colour: unknown key; known keys: format, level");
     check(
         "[push]\nhandshake_timeout = \"1s\"",
-        "config.toml:2: [push] handshake_timeout: unknown key; it belongs in [limits]",
+        "config.toml:2: [push] handshake_timeout: unknown key; move the key to [limits]",
     );
 }
 
@@ -104,7 +104,11 @@ fn transports_are_some_of_three_each_once() {
     assert_eq!(push("transports = [\"session\", \"s2s\"]").unwrap().transports, [Transport::Session, Transport::S2s]);
     for text in ["[]", "[\"s2s\", \"s2s\"]"] {
         let errors = push(&format!("transports = {text}")).unwrap_err().to_string();
-        assert!(errors.starts_with("config.toml:2: [push] transports: none, or one twice; write some of"), "{errors}");
+        assert!(
+            errors
+                .starts_with("config.toml:2: [push] transports: empty, or a transport is listed twice; write some of"),
+            "{errors}"
+        );
     }
     check(
         "[push]\ntransports = [\"smtp\"]",
@@ -129,7 +133,10 @@ fn a_route_needs_a_domain_and_an_address() {
         "config.toml:1: [[push.route]] address: missing; write address = \"10.0.0.5:5270\"",
     );
     let errors = parse(&with_host(&format!("{full}\n{full}"))).unwrap_err().to_string();
-    assert_eq!(errors, "config.toml:7: [[push.route]] domain: push.example has two routes; remove one [[push.route]]");
+    assert_eq!(
+        errors,
+        "config.toml:7: [[push.route]] domain: push.example has two [[push.route]] sections; remove one of them"
+    );
 }
 
 #[test]
@@ -141,7 +148,10 @@ fn a_component_needs_a_domain_of_its_own_and_a_secret() {
     assert!(!format!("{component:?}").contains("\"s\""), "{component:?}");
     for (text, expect) in [
         ("secret = \"s\"", "config.toml:3: [host.component] domain: missing"),
-        ("domain = \"localhost\"\nsecret = \"s\"", "config.toml:4: [host.component] domain: missing, or the host's"),
+        (
+            "domain = \"localhost\"\nsecret = \"s\"",
+            "config.toml:4: [host.component] domain: missing, or the same as the host's domain",
+        ),
         ("domain = \"a\"", "config.toml:3: [host.component] secret: missing"),
         ("domain = \"a\"\nsecret = \"s\"\naddress = \"10.0.0.1:1\"", "config.toml:6: [host.component] address: notif"),
         ("domain = \"a\"\nsecret = \"s\"\nfrom = \"me\"", "config.toml:6: [host.component] from: unknown value"),
@@ -170,7 +180,7 @@ fn repeats_are_durations_in_order() {
     );
     check(
         "[push]\nrepush = \"60s\"",
-        "config.toml:2: [push] repush: an array of at most ten durations is wanted, found a string; write repush = [\"60s\", \
+        "config.toml:2: [push] repush: expected an array of at most ten durations, found a string; write repush = [\"60s\", \
          \"5m\"], or [] for none",
     );
 }
@@ -179,22 +189,22 @@ fn repeats_are_durations_in_order() {
 fn a_value_of_the_wrong_type_is_refused_with_what_to_write() {
     check(
         "[push]\nwith_body = \"yes\"",
-        "config.toml:2: [push] with_body: a boolean is wanted, found a string; write true or false, without quotes",
+        "config.toml:2: [push] with_body: expected a boolean, found a string; write true or false, without quotes",
     );
     check(
         "[push]\nmax_devices = 2.5",
-        "config.toml:2: [push] max_devices: a whole number is wanted, found a number with a fraction; \
+        "config.toml:2: [push] max_devices: expected a whole number, found a number with a fraction; \
          write a whole number from 1 to 100",
     );
     check(
         "drain_timeout = 10",
-        "config.toml:1: drain_timeout: a duration in quotes is wanted, found a whole number; \
+        "config.toml:1: drain_timeout: expected a duration in quotes, found a whole number; \
          write a duration from \"0s\" to \"1h\", such as \"10s\"",
     );
-    check("log = \"debug\"", "config.toml:1: log: a table is wanted, found a string; write [log] on a line of its own");
+    check("log = \"debug\"", "config.toml:1: log: expected a table, found a string; write [log] on a line of its own");
     check(
         "[listen]\naddress = \"[::]:1\"",
-        "config.toml:1: listen: an array of tables is wanted, found a table; write [[listen]] on a line of its own",
+        "config.toml:1: listen: expected an array of tables, found a table; write [[listen]] on a line of its own",
     );
 }
 
@@ -207,21 +217,19 @@ fn an_empty_path_is_refused() {
 fn a_value_out_of_bounds_is_refused_with_the_bounds() {
     check(
         "[limits]\nstanza = \"9 KB\"\nunauthenticated_stanza = 10000",
-        "config.toml:2: [limits] stanza: \"9 KB\" is out of bounds; write a size from \"10000 B\" to \"64 MiB\"",
+        "config.toml:2: [limits] stanza: \"9 KB\" is out of range; write a size from \"10000 B\" to \"64 MiB\"",
     );
     check(
         "[store]\npatience = \"10ms\"",
-        "config.toml:2: [store] patience: \"10ms\" is out of bounds; \
-         write a duration from \"1s\" to \"1h\", such as \"1m\"",
+        "config.toml:2: [store] patience: \"10ms\" is out of range; write a duration from \"1s\" to \"1h\", such as \"1m\"",
     );
     check(
         "[push]\nmax_devices = 0",
-        "config.toml:2: [push] max_devices: 0 is out of bounds; write a whole number from 1 to 100",
+        "config.toml:2: [push] max_devices: 0 is out of range; write a whole number from 1 to 100",
     );
     check(
         "[push]\npublish_timeout = \"0s\"",
-        "config.toml:2: [push] publish_timeout: \"0s\" is out of bounds; \
-         write a duration from \"50ms\" to \"1h\", such as \"1m\"",
+        "config.toml:2: [push] publish_timeout: \"0s\" is out of range; write a duration from \"50ms\" to \"1h\", such as \"1m\"",
     );
     for written in ["-1", "\"-1\"", "\"much\""] {
         let quoted = written.trim_matches('"');
@@ -246,19 +254,19 @@ fn settings_that_contradict_each_other_are_refused() {
     for (text, expect) in [
         (
             "[limits]\nstanza = \"20 KiB\"\nunauthenticated_stanza = \"21 KiB\"",
-            "3: [limits] unauthenticated_stanza: more",
+            "3: [limits] unauthenticated_stanza: larger",
         ),
         ("[limits]\nsession_queue = \"20 KiB\"", "2: [limits] session_queue: smaller than stanza (1 MiB)"),
         ("[limits]\nupstream_stanza = \"20 KiB\"", "2: [limits] upstream_stanza: smaller than stanza (1 MiB)"),
-        ("[limits]\nconnections = 5", "1: [limits] connections_per_address: more than connections"),
-        ("[push]\nmax_hibernation_timeout = \"1m\"", "2: [push] max_hibernation_timeout: shorter than resume_timeout"),
-        ("[push]\njingle = true\nextensions = false", "2: [push] jingle: it is one of the extensions"),
-        ("[[listen]]\n[[listen]]", "2: [[listen]] address: [::]:5222 is listened on twice"),
-        ("[[host]]\ndomain = \"LOCALHOST\"", "4: [[host]] domain: localhost is served twice"),
+        ("[limits]\nconnections = 5", "1: [limits] connections_per_address: larger than connections"),
         (
-            "[[listen]]\naddress = \"0.0.0.0:5322\"",
-            "3: [[host]] upstream: 127.0.0.1:5322 is an address that this process",
+            "[push]\nmax_hibernation_timeout = \"1m\"",
+            "2: [push] max_hibernation_timeout: shorter than [stream_management] resume_timeout",
         ),
+        ("[push]\njingle = true\nextensions = false", "2: [push] jingle: requires extensions"),
+        ("[[listen]]\n[[listen]]", "2: [[listen]] address: [::]:5222 is in two [[listen]] sections"),
+        ("[[host]]\ndomain = \"LOCALHOST\"", "4: [[host]] domain: localhost has two [[host]] sections"),
+        ("[[listen]]\naddress = \"0.0.0.0:5322\"", "3: [[host]] upstream: Pushward itself listens on 127.0.0.1:5322"),
     ] {
         let errors = parse(&with_host(text)).unwrap_err().to_string();
         assert!(errors.starts_with(&format!("config.toml:{expect}")), "{errors}\nin\n{text}");
@@ -271,7 +279,7 @@ fn passwords_leave_the_machine_unencrypted_only_on_request() {
     let upstream = |address: &str, rest: &str| {
         parse(&format!("[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\n{rest}"))
     };
-    // What a name resolves to is judged when it is connected to.
+    // A name is checked when it is connected to, by what it resolves to.
     for address in
         ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1", "xmpp.example.org:1"]
     {
@@ -300,9 +308,12 @@ fn a_server_may_be_behind_a_unix_socket() {
     assert_eq!(upstream, Upstream::Unix("/etc/pushward/c2s.sock".into()));
     assert_eq!(upstream.to_string(), "unix:/etc/pushward/c2s.sock");
     for (text, expect) in [
-        ("upstream = \"unix:\"", "[[host]] upstream: \"unix:\" is not followed by a path"),
+        ("upstream = \"unix:\"", "[[host]] upstream: no path after \"unix:\""),
         (&format!("upstream = \"unix:/{}\"", "a".repeat(107)), "[[host]] upstream: /aaa"),
-        ("upstream_source = [\"127.0.0.2\"]\nupstream = \"unix:/a\"", "[[host]] upstream_source: a unix socket has"),
+        (
+            "upstream_source = [\"127.0.0.2\"]\nupstream = \"unix:/a\"",
+            "[[host]] upstream_source: does not apply to a unix socket",
+        ),
     ] {
         let errors = config(text).unwrap_err().to_string();
         assert!(errors.starts_with(&format!("/etc/pushward/config.toml:3: {expect}")), "{errors}");
@@ -318,11 +329,11 @@ fn sources_are_addresses_of_machines_of_the_servers_kind() {
     let [two, three] = ["127.0.0.2", "127.0.0.3"].map(|address| address.parse::<IpAddr>().unwrap());
     assert_eq!(sources("[\"127.0.0.2\", \"::ffff:127.0.0.3\"]").unwrap(), [two, three]);
     for (text, expect) in [
-        ("[\"eth0\"]", "\"eth0\" is not the address of a machine"),
-        ("[\"0.0.0.0\"]", "\"0.0.0.0\" is not the address of a machine"),
-        ("[\"127.0.0.2\", \"127.0.0.2\"]", "one is there twice"),
-        ("[\"::1\"]", "::1 cannot connect to 127.0.0.1:5322: one is IPv4, the other IPv6"),
-        ("\"127.0.0.2\"", "an array of strings is wanted"),
+        ("[\"eth0\"]", "\"eth0\" is not a usable address"),
+        ("[\"0.0.0.0\"]", "\"0.0.0.0\" is not a usable address"),
+        ("[\"127.0.0.2\", \"127.0.0.2\"]", "an address is listed twice"),
+        ("[\"::1\"]", "::1 cannot connect to 127.0.0.1:5322: one is an IPv4 address, the other an IPv6 address"),
+        ("\"127.0.0.2\"", "expected an array of strings"),
     ] {
         let errors = sources(text).unwrap_err();
         assert!(errors.starts_with(&format!("config.toml:3: [[host]] upstream_source: {expect}")), "{errors}");
@@ -358,7 +369,10 @@ fn proxies_are_trusted_on_loopback_unless_others_are_named() {
         assert_eq!(trusts(named, address), expect, "{address}");
     }
     let errors = listen("trusted_proxies = [\"10.0.0.0/8\"]").unwrap_err();
-    assert!(errors.starts_with("config.toml:2: [[listen]] trusted_proxies: acts only with proxy_protocol"), "{errors}");
+    assert!(
+        errors.starts_with("config.toml:2: [[listen]] trusted_proxies: has an effect only with proxy_protocol"),
+        "{errors}"
+    );
     let errors = listen("proxy_protocol = true\ntrusted_proxies = [\"10.0.0.0/40\"]").unwrap_err();
     assert!(
         errors.starts_with("config.toml:3: [[listen]] trusted_proxies: \"10.0.0.0/40\" is not a network"),
@@ -366,7 +380,8 @@ fn proxies_are_trusted_on_loopback_unless_others_are_named() {
     );
 }
 
-/// Where Prosody's modules and ejabberd's example listen, and where their documentation has optional services listen.
+/// The ports on which Prosody's modules and ejabberd's example listen, and on which their documentation has optional services
+/// listen.
 const PORTS_OF_SERVERS: [u16; 21] = [
     1883, 3478, 4369, 4560, 5000, 5060, 5061, 5210, 5222, 5223, 5269, 5270, 5275, 5280, 5281, 5347, 5349, 5443, 5582,
     7777, 8888,
@@ -378,7 +393,7 @@ fn no_port_of_prosody_or_ejabberd_is_taken_but_that_of_clients() {
     let clients = config.listen.iter().map(|listen| listen.address.port());
     let taken: Vec<_> = clients.chain(config.admin.listen.map(|address| address.port())).collect();
     assert_eq!(taken.len(), 3, "{taken:?}");
-    // These are taken over: the server is moved away from them.
+    // Pushward takes these over: the server moves to other ports.
     for port in taken.into_iter().filter(|port| ![5222, 5223].contains(port)) {
         assert!(!PORTS_OF_SERVERS.contains(&port), "{port}");
     }
@@ -387,11 +402,11 @@ fn no_port_of_prosody_or_ejabberd_is_taken_but_that_of_clients() {
 }
 
 #[test]
-fn settings_of_tls_are_refused_where_they_would_not_act() {
+fn tls_settings_without_effect_are_refused() {
     for (text, expect) in [
-        ("upstream_ca = \"ca.pem\"", "upstream_ca: acts only with TLS to the server"),
-        ("channel_binding = \"server-end-point\"", "channel_binding: acts only with TLS to the server"),
-        ("upstream_insecure = true\nupstream_tls = \"direct\"", "upstream_insecure: acts only without TLS"),
+        ("upstream_ca = \"ca.pem\"", "upstream_ca: has an effect only with TLS to the server"),
+        ("channel_binding = \"server-end-point\"", "channel_binding: has an effect only with TLS to the server"),
+        ("upstream_insecure = true\nupstream_tls = \"direct\"", "upstream_insecure: has an effect only without TLS"),
         ("upstream_tls = \"on\"", "upstream_tls: unknown value \"on\"; write \"off\" or \"starttls\" or \"direct\""),
     ] {
         let errors = parse(&format!("[[host]]\ndomain = \"localhost\"\n{text}")).unwrap_err().to_string();
@@ -426,15 +441,14 @@ fn the_operators_listeners_can_be_moved_or_turned_off() {
     );
     check(
         "[admin]\nlisten = \"127.0.0.1:5222\"",
-        "config.toml:2: [admin] listen: 127.0.0.1:5222 is where clients connect; choose another port",
+        "config.toml:2: [admin] listen: 127.0.0.1:5222 is also the address of a [[listen]] section; choose another port",
     );
     let longest = format!("/{}", "a".repeat(Admin::SOCKET_BYTES - 1));
     assert!(admin(&format!("[admin]\nsocket = \"{longest}\"")).is_ok());
     check(
         &format!("[admin]\nsocket = \"{longest}a\""),
         &format!(
-            "config.toml:2: [admin] socket: {longest}a is longer than the 107 bytes of a socket's path; \
-             write a shorter one, such as \"/run/pushward/admin.sock\""
+            "config.toml:2: [admin] socket: {longest}a is longer than 107 bytes, the limit for the path of a socket; write a shorter path, such as \"/run/pushward/admin.sock\""
         ),
     );
 }
@@ -465,7 +479,7 @@ fn a_misspelt_log_level_is_not_taken_for_a_module() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_in_the_order_of_lines() {
+fn all_problems_are_reported_together_in_the_order_of_lines() {
     let text =
         "state = 1\n[push]\nwith_body = 1\nmax_device = 1\n[[host]]\nupstream = \"x\"\n[limits]\ndepth = \"1\"\n";
     let errors = parse(text).unwrap_err();
@@ -483,23 +497,23 @@ fn every_problem_is_told_at_once_in_the_order_of_lines() {
 }
 
 #[test]
-fn syntax_errors_are_told_beside_the_other_problems() {
+fn syntax_errors_are_reported_with_the_other_problems() {
     let errors = parse("[push\nwith_body = 1\n[log]\nlevel = \n[limits]\ndepht = 3\n").unwrap_err();
     let text = errors.to_string();
     assert!(text.starts_with("config.toml:1: not valid TOML: "), "{text}");
     assert!(text.contains("config.toml:4: not valid TOML: "), "{text}");
     assert!(text.contains("config.toml:6: [limits] depht: unknown key; did you mean depth?"), "{text}");
-    assert!(!text.contains("no host is served"), "{text}");
+    assert!(!text.contains("no [[host]] section"), "{text}");
 }
 
 #[test]
-fn a_file_without_hosts_or_without_existence_says_what_to_do() {
+fn a_missing_file_or_one_without_hosts_is_reported_with_a_remedy() {
     assert_eq!(
         parse("").unwrap_err().to_string(),
-        "config.toml:1: [[host]]: no host is served; add [[host]] and domain = \"example.org\""
+        "config.toml:1: [[host]]: no [[host]] section; add [[host]] and domain = \"example.org\""
     );
     let errors = Config::load(Path::new("/nonexistent/config.toml")).unwrap_err().to_string();
-    assert!(errors.starts_with("/nonexistent/config.toml: cannot be read: No such file"), "{errors}");
+    assert!(errors.starts_with("/nonexistent/config.toml: cannot read the file: No such file"), "{errors}");
 }
 
 proptest::proptest! {

@@ -1,4 +1,4 @@
-//! The keys that say how notifications travel.
+//! The transports of notifications ([`Transport`]), and the keys that configure them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use super::section::Section;
 use super::value::{Wrong, file_name};
 use crate::secret::Secret;
 
-/// How a notification travels.
+/// A transport of notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// From the domain, over a stream of its own to the push service.
+    /// As the domain, over its own stream to the app server.
     S2s,
-    /// From a component of the server (XEP-0114).
+    /// As a component of the server (XEP-0114).
     Component,
-    /// From the user's full JID, through the user's own session.
+    /// As the user's full JID, through the user's own session.
     Session,
 }
 
 impl Transport {
-    /// All of them.
+    /// All transports.
     pub const ALL: [Self; 3] = [Self::S2s, Self::Component, Self::Session];
 
-    /// Its name in the file and in logs.
+    /// Returns its name in the file and in logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::S2s => "s2s",
@@ -35,42 +35,42 @@ impl Transport {
     }
 }
 
-/// `[host.component]`: how the server lets Pushward in as a component (XEP-0114).
+/// `[host.component]`: the connection to the server as a component (XEP-0114).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
     /// The server's address for components.
     pub address: Endpoint,
     /// The component's own domain.
     pub domain: String,
-    /// What the server knows it by.
+    /// The secret that authenticates the component.
     pub secret: Secret<String>,
-    /// Whom its stanzas are from.
+    /// The sender of the component's stanzas.
     pub from: Speaker,
 }
 
-/// Whom a component's stanzas are from.
+/// The sender of a component's stanzas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
     /// The component: answers come back to it.
     Component,
-    /// The host, where the server lets a component speak for it: answers go to the server.
+    /// The host, if the server lets a component send in its name: answers go to the server.
     Host,
 }
 
-/// `[[push.route]]`: where a push service is, instead of asking the DNS.
+/// `[[push.route]]`: the address of an app server that is not looked up in the DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The push service's domain.
+    /// The domain of the app server.
     pub domain: String,
-    /// Where it takes connections of servers.
+    /// The address of its s2s listener.
     pub address: Endpoint,
-    /// Whether its connections start with TLS; else after `<starttls/>`.
+    /// True if its connections start with TLS; otherwise TLS starts after `<starttls/>`.
     pub direct_tls: bool,
-    /// Who signs its certificate, PEM; `None`: the system's authorities.
+    /// The authority of its certificate, PEM; `None` for those of the system.
     pub ca: Option<PathBuf>,
 }
 
-/// `transports`: some of the three, each once.
+/// Reads `transports`: some of the three, each once.
 pub(super) fn order(s: &mut Section<'_>, default: Vec<Transport>) -> Vec<Transport> {
     const REMEDY: &str = "write some of \"s2s\", \"component\" and \"session\", each once";
     let line = s.line_of("transports");
@@ -81,12 +81,12 @@ pub(super) fn order(s: &mut Section<'_>, default: Vec<Transport>) -> Vec<Transpo
     };
     let Some(order) = s.list("transports", parse) else { return default };
     if order.is_empty() || known.iter().any(|one| order.iter().filter(|other| *other == one).count() > 1) {
-        s.problem(line, "transports", "none, or one twice", REMEDY);
+        s.problem(line, "transports", "empty, or a transport is listed twice", REMEDY);
     }
     order
 }
 
-/// `services`: domains.
+/// Reads `services`: domains.
 pub(super) fn services(s: &mut Section<'_>) -> Vec<String> {
     s.list("services", service).unwrap_or_default()
 }
@@ -96,7 +96,7 @@ fn service(text: &str) -> Result<String, Wrong> {
         .map_err(|error| Wrong::new(error.what, "write the push service's domain, such as \"push.example.net\""))
 }
 
-/// All `[[push.route]]`.
+/// Reads all `[[push.route]]`.
 pub(super) fn routes(s: &mut Section<'_>, directory: &Path) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for mut section in s.tables("route", "[[push.route]]") {
@@ -115,8 +115,8 @@ pub(super) fn routes(s: &mut Section<'_>, directory: &Path) -> Vec<Route> {
         if let (Some(domain), Some(address)) = read {
             let (domain, address) = (domain.value, address.value);
             if routes.iter().any(|other| other.domain == domain) {
-                let what = format!("{domain} has two routes");
-                section.problem(line, "domain", what, "remove one [[push.route]]");
+                let what = format!("{domain} has two [[push.route]] sections");
+                section.problem(line, "domain", what, "remove one of them");
             }
             routes.push(Route { domain, address, direct_tls, ca });
         }
@@ -125,7 +125,7 @@ pub(super) fn routes(s: &mut Section<'_>, directory: &Path) -> Vec<Route> {
     routes
 }
 
-/// `[host.component]`, if it is there.
+/// Reads `[host.component]`, if it is there.
 pub(super) fn component(host: &mut Section<'_>, host_domain: &str) -> Option<Component> {
     if !host.has("component") {
         return None;
@@ -140,33 +140,28 @@ pub(super) fn component(host: &mut Section<'_>, host_domain: &str) -> Option<Com
     let domain = s.parsed("domain", domain).map(|at| at.value).unwrap_or_default();
     let secret = s.text("secret").map(|at| at.value).unwrap_or_default();
     if !has_domain || domain == host_domain && !domain.is_empty() {
-        let remedy = "write the component's own domain, as the server's configuration has it";
-        s.problem(domain_line, "domain", "missing, or the host's", remedy);
+        let remedy = "write the component's own domain, as in the server's configuration";
+        s.problem(domain_line, "domain", "missing, or the same as the host's domain", remedy);
     }
     if !has_secret || secret.is_empty() {
-        s.problem(
-            secret_line,
-            "secret",
-            "missing",
-            "write the component's password, as the server's configuration has it",
-        );
+        s.problem(secret_line, "secret", "missing", "write the component's password, as in the server's configuration");
     }
     if !is_loopback(&address.host) {
         let what = format!("notifications would cross the network to {address} unencrypted");
-        s.problem(address_line, "address", what, "connect over loopback, or over a tunnel that ends on loopback");
+        s.problem(address_line, "address", what, "connect over loopback, or through a tunnel that ends on loopback");
     }
     s.finish();
     Some(Component { address, domain, secret: Secret::new(secret), from })
 }
 
-/// `[dns] servers`.
+/// Reads `[dns] servers`.
 pub(super) fn dns(mut s: Section<'_>) -> Vec<SocketAddr> {
     let parse = |text: &str| {
         let plain = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
         plain.or_else(|_| text.parse()).map_err(|_| {
             Wrong::new(
                 format!("\"{text}\" is not an address"),
-                "write an IP address, such as \"192.0.2.53\", with a port or without",
+                "write an IP address, such as \"192.0.2.53\", with or without a port",
             )
         })
     };

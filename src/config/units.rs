@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The shortest time that a setting may be.
+/// The shortest duration of most settings.
 pub(super) const MOMENT: Duration = Duration::from_millis(50);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
-//! Keys that there are not: what was meant, perhaps.
+//! Suggestions for unknown keys.
 
 use std::collections::BTreeSet;
 
-/// What to do about an unknown key, given all sections and keys that are known.
+/// Returns the remedy for an unknown key, given all known sections and keys.
 pub(super) fn suggestion(section: &str, key: &str, known: &BTreeSet<(&str, &str)>) -> String {
     let wanted = key.to_lowercase().replace('-', "_");
     let here = || known.iter().filter(|(s, _)| *s == section).map(|(_, key)| *key);
@@ -11,13 +11,13 @@ pub(super) fn suggestion(section: &str, key: &str, known: &BTreeSet<(&str, &str)
         return format!("did you mean {candidate}?");
     }
     match known.iter().find(|(_, candidate)| *candidate == wanted) {
-        Some(("", _)) => "it belongs at the top of the file, before any section".to_owned(),
-        Some((elsewhere, _)) => format!("it belongs in {elsewhere}"),
-        None => format!("the keys here are {}", here().collect::<Vec<_>>().join(", ")),
+        Some(("", _)) => "move the key to the top of the file, before any section".to_owned(),
+        Some((elsewhere, _)) => format!("move the key to {elsewhere}"),
+        None => format!("known keys: {}", here().collect::<Vec<_>>().join(", ")),
     }
 }
 
-/// Levenshtein's edit distance.
+/// Returns Levenshtein's edit distance.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, x) in a.chars().enumerate() {

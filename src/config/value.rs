@@ -1,6 +1,6 @@
-//! Errors of single values.
+//! Errors of single values: [`Wrong`].
 
-/// The fault of a value, and the remedy.
+/// The problem of a value, and its remedy.
 pub(super) struct Wrong {
     pub(super) what: String,
     pub(super) remedy: String,

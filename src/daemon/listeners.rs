@@ -30,9 +30,9 @@ pub struct ListenError {
 
 fn remedy(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::AddrInUse {
-        "; is the XMPP server itself still there? Move it, or change [[listen]] address"
+        "; does the XMPP server still use this port? Move it to another port, or change [[listen]] address"
     } else if error.kind() == io::ErrorKind::PermissionDenied {
-        "; ports below 1024 need CAP_NET_BIND_SERVICE"
+        "; ports below 1024 require CAP_NET_BIND_SERVICE"
     } else {
         ""
     }
@@ -110,7 +110,7 @@ impl Listeners {
             self.open.extend(open);
         }
         for closed in before.into_iter().flatten() {
-            tracing::info!(address = %closed.address, "listening no more");
+            tracing::info!(address = %closed.address, "stopped listening");
             closed.stop.cancel();
         }
     }

@@ -1,6 +1,7 @@
 //! The interface between the daemon and the operator's listeners. [`crate::admin`] implements [`OperatorInterface`], and the
 //! commands pass it to the daemon. So the daemon does not depend on the requests of operators.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ pub struct Serving {
     pub stop: CancellationToken,
     /// All tasks of the interface.
     pub tasks: TaskTracker,
+    /// The address of the page, if it is on.
+    pub page: Option<SocketAddr>,
 }
 
 impl Serving {

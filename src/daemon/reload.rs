@@ -35,7 +35,7 @@ impl Reloader {
     /// Reads the configuration file again and returns the result.
     pub async fn reload(&self) -> ReloadReport {
         let (reply, replied) = oneshot::channel();
-        let ending = || ReloadReport::Refused(vec!["pushward is ending".to_owned()]);
+        let ending = || ReloadReport::Refused(vec!["the daemon is shutting down".to_owned()]);
         if self.0.send(reply).await.is_err() {
             return ending();
         }
@@ -108,13 +108,13 @@ impl Reloads {
         match outcome {
             ReloadReport::Done(notes) => {
                 self.relay.metrics().reload(ReloadOutcome::Done);
-                notes.iter().for_each(|note| tracing::warn!(note, "not without a restart"));
-                tracing::info!(path = %self.path.display(), "reloaded");
+                notes.iter().for_each(|note| tracing::warn!(note, "restart required"));
+                tracing::info!(path = %self.path.display(), "configuration reloaded");
             }
             ReloadReport::Refused(problems) => {
                 self.relay.metrics().reload(ReloadOutcome::Refused);
-                problems.iter().for_each(|problem| tracing::error!(problem, "cannot reload"));
-                tracing::error!(path = %self.path.display(), "not reloaded: the configuration before goes on serving");
+                problems.iter().for_each(|problem| tracing::error!(problem, "configuration rejected"));
+                tracing::error!(path = %self.path.display(), "reload failed: previous configuration stays active");
             }
         }
     }
@@ -125,7 +125,7 @@ fn keep_fixed(config: &mut Config, before: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     let mut keep = |key: &str, differs: bool| {
         if differs {
-            notes.push(format!("{key} stays as it was: a change takes a restart"));
+            notes.push(format!("{key} keeps its old value: a change requires a restart"));
         }
     };
     keep("state", config.state != before.state);
@@ -156,7 +156,10 @@ mod tests {
         let notes = keep_fixed(&mut after, &before);
         let keys = ["state", "[admin] listen", "[admin] socket", "[log] format"];
         assert_eq!(notes.len(), keys.len(), "{notes:?}");
-        assert!(notes.iter().zip(keys).all(|(note, key)| note.starts_with(&format!("{key} stays"))), "{notes:?}");
+        assert!(
+            notes.iter().zip(keys).all(|(note, key)| note.starts_with(&format!("{key} keeps its old value"))),
+            "{notes:?}"
+        );
         assert_eq!((&after.state, &after.admin, after.log.format), (&before.state, &before.admin, before.log.format));
         assert_ne!((after.drain_timeout, &after.log.level), (before.drain_timeout, &before.log.level));
         assert!(keep_fixed(&mut after, &before).is_empty());

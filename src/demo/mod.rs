@@ -31,6 +31,7 @@ mod workspace;
 use std::io::{self, Stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,16 +39,24 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use server::Notification;
 use stage::{ACCOUNTS, DOMAIN, DemoStage, Port};
-use story::{Ending, StoryFailure};
+use story::{Ending, Narration, StoryFailure};
 use timeline::{Colours, Timeline};
 use trace::{Observer, Sighting};
 
 type Printed = Arc<Timeline<Stdout>>;
 
+const INTRODUCTION: &str = "\
+A phone cannot keep a connection open all the time. Pushward is a proxy between XMPP clients and their server: it notices
+when a phone is gone, keeps its messages, and has the phone woken by a push notification. The server stays as it is.
+
+This demo runs an XMPP server, Pushward, a push service and two clients in one process, over real connections. Every step
+is checked. Each line shows the time, who acts, and what happens.
+";
+
 /// The options of `pushward demo`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct DemoOptions {
-    /// Keep the server running for clients of your own
+    /// Keep everything running after the story, for XMPP clients of your own
     #[arg(long)]
     pub serve: bool,
     /// Show every stanza
@@ -60,7 +69,7 @@ pub async fn run(options: DemoOptions) -> ExitCode {
     let timeline = Arc::new(Timeline::new(Colours::of_stdout(), io::stdout()));
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
-        Err(error) => return failed(&timeline, &format!("failed: cannot listen for signals: {error}")),
+        Err(error) => return failed(&timeline, &format!("failed: cannot install signal handlers: {error}")),
     };
     let stage = match DemoStage::build("", observer(&options, &timeline)).await {
         Ok(stage) => stage,
@@ -68,8 +77,7 @@ pub async fn run(options: DemoOptions) -> ExitCode {
     };
     let code = match signals.unless_interrupted(Box::pin(play(&stage, &timeline))).await {
         Some(Ok(ending)) => {
-            let seconds = ending.push_after.as_secs_f64();
-            timeline.note(&format!("\nevery message delivered once; push after {seconds:.1} s"));
+            timeline.note(&result(&ending, &options));
             if options.serve {
                 signals.unless_interrupted(serve(&stage, &timeline)).await;
             }
@@ -93,14 +101,42 @@ fn observer(options: &DemoOptions, timeline: &Printed) -> Option<Observer> {
 }
 
 async fn play(stage: &DemoStage, timeline: &Printed) -> Result<Ending, StoryFailure> {
+    timeline.note(INTRODUCTION);
     let address = stage.server().address();
-    timeline.tell("server", &format!("{DOMAIN} on {address}: plain XMPP, no stream management, no push"));
+    timeline.tell("server", &format!("serves {DOMAIN} on {address}; it supports neither push nor session resumption"));
     let (starttls, direct) = (stage.address(Port::Starttls), stage.address(Port::Direct));
-    timeline.tell("pushward", &format!("in front of it on {starttls} (STARTTLS) and {direct} (direct TLS)"));
-    story::play(stage, &|who, what| timeline.tell(who, what)).await
+    timeline.tell("pushward", &format!("stands in front of it, on {starttls} (STARTTLS) and {direct} (direct TLS)"));
+    let number = AtomicUsize::new(1);
+    let tell = |narration: Narration<'_>| match narration {
+        Narration::Step(title) => {
+            timeline.note(&format!("\n{}. {title}", number.fetch_add(1, Ordering::Relaxed)));
+        }
+        Narration::Act { who, what } => timeline.tell(who, what),
+    };
+    story::play(stage, &tell).await
 }
 
-/// Prints notifications as they arrive. Runs until it is dropped.
+/// Returns the numbers of the story. The last line is the one to look for in scripts.
+fn result(ending: &Ending, options: &DemoOptions) -> String {
+    let Ending { push_after, live_after, messages } = ending;
+    let hint = if options.serve {
+        ""
+    } else {
+        "\nTry it with an XMPP client of your own: pushward demo --serve. See every stanza: pushward demo --verbose.\n"
+    };
+    format!(
+        "\nResult\n  \
+         messages           {messages} sent, {messages} received, none twice\n  \
+         notifications      1, for three messages, {:.3} s after the first of them\n  \
+         live delivery      {:.1} ms, without a notification\n{hint}\n\
+         every message delivered once; push after {:.1} s",
+        push_after.as_secs_f64(),
+        story::millis(*live_after),
+        push_after.as_secs_f64(),
+    )
+}
+
+/// Shows notifications as they arrive, until it is dropped.
 async fn serve(stage: &DemoStage, timeline: &Printed) {
     let mut notifications = stage.server().notifications();
     timeline.note(&invitation(stage));
@@ -110,25 +146,50 @@ async fn serve(stage: &DemoStage, timeline: &Printed) {
 }
 
 fn invitation(stage: &DemoStage) -> String {
-    let account = |(name, password): (&str, &str)| (format!("{name}@{DOMAIN}"), format!("password {password}"));
-    let [juliet, romeo] = ACCOUNTS.map(account);
-    let rows = [
-        juliet,
-        romeo,
-        ("STARTTLS".to_owned(), stage.address(Port::Starttls).to_string()),
-        ("direct TLS".to_owned(), stage.address(Port::Direct).to_string()),
-        ("push service".to_owned(), format!("push.{DOMAIN}, any node")),
-        ("certificate".to_owned(), format!("{}, made for development only", stage.certificate().display())),
-    ];
-    let rows = rows.map(|(what, value)| format!("  {what:<16}  {value}\n")).concat();
-    format!("\nNow with a client of your own, which must be told to trust the certificate; Ctrl-C ends it.\n{rows}")
+    let [(juliet, juliet_password), (romeo, romeo_password)] = ACCOUNTS;
+    let (starttls, direct) = (stage.address(Port::Starttls), stage.address(Port::Direct));
+    let (host, starttls) = (starttls.ip(), starttls.port());
+    let certificate = stage.certificate();
+    let certificate = certificate.display();
+    let page = stage.page().map_or_else(String::new, |page| {
+        format!("\nOpen this to see the numbers, those of the story included: http://{page}/\n")
+    });
+    format!(
+        "
+Everything keeps running until you press Ctrl-C. To log in with an XMPP client on this machine, enter:
+
+  account        {juliet}@{DOMAIN}
+  password       {juliet_password}
+  or account     {romeo}@{DOMAIN}
+  password       {romeo_password}
+  server         {host}
+  port           {starttls} (STARTTLS), or {direct_port} (direct TLS)
+  push service   push.{DOMAIN}, any node (clients with push support only)
+  certificate    {certificate}
+
+The certificate was created for this run, and no authority has signed it. Accept it when the client asks, or add the file
+to the certificates that the client trusts; many programs read it from SSL_CERT_FILE, as in the second example.
+
+Juliet, with profanity (Debian package profanity). Start it and type:
+
+  /connect {juliet}@{DOMAIN} server {host} port {starttls} tls trust
+
+A message from Romeo, in another terminal (Debian package go-sendxmpp):
+
+  echo 'Good night, good night!' | SSL_CERT_FILE={certificate} go-sendxmpp \\
+    --username {romeo}@{DOMAIN} --password {romeo_password} --jserver {direct} --tls {juliet}@{DOMAIN}
+{page}
+Push notifications are shown here:
+",
+        direct_port = direct.port(),
+    )
 }
 
-/// Waits for the next notification. `None` once the push service has ended.
+/// Returns the next notification as text, `None` once the push service has ended.
 async fn next_notification(notifications: &mut Receiver<Notification>) -> Option<String> {
     let notification = match notifications.recv().await {
         Ok(notification) => notification,
-        Err(RecvError::Lagged(missed)) => return Some(format!("{missed} notifications came too fast to be shown")),
+        Err(RecvError::Lagged(missed)) => return Some(format!("{missed} notifications arrived too fast to be shown")),
         Err(RecvError::Closed) => return None,
     };
     let Notification { from, node, fields, .. } = notification;

@@ -27,17 +27,17 @@ const CERTIFICATE: &str = "localhost.pem";
 /// The reason why the demo cannot start.
 #[derive(Debug, Error)]
 pub(super) enum StageError {
-    #[error("no temporary directory: {0}")]
+    #[error("cannot create a temporary directory: {0}")]
     Workspace(io::Error),
-    #[error("the embedded server does not start: {0}")]
+    #[error("cannot start the embedded server: {0}")]
     Server(io::Error),
-    #[error("the demo's own configuration is wrong: {0}")]
+    #[error("the configuration of the demo is invalid: {0}")]
     Config(#[from] ConfigErrors),
-    #[error("Pushward does not start: {0}")]
+    #[error("cannot start Pushward: {0}")]
     Daemon(#[from] StartError),
     #[error(transparent)]
     Trust(#[from] CertificateFileError),
-    #[error("Pushward does not listen for {0}")]
+    #[error("Pushward has no listener for {0}")]
     Listener(Port),
 }
 
@@ -111,6 +111,11 @@ impl DemoStage {
         }
     }
 
+    /// Returns the address of Pushward's admin page.
+    pub(super) fn page(&self) -> Option<SocketAddr> {
+        self.daemon.page()
+    }
+
     /// Returns the path of the development certificate (PEM).
     pub(super) fn certificate(&self) -> PathBuf {
         self.workspace.path().join(CERTIFICATE)
@@ -156,7 +161,7 @@ certificate = "{CERTIFICATE}"
 key = "localhost.key"
 upstream = "{upstream}"
 [admin]
-listen = ""
+listen = "127.0.0.1:0"
 {settings}
 "#
     )

@@ -40,14 +40,27 @@ const WRITTEN: [(&str, &str); 3] = [
 /// Romeo's message to the live phone.
 const LAST: (&str, &str) = ("m4", "O, speak again, bright angel!");
 
-/// A function that receives the actor and the action of each step.
-pub(super) type Tell<'a> = &'a (dyn Fn(&str, &str) + Sync);
+/// A part of the story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Narration<'a> {
+    /// A step begins.
+    Step(&'a str),
+    /// One of the parties did something.
+    Act { who: &'a str, what: &'a str },
+}
+
+/// Receives the story while it is played.
+pub(super) type Tell<'a> = &'a (dyn Fn(Narration<'_>) + Sync);
 
 /// The result of a successful story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ending {
     /// The time from the first message to the notification.
     pub(super) push_after: Duration,
+    /// From the message to the connected phone until its arrival.
+    pub(super) live_after: Duration,
+    /// Messages that the phone received.
+    pub(super) messages: usize,
 }
 
 /// A step that failed.
@@ -88,19 +101,20 @@ struct Story<'a> {
 pub(super) async fn play(stage: &DemoStage, tell: Tell<'_>) -> Result<Ending, StoryFailure> {
     let story = Story { stage, tell, until: tokio::time::Instant::now() + TOTAL };
     let mut pushes = stage.server().notifications();
-    let mut phone = story.step("Juliet's phone logs in", story.phone_logs_in()).await?;
-    story.step("Juliet's account offers push", story.push_is_offered(&mut phone)).await?;
-    story.step("Juliet's phone enables push", story.push_is_enabled(&mut phone)).await?;
-    let session = story.step("Juliet's phone goes dark", story.phone_goes_dark(phone)).await?;
+    let mut phone = story.step("Juliet's phone logs in through Pushward", story.phone_logs_in()).await?;
+    story.step("The phone looks for push support", story.push_is_offered(&mut phone)).await?;
+    story.step("The phone registers for push notifications", story.push_is_enabled(&mut phone)).await?;
+    let session = story.step("The phone loses its connection", story.phone_goes_dark(phone)).await?;
     let mut romeo = story.step("Romeo logs in", story.romeo_logs_in()).await?;
-    let first = story.step("Romeo writes three messages", story.romeo_writes(&mut romeo)).await?;
-    let push_after =
-        story.step("the push service is told", story.push_comes(&mut pushes, first, session.jid())).await?;
-    let mut phone = story.step("Juliet's phone comes back", story.phone_comes_back(&session)).await?;
-    story.step("every message comes once, in order", story.messages_come(&mut phone)).await?;
-    story.step("a live phone needs no push", story.live_delivery(&mut phone, &mut romeo, &mut pushes)).await?;
-    story.step("the clients log out", story.curtain(phone, romeo)).await?;
-    Ok(Ending { push_after })
+    let first = story.step("Romeo writes to Juliet", story.romeo_writes(&mut romeo)).await?;
+    let pushed = story.push_comes(&mut pushes, first, session.jid());
+    let push_after = story.step("Pushward sends a push notification", pushed).await?;
+    let mut phone = story.step("The phone wakes up and reconnects", story.phone_comes_back(&session)).await?;
+    story.step("The phone receives every message once, in order", story.messages_come(&mut phone)).await?;
+    let live = story.live_delivery(&mut phone, &mut romeo, &mut pushes);
+    let live_after = story.step("A connected phone needs no push notification", live).await?;
+    story.step("Juliet and Romeo log out", story.curtain(phone, romeo)).await?;
+    Ok(Ending { push_after, live_after, messages: WRITTEN.len() + 1 })
 }
 
 impl Story<'_> {
@@ -109,11 +123,16 @@ impl Story<'_> {
         step: &'static str,
         work: impl Future<Output = Result<T, WrongStep>>,
     ) -> Result<T, StoryFailure> {
+        (self.tell)(Narration::Step(step));
         match timeout_at(self.until, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(wrong)) => Err(StoryFailure { step, found: wrong.to_string() }),
-            Err(_) => Err(StoryFailure { step, found: format!("not done when the {TOTAL:?} of the story were over") }),
+            Err(_) => Err(StoryFailure { step, found: format!("not finished within {TOTAL:?}") }),
         }
+    }
+
+    fn act(&self, who: &str, what: &str) {
+        (self.tell)(Narration::Act { who, what });
     }
 
     async fn log_in(&self, name: &str, port: Port) -> Result<DemoClient, WrongStep> {
@@ -128,9 +147,12 @@ impl Story<'_> {
         let enabled = phone.enable_resumption().await?;
         phone.appear().await?;
         phone.ping().await?;
+        self.act("juliet", &format!("logs in as {} over STARTTLS", phone.jid()?));
         let max = enabled.max.map_or("for a while".to_owned(), |max| format!("for {} h", max.as_secs() / 3600));
-        let jid = phone.jid()?;
-        (self.tell)("juliet", &format!("logs in as {jid} over STARTTLS; her session can be resumed {max}"));
+        self.act(
+            "pushward",
+            &format!("will hold her session {max} if the connection breaks; the server cannot do that"),
+        );
         Ok(phone)
     }
 
@@ -141,19 +163,28 @@ impl Story<'_> {
         let query = answer.node().child("query", ns::DISCO_INFO);
         let offers = query.is_some_and(|query| query.children().any(|f| f.attr("var").as_deref() == Some(ns::PUSH)));
         check(offers, || format!("no {} in {}", ns::PUSH, text(&answer)))?;
-        (self.tell)("juliet", &format!("sees {} in the disco#info of {account}", ns::PUSH));
+        self.act("juliet", &format!("asks which features {account} has, and finds push notifications ({})", ns::PUSH));
+        self.act("pushward", "added that feature to the server's answer; the server does not know it");
         Ok(())
     }
 
     async fn push_is_enabled(&self, phone: &mut DemoClient) -> Result<(), WrongStep> {
         phone.request("set", None, &push_request("enable")).await?;
-        (self.tell)("juliet", &format!("enables push at {SERVICE}"));
+        self.act("juliet", &format!("asks for notifications through the push service {SERVICE}"));
+        self.act("pushward", "stores this registration on disk and does not forward it to the server");
         Ok(())
     }
 
     async fn phone_goes_dark(&self, phone: DemoClient) -> Result<SavedSession, WrongStep> {
         let session = phone.vanish()?;
-        (self.tell)("juliet", "goes dark: the connection is gone, the stream was not closed");
+        self.act(
+            "juliet",
+            "is offline: the connection broke and was not closed, as in a tunnel or when iOS suspends an app",
+        );
+        self.act(
+            "pushward",
+            "holds her session on the server, so others still see her online (the session is \"dark\")",
+        );
         Ok(session)
     }
 
@@ -162,7 +193,7 @@ impl Story<'_> {
         romeo.bind("orchard").await?;
         romeo.appear().await?;
         romeo.ping().await?;
-        (self.tell)("romeo", &format!("logs in as {} over direct TLS", romeo.jid()?));
+        self.act("romeo", &format!("logs in as {} over direct TLS", romeo.jid()?));
         Ok(romeo)
     }
 
@@ -170,12 +201,14 @@ impl Story<'_> {
         let first = Instant::now();
         for (id, body) in WRITTEN {
             romeo.say(&format!("juliet@{DOMAIN}"), id, body).await?;
-            (self.tell)("romeo", &format!("writes \"{body}\""));
+            self.act("romeo", &format!("writes \"{body}\""));
         }
         // The answer shows that the server has processed all messages, because the ping was sent after them.
         romeo.ping().await?;
         let returned = romeo.messages();
-        check(returned.is_empty(), || format!("the server sent messages back: {}", texts(&returned)))?;
+        check(returned.is_empty(), || format!("the server returned messages: {}", texts(&returned)))?;
+        self.act("server", "delivers the messages to Juliet's session, as usual");
+        self.act("pushward", "stores them on disk until her phone acknowledges them");
         Ok(first)
     }
 
@@ -187,25 +220,32 @@ impl Story<'_> {
     ) -> Result<Duration, WrongStep> {
         let push = match timeout(PUSH_AWAITED, pushes.recv()).await {
             Ok(push) => push.map_err(wrong)?,
-            Err(_) => return Err(wrong(format!("no publish within {PUSH_AWAITED:?}"))),
+            Err(_) => return Err(wrong(format!("no notification within {PUSH_AWAITED:?}"))),
         };
         let after = push.at.saturating_duration_since(first);
         let (count, body) = (push.field("message-count"), push.field("last-message-body"));
         let seconds = after.as_secs_f64();
         let said = format!("message-count {}, body \"{}\"", count.unwrap_or("none"), body.unwrap_or_default());
-        (self.tell)("push service", &format!("one notification: {said}, {seconds:.3} s after the first message"));
-        check(push.node.as_deref() == Some(NODE), || format!("the publish is for node {:?}", push.node))?;
+        self.act("push service", &format!("receives one notification: {said}, {seconds:.3} s after the first message"));
+        check(push.node.as_deref() == Some(NODE), || format!("the notification is for node {:?}", push.node))?;
         check(count == Some("3"), || format!("{said}, not 3"))?;
         check(after <= PUSH_WITHIN, || format!("it came {seconds:.3} s after the first message"))?;
         check(self.stage.server().is_online(session), || format!("{session} is gone from the server"))?;
-        (self.tell)("server", &format!("never noticed: {session} is still online"));
+        self.act(
+            "push service",
+            "would now wake the phone through Apple, Google or UnifiedPush; this one only reports",
+        );
+        self.act("server", &format!("noticed nothing: for it {session} is still online"));
         Ok(after)
     }
 
     async fn phone_comes_back(&self, session: &SavedSession) -> Result<DemoClient, WrongStep> {
         let mut phone = self.log_in("juliet", Port::Starttls).await?;
         phone.resume(session).await?;
-        (self.tell)("juliet", &format!("reconnects and resumes {}", phone.jid()?));
+        self.act(
+            "juliet",
+            &format!("connects again and resumes the session {} instead of starting a new one", phone.jid()?),
+        );
         Ok(phone)
     }
 
@@ -215,15 +255,16 @@ impl Story<'_> {
         let messages = phone.messages();
         let same = messages.len() == WRITTEN.len()
             && messages.iter().zip(WRITTEN).all(|(message, (id, text))| is(message, id, text));
-        check(same, || format!("instead of m1, m2, m3 came {}", texts(&messages)))?;
+        check(same, || format!("expected m1, m2, m3, received {}", texts(&messages)))?;
         for message in &messages {
             let delay = message.node().child("delay", ns::DELAY);
             let stamp = delay.and_then(|delay| delay.attr("stamp")).filter(|stamp| is_time(stamp));
-            let stamp = stamp.ok_or_else(|| wrong(format!("no time of arrival in {}", text(message))))?;
-            (self.tell)("juliet", &format!("gets \"{}\" (waited since {stamp})", body(message)));
+            let stamp = stamp.ok_or_else(|| wrong(format!("no time stamp in {}", text(message))))?;
+            self.act("juliet", &format!("receives \"{}\" (waited since {stamp})", body(message)));
         }
         let handled = phone.acknowledge().await?;
-        (self.tell)("juliet", &format!("acknowledges everything ({handled} stanzas in this session)"));
+        self.act("juliet", &format!("acknowledges everything ({handled} stanzas in this session)"));
+        self.act("pushward", "deletes its copies");
         Ok(())
     }
 
@@ -232,31 +273,32 @@ impl Story<'_> {
         phone: &mut DemoClient,
         romeo: &mut DemoClient,
         pushes: &mut Receiver<Notification>,
-    ) -> Result<(), WrongStep> {
+    ) -> Result<Duration, WrongStep> {
         let sent = Instant::now();
         romeo.say(&format!("juliet@{DOMAIN}"), LAST.0, LAST.1).await?;
-        (self.tell)("romeo", &format!("writes \"{}\"", LAST.1));
+        self.act("romeo", &format!("writes \"{}\"", LAST.1));
         let message = phone.message(LIVE).await?;
-        let took = sent.elapsed().as_secs_f64() * 1000.0;
-        check(is(&message, LAST.0, LAST.1), || format!("instead of {} came {}", LAST.0, text(&message)))?;
-        check(message.node().child("delay", ns::DELAY).is_none(), || format!("it waited: {}", text(&message)))?;
-        (self.tell)("juliet", &format!("gets it at once, {took:.1} ms later"));
+        let took = sent.elapsed();
+        check(is(&message, LAST.0, LAST.1), || format!("expected {}, received {}", LAST.0, text(&message)))?;
+        check(message.node().child("delay", ns::DELAY).is_none(), || format!("delivered late: {}", text(&message)))?;
+        self.act("juliet", &format!("receives it {:.1} ms later, over her connection", millis(took)));
         phone.listen(SILENCE).await?;
         let more = phone.messages();
-        check(more.is_empty(), || format!("after the last message came {}", texts(&more)))?;
+        check(more.is_empty(), || format!("received more after the last message: {}", texts(&more)))?;
         match pushes.try_recv() {
             Err(TryRecvError::Empty) => {}
             Err(error) => return Err(wrong(error)),
-            Ok(push) => return Err(wrong(format!("a second publish came: {:?}", push.fields))),
+            Ok(push) => return Err(wrong(format!("a second notification arrived: {:?}", push.fields))),
         }
-        (self.tell)("push service", &format!("hears nothing, {:.1} s long", SILENCE.as_secs_f64()));
-        Ok(())
+        self.act("push service", &format!("receives nothing in the next {:.1} s", SILENCE.as_secs_f64()));
+        Ok(took)
     }
 
     async fn curtain(&self, mut phone: DemoClient, romeo: DemoClient) -> Result<(), WrongStep> {
         phone.request("set", None, &push_request("disable")).await?;
         phone.close().await?;
         romeo.close().await?;
+        self.act("juliet", "ends her registration and logs out; Romeo logs out too");
         Ok(())
     }
 }
@@ -274,6 +316,11 @@ fn body(message: &Element) -> String {
 
 fn is(message: &Element, id: &str, text: &str) -> bool {
     message.node().attr("id").as_deref() == Some(id) && body(message) == text
+}
+
+/// In milliseconds.
+pub(super) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 fn is_time(stamp: &str) -> bool {
@@ -306,7 +353,7 @@ mod tests {
             log.lock().unwrap().push_str(&format!("{} → {}: {}\n", s.from, s.to, s.xml));
         });
         let lines = Mutex::new(Vec::new());
-        let tell = |who: &str, what: &str| lines.lock().unwrap().push(format!("{who} {what}"));
+        let tell = |narration: Narration<'_>| lines.lock().unwrap().push(format!("{narration:?}"));
         let stage = DemoStage::build(EAGER, Some(observer)).await.unwrap();
         let result = play(&stage, &tell).await;
         let directory = stage.certificate().parent().unwrap().to_owned();
@@ -326,8 +373,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_push_that_comes_too_late_fails_the_story_by_name() {
         let stage = DemoStage::build("[push]\nbatch_delay = \"3s\"\n", None).await.unwrap();
-        let failure = play(&stage, &|_, _| {}).await.unwrap_err().to_string();
+        let failure = play(&stage, &|_| {}).await.unwrap_err().to_string();
         stage.stop().await;
-        assert!(failure.starts_with("failed: the push service is told: it came "), "{failure}");
+        assert!(failure.starts_with("failed: Pushward sends a push notification: it came "), "{failure}");
     }
 }

@@ -269,7 +269,7 @@ async fn a_wait_ends_with_what_came_instead() {
     let error = juliet.message(SHORT).await.unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, ClientError::TooLate { .. }), "{text}");
-    assert!(text.contains("no message within 100ms; the last to come: <") && text.contains("<presence"), "{text}");
+    assert!(text.contains("no message within 100ms; received last: <") && text.contains("<presence"), "{text}");
 }
 
 #[tokio::test]

@@ -21,13 +21,13 @@ const READ: usize = 8 * 1024;
 #[derive(Debug, Error)]
 pub enum WireError {
     /// The connection failed.
-    #[error("the connection broke: {0}")]
+    #[error("connection lost: {0}")]
     Io(#[from] io::Error),
     /// The received bytes are invalid.
-    #[error("what came is no XML stream: {0}")]
+    #[error("invalid XML stream: {0}")]
     Frame(#[from] FrameError),
     /// The peer does not read.
-    #[error("nothing could be written for {0:?}")]
+    #[error("cannot write: the peer did not read for {0:?}")]
     Stalled(Duration),
 }
 

@@ -29,7 +29,7 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, path = %self.0.display(), "the temporary directory cannot be removed");
+            tracing::warn!(%error, path = %self.0.display(), "cannot remove temporary directory");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Addresses of every kind, for tests: each rule must give all of them the verdict that plain names get.
+//! Addresses of every kind, for tests. Each rule must treat all of them like plain names.
 
-/// The addresses of one scene.
+/// The addresses in one test scene.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addresses {
     pub(crate) name: &'static str,
     /// The account, and the resource of its device.
     pub(crate) account: &'static str,
     pub(crate) resource: &'static str,
-    /// Somebody else, with a resource.
+    /// Another user, with a resource.
     pub(crate) other: &'static str,
-    /// A room, the nick of the account, and that of somebody else.
+    /// A room, the nick of the account, and the nick of the other user.
     pub(crate) room: &'static str,
     pub(crate) nick: &'static str,
     pub(crate) other_nick: &'static str,
@@ -28,7 +28,7 @@ const PLAIN: Addresses = Addresses {
     service: "push.example",
 };
 
-/// The scene in each kind of addresses; the first are plain.
+/// The scene with each kind of address. The first one has plain addresses.
 pub(crate) const ALL: [Addresses; 8] = [
     PLAIN,
     Addresses {
@@ -98,8 +98,7 @@ pub(crate) const ALL: [Addresses; 8] = [
 ];
 
 impl Addresses {
-    /// The text of a test about the plain scene, with these addresses in it. The parts go in as they are, so none of them needs
-    /// escaping.
+    /// Inserts these addresses into the text of a test. They are inserted unchanged, so none may need escaping.
     pub(crate) fn tell(&self, plain: &str) -> String {
         let pairs = [
             ("ACCOUNT", self.account),
@@ -114,7 +113,7 @@ impl Addresses {
         pairs.iter().fold(plain.to_owned(), |text, (word, address)| text.replace(word, address))
     }
 
-    /// Somebody else, without the resource.
+    /// Returns the other user's address without the resource.
     pub(crate) fn other_bare(&self) -> &'static str {
         self.other.split_once('/').map_or(self.other, |(bare, _)| bare)
     }

@@ -1,4 +1,4 @@
-//! The parts of an address (RFC 7622 §3.2–§3.4). One that cannot be parsed stays as it is.
+//! The parts of an address (RFC 7622 §3.2–§3.4). A part that cannot be parsed stays unchanged.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt::{self, Write};
@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use ::jid::{DomainPart, NodePart, ResourcePart};
 use idna::uts46::{AsciiDenyList, Hyphens, Uts46};
 
-/// The bytes that a part may have at most (RFC 7622 §3.1).
+/// The maximum bytes of a part (RFC 7622 §3.1).
 pub(super) const LONGEST: usize = 1023;
 
 /// Normalises a local part.
@@ -19,7 +19,7 @@ pub fn resource(text: &str) -> Cow<'_, str> {
     ResourcePart::new(text).ok().map(plain).unwrap_or(Cow::Borrowed(text))
 }
 
-/// Normalises a domain. Returns `None` where it is neither a name nor an IP literal.
+/// Normalises a domain. Returns `None` if it is neither a name nor an IP literal.
 pub fn domain(text: &str) -> Option<String> {
     parsed_domain(text).map(Cow::into_owned)
 }
@@ -33,8 +33,8 @@ fn parsed_domain(text: &str) -> Option<Cow<'_, str>> {
     is_one_part(&normal).then_some(normal)
 }
 
-/// A name that IDNA refuses for what it demands of hyphens or of `xn--`, or stringprep for being younger than Unicode 3.2.
-/// Servers have such names, and the DNS knows them.
+/// Returns a domain name that the `jid` crate rejects, but that servers have and the DNS resolves. IDNA rejects some
+/// for their hyphens or for `xn--`, stringprep rejects characters newer than Unicode 3.2.
 fn name(text: &str) -> Option<Cow<'_, str>> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let name = match Uts46::new().to_unicode(text.as_bytes(), AsciiDenyList::URL, Hyphens::Allow) {
@@ -46,7 +46,7 @@ fn name(text: &str) -> Option<Cow<'_, str>> {
     complete.then_some(name)
 }
 
-/// Returns a domain as the DNS and TLS have it (RFC 5890 §2.3); `None` if it is no name.
+/// Returns a domain in the form of the DNS and TLS (RFC 5890 §2.3), or `None` if it is not a name.
 pub fn ascii(domain: &str) -> Option<String> {
     let encoded = idna::domain_to_ascii(domain).ok();
     encoded.or_else(|| is_ascii_name(domain).then(|| domain.to_ascii_lowercase()))
@@ -63,12 +63,12 @@ fn plain<T: ToOwned + AsRef<str> + ?Sized>(part: Cow<'_, T>) -> Cow<'_, str> {
     }
 }
 
-/// Returns whether it is still one part where it stands in an address.
+/// Returns whether the text is still one part after it is inserted into an address.
 fn is_one_part(normal: &str) -> bool {
     !normal.contains(['@', '/'])
 }
 
-/// Writes a text in one line: control characters and those that turn the direction of text are escaped.
+/// Writes a text in one line. Escapes control characters and characters that change the direction of text.
 pub(super) fn write_plain(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for c in text.chars() {
         let turns =

@@ -1,8 +1,8 @@
-//! Which addresses are the same.
+//! Tests of the equality of addresses.
 
 use super::*;
 
-/// The parts of an address in its normal form.
+/// Checks the parts of an address in its normal form.
 fn check(text: &str, expect: (Option<&str>, &str, Option<&str>)) {
     let jid = Jid::new(text);
     assert_eq!((jid.node(), jid.domain(), jid.resource()), expect, "{text}");
@@ -22,7 +22,7 @@ fn each_part_is_normalised_by_itself() {
 }
 
 #[test]
-fn what_has_empty_parts_is_an_address_all_the_same() {
+fn a_text_with_empty_parts_is_an_address_too() {
     for (text, expect) in [
         ("", (None, "", None)),
         ("@", (Some(""), "", None)),
@@ -88,7 +88,7 @@ fn what_cannot_be_parsed_is_compared_byte_for_byte() {
 }
 
 #[test]
-fn bare_and_full_are_what_the_text_says() {
+fn the_text_decides_between_bare_and_full() {
     for at in addresses::ALL {
         let (account, full) = (at.account, format!("{}/{}", at.account, at.resource));
         assert_eq!(BareJid::new(account).unwrap().as_str(), account);

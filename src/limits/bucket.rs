@@ -1,4 +1,5 @@
-//! A token bucket, without a clock: how fast something may go on, and for how long it may go faster.
+//! A token bucket without a clock of its own: bounds the rate of something and the length of a burst. [`Rate`] and [`Bucket`]
+//! serve the throttle and the failed logins.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ const SECOND: u128 = 1_000_000_000;
 /// The rate at which a bucket fills, and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Units in a second times the seconds of `units`.
+    /// Units per second, times `nanoseconds` in seconds.
     units: u128,
     nanoseconds: u128,
     /// The time in which an empty bucket becomes full.
@@ -16,28 +17,29 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// This number of units in a second, with a burst of two seconds' worth, like Prosody's mod_limits; `None` for 0: no limit.
+    /// Returns a rate of `units` per second with a burst of two seconds' worth, as in Prosody's mod_limits; `None` for 0,
+    /// which means no limit.
     pub fn per_second(units: usize) -> Option<Self> {
         let rate = Self { units: units as u128, nanoseconds: SECOND, burst: Duration::from_secs(2) };
         (units > 0).then_some(rate)
     }
 
-    /// This number of units in a minute, which may all come at once; `None` for 0: no limit.
+    /// Returns a rate of `units` per minute, all of which may come at once; `None` for 0, which means no limit.
     pub fn per_minute(units: usize) -> Option<Self> {
         let rate = Self { units: units as u128, nanoseconds: 60 * SECOND, burst: Duration::from_secs(60) };
         (units > 0).then_some(rate)
     }
 
-    /// The time in which `units` come back.
+    /// Returns the time in which `units` are replenished.
     fn cost(self, units: u64) -> Duration {
         let nanoseconds = (u128::from(units) * self.nanoseconds).div_ceil(self.units.max(1));
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 }
 
-/// The rest of an allowance. More may be taken than there is: the debt has to be waited for.
+/// The rest of an allowance. More may be taken than there is; the caller has to wait until the debt is replenished.
 ///
-/// The rate is given with each call, so that another one can hold at any time.
+/// The rate is an argument of each call, so it may change at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     /// The time at which it is full again; `None` if it always was.
@@ -45,32 +47,32 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Takes units, into debt if there are not enough.
+    /// Takes units, going into debt if there are not enough.
     pub fn take(&mut self, now: Instant, rate: Rate, units: u64) {
         self.take_at_most(now, rate, units, Duration::MAX);
     }
 
-    /// The same, with a bound on how long the debt is to be waited for.
+    /// As [`Bucket::take`], but bounds the time until the debt is replenished.
     pub fn take_at_most(&mut self, now: Instant, rate: Rate, units: u64, debt: Duration) {
         let full = self.full.map_or(now, |full| full.max(now));
-        // The end of time, if it is beyond.
+        // On overflow of the clock the value stays.
         let after = full.checked_add(rate.cost(units)).unwrap_or(full);
         let last = now.checked_add(rate.burst.saturating_add(debt)).unwrap_or(after);
         self.full = Some(after.min(last));
     }
 
-    /// The time at which there is something to take again, if there is nothing now.
+    /// Returns the time at which units are available again, if there are none now.
     pub fn ready_at(&self, now: Instant, rate: Rate) -> Option<Instant> {
-        // At this moment the last unit is gone; behind it lies the debt.
+        // At this time the last unit was taken; after it, the bucket is in debt.
         self.full.and_then(|full| full.checked_sub(rate.burst)).filter(|at| *at > now)
     }
 
-    /// Returns whether there is less than a whole unit to take.
+    /// Returns whether less than a whole unit is available.
     pub fn is_empty(&self, now: Instant, rate: Rate) -> bool {
         self.full.is_some_and(|full| full.saturating_duration_since(now) + rate.cost(1) > rate.burst)
     }
 
-    /// Returns whether nothing is missing, so that it need not be kept.
+    /// Returns whether the bucket is full, so that it need not be kept.
     pub fn is_full(&self, now: Instant) -> bool {
         self.full.is_none_or(|full| full <= now)
     }
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_at_once_is_waited_for_in_all() {
+    fn units_taken_at_once_are_replenished_at_the_rate() {
         let (start, rate) = (Instant::now(), Rate::per_second(1000).unwrap());
         let mut bucket = Bucket::default();
         bucket.take(start, rate, 8192);
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_limit_and_another_rate_holds_at_once() {
+    fn zero_is_no_limit_and_another_rate_applies_at_once() {
         assert_eq!(Rate::per_second(0), None);
         assert_eq!(Rate::per_minute(0), None);
         let start = Instant::now();

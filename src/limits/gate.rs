@@ -1,4 +1,5 @@
-//! Bounds on connections: in all, of one network, and before their login.
+//! Bounds on client connections: in all, per network, and before login. The listeners ask [`Gate`] for a [`Permit`] for each
+//! connection.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -14,7 +15,7 @@ use super::watch::Watch;
 use crate::config::ConnectionLimits;
 use crate::sync::lock;
 
-/// Counts connections, and admits new ones.
+/// Counts connections and admits new ones.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<GateState>);
 
@@ -34,30 +35,30 @@ struct Admissions {
     waiting: Unauthenticated,
 }
 
-/// A connection that was admitted.
+/// The result of admitting a connection.
 struct Entered {
-    /// Another connection had to go for it.
+    /// True if another connection is evicted for it.
     evicted: bool,
     rank: EvictionRank,
     eviction: oneshot::Receiver<()>,
 }
 
-/// The right to be connected, returned when dropped.
+/// The admission of a connection; dropping it ends the count.
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<GateState>,
     address: Option<IpAddr>,
-    /// `None` once it has logged in.
+    /// The rank for eviction; `None` after the login.
     rank: Option<EvictionRank>,
     eviction: Option<oneshot::Receiver<()>>,
 }
 
-/// Says when a connection that has not logged in has to go.
+/// The signal that a connection is evicted before its login.
 #[derive(Debug)]
 pub struct Eviction(Option<oneshot::Receiver<()>>);
 
 impl Eviction {
-    /// Waits until the connection has to make room for another one: for ever, if it has logged in. Cancel safe.
+    /// Waits until the connection is evicted to make room for another one; never returns once it has logged in. Cancel safe.
     pub async fn evicted(&mut self) {
         if let Some(receiver) = &mut self.0
             && receiver.await.is_ok()
@@ -71,12 +72,12 @@ impl Eviction {
 }
 
 impl Gate {
-    /// A gate that lets nobody in before it has bounds.
+    /// Creates a gate that admits nothing until [`Gate::update`] is called.
     pub fn new(watch: Arc<Watch>) -> Self {
         Self(Arc::new(GateState { table: Mutex::default(), watch }))
     }
 
-    /// Other bounds for those that come.
+    /// Sets other bounds. They apply to new connections only.
     pub fn update(&self, limits: &ConnectionLimits) {
         let mut table = self.0.table();
         table.connections = limits.all;
@@ -84,12 +85,12 @@ impl Gate {
         table.unauthenticated = limits.unauthenticated;
     }
 
-    /// Lets a connection in, at the cost of another one that has not logged in where there are too many of those.
+    /// Admits a connection. If there are too many connections before login, another one of them is evicted.
     ///
-    /// `None` is a proxy's, which will say whose it is: [`Permit::comes_from`].
+    /// `address` is `None` for the connection of a proxy, which will name the client's address: [`Permit::comes_from`].
     ///
     /// # Errors
-    /// The limit that refuses it. It is counted and logged.
+    /// The limit that refuses the connection. It is counted and logged.
     pub fn admit(&self, address: Option<IpAddr>) -> Result<Permit, Limit> {
         let mut table = self.0.table();
         let origin = address.map(Network::from);
@@ -109,37 +110,37 @@ impl Gate {
         }
     }
 
-    /// The counters and log lines of those that are refused.
+    /// Returns the counters and log suppression of refusals.
     pub fn watch(&self) -> &Watch {
         &self.0.watch
     }
 
-    /// The number of connections.
+    /// Returns the number of connections.
     pub fn len(&self) -> usize {
         self.0.table().all
     }
 
-    /// Returns whether there are none.
+    /// Returns whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The number of connections that have not logged in.
+    /// Returns the number of connections that have not logged in.
     pub fn unauthenticated(&self) -> usize {
         self.0.table().waiting.len()
     }
 }
 
 impl Permit {
-    /// The address, if it is known.
+    /// Returns the client's address, if it is known.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// A proxy has said whose connection it is.
+    /// Sets the client's address, which a proxy has named.
     ///
     /// # Errors
-    /// The limit that refuses it. It is counted and logged.
+    /// The limit that refuses the connection. It is counted and logged.
     pub fn comes_from(&mut self, address: IpAddr) -> Result<(), Limit> {
         let (from, to) = (self.origin(), Some(Network::from(address)));
         let mut table = self.gate.table();
@@ -160,20 +161,20 @@ impl Permit {
         Ok(())
     }
 
-    /// The connection has come further on its way to a log-in.
+    /// Notes that the connection has reached a later stage before login.
     pub fn reaches(&mut self, stage: Stage) {
         let origin = self.origin();
         self.rank = self.rank.map(|rank| self.gate.table().waiting.reach(origin, rank, stage));
     }
 
-    /// It has logged in, and does not have to go any more.
+    /// Notes that the connection has logged in. It is not evicted any more.
     pub fn authenticated(&mut self) {
         if let Some(rank) = self.rank.take() {
             self.gate.table().waiting.leave(self.origin(), rank);
         }
     }
 
-    /// The signal that it has to go; can be taken once.
+    /// Takes the eviction signal; works only once.
     pub fn eviction(&mut self) -> Eviction {
         Eviction(self.eviction.take())
     }
@@ -209,7 +210,7 @@ impl GateState {
 }
 
 impl Admissions {
-    /// Admits one more connection of this origin.
+    /// Admits one more connection of this network.
     fn enter(&mut self, origin: ClientOrigin) -> Result<Entered, Limit> {
         self.count(origin)?;
         let evicted = self.make_room(origin).inspect_err(|_| self.uncount(origin))?;
@@ -218,11 +219,11 @@ impl Admissions {
         Ok(Entered { evicted, rank, eviction })
     }
 
-    /// Returns whether another connection has to go. It frees its own count when it is gone.
+    /// Returns whether another connection is evicted. That connection stays counted until it is closed.
     fn make_room(&mut self, origin: ClientOrigin) -> Result<bool, Limit> {
         if self.all >= self.connections {
-            // Who has many that do nothing gives one to who has few. Between equals the one that is there stays, else
-            // nobody would get through when all come at once.
+            // A network with many idle connections loses one to a network with few. Between equals the existing connection
+            // stays; otherwise no connection would succeed when all networks connect at once.
             if self.waiting.most() <= self.waiting.of(origin) + 1 {
                 return Err(Limit::Connections);
             }
@@ -269,12 +270,12 @@ mod tests {
         Some(IpAddr::V4(number.into()))
     }
 
-    fn has_to_go(permit: &mut Permit) -> bool {
+    fn is_evicted(permit: &mut Permit) -> bool {
         permit.eviction.as_mut().unwrap().try_recv().is_ok()
     }
 
     #[test]
-    fn an_address_has_so_many_and_each_comes_back() {
+    fn an_address_has_a_bounded_number_of_connections_and_closing_one_frees_it() {
         let gate = gate(100, 2, 100);
         let first = gate.admit(from(1)).unwrap();
         let _second = gate.admit(from(1)).unwrap();
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_makes_room_for_itself_and_never_costs_who_has_logged_in() {
+    fn a_flood_evicts_its_own_connections_and_never_one_that_has_logged_in() {
         let gate = gate(1000, 1000, 10);
         let mut user = gate.admit(from(1)).unwrap();
         user.authenticated();
@@ -299,22 +300,22 @@ mod tests {
         let mut newcomer = gate.admit(from(3)).unwrap();
         newcomer.reaches(Stage::Secured);
         flood.extend((0..50).map(|_| gate.admit(from(2)).unwrap()));
-        let gone = flood.iter_mut().filter_map(|permit| has_to_go(permit).then_some(())).count();
+        let gone = flood.iter_mut().filter_map(|permit| is_evicted(permit).then_some(())).count();
         assert_eq!(gone, 51);
-        assert!(!has_to_go(&mut newcomer));
+        assert!(!is_evicted(&mut newcomer));
         assert_eq!(gate.unauthenticated(), 10);
         drop((flood, newcomer));
         assert_eq!((gate.len(), gate.unauthenticated()), (1, 0));
     }
 
     #[test]
-    fn when_all_places_are_taken_only_who_has_many_idle_ones_gives_one() {
+    fn when_the_gate_is_full_only_a_network_with_many_idle_connections_loses_one() {
         let gate = gate(4, 4, 4);
         let mut idle: Vec<_> = (0..3).map(|_| gate.admit(from(2)).unwrap()).collect();
         let mut user = gate.admit(from(1)).unwrap();
         user.authenticated();
         let _newcomer = gate.admit(from(3)).unwrap();
-        assert!(has_to_go(&mut idle[0]));
+        assert!(is_evicted(&mut idle[0]));
         idle.remove(0);
         idle.iter_mut().for_each(Permit::authenticated);
         assert_eq!(gate.admit(from(4)).unwrap_err(), Limit::Connections);
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxied_connection_counts_where_it_comes_from() {
+    fn a_proxied_connection_counts_for_the_address_of_its_client() {
         let gate = gate(100, 1, 100);
         let mut first = gate.admit(None).unwrap();
         let mut second = gate.admit(None).unwrap();
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bounds_are_for_those_that_come() {
+    fn other_bounds_apply_to_new_connections_only() {
         let gate = gate(100, 100, 100);
         let mut all: Vec<_> = (0..5).map(|_| gate.admit(from(1)).unwrap()).collect();
         all.iter_mut().for_each(Permit::authenticated);
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_eviction_is_heard_and_a_log_in_ends_the_wait_for_one() {
+    async fn an_eviction_is_signalled_and_a_login_ends_the_wait_for_it() {
         let gate = gate(100, 100, 1);
         let mut first = gate.admit(from(1)).unwrap();
         let mut eviction = first.eviction();
@@ -354,10 +355,10 @@ mod tests {
         eviction.evicted().await;
         second.authenticated();
         let mut never = second.eviction();
-        assert!(futures_now(never.evicted()).await.is_none());
+        assert!(now_or_none(never.evicted()).await.is_none());
     }
 
-    async fn futures_now<T>(future: impl Future<Output = T>) -> Option<T> {
+    async fn now_or_none<T>(future: impl Future<Output = T>) -> Option<T> {
         tokio::select! { biased; done = future => Some(done), () = std::future::ready(()) => None }
     }
 }

@@ -1,6 +1,6 @@
-//! The limits, and what happens to whoever reaches one.
+//! The limits, and the consequence of reaching each of them.
 
-/// The limits, by the names of their keys.
+/// A limit, named like its key in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// `connections`
@@ -42,7 +42,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// All of them.
+    /// All limits.
     pub const ALL: [Self; 18] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
@@ -64,7 +64,7 @@ impl Limit {
         Self::Spool,
     ];
 
-    /// Its key in `[limits]`, which is its label too.
+    /// Returns its key in `[limits]`, which is also its label in the metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -88,20 +88,20 @@ impl Limit {
         }
     }
 
-    /// The consequence for whoever reaches it.
+    /// Returns the consequence of reaching it, for the log.
     pub fn consequence(self) -> &'static str {
         match self {
-            Self::Connections | Self::ConnectionsPerAddress => "the connection is refused",
-            Self::Unauthenticated => "a connection that has not logged in is closed for a newer one",
-            Self::UnauthenticatedStanza | Self::Stanza | Self::Depth => "the stream is closed",
-            Self::HandshakeTimeout | Self::AuthenticationTimeout => "the connection is closed",
-            Self::ServerTimeout => "the client is told remote-connection-failed",
-            Self::FailedLoginsPerAddress => "log-ins are answered temporary-auth-failure",
-            Self::StanzaRate | Self::Bandwidth => "the client is read more slowly",
-            Self::HeldPerAccount => "the session that is held longest ends",
-            Self::SessionQueue | Self::QueueMemory => "what waits is on disk only",
+            Self::Connections | Self::ConnectionsPerAddress => "connection refused",
+            Self::Unauthenticated => "an unauthenticated connection was closed to admit a new one",
+            Self::UnauthenticatedStanza | Self::Stanza | Self::Depth => "stream closed",
+            Self::HandshakeTimeout | Self::AuthenticationTimeout => "connection closed",
+            Self::ServerTimeout => "client received remote-connection-failed",
+            Self::FailedLoginsPerAddress => "logins are answered with temporary-auth-failure",
+            Self::StanzaRate | Self::Bandwidth => "reading from the client slowed down",
+            Self::HeldPerAccount => "the session held longest was ended",
+            Self::SessionQueue | Self::QueueMemory => "waiting stanzas are kept on disk only",
             Self::SpoolPerSession | Self::SpoolPerAccount | Self::Spool => {
-                "stanzas stay in memory, and what has no room there stays the server's or is returned"
+                "stanzas stay in memory; what does not fit there stays on the server or is returned to its sender"
             }
         }
     }

@@ -1,8 +1,10 @@
-//! Failed log-ins: beyond so many in a minute an address is not let try any more.
+//! Failed logins: after too many in a minute, an address may not try again for a while. Logins check and update
+//! [`FailedLogins`].
 //!
-//! A log-in beyond is answered `temporary-auth-failure` (RFC 6120 §6.5.10) at once, right or wrong, and the server is not asked:
-//! who guesses learns nothing, and a phone that shares the address with somebody who does keeps its password and comes again
-//! later. A stream error would look like a broken network, `not-authorized` like a wrong password.
+//! A login over the limit is answered `temporary-auth-failure` (RFC 6120 §6.5.10) at once, whether the password is right or
+//! wrong, and the server is not asked. An attacker who guesses passwords learns nothing. A phone that shares the address with
+//! the attacker keeps its password and retries later. A stream error would look like a broken network, and `not-authorized`
+//! like a wrong password.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,14 +15,16 @@ use super::bucket::{Bucket, Rate};
 use super::network::Network;
 use crate::sync::lock;
 
-/// Failures that ran at the same time count all; but an address is let try again after so long.
+/// The longest time that an address is locked out. Failures of simultaneous logins are all counted, so the debt could
+/// otherwise grow without bound.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Addresses that are remembered. An attack from more than these has no use for many tries of each.
+/// The most addresses that are remembered. An attacker with more addresses needs only few attempts from each, so remembering
+/// more would not help.
 const REMEMBERED: usize = 100_000;
 /// The least time between two searches for addresses to forget.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Addresses whose logins failed lately.
+/// The addresses with recent failed logins.
 #[derive(Debug, Default)]
 pub struct FailedLogins(Mutex<Failures>);
 
@@ -32,7 +36,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// Returns whether an address more can be remembered, once those that are forgiven are forgotten.
+    /// Returns whether another address can be remembered, after forgetting those whose failures no longer count.
     fn has_room(&mut self, now: Instant) -> bool {
         let is_time = self.swept.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP);
         if self.by_network.len() >= REMEMBERED && is_time {
@@ -44,12 +48,12 @@ impl Failures {
 }
 
 impl FailedLogins {
-    /// Sets the number of failures in a minute that are tolerated; 0: all.
+    /// Sets the number of failures that an address may have per minute; 0 means no limit.
     pub fn update(&self, per_minute: usize) {
         self.lock().rate = Rate::per_minute(per_minute);
     }
 
-    /// A log-in from this address has failed.
+    /// Notes a failed login from this address.
     pub fn failed(&self, now: Instant, address: IpAddr) {
         let mut failures = self.lock();
         let Some(rate) = failures.rate else { return };
@@ -60,7 +64,7 @@ impl FailedLogins {
         failures.by_network.entry(network).or_default().take_at_most(now, rate, 1, LONGEST);
     }
 
-    /// Returns whether log-ins from this address are not to be tried now.
+    /// Returns whether logins from this address are to be refused now.
     pub fn is_locked_out(&self, now: Instant, address: IpAddr) -> bool {
         let failures = self.lock();
         let Some(rate) = failures.rate else { return false };
@@ -89,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_failures_pass_and_then_one_in_each_share_of_a_minute() {
+    fn failures_up_to_the_rate_pass_and_then_one_per_interval() {
         let (start, logins, address) = (Instant::now(), logins(30), address(ADDRESS));
         for _ in 0..30 {
             assert!(!logins.is_locked_out(start, address));
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_are_made_up_for_but_not_for_ever() {
+    fn many_failures_at_once_lock_out_longer_but_not_without_bound() {
         let (start, logins, address) = (Instant::now(), logins(30), address(ADDRESS));
         for _ in 0..60 {
             logins.failed(start, address);
@@ -119,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_limit() {
+    fn zero_is_no_limit() {
         let (start, logins, address) = (Instant::now(), logins(0), address(ADDRESS));
         for _ in 0..1000 {
             logins.failed(start, address);
@@ -128,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_remembered_is_bounded_and_forgotten_in_time() {
+    fn the_remembered_addresses_are_bounded_and_forgotten_in_time() {
         let (start, logins) = (Instant::now(), logins(30));
         for number in 0..=u32::try_from(REMEMBERED).unwrap() {
             logins.failed(start, IpAddr::V4(number.into()));

@@ -1,8 +1,9 @@
-//! Bounds on what peers may ask of this process: the state behind `[limits]`.
+//! Bounds on what peers may use: the state behind `[limits]`. [`Guards`] holds it for the whole process; the listeners, logins
+//! and sessions consult it.
 //!
-//! Each [`Limit`] has a name, which is its metric's label and its key in the configuration. Each hit is counted, answered where
-//! the protocol has a condition for it, and logged at most once every ten seconds per limit, so that an attack does not fill the
-//! disk. Bounds may change at any time ([`Guards::update`]).
+//! Each [`Limit`] has a name, which is its label in the metrics and its key in the configuration. Each hit is counted, is
+//! answered where the protocol has a condition for it, and is logged at most once every ten seconds per limit, so that an
+//! attack does not fill the disk. Bounds may change at any time ([`Guards::update`]).
 
 mod bucket;
 mod gate;
@@ -44,7 +45,7 @@ pub struct Guards {
 }
 
 impl Guards {
-    /// Nobody is here yet.
+    /// Creates the state with these bounds and without connections.
     pub fn new(limits: &Limits, metrics: &Metrics) -> Self {
         let watch = Arc::new(Watch::new(metrics.limits_reached()));
         let guards = Self {
@@ -61,7 +62,7 @@ impl Guards {
         guards
     }
 
-    /// Other bounds hold from now on. What is beyond them already stays: they are for what comes.
+    /// Sets other bounds. They apply to what comes from now on; what exceeds them already is kept.
     pub fn update(&self, limits: &Limits) {
         self.gate.update(&limits.connections);
         self.logins.update(limits.rates.failed_logins_per_address);
@@ -72,38 +73,38 @@ impl Guards {
         self.held_per_account.store(limits.held_per_account, Ordering::Relaxed);
     }
 
-    /// Counts and logs who reaches a limit.
+    /// Returns the counters and log suppression of limits.
     pub fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// Connections, in all, of one address, and before their log-in.
+    /// Returns the bounds on connections.
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// Failed log-ins by address.
+    /// Returns the failed logins by address.
     pub fn logins(&self) -> &FailedLogins {
         &self.logins
     }
 
-    /// The memory that the queues of all sessions share.
+    /// Returns the memory that the queues of all sessions share.
     pub fn queues(&self) -> Arc<Budget> {
         Arc::clone(&self.queues)
     }
 
-    /// The memory that stanzas of servers share which are larger than a client's may be.
+    /// Returns the memory shared by stanzas of servers that are larger than a client's stanza may be.
     pub fn large(&self) -> Arc<SharedMemory> {
         Arc::clone(&self.large)
     }
 
-    /// The rates at which a client may send.
+    /// Returns the rates at which a client may send.
     pub fn rates(&self) -> Rates {
         let per_second = |number: &AtomicUsize| Rate::per_second(number.load(Ordering::Relaxed));
         Rates { stanzas: per_second(&self.stanza_rate), bytes: per_second(&self.bandwidth) }
     }
 
-    /// The number of sessions of one account that may be held without their client.
+    /// Returns the number of sessions of one account that may be held without a client.
     pub fn held_per_account(&self) -> usize {
         self.held_per_account.load(Ordering::Relaxed)
     }

@@ -1,14 +1,14 @@
-//! Networks, whose connections are counted together.
+//! The networks by which connections are counted: [`Network`].
 
 use std::net::IpAddr;
 
-/// An IPv4 address, or the /64 of an IPv6 address: who has one address of a /64 has all of them, and a home or a phone has at
-/// least one /64.
+/// An IPv4 address, or the /64 of an IPv6 address. IPv6 clients are counted per /64, because one client usually controls the
+/// whole prefix: a home or a phone has at least one /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Network {
-    /// One address.
+    /// An IPv4 address.
     V4(u32),
-    /// The first 64 bits.
+    /// The first 64 bits of an IPv6 address.
     V6(u64),
 }
 

@@ -1,11 +1,12 @@
-//! Throttles a client that sends too fast: it is read more slowly, and nothing that it sent is dropped.
+//! Throttling of a client that sends too fast: it is read more slowly, and nothing that it sent is dropped. Each session has
+//! one [`Throttle`].
 
 use std::time::Instant;
 
 use super::Limit;
 use super::bucket::{Bucket, Rate};
 
-/// The rates that hold now; `None`: no limit.
+/// The current rates; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// `stanza_rate`
@@ -14,37 +15,38 @@ pub struct Rates {
     pub bytes: Option<Rate>,
 }
 
-/// The rest of both rates of a session.
+/// The allowances of a session for both rates.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Throttle {
     stanzas: Bucket,
     bytes: Bucket,
-    /// It is held up, as was reported.
+    /// True if the client is being throttled and this was reported.
     held: bool,
 }
 
 impl Throttle {
-    /// The client has sent a stanza. Nonzas and white space are none, so stream management and keepalives are not held up by it.
+    /// Counts a stanza of the client. Nonzas and white space are not counted here, so this rate does not slow stream
+    /// management and keepalives.
     pub fn stanza(&mut self, now: Instant, rates: Rates) {
         if let Some(rate) = rates.stanzas {
             self.stanzas.take(now, rate, 1);
         }
     }
 
-    /// The client has sent bytes.
+    /// Counts bytes of the client.
     pub fn bytes(&mut self, now: Instant, rates: Rates, count: usize) {
         if let Some(rate) = rates.bytes {
             self.bytes.take(now, rate, count as u64);
         }
     }
 
-    /// The time at which the client may be read again, if not now.
+    /// Returns the time at which the client may be read again, if not now.
     pub fn resumes_at(&self, now: Instant, rates: Rates) -> Option<Instant> {
         let stanzas = rates.stanzas.and_then(|rate| self.stanzas.ready_at(now, rate));
         stanzas.max(rates.bytes.and_then(|rate| self.bytes.ready_at(now, rate)))
     }
 
-    /// The limit that holds the client up, said once for each time that it does.
+    /// Returns the limit that throttles the client, once for each time that throttling begins.
     pub fn newly_held(&mut self, now: Instant, rates: Rates) -> Option<Limit> {
         let stanzas = rates.stanzas.and_then(|rate| self.stanzas.ready_at(now, rate));
         let held = self.resumes_at(now, rates);
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rates_nobody_is_held_up() {
+    fn without_rates_no_client_is_throttled() {
         let (now, mut throttle) = (Instant::now(), Throttle::default());
         for _ in 0..100_000 {
             throttle.stanza(now, Rates::default());
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slower_of_both_holds_up_and_is_named_once() {
+    fn the_slower_of_both_rates_throttles_and_is_reported_once() {
         let (now, rates, mut throttle) = (Instant::now(), rates(10, 1000), Throttle::default());
         throttle.stanza(now, rates);
         throttle.bytes(now, rates, 5000);

@@ -1,4 +1,4 @@
-//! Connections that have not logged in, and which of them goes first.
+//! Connections that have not logged in, and the order in which they are evicted.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,19 +10,19 @@ use super::network::Network;
 /// The stage that a connection has reached before its login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// It is there, and has sent who knows what.
+    /// Connected; nothing that it sent has been checked yet.
     Accepted,
-    /// It has TLS.
+    /// TLS is established.
     Secured,
-    /// It has named a host, and the server is asked.
+    /// The client has named a host, and the server is being connected.
     Opened,
 }
 
-/// The order in which connections of one origin are evicted: the smallest first.
+/// The order in which connections of one network are evicted, the smallest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EvictionRank {
     stage: Stage,
-    /// Rises with each connection.
+    /// Increases with each connection.
     number: u64,
 }
 
@@ -31,15 +31,17 @@ pub(super) type ClientOrigin = Option<Network>;
 
 type AddressGroup = BTreeMap<EvictionRank, oneshot::Sender<()>>;
 
-/// All connections that have not logged in. Of the network with the most, the one that came the least far goes first, and of
-/// those the oldest: who floods from some addresses loses their own connections, and who floods from very many loses those
-/// that do nothing. Somebody who just logs in is done before their turn comes.
+/// All connections that have not logged in. The next to be evicted is of the network with the most connections; of these, the
+/// one at the earliest stage, and then the oldest. An attacker who floods from a few addresses loses only their own
+/// connections; one who floods from very many loses those that are idle. A normal login completes before its connection is
+/// evicted.
 #[derive(Debug, Default)]
 pub(super) struct Unauthenticated {
     next: u64,
     len: usize,
     groups: HashMap<ClientOrigin, AddressGroup>,
-    /// The groups, the one that loses a connection first at the end. First places differ, so no two have the same rank.
+    /// The groups, ordered so that the next one to lose a connection is last. Each group has a different first rank, so no two
+    /// entries are equal.
     ranks: BTreeSet<(usize, Reverse<EvictionRank>, ClientOrigin)>,
 }
 
@@ -48,7 +50,7 @@ impl Unauthenticated {
         self.len
     }
 
-    /// Adds a connection. The receiver gets a message when it has to go.
+    /// Adds a connection. The receiver gets a message when the connection is evicted.
     pub(super) fn enter(&mut self, origin: ClientOrigin) -> (EvictionRank, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let rank = EvictionRank { stage: Stage::Accepted, number: self.next };
@@ -57,12 +59,12 @@ impl Unauthenticated {
         (rank, receiver)
     }
 
-    /// Removes a connection that is gone, or has logged in.
+    /// Removes a connection that is closed or has logged in.
     pub(super) fn leave(&mut self, origin: ClientOrigin, rank: EvictionRank) {
         drop(self.take(origin, rank));
     }
 
-    /// Notes that a connection has reached a stage. One that has to go is left as it is.
+    /// Notes that a connection has reached a stage. Has no effect on one that is evicted already.
     pub(super) fn reach(&mut self, origin: ClientOrigin, rank: EvictionRank, stage: Stage) -> EvictionRank {
         let reached = EvictionRank { stage, ..rank };
         if let Some(sender) = self.take(origin, rank) {
@@ -78,21 +80,21 @@ impl Unauthenticated {
         }
     }
 
-    /// The number of connections of this origin.
+    /// Returns the number of connections of this network.
     pub(super) fn of(&self, origin: ClientOrigin) -> usize {
         self.groups.get(&origin).map_or(0, AddressGroup::len)
     }
 
-    /// The number of connections of the origin that has the most.
+    /// Returns the number of connections of the network that has the most.
     pub(super) fn most(&self) -> usize {
         self.ranks.last().map_or(0, |(count, ..)| *count)
     }
 
-    /// Evicts the first in order; returns its origin.
+    /// Evicts the next connection; returns its network.
     pub(super) fn evict(&mut self) -> Option<ClientOrigin> {
         let (_, Reverse(rank), origin) = *self.ranks.last()?;
         let sender = self.take(origin, rank)?;
-        // If nobody listens it is going already.
+        // An error means that the connection is being closed already.
         sender.send(()).ok();
         Some(origin)
     }
@@ -139,25 +141,25 @@ mod tests {
         Some(Network::V4(number))
     }
 
-    fn has_to_go(receiver: &mut oneshot::Receiver<()>) -> bool {
+    fn is_evicted(receiver: &mut oneshot::Receiver<()>) -> bool {
         receiver.try_recv().is_ok()
     }
 
     #[test]
-    fn the_network_with_the_most_loses_its_oldest() {
+    fn the_network_with_the_most_connections_loses_its_oldest() {
         let mut waiting = Unauthenticated::default();
         let (_, mut single) = waiting.enter(network(1));
         let mut many: Vec<_> = (0..3).map(|_| waiting.enter(network(2)).1).collect();
         assert_eq!(waiting.evict(), Some(network(2)));
-        assert!(has_to_go(&mut many[0]));
+        assert!(is_evicted(&mut many[0]));
         assert_eq!(waiting.evict(), Some(network(2)));
-        assert!(has_to_go(&mut many[1]));
-        assert!(!has_to_go(&mut single) && !has_to_go(&mut many[2]));
+        assert!(is_evicted(&mut many[1]));
+        assert!(!is_evicted(&mut single) && !is_evicted(&mut many[2]));
         assert_eq!(waiting.len(), 2);
     }
 
     #[test]
-    fn among_equals_the_one_that_came_least_far_goes_and_then_the_oldest() {
+    fn among_equals_the_earliest_stage_is_evicted_and_then_the_oldest() {
         let mut waiting = Unauthenticated::default();
         let (first, mut oldest) = waiting.enter(network(1));
         let (_, mut second) = waiting.enter(network(2));
@@ -166,21 +168,21 @@ mod tests {
         assert_eq!(rank, EvictionRank { stage: Stage::Secured, number: 0 });
         for receiver in [&mut second, &mut third, &mut oldest] {
             assert!(waiting.evict().is_some());
-            assert!(has_to_go(receiver));
+            assert!(is_evicted(receiver));
         }
         assert_eq!((waiting.evict(), waiting.len()), (None, 0));
         assert!(waiting.ranks.is_empty() && waiting.groups.is_empty());
     }
 
     #[test]
-    fn who_has_left_or_was_told_to_go_is_not_told_again() {
+    fn a_connection_that_has_left_or_was_evicted_is_not_evicted_again() {
         let mut waiting = Unauthenticated::default();
         let (first, _one) = waiting.enter(network(1));
         let (second, _two) = waiting.enter(None);
         waiting.leave(network(1), first);
         waiting.leave(network(1), first);
         assert_eq!(waiting.evict(), Some(None));
-        // It has not noticed yet.
+        // The connection has not reacted to its eviction yet.
         waiting.change_origin(None, network(1), second);
         assert_eq!(waiting.len(), 0);
         waiting.leave(network(1), second);
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_whose_it_is_counts_there() {
+    fn a_connection_counts_for_the_network_that_its_proxy_names() {
         let mut waiting = Unauthenticated::default();
         let (place, _one) = waiting.enter(None);
         waiting.change_origin(None, network(1), place);

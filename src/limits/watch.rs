@@ -1,4 +1,4 @@
-//! Counting and logging who reaches a limit.
+//! Counting and logging of limits that are reached: [`Watch`]. [`Seldom`] suppresses repeated log lines in general.
 
 use std::fmt::Display;
 use std::sync::Mutex;
@@ -8,27 +8,27 @@ use super::limit::Limit;
 use crate::metrics::LimitsReached;
 use crate::sync::lock;
 
-/// A limit is logged no more often than this; the lines between are counted.
+/// The least time between two log lines about a limit. Lines in between are counted instead.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Refusals that somebody can cause as often as they like, so that they are not logged each time.
+/// Causes of refusal that a peer can repeat at will, so they are not logged each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionRefusal {
-    /// No PROXY header came where one has to.
+    /// The PROXY header that is required is missing.
     NoProxyHeader,
     /// The connection is not from one of `trusted_proxies`.
     NotTrusted,
-    /// The server cannot be reached.
+    /// The upstream server cannot be reached.
     Unreachable,
-    /// The server's bytes are no XML stream.
+    /// The bytes of the upstream server are not an XML stream.
     ServerError,
-    /// A stanza of the server is skipped.
+    /// A stanza of the upstream server is skipped.
     Skipped,
 }
 
 const REFUSALS: usize = 5;
 
-/// The time of the last line, and the number of lines left out since.
+/// The time of the last line, and the number of lines suppressed since.
 #[derive(Debug, Default)]
 struct Suppression {
     at: Option<Instant>,
@@ -36,7 +36,7 @@ struct Suppression {
 }
 
 impl Suppression {
-    /// Returns the number of lines left out, if it is time for a line again.
+    /// Returns the number of suppressed lines, if a line may be written now.
     fn next(&mut self, now: Instant) -> Option<u64> {
         if self.at.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
             self.suppressed += 1;
@@ -47,50 +47,51 @@ impl Suppression {
     }
 }
 
-/// A log line whose cause others can repeat without end: it is written at most once in ten seconds.
+/// A log line whose cause a peer can repeat at will: it is written at most once in ten seconds.
 #[derive(Debug, Default)]
 pub struct Seldom(Mutex<Suppression>);
 
 impl Seldom {
-    /// Returns how often the line was left out before, if it may be written now.
+    /// Returns the number of suppressed lines, if a line may be written now.
     pub fn next(&self) -> Option<u64> {
         lock(&self.0).next(Instant::now())
     }
 }
 
-/// Counts every limit that is reached, and logs some.
+/// Counts every limit that is reached, and logs some of the hits.
 #[derive(Debug)]
 pub struct Watch {
     counted: LimitsReached,
-    said: Mutex<[Suppression; Limit::ALL.len()]>,
+    logged: Mutex<[Suppression; Limit::ALL.len()]>,
     refused: Mutex<[Suppression; REFUSALS]>,
 }
 
 impl Watch {
-    /// All limits stand in the metrics from the start.
+    /// Creates the counters, so that every limit is in the metrics from the start.
     pub fn new(counted: LimitsReached) -> Self {
         for limit in Limit::ALL {
             counted.get_or_create(&[("limit", limit.name())]).inc_by(0);
         }
-        Self { counted, said: Mutex::default(), refused: Mutex::default() }
+        Self { counted, logged: Mutex::default(), refused: Mutex::default() }
     }
 
-    /// Returns how many such refusals were not logged before, if this one may be logged.
+    /// Returns the number of refusals of this kind that were not logged, if this one may be logged.
     pub fn refused(&self, refusal: ConnectionRefusal) -> Option<u64> {
-        let mut said = lock(&self.refused);
-        said.get_mut(refusal as usize).and_then(|said| said.next(Instant::now()))
+        let mut refused = lock(&self.refused);
+        refused.get_mut(refusal as usize).and_then(|suppression| suppression.next(Instant::now()))
     }
 
-    /// Counts that a limit was reached. `who`: an address, or whatever the span does not contain already.
+    /// Counts a limit that was reached, and logs it if a line is due. `who`: the address, or another description of the peer
+    /// that is not in the span already.
     pub fn reached(&self, limit: Limit, who: impl Display) {
         self.counted.get_or_create(&[("limit", limit.name())]).inc();
         let suppressed = {
-            let mut said = lock(&self.said);
-            said.get_mut(limit as usize).and_then(|said| said.next(Instant::now()))
+            let mut logged = lock(&self.logged);
+            logged.get_mut(limit as usize).and_then(|suppression| suppression.next(Instant::now()))
         };
         if let Some(suppressed) = suppressed {
             let (limit, who, consequence) = (limit.name(), who.to_string(), limit.consequence());
-            tracing::warn!(limit, who, suppressed, "limit_reached: {consequence}");
+            tracing::warn!(limit, who, suppressed, "limit reached: {consequence}");
         }
     }
 }
@@ -100,18 +101,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_logged_now_and_then_with_what_was_left_out() {
-        let (start, mut said) = (Instant::now(), Suppression::default());
-        assert_eq!(said.next(start), Some(0));
+    fn a_limit_is_logged_at_intervals_with_the_number_of_suppressed_lines() {
+        let (start, mut suppression) = (Instant::now(), Suppression::default());
+        assert_eq!(suppression.next(start), Some(0));
         for _ in 0..10_000 {
-            assert_eq!(said.next(start + PAUSE / 2), None);
+            assert_eq!(suppression.next(start + PAUSE / 2), None);
         }
-        assert_eq!(said.next(start + PAUSE), Some(10_000));
-        assert_eq!(said.next(start + 2 * PAUSE), Some(0));
+        assert_eq!(suppression.next(start + PAUSE), Some(10_000));
+        assert_eq!(suppression.next(start + 2 * PAUSE), Some(0));
     }
 
     #[test]
-    fn connections_that_are_refused_are_logged_now_and_then_for_each_cause() {
+    fn refused_connections_are_logged_at_intervals_for_each_cause() {
         let watch = Watch::new(crate::metrics::Metrics::new().limits_reached());
         let all = [
             ConnectionRefusal::NoProxyHeader,
@@ -126,7 +127,7 @@ mod tests {
         }
     }
 
-    /// The default as docs/operating.md has it is the one that the shipped file shows, which another test holds against the code.
+    /// Checks docs/operating.md against the shipped file. Another test checks the shipped file against the code.
     #[test]
     fn the_docs_say_what_each_limit_is_and_its_default() {
         let (page, shipped) = (include_str!("../../docs/operating.md"), include_str!("../../config.toml"));

@@ -13,7 +13,7 @@ use super::labels::{HostLabels, Labels, gauge, of_host};
 use super::latency::Latency;
 use super::outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
 
-/// The counters.
+/// The counters of connections, handshakes and logins.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: Gauge,
@@ -27,7 +27,7 @@ pub(super) struct Connections {
     logging_in: Arc<AtomicUsize>,
 }
 
-/// A connection that has not become a session yet. It counts until this value is dropped.
+/// A connection that is not a session yet. It is counted until this value is dropped.
 #[derive(Debug)]
 pub struct LoggingIn(Arc<AtomicUsize>);
 
@@ -38,17 +38,21 @@ impl Drop for LoggingIn {
 }
 
 impl Connections {
-    // The encoder ends a counter's name with `_total`.
+    // The encoder appends `_total` to the name of a counter.
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("connections", "Connected clients, those that log in included", self.open.clone());
-        registry.register("accepted_connections", "Connections that were accepted", self.accepted.clone());
-        registry.register("handshakes", "TLS handshakes of clients, by outcome", self.handshakes.clone());
-        let help = "How long handshakes took that were established";
+        registry.register(
+            "connections",
+            "Connected clients, including those that have not logged in yet",
+            self.open.clone(),
+        );
+        registry.register("accepted_connections", "Accepted connections", self.accepted.clone());
+        registry.register("handshakes", "TLS handshakes with clients, by outcome", self.handshakes.clone());
+        let help = "Duration of successful TLS handshakes";
         registry.register_with_unit("handshake", help, Unit::Seconds, self.handshake_time.shared());
-        registry.register("logins", "Log-ins over TLS, by outcome", self.logins.clone());
-        registry.register("sasl_failures", "Log-ins that the server refused", self.sasl_failures.clone());
-        registry.register("resumptions", "Wishes to resume a session, by outcome", self.resumptions.clone());
-        let help = "Connections to the server of a host, by outcome";
+        registry.register("logins", "Logins over TLS, by outcome", self.logins.clone());
+        registry.register("sasl_failures", "Logins that the upstream server refused", self.sasl_failures.clone());
+        registry.register("resumptions", "Session resumption attempts, by outcome", self.resumptions.clone());
+        let help = "Connection attempts to the upstream server of a host, by outcome";
         registry.register("upstream_connects", help, self.upstream.clone());
     }
 
@@ -76,7 +80,7 @@ impl Connections {
         LoggingIn(Arc::clone(&self.logging_in))
     }
 
-    /// The number of connected clients, given the number of sessions with their client.
+    /// Returns the number of connected clients, given the number of sessions that have one.
     pub(super) fn open(&self, with_client: usize) -> usize {
         self.logging_in.load(Ordering::Relaxed).saturating_add(with_client)
     }
@@ -96,7 +100,7 @@ impl Connections {
         self.logins.get_or_create(&[("outcome", outcome.name())]).inc();
     }
 
-    /// The number of logins with this outcome.
+    /// Returns the number of logins with this outcome.
     pub(super) fn logins(&self, outcome: LoginOutcome) -> u64 {
         self.logins.get_or_create(&[("outcome", outcome.name())]).get()
     }

@@ -1,28 +1,28 @@
-//! The fates of stanzas that push services send on the domain's streams.
+//! The fates of stanzas that app servers send on the domain's streams.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-/// The fate of a stanza that answers no notification.
+/// The fate of a stanza that does not answer a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// An answer that was given to the session it is for.
+    /// An answer that was passed to its session.
     Delivered,
-    /// One that the session did not take, because its client takes no more; or the store was too slow for it.
+    /// An answer that its session did not take because its client accepts no more, or for which the store was too slow.
     Dropped,
-    /// An answer that nobody waits for.
+    /// An answer that no session waits for.
     Ignored,
-    /// A push service may not send it: the stream ends.
+    /// A stanza that an app server may not send: the stream is closed.
     Refused,
-    /// It came behind our footer.
+    /// A stanza that came after Pushward's closing tag.
     Late,
 }
 
 impl Fate {
-    /// All of them.
+    /// All fates.
     pub const ALL: [Self; 5] = [Self::Delivered, Self::Dropped, Self::Ignored, Self::Refused, Self::Late];
 
-    /// Its name: the metric's label.
+    /// Returns its name, which is the label of the metric.
     pub fn name(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -34,12 +34,12 @@ impl Fate {
     }
 }
 
-/// Stanzas of push services, by fate.
+/// The counters of stanzas of app servers, by fate.
 #[derive(Clone, Debug)]
 pub struct Fates(Family<[(&'static str, &'static str); 1], Counter>);
 
 impl Default for Fates {
-    /// All at zero.
+    /// Creates the counters, all at zero.
     fn default() -> Self {
         let fates = Self(Family::default());
         Fate::ALL.into_iter().for_each(|fate| fates.count_many(fate, 0));
@@ -53,7 +53,7 @@ impl Fates {
         self.count_many(fate, 1);
     }
 
-    /// Counts several.
+    /// Counts several stanzas.
     pub fn count_many(&self, fate: Fate, stanzas: u64) {
         self.0.get_or_create(&[("fate", fate.name())]).inc_by(stanzas);
     }

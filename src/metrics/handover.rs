@@ -3,7 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-/// The counters.
+/// The counters of stanzas on their way to a device.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     redelivered: Counter,
@@ -15,24 +15,24 @@ pub(super) struct Handover {
 
 impl Handover {
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Messages that a server sent a second time after its connection broke, and that were dropped";
+        let help = "Messages dropped because an upstream server sent them again after its connection was lost";
         registry.register("redelivered_messages", help, self.redelivered.clone());
-        let help = "Times that a place in a spool was taken: the stanzas went behind all that the spool ever had";
+        let help = "Spool writes whose sequence number was already taken: the stanzas were stored behind the last one";
         registry.register("spool_places_taken", help, self.places_taken.clone());
         let help = "Stanzas deleted from disk because no device fetched them in time";
         registry.register("stanzas_never_fetched", help, self.never_fetched.clone());
-        let help = "Stanzas that were set aside: a client breaks on them, and its device does not get them any more";
+        let help = "Stanzas set aside because a client breaks on them: the device does not receive them again";
         registry.register("stanzas_set_aside", help, self.set_aside.clone());
-        let help = "Stanzas that were set aside and went back to their places: the client also breaks without them";
+        let help = "Stanzas that were set aside and given back because the client also breaks without them";
         registry.register("stanzas_given_back", help, self.given_back.clone());
     }
 
-    /// Counts a message that came a second time and was dropped.
+    /// Counts a message that the server sent a second time and that was dropped.
     pub(super) fn redelivered(&self) {
         self.redelivered.inc();
     }
 
-    /// Counts a place in a spool that was taken.
+    /// Counts a sequence number in a spool that was already taken.
     pub(super) fn place_taken(&self) {
         self.places_taken.inc();
     }
@@ -42,7 +42,7 @@ impl Handover {
         self.set_aside.inc();
     }
 
-    /// Counts stanzas that were set aside and went back to their places.
+    /// Counts stanzas that were set aside and returned to their original positions.
     pub(super) fn given_back(&self, stanzas: u64) {
         self.given_back.inc_by(stanzas);
     }

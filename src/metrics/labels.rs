@@ -1,8 +1,8 @@
-//! The labels of series, and numbers as gauges take them.
+//! The labels of series, and the conversion of numbers to gauges.
 
-/// Names and words of this program.
+/// Label names and values that are fixed words of this program.
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
-/// A domain of the configuration, and a word of this program.
+/// A domain of the configuration, and a fixed label.
 pub(super) type HostLabels = ([(&'static str, String); 1], Labels<1>);
 
 pub(super) fn of_host(host: &str, label: &'static str, value: &'static str) -> HostLabels {

@@ -1,10 +1,10 @@
-//! Durations.
+//! Histograms of durations: [`Latency`].
 
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Upper bounds of the buckets, in seconds: from a commit on a fast disk to a push service that lets one wait.
+/// The upper bounds of the buckets, in seconds: from a commit on a fast disk to the answer of a slow app server.
 const BUCKETS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
@@ -19,17 +19,17 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// It took so long once more.
+    /// Records a duration.
     pub fn observe(&self, took: Duration) {
         self.0.observe(took.as_secs_f64());
     }
 
-    /// The histogram, for the registry.
+    /// Returns the histogram, for the registry.
     pub(super) fn shared(&self) -> Histogram {
         self.0.clone()
     }
 
-    /// One with the buckets that all have.
+    /// Creates a histogram with the common buckets.
     pub(super) fn histogram() -> Histogram {
         Histogram::new(BUCKETS)
     }

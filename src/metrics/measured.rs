@@ -1,4 +1,5 @@
-//! Numbers on their way between those who count and those who show.
+//! Numbers that are passed between the code that counts and the code that displays: [`Measured`], [`Tally`],
+//! [`CounterValues`].
 
 use std::collections::BTreeMap;
 
@@ -7,13 +8,13 @@ use crate::session::liveness::Reach;
 /// Numbers that are measured on demand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// The sessions of each host that is served, or that has some still.
+    /// The sessions of each host that is served or still has sessions.
     pub sessions: BTreeMap<String, Tally>,
-    /// The numbers of the database; `None` if it does not answer now.
+    /// The numbers of the database; `None` if it does not answer.
     pub disk: Option<DiskUsage>,
 }
 
-/// Sessions and what waits for them in memory.
+/// The number of sessions, and of the stanzas that wait for them in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Sessions with their client.
@@ -31,37 +32,37 @@ pub struct Tally {
 /// The numbers of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Accounts about which something is kept.
+    /// The number of accounts that have a record.
     pub accounts: u64,
-    /// Stanzas in the spool.
+    /// The number of stanzas in the spool.
     pub spooled: u64,
     /// Their bytes, with the overhead.
     pub spool_bytes: u64,
-    /// Bytes of the database's file.
+    /// The size of the database file in bytes.
     pub store_bytes: u64,
-    /// Devices that are to be woken.
+    /// The number of devices that are to be woken.
     pub wakes_waiting: u64,
 }
 
-/// The counters since the start that the page shows.
+/// The counters since the start that the admin page shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CounterValues {
     /// Messages that came from clients.
     pub messages_in: u64,
     /// Messages that went to clients.
     pub messages_out: u64,
-    /// Log-ins that became sessions, new or resumed.
+    /// Logins that became sessions, new or resumed.
     pub logins: u64,
-    /// Log-ins that did not.
+    /// Logins that did not.
     pub failed_logins: u64,
-    /// Notifications, by what became of them.
+    /// Notifications, by outcome.
     pub publishes: BTreeMap<&'static str, u64>,
-    /// Decisions, by what was decided.
+    /// Decisions about stanzas, by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
-    /// The number of sessions.
+    /// Returns the number of sessions.
     pub fn sessions(&self) -> usize {
         self.live + self.suspect + self.dark
     }
@@ -78,7 +79,7 @@ impl Tally {
         self.queue_bytes = self.queue_bytes.saturating_add(queue_bytes);
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     pub fn and(self, other: Self) -> Self {
         Self {
             live: self.live + other.live,
@@ -91,7 +92,7 @@ impl Tally {
 }
 
 impl Measured {
-    /// All hosts together.
+    /// Returns the sum of all hosts.
     pub fn total(&self) -> Tally {
         self.sessions.values().copied().fold(Tally::default(), Tally::and)
     }

@@ -1,4 +1,4 @@
-//! Counters of decisions to notify, and of notifications.
+//! Counters of decisions to notify and of notifications.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::outcome::verdicts;
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 
-/// The counters.
+/// The counters of decisions and notifications.
 #[derive(Debug)]
 pub(super) struct Notifications {
     verdicts: Family<Labels<1>, Counter>,
@@ -41,15 +41,22 @@ impl Default for Notifications {
 
 impl Notifications {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("verdicts", "Decisions to push or not to push", self.verdicts.clone());
-        registry.register("publishes", "Notifications, by what became of them", self.publishes.clone());
-        let help = "From a notification to the push service's answer, or to giving it up, by transport";
+        registry.register(
+            "verdicts",
+            "Push verdicts: why a stanza caused a notification, or why not",
+            self.verdicts.clone(),
+        );
+        registry.register("publishes", "Push notifications, by outcome and transport", self.publishes.clone());
+        let help =
+            "Time from sending a push notification to the answer of the push service or to the timeout, by transport";
         registry.register_with_unit("publish", help, Unit::Seconds, self.publish_times.clone());
-        let help = "From the first stanza that notifies to the notification; batch_delay and min_interval are in it";
+        let help =
+            "Time from the first stanza that notifies to its push notification; includes batch_delay and min_interval";
         registry.register_with_unit("notification_delay", help, Unit::Seconds, self.delay.shared());
-        let help = "Stanzas of push services on the domain's streams that answer no notification, by fate";
+        let help =
+            "Stanzas from push services on server-to-server streams that are not answers to notifications, by fate";
         registry.register("push_service_stanzas", help, self.fates.shared());
-        registry.register("wakes_waiting", "Devices that wait to be woken by a push", self.wakes_waiting.clone());
+        registry.register("wakes_waiting", "Devices waiting for a wake push", self.wakes_waiting.clone());
     }
 
     pub(super) fn begin_at_zero(&self) {
@@ -77,7 +84,7 @@ impl Notifications {
         self.verdicts.get_or_create(&[("verdict", verdict)]).inc();
     }
 
-    /// The number of each decision.
+    /// Returns the number of decisions of each kind.
     pub(super) fn verdicts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         verdicts()
             .map(|verdict| verdict.name())
@@ -88,7 +95,7 @@ impl Notifications {
         self.publishes.get_or_create(&[("transport", transport), ("outcome", outcome)]).inc();
     }
 
-    /// The number of publishes, by transport and outcome.
+    /// Returns the number of publishes, by transport and outcome.
     pub(super) fn publishes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let transports = Transport::ALL.map(Transport::name).into_iter().chain(["none"]);
         let each = transports.flat_map(|transport| Outcome::NAMES.into_iter().map(move |outcome| (transport, outcome)));

@@ -12,7 +12,7 @@ use crate::clock::UnixSecs;
 /// The number of times that each limit was reached.
 pub type LimitsReached = Family<Labels<1>, Counter>;
 
-/// The counters.
+/// The counters of the operation of the process.
 #[derive(Debug, Default)]
 pub(super) struct Operation {
     limits_reached: LimitsReached,
@@ -24,13 +24,13 @@ pub(super) struct Operation {
 
 impl Operation {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("limit_reached", "Who was slowed, refused or cut off", self.limits_reached.clone());
-        registry.register("reloads", "Reloads of the configuration, by what came of them", self.reloads.clone());
-        let help = "When the configuration was last taken, at a start or a reload";
+        registry.register("limit_reached", "Times that a limit was reached, by limit", self.limits_reached.clone());
+        registry.register("reloads", "Configuration reloads, by outcome", self.reloads.clone());
+        let help = "Time of the last successful configuration load, at start or reload";
         registry.register("reload_success_timestamp_seconds", help, self.reload_success.clone());
-        let help = "When a host's certificate ends";
+        let help = "Expiry time of the certificate of a host";
         registry.register("certificate_expiry_timestamp_seconds", help, self.certificate_expiry.clone());
-        let help = "1 if a host's certificate has the problem";
+        let help = "1 if the certificate of a host has the problem";
         registry.register("certificate_problem", help, self.certificate_problem.clone());
     }
 

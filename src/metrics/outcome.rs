@@ -1,4 +1,4 @@
-//! Outcomes, with their words in labels.
+//! Outcomes, with the words for them in labels.
 
 use crate::push::classify::Noise;
 use crate::push::filter::Blocked;
@@ -8,18 +8,18 @@ use crate::session::negotiate::CloseReason;
 /// The outcome of a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeOutcome {
-    /// TLS is up.
+    /// TLS is established.
     Established,
-    /// The peer left, broke the protocol, or could not agree on TLS.
+    /// The peer disconnected, broke the protocol, or could not agree on TLS.
     Failed,
-    /// `handshake_timeout` is over.
+    /// `handshake_timeout` was exceeded.
     Timeout,
 }
 
 /// The outcome of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginOutcome {
-    /// A session of its own.
+    /// A new session.
     Bound,
     /// A held session was resumed.
     Resumed,
@@ -32,9 +32,9 @@ pub enum LoginOutcome {
 /// The outcome of an attempt to connect to the server of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectOutcome {
-    /// There is a connection.
+    /// The connection is established.
     Connected,
-    /// There is none.
+    /// The connection failed.
     Failed,
 }
 
@@ -43,22 +43,22 @@ pub enum ConnectOutcome {
 pub enum ReloadOutcome {
     /// The new configuration is in use.
     Done,
-    /// The old one stays.
+    /// The old configuration stays in use.
     Refused,
 }
 
 /// The outcome of a client's request to resume a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeOutcome {
-    /// It was resumed.
+    /// The session was resumed.
     Resumed,
-    /// The session has ended in order: the client was told what it had handled.
+    /// The session has ended; the client was sent the number of its stanzas that the session had handled.
     Ended,
     /// There is no such session.
     Unknown,
-    /// The client claims stanzas that it was never sent.
+    /// The client acknowledges stanzas that it was never sent.
     TooHigh,
-    /// The server did not prove that it is the client's.
+    /// The server did not prove that the session belongs to the client.
     NotProven,
 }
 
@@ -125,7 +125,7 @@ impl ResumeOutcome {
     }
 }
 
-/// All verdicts about a stanza.
+/// Returns all verdicts about a stanza.
 pub(super) fn verdicts() -> impl Iterator<Item = Verdict> {
     let skips = [Skip::Duplicate, Skip::ReadElsewhere, Skip::CallEnd];
     let skips = skips.into_iter().chain(Noise::ALL.map(Skip::Noise)).chain(Blocked::ALL.map(Skip::Blocked));

@@ -1,4 +1,4 @@
-//! Counters of sessions, and of the stanzas that they hold in memory.
+//! Counters of sessions and of the stanzas that they hold in memory.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,7 +11,7 @@ use super::waits::Wait;
 use crate::session::liveness::Reach;
 use crate::xml::SkipReason;
 
-/// The counters.
+/// The counters of sessions.
 #[derive(Debug, Default)]
 pub(super) struct SessionMetrics {
     by_state: Family<HostLabels, Gauge>,
@@ -24,16 +24,20 @@ pub(super) struct SessionMetrics {
 
 impl SessionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Sessions, with their client (live), with one that is late (suspect), or without (dark)";
+        let help = "Sessions by state: live, suspect (acknowledgement overdue), dark (no usable client connection)";
         registry.register("sessions", help, self.by_state.clone());
-        let help = "Elements of servers that were skipped and not passed on, by reason";
+        let help = "Stanzas from upstream servers that were skipped, not relayed, by reason";
         registry.register("skipped_stanzas", help, self.skipped.clone());
-        let help = "Waits that were given up because their deadline passed";
+        let help = "Internal waits that exceeded their deadline, by wait";
         registry.register("deadlines_passed", help, self.deadlines_passed.clone());
-        let help = "Sessions whose task failed: an error in this program";
+        let help = "Sessions whose task failed because of a bug in Pushward";
         registry.register("sessions_failed", help, self.failed.clone());
-        registry.register("queue_stanzas", "Stanzas in memory that await an acknowledgement", self.queued.clone());
-        let help = "Bytes in memory that await an acknowledgement, with what keeping them costs";
+        registry.register(
+            "queue_stanzas",
+            "Stanzas in memory that wait for an acknowledgement of the client",
+            self.queued.clone(),
+        );
+        let help = "Bytes in memory of stanzas that wait for an acknowledgement of the client, including overhead";
         registry.register_with_unit("queue", help, Unit::Bytes, self.queue_bytes.clone());
     }
 
@@ -46,7 +50,7 @@ impl SessionMetrics {
         }
     }
 
-    /// Sets the gauges. A host that is not served any more has no series.
+    /// Sets the gauges. A host that is not served any more and has no sessions has no series.
     pub(super) fn measure(&self, measured: &Measured) {
         self.by_state.clear();
         for (host, tally) in &measured.sessions {

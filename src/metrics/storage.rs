@@ -1,4 +1,4 @@
-//! Counters of the database, and of stanzas that it did not take.
+//! Counters of the database and of stanzas that it did not take.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,13 +13,13 @@ use super::unsaved::UnsavedGauge;
 /// The metrics that the store counts itself.
 #[derive(Clone, Debug, Default)]
 pub struct StoreMetrics {
-    /// The time that commits take.
+    /// The durations of commits.
     pub commits: Latency,
-    /// Stanzas that were lost because they cannot be read.
+    /// Stanzas that were lost because they cannot be read, or deleted before any client had fetched them.
     pub lost: Counter,
 }
 
-/// The counters.
+/// The counters of the database.
 #[derive(Debug, Default)]
 pub(super) struct Storage {
     store: StoreMetrics,
@@ -39,24 +39,24 @@ impl Storage {
     }
 
     pub(super) fn register(&self, registry: &mut Registry, handover: &Handover) {
-        registry.register("accounts", "Accounts about which something is kept", self.accounts.clone());
-        registry.register("spool_stanzas", "Stanzas that wait on disk", self.spooled.clone());
-        let help = "Bytes that wait on disk, with what keeping them costs";
+        registry.register("accounts", "Accounts with stored data", self.accounts.clone());
+        registry.register("spool_stanzas", "Stanzas waiting on disk", self.spooled.clone());
+        let help = "Bytes of stanzas waiting on disk, including overhead";
         registry.register_with_unit("spool", help, Unit::Bytes, self.spool_bytes.clone());
-        let help = "Times that the spool began to refuse the stanzas of a session";
+        let help = "Times that the spool started to refuse the stanzas of a session";
         registry.register("spool_failed", help, self.spool_failed.clone());
-        let help = "Stanzas returned to their senders since neither disk nor memory had room";
+        let help = "Stanzas returned to their senders because neither spool nor memory had room";
         registry.register("stanzas_returned", help, self.returned.clone());
-        let help = "Stanzas lost: neither disk nor memory had room and they may not be returned, \
-                    or the disk has them in a form that cannot be read";
+        let help = "Stanzas lost: neither spool nor memory had room and they may not be returned, or their records on \
+            disk are unreadable";
         registry.register("stanzas_lost", help, self.store.lost.clone());
         handover.register(registry);
-        let help = "Stanzas that the spool refuses and only memory has: a crash loses them";
+        let help = "Stanzas kept only in memory because the spool refuses them: a crash loses them";
         registry.register("unsaved_stanzas", help, self.unsaved.clone());
-        let help = "Bytes of the stanzas that the spool refuses and only memory has";
+        let help = "Bytes of stanzas kept only in memory because the spool refuses them";
         registry.register_with_unit("unsaved", help, Unit::Bytes, self.unsaved_bytes.clone());
-        registry.register_with_unit("store", "Size of the database", Unit::Bytes, self.store_bytes.clone());
-        let help = "How long commits to the disk took";
+        registry.register_with_unit("store", "Size of the database file", Unit::Bytes, self.store_bytes.clone());
+        let help = "Duration of database commits";
         registry.register_with_unit("store_commit", help, Unit::Seconds, self.store.commits.shared());
     }
 

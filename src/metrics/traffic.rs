@@ -1,5 +1,5 @@
-//! Counters of what passes through sessions, on the hot path: an addition for a stanza and one for its bytes, in memory
-//! that few sessions share.
+//! Counters of the traffic of sessions, on the hot path: one addition for each stanza and one for its bytes, in memory that
+//! few sessions share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use prometheus_client::registry::Unit;
 use super::labels::Labels;
 use crate::xml::{Frame, Kind};
 
-/// Sessions are dealt out to so many shards, so that the processors seldom count in the same memory.
+/// The number of shards. Sessions are distributed over them so that processors seldom count in the same memory.
 const SHARDS: usize = 16;
 
 const LEGS: [(MeteredLeg, &str); 2] = [(MeteredLeg::Client, "client"), (MeteredLeg::Upstream, "upstream")];
@@ -22,12 +22,12 @@ const DIRECTIONS: [(TrafficDirection, &str); 2] = [(TrafficDirection::In, "in"),
 const KINDS: [(Kind, &str); 4] =
     [(Kind::Message, "message"), (Kind::Presence, "presence"), (Kind::Iq, "iq"), (Kind::Other, "nonza")];
 
-/// One of a session's two streams.
+/// One of the two legs of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MeteredLeg {
-    /// The client's.
+    /// The client leg.
     Client,
-    /// The server's.
+    /// The upstream leg.
     Upstream,
 }
 
@@ -38,7 +38,7 @@ enum TrafficDirection {
     Out,
 }
 
-/// The counters of one shard. As large as two cache lines, and alone in them.
+/// The counters of one shard. It fills two cache lines and shares them with nothing else.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
@@ -46,7 +46,7 @@ struct Shard {
     bytes: [AtomicU64; 4],
 }
 
-/// The counters of a session. It adds them to its shard all at once.
+/// The counters of a session. It adds them to its shard in batches.
 #[derive(Debug)]
 pub struct Tap {
     shard: Arc<Shard>,
@@ -55,14 +55,14 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// A frame came on this leg.
+    /// Counts a frame that was received on this leg.
     pub fn came(&mut self, leg: MeteredLeg, frame: &Frame) {
         if let Frame::Element(element) = frame {
             self.count(leg, TrafficDirection::In, element.kind(), element.bytes().len());
         }
     }
 
-    /// An element leaves on this leg.
+    /// Counts an element that is sent on this leg.
     pub fn went(&mut self, leg: MeteredLeg, element: &[u8]) {
         self.count(leg, TrafficDirection::Out, kind(element), element.len());
     }
@@ -75,7 +75,7 @@ impl Tap {
         }
     }
 
-    /// Lets the counters know, at the end of a wake-up.
+    /// Adds the counters to the shard, at the end of a wake-up.
     pub fn settle(&mut self) {
         for (bytes, all) in self.bytes.iter_mut().zip(&self.shard.bytes).filter(|(bytes, _)| **bytes > 0) {
             all.fetch_add(std::mem::take(bytes), Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Drop for Tap {
     }
 }
 
-/// The places of the counters of a kind's elements and of all bytes that go one way.
+/// Returns the indexes of the counter of elements of this kind and of the counter of bytes, in this direction.
 fn numbers(leg: MeteredLeg, direction: TrafficDirection, kind: Kind) -> (usize, usize) {
     let way = leg as usize * 2 + direction as usize;
     let kind = match kind {
@@ -105,7 +105,7 @@ fn numbers(leg: MeteredLeg, direction: TrafficDirection, kind: Kind) -> (usize, 
 }
 
 impl Shard {
-    /// Both are there: the numbers of the variants leave no gap.
+    /// Returns both counters. They always exist: the indexes leave no gap.
     fn counters(
         &self,
         leg: MeteredLeg,
@@ -117,7 +117,7 @@ impl Shard {
     }
 }
 
-/// The kind of an element that is written: stanzas have the stream's default namespace, hence no prefix.
+/// Returns the kind of an element that is sent. Stanzas use the stream's default namespace, so they have no prefix.
 fn kind(element: &[u8]) -> Kind {
     for (name, kind) in [(&b"<message"[..], Kind::Message), (b"<presence", Kind::Presence), (b"<iq", Kind::Iq)] {
         if let Some(rest) = element.strip_prefix(name) {
@@ -136,14 +136,14 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// The counters of one more session.
+    /// Creates the counters of one more session.
     pub(super) fn tap(&self) -> Tap {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let shard = self.shards.get(next).map(Arc::clone).unwrap_or_default();
         Tap { shard, elements: [0; 16], bytes: [0; 4] }
     }
 
-    /// The number of stanzas and nonzas that have come or gone.
+    /// Returns the number of messages received and sent on this leg.
     pub(super) fn messages(&self, leg: MeteredLeg) -> (u64, u64) {
         let way = |direction| self.sum(|shard| shard.counters(leg, direction, Kind::Message).0);
         (way(TrafficDirection::In), way(TrafficDirection::Out))
@@ -156,7 +156,7 @@ impl Traffic {
 
 impl Collector for Traffic {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Stanzas and nonzas of sessions, by stream, direction and kind.";
+        let help = "Stanzas and nonzas of sessions, by leg, direction and kind.";
         let mut elements = encoder.encode_descriptor("stanzas", help, None, MetricType::Counter)?;
         for ((leg, direction), words) in ways() {
             for (kind, word) in KINDS {
@@ -164,7 +164,7 @@ impl Collector for Traffic {
                 encode(&mut elements, &labels, self.sum(|shard| shard.counters(leg, direction, kind).0))?;
             }
         }
-        let help = "Bytes of stanzas and nonzas of sessions, by stream and direction, before TLS.";
+        let help = "Bytes of stanzas and nonzas of sessions, by leg and direction, without TLS overhead.";
         let mut bytes = encoder.encode_descriptor("stanza", help, Some(&Unit::Bytes), MetricType::Counter)?;
         for ((leg, direction), words) in ways() {
             encode(&mut bytes, &words, self.sum(|shard| shard.counters(leg, direction, Kind::Other).1))?;

@@ -1,8 +1,8 @@
-//! The stanzas of a session that only memory has while the spool refuses them.
+//! The gauges of stanzas that only memory has while the spool refuses them.
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// The part of one session in two gauges; it is taken out when dropped.
+/// The share of one session in two gauges; dropping it removes the share.
 #[derive(Debug)]
 pub struct UnsavedGauge {
     stanzas: (Gauge, usize),
@@ -14,7 +14,7 @@ impl UnsavedGauge {
         Self { stanzas: (stanzas, 0), bytes: (bytes, 0) }
     }
 
-    /// Sets how much it is now.
+    /// Sets the current share.
     pub fn set(&mut self, stanzas: usize, bytes: usize) {
         for ((gauge, counted), now) in [(&mut self.stanzas, stanzas), (&mut self.bytes, bytes)] {
             if *counted != now {

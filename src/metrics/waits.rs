@@ -1,19 +1,19 @@
-//! Waits whose deadline passed: the words of the label.
+//! Waits that exceeded their deadline: the words of the label.
 
 /// A wait with a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// For the store to answer a login.
     Login,
-    /// For older sessions of a device to end, give way or answer.
+    /// For older sessions of a device to end or to answer.
     OlderSessions,
-    /// For a session to end that was asked to give way.
+    /// For a session to end that was asked to.
     GiveWay,
-    /// For the count of a session that is ending, so that its client learns of it.
+    /// For the handled count of a session that is ending, which its client is to be sent.
     Tombstone,
     /// For a session to take the connection that resumes it.
     HandOver,
-    /// For the store to finish what a session has left.
+    /// For the store to finish the changes that a session has left.
     Store,
     /// For the database to answer the operator.
     Admin,

@@ -1,76 +1,77 @@
-//! Bytes that wait to be written, counted by their cause.
+//! Bytes that wait to be written, counted by their cause. [`Conn`](super::conn::Conn) keeps a [`WriteBacklog`].
 //!
-//! A peer that does not read must not cost more memory than a mark allows, and only whoever causes the bytes is to be slowed
-//! down: what is relayed stops its source, what answers a peer stops that peer.
+//! A peer that does not read must not cost more memory than a mark allows, and only the party that causes the bytes may
+//! be slowed down: relayed bytes stop their source, and replies to a peer stop that peer.
 
 use std::collections::VecDeque;
 
-/// Relayed bytes: while more wait for a peer, what they come from is not read. Half of it lets reading go on.
+/// The mark for relayed bytes. While more wait for a peer, their source is not read. Reading continues below half of
+/// it.
 pub const HIGH_WATER: usize = 256 * 1024;
 
-/// Replies: while more wait for a peer, that peer is not read. Half of it lets reading go on.
+/// The mark for replies. While more wait for a peer, that peer is not read. Reading continues below half of it.
 pub const REPLY_MARK: usize = 64 * 1024;
 
 /// The bytes that wait for one peer.
 ///
-/// Positions are counted in bytes written since nothing waited. Replies are the exception on the hot path, so only they are
-/// kept as runs; all else is relayed.
+/// Positions are counted in bytes written since the backlog was last empty. Replies are the exception on the hot path,
+/// so only they are kept as runs; all other bytes are relayed.
 #[derive(Debug, Default)]
 pub(super) struct WriteBacklog {
-    /// Bytes written since nothing waited.
+    /// Bytes written since the backlog was last empty.
     written: usize,
-    /// Bytes of those that have left.
+    /// The part of them that was sent.
     left: usize,
     replies: Option<Box<ReplyBacklog>>,
-    /// Relayed bytes have reached their mark and not fallen to half of it.
+    /// True from the time relayed bytes reach their mark until they fall below half of it.
     full: bool,
     watched: WatchedBytes,
 }
 
-/// Bytes whose departure is to be known.
+/// The bytes whose sending is watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum WatchedBytes {
-    /// None, or they left before anybody knew that they waited.
+    /// No bytes, or bytes that were sent before anybody asked about them.
     #[default]
     None,
-    /// Those up to this position.
+    /// The bytes up to this position.
     Until(usize),
-    /// The same, and it is known that they wait.
+    /// The bytes up to this position. The caller knows that they wait.
     KnownToWait(usize),
-    /// They have left, and that is not known yet.
+    /// The bytes were sent. The caller does not know it yet.
     Left,
 }
 
-/// News of the bytes that are watched.
+/// A change of the watched bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departure {
     /// They wait.
     Waits,
-    /// They have left.
+    /// They were sent.
     Left,
 }
 
 /// The replies that wait.
 #[derive(Debug, Default)]
 struct ReplyBacklog {
-    /// From where to where, in order; neighbours are one.
+    /// The ranges of positions, in order. Adjacent ranges are merged.
     runs: VecDeque<(usize, usize)>,
     bytes: usize,
-    /// They have reached their mark and not fallen to half of it.
+    /// True from the time replies reach their mark until they fall below half of it.
     over: bool,
-    /// They have reached half their mark and not all left since.
+    /// True from the time replies reach half their mark until all of them were sent.
     many: bool,
 }
 
 impl WriteBacklog {
-    /// Relayed bytes were written.
+    /// Counts relayed bytes that were written.
     #[inline]
     pub(super) fn relayed(&mut self, len: usize) {
         self.written += len;
         self.full |= self.waiting() - self.replies() >= HIGH_WATER;
     }
 
-    /// Bytes were written that answer the peer itself.
+    /// Counts bytes that were written in reply to the peer itself.
     pub(super) fn replied(&mut self, len: usize) {
         let (start, end) = (self.written, self.written + len);
         self.written = end;
@@ -84,24 +85,24 @@ impl WriteBacklog {
         replies.many |= replies.bytes >= REPLY_MARK / 2;
     }
 
-    /// Watches all that was written so far, in place of what was watched before.
+    /// Watches all bytes written so far, instead of those watched before.
     pub(super) fn watch(&mut self) {
         self.watched = if self.waiting() == 0 { WatchedBytes::None } else { WatchedBytes::Until(self.written) };
     }
 
-    /// News of the watched bytes: once that they wait, and then once that they have left.
+    /// Returns each change of the watched bytes once: first that they wait, then that they were sent.
     pub(super) fn departure(&mut self) -> Option<Departure> {
-        let (watched, news) = match self.watched {
+        let (watched, departure) = match self.watched {
             WatchedBytes::Until(end) => (WatchedBytes::KnownToWait(end), Some(Departure::Waits)),
             WatchedBytes::Left => (WatchedBytes::None, Some(Departure::Left)),
             unchanged @ (WatchedBytes::None | WatchedBytes::KnownToWait(_)) => (unchanged, None),
         };
         self.watched = watched;
-        news
+        departure
     }
 
-    /// So many bytes still wait, as the connection knows. Encryption makes them a little more, so that what leaves last counts
-    /// as leaving a moment late. Returns whether anything changed that somebody may wait for.
+    /// Takes the number of bytes that still wait in the connection. Encryption adds a few bytes, so the last bytes
+    /// count as sent slightly late. Returns whether a condition changed for which a caller may wait.
     pub(super) fn settle(&mut self, waiting: usize) -> bool {
         if waiting == 0 {
             let waited_for = self.full || self.replies.as_ref().is_some_and(|replies| replies.many);
@@ -130,29 +131,29 @@ impl WriteBacklog {
         self.written - self.left
     }
 
-    /// The bytes of replies that wait.
+    /// Returns the bytes of replies that wait.
     pub(super) fn replies(&self) -> usize {
         self.replies.as_ref().map_or(0, |replies| replies.bytes)
     }
 
-    /// Returns whether relayed bytes are over their mark.
+    /// Returns whether relayed bytes reached their mark and have not fallen below half of it.
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Returns whether replies are over their mark.
-    pub(super) fn owes_too_much(&self) -> bool {
+    /// Returns whether replies reached their mark and have not fallen below half of it.
+    pub(super) fn replies_full(&self) -> bool {
         self.replies.as_ref().is_some_and(|replies| replies.over)
     }
 
-    /// Returns whether replies came over half their mark and have not all left since.
-    pub(super) fn owes_much(&self) -> bool {
+    /// Returns whether replies reached half their mark and have not all been sent since.
+    pub(super) fn has_many_replies(&self) -> bool {
         self.replies.as_ref().is_some_and(|replies| replies.many)
     }
 }
 
 impl WatchedBytes {
-    /// The state once all bytes up to this position have left.
+    /// Returns the state after all bytes up to this position were sent.
     fn left(self, position: usize) -> Self {
         match self {
             Self::Until(end) if end <= position => Self::None,
@@ -237,7 +238,7 @@ mod tests {
         backlog.relayed(HIGH_WATER - 1);
         assert!(!backlog.is_full());
         backlog.relayed(1);
-        assert!(backlog.is_full() && !backlog.owes_too_much());
+        assert!(backlog.is_full() && !backlog.replies_full());
         assert!(!backlog.settle(HIGH_WATER / 2));
         assert!(backlog.is_full());
         assert!(backlog.settle(HIGH_WATER / 2 - 1), "somebody waits for it");
@@ -248,7 +249,7 @@ mod tests {
     #[test]
     fn replies_stop_their_peer_at_their_mark_and_are_many_from_half_of_it_until_all_have_left() {
         let mut backlog = WriteBacklog::default();
-        let states = |backlog: &WriteBacklog| (backlog.owes_much(), backlog.owes_too_much());
+        let states = |backlog: &WriteBacklog| (backlog.has_many_replies(), backlog.replies_full());
         backlog.relayed(HIGH_WATER / 2);
         backlog.replied(REPLY_MARK / 2 - 1);
         assert_eq!(states(&backlog), (false, false));
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_watched_last_is_told() {
+    fn only_the_bytes_watched_last_are_reported() {
         let mut backlog = WriteBacklog::default();
         backlog.relayed(100);
         backlog.watch();
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_at_once_is_told_as_well() {
+    fn bytes_that_leave_at_once_are_reported_too() {
         let mut backlog = WriteBacklog::default();
         backlog.replied(REPLY_MARK);
         assert!(backlog.settle(0));

@@ -1,4 +1,4 @@
-//! Certificates on disk: loading them, judging them, and making one for development.
+//! Certificates on disk: loading and checking them, and creating one for development.
 
 use std::fmt;
 use std::fs::{DirBuilder, OpenOptions};
@@ -20,34 +20,34 @@ use crate::clock::UnixSecs;
 use crate::config::Host;
 use crate::jid;
 
-/// The longest that a certificate may still be valid for [`judge`] to say that it ends soon.
+/// The remaining validity below which [`judge`] reports that a certificate expires soon.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
-/// The last second of the year 9999, which a certificate names that never ends (RFC 5280 §4.1.2.5).
+/// The last second of the year 9999, the end of a certificate that never expires (RFC 5280 §4.1.2.5).
 const NEVER: UnixSecs = UnixSecs::new(253_402_300_799);
 
-/// An error in a host's certificate, which the operator has to mend.
+/// An error in a host's certificate. The operator has to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The file is missing, or this user may not read it.
-    #[error("{path}: cannot be read: {error}", path = .path.display())]
+    #[error("cannot read {path}: {error}", path = .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// The error of the system.
         error: io::Error,
     },
-    /// The file holds no PEM section of the wanted kind.
-    #[error("{path}: no {wanted} in it; it must be PEM, with a line -----BEGIN {marker}-----", path = .path.display())]
+    /// The file contains no PEM section of the required kind.
+    #[error("{path} contains no {wanted}; it must be a PEM file with a line -----BEGIN {marker}-----", path = .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
-        /// The section that was searched for.
+        /// The kind of section that is missing.
         wanted: &'static str,
         /// The marker of such a section.
         marker: &'static str,
     },
     /// The key belongs to another certificate.
-    #[error("{key}: not the key of the first certificate in {certificate}", key = .key.display(), certificate = .certificate.display())]
+    #[error("{key} is not the key of the first certificate in {certificate}", key = .key.display(), certificate = .certificate.display())]
     Mismatch {
         /// The certificate's file.
         certificate: PathBuf,
@@ -55,7 +55,7 @@ pub enum CertificateError {
         key: PathBuf,
     },
     /// The certificate or the key is of a kind that cannot be used.
-    #[error("{path}: cannot be used: {error}", path = .path.display())]
+    #[error("cannot use {path}: {error}", path = .path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -63,38 +63,38 @@ pub enum CertificateError {
         error: rustls::Error,
     },
     /// A development certificate could not be written.
-    #[error("{path}: a development certificate cannot be written: {error}", path = .path.display())]
+    #[error("cannot write the development certificate {path}: {error}", path = .path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
         /// The error of the system.
         error: io::Error,
     },
-    /// A development certificate could not be made.
-    #[error("no development certificate can be made for {domain}: {error}")]
+    /// A development certificate could not be created.
+    #[error("cannot create a development certificate for {domain}: {error}")]
     NotMade {
-        /// For which domain.
+        /// The domain.
         domain: String,
         /// The error.
         error: rcgen::Error,
     },
 }
 
-/// A defect of a certificate that can be loaded.
+/// A defect of a certificate that was loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
-    /// Clients will refuse it: it does not name the domain.
+    /// The certificate does not name the domain. Clients will reject it.
     NotForDomain,
-    /// Clients will refuse it: it has ended.
+    /// The certificate has expired. Clients will reject it.
     Expired,
-    /// Clients will refuse it: it has not begun, or the clock is wrong.
+    /// The certificate is not valid yet, or the clock is wrong. Clients will reject it.
     NotYetValid,
-    /// It ends within 14 days.
+    /// The certificate expires within 14 days.
     ExpiresSoon,
 }
 
 impl Defect {
-    /// Every one.
+    /// All defects.
     pub const ALL: [Self; 4] = [Self::NotForDomain, Self::Expired, Self::NotYetValid, Self::ExpiresSoon];
 
     /// Its name in metrics.
@@ -107,13 +107,13 @@ impl Defect {
         }
     }
 
-    /// The remedy.
+    /// Returns the remedy for the operator.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::NotForDomain => "get one that lists the domain as a DNS name",
             Self::Expired => "renew it",
-            Self::NotYetValid => "set the clock of this machine, or get another",
-            Self::ExpiresSoon => "renew it; `pushward reload` takes the new one",
+            Self::NotYetValid => "set the clock of this machine, or get another certificate",
+            Self::ExpiresSoon => "renew it; `pushward reload` loads the new one",
         }
     }
 }
@@ -132,7 +132,7 @@ impl fmt::Display for Defect {
 /// Loads the certificate chain and the key of a host.
 ///
 /// # Errors
-/// Any [`CertificateError`] that names the file at fault.
+/// Returns the [`CertificateError`], which names the file.
 pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     let chain = chain(&host.certificate)?;
     let key = private_key(&host.key)?;
@@ -149,19 +149,19 @@ pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     }
 }
 
-/// Loads as [`load`], and makes a certificate first where [`wants_development`] says so.
+/// Loads like [`load`], but first creates a certificate if [`wants_development`] returns true.
 ///
 /// # Errors
-/// Any [`CertificateError`].
+/// Returns the [`CertificateError`].
 pub fn load_or_make(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     if ensure_development(host)? {
         let (domain, path) = (&host.domain, host.certificate.display());
-        tracing::warn!(%domain, %path, "made a self-signed development certificate: no client trusts it by itself");
+        tracing::warn!(%domain, %path, "self-signed development certificate created: clients do not trust it by default");
     }
     load(host)
 }
 
-/// The defects to which clients of a domain would object at a time. The issuer is not judged.
+/// Returns the defects that clients of a domain would object to at this time. Does not check the issuer.
 pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return Vec::new() };
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return Vec::new() };
@@ -180,7 +180,7 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     defects
 }
 
-/// The end of a certificate.
+/// Returns the time at which a certificate expires.
 pub fn not_after(key: &CertifiedKey) -> UnixSecs {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return NEVER };
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return NEVER };
@@ -190,8 +190,8 @@ pub fn not_after(key: &CertifiedKey) -> UnixSecs {
     }
 }
 
-/// The error in the dates of a certificate, at a time since the epoch. With no roots a chain can never be complete,
-/// but the dates of the certificate are looked at first.
+/// Returns the error in the dates of a certificate at a time since the epoch. Without roots no chain is complete, but
+/// the verifier checks the dates of the certificate first.
 fn objection(
     parsed: &ParsedCertificate<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -205,10 +205,10 @@ fn objection(
     }
 }
 
-/// Returns whether [`ensure_development`] would make a certificate: both files are missing, and the domain is reserved for
-/// development (RFC 6761 §6, RFC 2606 §3: `localhost`, `example.org` and its like, and what ends in `.localhost`,
-/// `.test` or `.example`). No other domain gets one, not even at the default path: clients would refuse it, and it
-/// would hide that the real one is missing.
+/// Returns whether [`ensure_development`] would create a certificate: both files are missing, and the domain is
+/// reserved for development (RFC 6761 §6, RFC 2606 §3: `localhost`, `example.org` and the like, and names that end in
+/// `.localhost`, `.test` or `.example`). No other domain gets one, not even at the default path: clients would reject
+/// it, and it would hide that the real one is missing.
 pub fn wants_development(host: &Host) -> bool {
     let labels: Vec<_> = host.domain.rsplit('.').take(2).collect();
     let reserved = match labels.as_slice() {
@@ -219,8 +219,9 @@ pub fn wants_development(host: &Host) -> bool {
     reserved && !host.certificate.exists() && !host.key.exists()
 }
 
-/// Makes a self-signed certificate for a host where [`wants_development`] says so; both files have mode 0600, a
-/// directory that is missing 0700. Says whether it did, so that the caller can tell the operator.
+/// Creates a self-signed certificate for a host if [`wants_development`] returns true. Both files get mode 0600, and a
+/// missing directory is created with mode 0700. Returns whether a certificate was created, so that the caller can
+/// inform the operator.
 ///
 /// # Errors
 /// [`CertificateError::Unwritable`], [`CertificateError::NotMade`].
@@ -231,15 +232,15 @@ pub fn ensure_development(host: &Host) -> Result<bool, CertificateError> {
     let (certificate, key) =
         self_signed(&host.domain).map_err(|error| CertificateError::NotMade { domain: host.domain.clone(), error })?;
     write_new(&host.key, &key)?;
-    // A key alone would keep the next start from making a pair.
+    // A key without a certificate would prevent the next start from creating a pair.
     write_new(&host.certificate, &certificate).inspect_err(|_| drop(std::fs::remove_file(&host.key)))?;
     Ok(true)
 }
 
-/// Makes a self-signed certificate for a domain, valid for ten years: the certificate and the key, PEM.
+/// Creates a self-signed certificate for a domain, valid for ten years. Returns the certificate and the key as PEM.
 ///
 /// # Errors
-/// rcgen's, for a name that fits in no certificate.
+/// Returns rcgen's error for a name that no certificate can contain.
 pub fn self_signed(domain: &str) -> Result<(String, String), rcgen::Error> {
     let mut names = vec![jid::ascii(domain).unwrap_or_else(|| domain.to_owned())];
     if domain == "localhost" {
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_of_the_files_is_told_apart() {
+    fn each_fault_of_the_files_has_its_own_error() {
         let (_directory, host) = written("localhost");
         let (_other_directory, other) = written("localhost");
         let fault = |certificate: &Path, key: &Path| {
@@ -373,14 +374,14 @@ mod tests {
             load(&host).unwrap_err().to_string()
         };
         let missing = Path::new("/nonexistent/a.pem");
-        assert!(fault(missing, &host.key).starts_with("/nonexistent/a.pem: cannot be read: No such file"));
-        assert!(fault(&host.certificate, missing).starts_with("/nonexistent/a.pem: cannot be read"));
-        assert!(fault(&host.key, &host.key).contains("no certificate in it"));
-        assert!(fault(&host.certificate, &host.certificate).contains("no unencrypted private key in it"));
+        assert!(fault(missing, &host.key).starts_with("cannot read /nonexistent/a.pem: No such file"));
+        assert!(fault(&host.certificate, missing).starts_with("cannot read /nonexistent/a.pem"));
+        assert!(fault(&host.key, &host.key).contains("contains no certificate"));
+        assert!(fault(&host.certificate, &host.certificate).contains("contains no unencrypted private key"));
         assert!(fault(&host.certificate, &other.key).contains("not the key of the first certificate"));
         let nonsense = host.certificate.with_extension("nonsense");
         std::fs::write(&nonsense, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
-        assert!(fault(&nonsense, &host.key).contains("nonsense: cannot be used"));
+        assert!(fault(&nonsense, &host.key).starts_with(&format!("cannot use {}", nonsense.display())));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A framed connection: reads that give frames, writes that gather, and progress that lives in the struct.
+//! [`Conn`], a framed connection: it reads frames and gathers writes. All progress is kept in the struct, so its
+//! futures can be dropped.
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,16 +18,16 @@ use crate::limits::Permit;
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
 
 thread_local! {
-    /// Room for what is to be written, lent to the connection that writes next.
+    /// A spare write buffer, taken by the next connection that writes.
     static SPARE: Cell<BytesMut> = Cell::default();
 }
 
 /// An event on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnEvent {
-    /// Bytes came: ask for frames.
+    /// Bytes arrived. Call [`Conn::next_frame`].
     Received,
-    /// All that was to be written has been, or enough of it that reading may go on somewhere.
+    /// All gathered bytes were written, or enough of them that reading may continue on some connection.
     Drained,
     /// The peer closed its side.
     Closed,
@@ -35,43 +36,43 @@ pub enum ConnEvent {
 /// The directions in which a connection may move bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
-    /// It is read and written.
+    /// The connection is read and written.
     ReadWrite,
-    /// It is only written: the peer is not read now.
+    /// The connection is only written; the peer is not read now.
     WriteOnly,
 }
 
 impl Io {
-    /// Writes, and reads on this condition.
+    /// Writes always, and reads if the condition is true.
     pub fn read_if(condition: bool) -> Self {
         if condition { Self::ReadWrite } else { Self::WriteOnly }
     }
 }
 
-/// A stream with its framer and what is still to be written.
+/// A stream with its framer and the bytes that wait to be written.
 pub struct Conn<S> {
     stream: S,
     framer: Framer,
     out: BytesMut,
     waiting: WriteBacklog,
-    /// Written into the stream, perhaps not yet out of its own buffers.
+    /// True if bytes were written into the stream and may still be in its buffers.
     unflushed: bool,
-    /// Since when no written byte has moved, while there are any.
+    /// The time since which no byte has moved, while bytes wait.
     stalled: Option<Instant>,
-    /// Bytes that came since it was asked.
+    /// The bytes received since the last call of [`Conn::take_received`].
     received: usize,
     permit: Option<Box<Permit>>,
 }
 
 impl<S> fmt::Debug for Conn<S> {
-    // What passes through is nobody's business.
+    // The content of a connection must not appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn").field("backlog", &self.out.len()).finish_non_exhaustive()
     }
 }
 
 impl<S: Wire> Conn<S> {
-    /// A connection on which a stream header comes next.
+    /// Creates a connection whose next element is a stream header.
     pub fn new(stream: S, limits: FrameLimits) -> Self {
         Self {
             stream,
@@ -85,58 +86,58 @@ impl<S: Wire> Conn<S> {
         }
     }
 
-    /// The same on a stream with another content namespace than `jabber:client`.
+    /// Creates a connection with a content namespace other than `jabber:client`.
     pub fn in_namespace(stream: S, limits: FrameLimits, ns: &'static str) -> Self {
         Self { framer: Framer::with_default_namespace(limits, ns), ..Self::new(stream, limits) }
     }
 
-    /// The same with the right to be connected, for as long as it is.
+    /// Attaches the permit of the connection, which is released when the connection is dropped.
     pub fn with_permit(mut self, permit: Permit) -> Self {
         self.permit = Some(Box::new(permit));
         self
     }
 
-    /// The right to be connected, where there is one.
+    /// Returns the permit of the connection, if it has one.
     pub fn permit(&mut self) -> Option<&mut Permit> {
         self.permit.as_deref_mut()
     }
 
-    /// The number of bytes that came since the last call.
+    /// Returns the number of bytes received since the last call.
     pub fn take_received(&mut self) -> usize {
         std::mem::take(&mut self.received)
     }
 
-    /// The framer, for limits and restarts.
+    /// Returns the framer, for limits and restarts.
     pub fn framer(&mut self) -> &mut Framer {
         &mut self.framer
     }
 
-    /// The stream, for questions about it.
+    /// Returns the stream, for its properties.
     pub fn stream(&self) -> &S {
         &self.stream
     }
 
-    /// The next frame among the bytes that came.
+    /// Returns the next frame in the received bytes.
     ///
     /// # Errors
-    /// The bytes are no XML stream.
+    /// Returns an error if the bytes are not an XML stream.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let frame = self.framer.next_frame()?;
         if frame.is_none() && self.framer.buffer().is_empty() {
-            // The room belongs to the frames now, and goes with them.
+            // The frames own this memory now and free it.
             *self.framer.buffer() = BytesMut::new();
         }
         Ok(frame)
     }
 
-    /// Gathers bytes that come from elsewhere; they leave with the next [`Conn::event`]. While [`Conn::is_full`], their source
-    /// is not to be read.
+    /// Gathers bytes that come from another connection. The next [`Conn::event`] sends them. While [`Conn::is_full`]
+    /// returns true, their source must not be read.
     pub fn write(&mut self, bytes: &[u8]) {
         self.gather(bytes);
         self.waiting.relayed(bytes.len());
     }
 
-    /// Gathers bytes that answer what this peer has sent. While [`Conn::owes_too_much`], the peer is not to be read.
+    /// Gathers bytes that answer this peer. While [`Conn::replies_full`] returns true, the peer must not be read.
     pub fn reply(&mut self, bytes: &[u8]) {
         self.gather(bytes);
         self.waiting.replied(bytes.len());
@@ -152,58 +153,58 @@ impl<S: Wire> Conn<S> {
         self.out.extend_from_slice(bytes);
     }
 
-    /// The number of bytes that wait to be written.
+    /// Returns the number of bytes that wait to be written.
     pub fn backlog(&self) -> usize {
         self.out.len() + self.stream.unsent()
     }
 
-    /// The number of those that answer the peer itself.
+    /// Returns the number of waiting bytes that answer the peer itself.
     pub fn replies(&self) -> usize {
         self.waiting.replies()
     }
 
-    /// Returns whether the relayed bytes that wait have come over [`HIGH_WATER`], and not fallen to half of it since.
+    /// Returns whether the waiting relayed bytes reached [`HIGH_WATER`] and have not fallen below half of it.
     pub fn is_full(&self) -> bool {
         self.waiting.is_full()
     }
 
-    /// Returns whether the replies that wait have come over [`REPLY_MARK`], and not fallen to half of it since.
-    pub fn owes_too_much(&self) -> bool {
-        self.waiting.owes_too_much()
+    /// Returns whether the waiting replies reached [`REPLY_MARK`] and have not fallen below half of it.
+    pub fn replies_full(&self) -> bool {
+        self.waiting.replies_full()
     }
 
-    /// Returns whether the replies that wait have come over half of [`REPLY_MARK`], and not all left since.
-    pub fn owes_much(&self) -> bool {
-        self.waiting.owes_much()
+    /// Returns whether the waiting replies reached half of [`REPLY_MARK`] and have not all been sent since.
+    pub fn has_many_replies(&self) -> bool {
+        self.waiting.has_many_replies()
     }
 
-    /// Watches all that was gathered so far, in place of what was watched before.
+    /// Watches all bytes gathered so far, instead of those watched before.
     pub fn watch(&mut self) {
         self.waiting.watch();
     }
 
-    /// News of the watched bytes: once that they wait, and then once that the kernel has taken
-    /// the last of them, which is an event. Bytes that leave with the next event are no news.
+    /// Returns each change of the watched bytes once: first that they wait, then that the kernel has taken the last of
+    /// them. The second change is an event. Bytes that the next event sends at once cause no change.
     pub fn departure(&mut self) -> Option<Departure> {
         self.waiting.departure()
     }
 
-    /// The time at which the peer is given up for not reading, if nothing moves until then.
+    /// Returns the time at which the peer counts as not reading, if no byte moves until then.
     pub fn write_deadline(&self, write_timeout: Duration) -> Option<Instant> {
         self.stalled.map(|since| since + write_timeout)
     }
 
-    /// Writes what was gathered, and reads if `io` says so.
+    /// Writes the gathered bytes, and reads if `io` allows it.
     ///
-    /// Cancel safe: progress lives in the connection.
+    /// Cancel safe: the progress is kept in the connection.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// Returns an error if the connection is broken.
     pub async fn event(&mut self, io: Io) -> io::Result<ConnEvent> {
         poll_fn(|cx| self.poll_event(cx, io)).await
     }
 
-    /// As [`Conn::event`], for callers that wait for more than one connection.
+    /// Polls like [`Conn::event`], for callers that wait for several connections.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, io: Io) -> Poll<io::Result<ConnEvent>> {
         if self.unflushed || self.backlog() > 0 {
             let drained = self.poll_drain(cx)?.is_ready();
@@ -238,7 +239,8 @@ impl<S: Wire> Conn<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what was gathered and closes, for at most `patience`; then the connection is dropped as it is.
+    /// Writes the gathered bytes and closes the connection, within `patience`. After that time the connection is
+    /// dropped.
     pub async fn finish(mut self, patience: Duration) {
         let close = async {
             poll_fn(|cx| self.poll_drain(cx)).await?;
@@ -246,22 +248,22 @@ impl<S: Wire> Conn<S> {
         };
         match timeout(patience, close).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the peer was gone before the close"),
-            Err(_) => tracing::debug!("the peer did not take the close in time"),
+            Ok(Err(error)) => tracing::debug!(%error, "peer disconnected before close"),
+            Err(_) => tracing::debug!("peer did not accept close in time"),
         }
     }
 
-    /// Writes what was gathered, and waits until it is out.
+    /// Writes the gathered bytes and waits until they are sent.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// Returns an error if the connection is broken.
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_drain(cx)).await?;
         self.waiting.settle(self.backlog());
         Ok(())
     }
 
-    /// The bare stream; bytes that were received and not framed are gone (RFC 6120 §5.4.3.3).
+    /// Returns the bare stream. Discards bytes that were received and not framed (RFC 6120 §5.4.3.3).
     pub fn into_inner(self) -> S {
         self.stream
     }
@@ -279,15 +281,15 @@ mod tests {
         peer.read_exact(&mut vec![0; bytes]).await.unwrap();
     }
 
-    /// Writes what the connection can, and says whether that is worth an event.
+    /// Writes as much as the connection can, and returns whether that causes an event.
     async fn sends(conn: &mut Conn<DuplexStream>) -> bool {
-        // The runtime lets a task do only so much in one turn.
+        // The runtime limits the work of a task per turn.
         tokio::task::yield_now().await;
         poll_fn(|cx| Poll::Ready(conn.poll_event(cx, Io::ReadWrite).is_ready())).await
     }
 
     #[tokio::test]
-    async fn what_waits_is_counted_by_its_cause_until_it_is_out() {
+    async fn waiting_bytes_are_counted_by_their_cause_until_they_are_sent() {
         let (stream, mut peer) = duplex(1000);
         let mut conn = Conn::new(stream, LIMITS);
         conn.write(&[b' '; 2000]);
@@ -309,12 +311,12 @@ mod tests {
         conn.write(&[b' '; HIGH_WATER]);
         conn.reply(&[b' '; REPLY_MARK]);
         assert!(!sends(&mut conn).await);
-        assert!(conn.is_full() && conn.owes_too_much() && conn.owes_much());
+        assert!(conn.is_full() && conn.replies_full() && conn.has_many_replies());
         let mut events = Vec::new();
         while conn.backlog() > 0 {
             take(&mut peer, 1000).await;
             if sends(&mut conn).await {
-                events.push((conn.is_full(), conn.owes_too_much(), conn.owes_much()));
+                events.push((conn.is_full(), conn.replies_full(), conn.has_many_replies()));
             }
         }
         assert_eq!(events, [(false, true, true), (false, false, true), (false, false, false)]);

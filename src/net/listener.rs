@@ -1,4 +1,4 @@
-//! Accepting connections and handing them over; no error of one connection ends the loop.
+//! Accepting connections and passing them on. An error of one connection does not end the loop.
 
 use std::future::Future;
 use std::io;
@@ -13,17 +13,18 @@ use tokio::time::sleep;
 use crate::config::Listen;
 use crate::limits::{ConnectionRefusal, Gate, Limit, Permit};
 
-/// The pause after a failed accept that would fail again at once: the process may be out of descriptors.
+/// The pause after an accept that failed and would fail again at once, such as when the process has no free
+/// descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The decision about a connection: it is served, or refused.
+/// The decision about a connection: it is served or refused.
 pub type Admission = Result<Permit, Limit>;
 
-/// A socket that takes connections.
+/// A socket that accepts connections.
 pub trait Accept {
     /// A connection and the address of its peer.
     type Connection;
-    /// Takes the next connection. Cancel safe.
+    /// Accepts the next connection. Cancel safe.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 }
 
@@ -43,17 +44,17 @@ impl Accept for UnixListener {
     }
 }
 
-/// What follows a failed accept.
+/// The action after a failed accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFailure {
-    /// The next connection is accepted at once.
+    /// Accept the next connection at once.
     Continue,
-    /// A pause: the next one is likely to fail, too.
+    /// Pause first, because the next accept is likely to fail too.
     Pause,
 }
 
-/// Accepts without end and calls `serve` with each connection. `failed` logs an error, of which none ends the loop. End it by
-/// dropping the future.
+/// Accepts connections in an endless loop and calls `serve` with each. `failed` logs an error; no error ends the loop.
+/// Drop the future to end it.
 pub async fn accept_each<L: Accept>(
     listener: &L,
     mut serve: impl FnMut(L::Connection),
@@ -70,9 +71,9 @@ pub async fn accept_each<L: Accept>(
     }
 }
 
-/// Accepts clients without end and calls `serve` with each connection; end it by dropping the future.
+/// Accepts client connections in an endless loop and calls `serve` with each. Drop the future to end it.
 ///
-/// A connection through a proxy is counted for its client once that is known.
+/// A connection through a proxy is counted for its client once the client's address is known.
 pub async fn accept(
     listener: TcpListener,
     listen: Arc<ArcSwap<Listen>>,
@@ -84,17 +85,17 @@ pub async fn accept(
         Some(proxies) if proxies.trust(peer.ip()) => serve(tcp, peer, gate.admit(None)),
         Some(_) => {
             if let Some(suppressed) = gate.watch().refused(ConnectionRefusal::NotTrusted) {
-                tracing::warn!(%peer, suppressed, "refused: not one of trusted_proxies");
+                tracing::warn!(%peer, suppressed, "connection refused: address not in trusted_proxies");
             }
         }
     };
     accept_each(&listener, admit, |error| {
         if out_of_descriptors(&error) {
-            tracing::warn!(%error, "cannot accept: out of descriptors");
+            tracing::warn!(%error, "cannot accept connection: out of file descriptors");
             return AfterFailure::Pause;
         }
-        // The peer was gone before it was accepted (ECONNABORTED and the like).
-        tracing::debug!(%error, "a connection was lost before it was accepted");
+        // The peer closed the connection before it was accepted (ECONNABORTED and the like).
+        tracing::debug!(%error, "connection lost before accept");
         AfterFailure::Continue
     })
     .await;

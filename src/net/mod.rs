@@ -1,4 +1,5 @@
-//! Sockets: listeners, TLS, framed connections, the way to the server.
+//! Sockets: listeners, TLS, framed connections, and connections to the upstream server. The relay drives
+//! [`conn::Conn`], and [`upstream::Way`] connects to the server.
 
 mod backlog;
 pub mod certificate;
@@ -20,23 +21,26 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// The time for which a TCP connection may be idle before the kernel asks whether the peer still exists.
+/// The time for which a TCP connection may be idle before the kernel probes the peer.
 const KEEPALIVE: Duration = Duration::from_secs(120);
 
-/// Bytes that the kernel may hold of a connection: those that it has not sent, and in all. What it holds counts as sent, so it
-/// is to be little: the clock for an answer starts when the question has left (`session::liveness`). The kernel doubles the
-/// second for its own bookkeeping; what is on its way may be about that much, 1 MB/s where the round trip takes 200 ms.
+/// The bytes that the kernel may hold for a connection: those not sent yet, and in total. Bytes that the kernel holds
+/// count as sent, so they must be few: the timeout of an answer starts when the request has left (`session::liveness`).
+/// The kernel doubles the second value for its own bookkeeping. The bytes in flight may reach about that value, which
+/// allows 1 MB/s at a round trip of 200 ms.
 const UNSENT: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 
-/// The time for which the kernel may hold bytes that a peer does not acknowledge. Long, because a peer that reads slowly, whose
-/// window is closed most of the time, counts as one that acknowledges nothing; `Conn::write_deadline` knows whether bytes move.
+/// The time for which the kernel may hold bytes that a peer does not acknowledge. It is long, because a slow reader,
+/// whose window is closed most of the time, counts as acknowledging nothing. `Conn::write_deadline` tracks whether
+/// bytes move.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(300);
 
-/// Sets what every connection needs: no delay, small buffers, keepalive, and an end for data that nobody acknowledges.
+/// Sets the options that every connection needs: no delay, small buffers, keepalive, and a timeout for unacknowledged
+/// data.
 ///
 /// # Errors
-/// The socket is gone already.
+/// Returns an error if the socket is closed already.
 pub fn tune(tcp: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);

@@ -1,6 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy in front says of a connection, and what the server behind is told.
+//! The PROXY protocol, versions 1 and 2: reading the header that a proxy sends in front of a client's connection, and
+//! writing the header for the upstream server.
 //!
-//! The specification is HAProxy's `doc/proxy-protocol.txt`; its sections are named below.
+//! The specification is HAProxy's `doc/proxy-protocol.txt`. The section numbers below refer to it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,15 +15,16 @@ use tokio::net::TcpStream;
 
 use crate::config::ProxyProtocol;
 
-/// §2.2: what version 2 starts with.
+/// §2.2: the first bytes of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// §2.1: what version 1 starts with.
+/// §2.1: the first bytes of version 1.
 const START: &[u8] = b"PROXY ";
-/// §2.1: the longest header of version 1, with its CRLF.
+/// §2.1: the maximum length of a version 1 header, including CRLF.
 const LONGEST_V1: usize = 107;
-/// §2.2: the signature, the version, the family and the length.
+/// §2.2: the length of signature, version, family and length.
 const FIXED_V2: usize = 16;
-/// No proxy sends as much: addresses have 216 bytes at most, and TLVs that are known, less than 1 KiB together.
+/// The maximum accepted length of a version 2 header. Proxies send less: addresses have at most 216 bytes, and the
+/// known TLVs together less than 1 KiB.
 const LONGEST_V2: usize = 4096;
 /// §2.2: version 2, command LOCAL.
 const LOCAL: u8 = 0x20;
@@ -37,21 +39,21 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Those of a connection that was accepted from `peer`.
+    /// Returns the addresses of a connection that was accepted from `peer`.
     ///
     /// # Errors
-    /// The connection is gone already.
+    /// Returns an error if the connection is closed already.
     pub fn of(tcp: &TcpStream, peer: SocketAddr) -> io::Result<Self> {
         Ok(Self { client: peer, server: tcp.local_addr()? }.canonical())
     }
 
-    /// IPv4 is IPv4 wherever it comes from.
+    /// Converts IPv4-mapped IPv6 addresses to IPv4.
     fn canonical(self) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         Self { client: canonical(self.client), server: canonical(self.server) }
     }
 
-    /// Both of one family, as a header needs them.
+    /// Returns both addresses in one family, as a header requires.
     fn of_one_family(self) -> ProxiedAddress {
         let wide = |address: SocketAddr| match address.ip() {
             IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
@@ -72,12 +74,12 @@ pub struct Tls {
     cipher: &'static str,
 }
 
-/// A client, as the server behind is told of it.
+/// The client's properties that the header for the upstream server contains.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxiedClient {
-    /// Both ends of its connection.
+    /// Both ends of the client's connection.
     pub addresses: Addresses,
-    /// Its TLS, as it ends here.
+    /// The TLS of the client's connection, which ends here.
     pub tls: Option<Tls>,
 }
 
@@ -87,28 +89,30 @@ pub enum HeaderError {
     /// The connection is broken.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It ended before the header was complete; `0`: at once, as a check of whether the port is open does.
+    /// The connection ended before the header was complete. `0` means that it ended at once, as a check for an open
+    /// port does.
     #[error("the connection ended after {0} bytes")]
     Ended(usize),
-    /// It starts with something else.
+    /// The connection starts with other bytes.
     #[error("the connection does not start with a PROXY header")]
     Missing,
-    /// There is none as large as this.
+    /// The header is longer than any valid one.
     #[error("the PROXY header is longer than {limit} bytes")]
     TooLong {
-        /// In bytes.
+        /// The maximum in bytes.
         limit: usize,
     },
-    /// It does not say what the specification has it say.
+    /// The header violates the specification.
     #[error("the PROXY header is not valid")]
     Invalid,
 }
 
-/// Reads the header that a connection starts with, and nothing behind it. `None`: the proxy speaks for itself (LOCAL, as
-/// health checks do) or does not know the client (UNKNOWN), so the socket's own addresses hold. TLVs are ignored.
+/// Reads the header at the start of a connection, and nothing after it. Returns `None` if the proxy connects for itself
+/// (LOCAL, for example a health check) or does not know the client (UNKNOWN); then the socket's own addresses apply.
+/// TLVs are ignored.
 ///
 /// # Errors
-/// [`HeaderError`]; the connection is of no use then.
+/// Returns a [`HeaderError`], after which the connection is unusable.
 pub async fn read(tcp: &mut TcpStream) -> Result<Option<Addresses>, HeaderError> {
     let mut header = Vec::new();
     let mut ahead = [0; LONGEST_V1];
@@ -121,7 +125,7 @@ pub async fn read(tcp: &mut TcpStream) -> Result<Option<Addresses>, HeaderError>
         }
         let end = end(&header)?;
         header.truncate(end.unwrap_or(usize::MAX));
-        // All of this is the header's, so it is taken out of the socket: what is looked at next is new.
+        // All these bytes belong to the header, so they are removed from the socket. The next peek sees new bytes.
         tcp.read_exact(header.get_mut(taken..).unwrap_or_default()).await?;
         if end == Some(header.len()) {
             return parse(&header);
@@ -129,7 +133,7 @@ pub async fn read(tcp: &mut TcpStream) -> Result<Option<Addresses>, HeaderError>
     }
 }
 
-/// The end of a header that starts like this, if it is known.
+/// Returns the end of a header that starts with these bytes, if the end is known.
 fn end(header: &[u8]) -> Result<Option<usize>, HeaderError> {
     let starts = |with: &[u8]| header.iter().zip(with).all(|(a, b)| a == b);
     if starts(SIGNATURE) {
@@ -149,9 +153,9 @@ fn end(header: &[u8]) -> Result<Option<usize>, HeaderError> {
     }
 }
 
-/// A whole header, and nothing else.
+/// Parses a whole header, without bytes after it.
 fn parse(header: &[u8]) -> Result<Option<Addresses>, HeaderError> {
-    // §2.2: the rest of a LOCAL header is discarded, whatever it says.
+    // §2.2: the rest of a LOCAL header is discarded, whatever it contains.
     if header.starts_with(SIGNATURE) && header.get(SIGNATURE.len()) == Some(&LOCAL) {
         return Ok(None);
     }
@@ -168,10 +172,11 @@ fn parse(header: &[u8]) -> Result<Option<Addresses>, HeaderError> {
     }
 }
 
-/// The PROXY header for the server. It always names an address: ejabberd closes connections that are LOCAL or UNKNOWN.
+/// Returns the PROXY header for the upstream server. It always contains an address, because ejabberd closes connections
+/// with a LOCAL or UNKNOWN header.
 ///
 /// # Errors
-/// Never with addresses that a socket or a header had.
+/// Never returned for addresses of a socket or a header.
 pub fn header(version: ProxyProtocol, client: &ProxiedClient) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut header = ProxyHeader::with_address(client.addresses.of_one_family());
@@ -190,14 +195,14 @@ pub fn header(version: ProxyProtocol, client: &ProxiedClient) -> io::Result<Vec<
 }
 
 impl Tls {
-    /// The parameters that were agreed on with a client, once the handshake is over.
+    /// Returns the negotiated parameters of a client's connection, after the handshake.
     pub fn of(connection: &CommonState) -> Option<Self> {
         let version = version(connection.protocol_version()?)?;
         Some(Self { version, cipher: cipher(connection.negotiated_cipher_suite()?.suite())? })
     }
 
-    /// §2.2.6 PP2_TYPE_SSL, as HAProxy sends it with `send-proxy-v2-ssl` and `proxy-v2-options ssl-cipher`. No client
-    /// shows a certificate, so none was verified.
+    /// Returns PP2_TYPE_SSL (§2.2.6), as HAProxy sends it with `send-proxy-v2-ssl` and `proxy-v2-options ssl-cipher`.
+    /// Clients send no certificate, so none was verified.
     fn tlv(self) -> Tlv<'static> {
         const NOT_VERIFIED: u32 = 1;
         let mut info = SslInfo::new(true, false, false, NOT_VERIFIED);
@@ -216,7 +221,7 @@ fn version(version: ProtocolVersion) -> Option<&'static str> {
     }
 }
 
-/// The names of OpenSSL, which are what HAProxy sends and servers know.
+/// Returns the OpenSSL name of a cipher suite. HAProxy sends these names, and servers know them.
 #[expect(clippy::wildcard_enum_match_arm, reason = "another's enum that grows: a test holds that all in use are here")]
 fn cipher(suite: CipherSuite) -> Option<&'static str> {
     use CipherSuite as S;
@@ -234,5 +239,7 @@ fn cipher(suite: CipherSuite) -> Option<&'static str> {
     })
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;

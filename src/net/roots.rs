@@ -1,15 +1,15 @@
-//! Certificate authorities: the system's, or those of a file.
+//! Certificate authorities: those of the system, or those in a file.
 
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 
-/// An error in loading authorities, which the operator has to mend.
+/// An error in loading authorities. The operator has to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The file is missing, or this user may not read it.
-    #[error("{path}: cannot be read: {error}", path = .path.display())]
+    #[error("cannot read {path}: {error}", path = .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -17,33 +17,34 @@ pub enum RootsError {
         error: io::Error,
     },
     /// The file holds no certificate.
-    #[error("{path}: no certificate in it; it must be PEM, with a line -----BEGIN CERTIFICATE-----", path = .path.display())]
+    #[error("{path} contains no certificate; it must be a PEM file with a line -----BEGIN CERTIFICATE-----", path = .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// A certificate in the file cannot be used.
-    #[error("{path}: cannot be used: {error}", path = .path.display())]
+    #[error("cannot use {path}: {error}", path = .path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
         /// The error.
         error: rustls::Error,
     },
-    /// The system has none.
+    /// The system has no authorities.
     #[error(
-        "this system has no certificate authorities{reason}; install ca-certificates, set SSL_CERT_FILE, or name a file in upstream_ca or ca"
+        "no certificate authorities found on this system{reason}; install ca-certificates, set SSL_CERT_FILE, or name a \
+            file in upstream_ca or ca"
     )]
     NoSystemRoots {
-        /// The error that kept them from being read, if there was one.
+        /// The error that prevented reading them, if there was one.
         reason: String,
     },
 }
 
-/// The authorities in a PEM file.
+/// Loads the authorities in a PEM file.
 ///
 /// # Errors
-/// Any [`RootsError`] that names the file.
+/// Returns a [`RootsError`] that names the file.
 pub fn in_file(path: &Path) -> Result<RootCertStore, RootsError> {
     let unreadable = |error| RootsError::Unreadable { path: path.to_owned(), error };
     let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
@@ -55,7 +56,7 @@ pub fn in_file(path: &Path) -> Result<RootCertStore, RootsError> {
     if roots.is_empty() { Err(RootsError::Empty { path: path.to_owned() }) } else { Ok(roots) }
 }
 
-/// The system's authorities; those that cannot be read are passed over, as long as there are others. Reads files.
+/// Loads the system's authorities. Skips unreadable ones if there are others. Reads files.
 ///
 /// # Errors
 /// [`RootsError::NoSystemRoots`].

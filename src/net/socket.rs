@@ -1,4 +1,4 @@
-//! A socket to the server: TCP, from one of several local addresses, or a unix socket.
+//! [`Socket`], a connection to the upstream server: TCP, from one of several local addresses, or a unix socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,10 +20,11 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Its ends, as if we were a client; those of a unix socket are on loopback.
+    /// Returns both ends of the connection, with Pushward as the client. The ends of a unix socket are loopback
+    /// addresses.
     ///
     /// # Errors
-    /// The connection is gone already.
+    /// Returns an error if the connection is closed already.
     pub fn addresses(&self) -> io::Result<Addresses> {
         match self {
             Self::Tcp(tcp) => Ok(Addresses { client: tcp.local_addr()?, server: tcp.peer_addr()? }),
@@ -37,39 +38,42 @@ impl Socket {
 
 forward_io!(Socket { Tcp, Unix });
 
-/// The local addresses of connections to a server, used in turn: one address and one port of the server give no more
-/// connections than there are ephemeral ports.
+/// The local addresses for connections to a server, used in turn. One local address and one port of the server allow
+/// only as many connections as there are ephemeral ports.
 #[derive(Debug)]
 pub struct Sources {
-    /// None: the system chooses.
+    /// If empty, the system chooses.
     addresses: Vec<IpAddr>,
     next: AtomicUsize,
 }
 
 impl Sources {
-    /// These addresses, or the system's choice if there are none.
+    /// Uses these addresses, or the system's choice if there are none.
     pub fn new(addresses: Vec<IpAddr>) -> Self {
         Self { addresses, next: AtomicUsize::new(0) }
     }
 
-    /// Connects to the first of a server's addresses that answers, from the next local address, or from one behind it
-    /// where that has no port left.
+    /// Connects to the first of a server's addresses that answers, from the next local address. If that address has no
+    /// free port, tries the following ones.
     ///
     /// # Errors
-    /// The last attempt's. There is none if no address is of the server's kind.
+    /// Returns the error of the last attempt. There is no attempt if no address has the server's family.
     pub async fn connect(&self, servers: &[SocketAddr]) -> io::Result<TcpStream> {
         if self.addresses.is_empty() {
             return TcpStream::connect(servers).await;
         }
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len();
-        let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no upstream_source is of the server's kind");
+        let mut last = io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            "no upstream_source address is of the same kind (IPv4 or IPv6) as the server's address",
+        );
         for server in servers {
             let in_turn = self.addresses.iter().cycle().skip(first).take(self.addresses.len());
             for source in in_turn.filter(|source| source.is_ipv4() == server.is_ipv4()) {
                 match connect_from(*source, *server).await {
                     Ok(tcp) => return Ok(tcp),
                     Err(error) => {
-                        tracing::debug!(%source, %server, %error, "cannot be connected to from this upstream_source");
+                        tracing::debug!(%source, %server, %error, "cannot connect from this upstream_source");
                         let exhausted = error.kind() == io::ErrorKind::AddrNotAvailable;
                         last = error;
                         if !exhausted {
@@ -85,12 +89,12 @@ impl Sources {
 
 async fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // The port is then chosen when the server is known: other servers may be connected to from the same one. A kernel
-    // without that (before 4.2) reserves it now, and has fewer.
+    // The kernel then chooses the port when the server is known, so connections to other servers can share it. A kernel
+    // without the option (before 4.2) reserves the port now, and has fewer.
     if let Err(error) = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true) {
-        tracing::debug!(%error, "no IP_BIND_ADDRESS_NO_PORT");
+        tracing::debug!(%error, "IP_BIND_ADDRESS_NO_PORT not available");
     }
-    // An address that this machine does not have is AddrNotAvailable as well.
+    // An address that this machine does not have also gives AddrNotAvailable.
     socket.bind(SocketAddr::new(source, 0))?;
     socket.connect(server).await
 }
@@ -128,8 +132,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_not_available_leaves_its_turn_to_the_next() {
-        // 192.0.2.0/24 is nobody's (RFC 5737): the system's word for it is the one for an address without free ports.
+    async fn an_unavailable_local_address_is_skipped() {
+        // 192.0.2.0/24 is reserved for documentation (RFC 5737). Binding to it fails with the same error as an address
+        // without free ports.
         check_sources(&["192.0.2.1", "127.0.0.3"], &["127.0.0.3", "127.0.0.3"]).await;
         check_sources(&["::1", "127.0.0.3"], &["127.0.0.3", "127.0.0.3"]).await;
         let (_listener, address) = server().await;
@@ -145,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_refuses_is_not_asked_again_from_elsewhere() {
+    async fn a_server_that_refuses_is_not_tried_from_another_address() {
         let (gone, closed) = server().await;
         drop(gone);
         let (_listener, open) = server().await;

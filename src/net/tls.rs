@@ -1,4 +1,4 @@
-//! TLS towards clients: which certificate they see, and what else is agreed.
+//! TLS with clients: [`Certificates`] chooses the certificate and the other settings of a handshake.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::jid;
 /// The ALPN name of client connections (XEP-0368 §4).
 pub(super) const ALPN: &[u8] = b"xmpp-client";
 
-/// The certificates of all hosts, and the TLS settings that choose among them.
+/// The certificates of all hosts, with the TLS settings that choose among them.
 #[derive(Debug)]
 pub struct Certificates {
     by_host: HashMap<String, TlsSettings>,
@@ -30,10 +30,11 @@ struct TlsSettings {
 }
 
 impl Certificates {
-    /// Takes the certificates by domain; the first is for clients that name none.
+    /// Takes the certificates by domain. The first one is for clients that indicate no name.
     ///
     /// # Errors
-    /// There are none, or the library cannot be set up, for want of randomness say.
+    /// Returns an error if there are no certificates, or if the TLS library cannot be set up, for example without
+    /// randomness.
     pub fn new(keys: &[(String, Arc<CertifiedKey>)]) -> Result<Self, rustls::Error> {
         let first = keys.first().map(|(_, key)| Arc::clone(key)).ok_or(rustls::Error::NoCertificatesPresented)?;
         let by_name: HashMap<_, _> = keys.iter().map(|(domain, key)| (ascii(domain), Arc::clone(key))).collect();
@@ -47,15 +48,17 @@ impl Certificates {
         Ok(Self { by_host, fallback })
     }
 
-    /// The TLS settings of a connection that asked for STARTTLS: its certificate is that of the server name the client
-    /// indicates (RFC 6066 §3), else of `host`, the `to` of its stream header, else of the first host.
+    /// Returns the TLS settings of a connection that asked for STARTTLS. Its certificate is that of the server name
+    /// indicated by the client (RFC 6066 §3), else that of `host`, the `to` of its stream header, else that of the
+    /// first host.
     pub fn starttls_config(&self, host: Option<&str>) -> Arc<ServerConfig> {
         let settings = host.and_then(|host| self.by_host.get(&ascii(host))).unwrap_or(&self.fallback);
         Arc::clone(&settings.plain)
     }
 
-    /// The TLS settings of a connection with direct TLS (XEP-0368), which has sent no `to`. `xmpp-client` is agreed on where
-    /// it is offered, and clients that offer only other protocols are refused with `no_application_protocol` (RFC 7301 §3.2).
+    /// Returns the TLS settings of a connection with direct TLS (XEP-0368), which has sent no `to`. If the client
+    /// offers `xmpp-client`, it is selected. Clients that offer only other protocols are refused with
+    /// `no_application_protocol` (RFC 7301 §3.2).
     pub fn direct_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.fallback.alpn)
     }
@@ -67,7 +70,7 @@ impl TlsSettings {
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
-        // Tickets resume sessions of both versions, so that nothing is kept for clients that are away.
+        // Tickets resume sessions of both versions, so the server keeps no state for disconnected clients.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
@@ -79,7 +82,7 @@ impl TlsSettings {
     }
 }
 
-/// Chooses by server name, else what the settings are for.
+/// Chooses the certificate by server name, else the fallback of the settings.
 struct Resolver {
     by_name: Arc<HashMap<String, Arc<CertifiedKey>>>,
     fallback: Arc<CertifiedKey>,
@@ -98,7 +101,7 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// The form in which a domain appears in TLS (RFC 6066 §3).
+/// Returns the form in which a domain appears in TLS (RFC 6066 §3).
 pub(super) fn ascii(domain: &str) -> String {
     jid::ascii(domain).unwrap_or_else(|| domain.to_ascii_lowercase())
 }
@@ -147,11 +150,11 @@ pub(super) mod tests {
             config
         }
 
-        /// The host whose certificate a client gets that indicates a name or none, while its stream is for `to`.
+        /// Returns the host whose certificate a client receives that indicates `sni`, while its stream is for `to`.
         fn shown(&self, sni: Option<&str>, to: Option<&str>) -> &'static str {
             let mut config = self.client(&TLS13, &[]);
             config.enable_sni = sni.is_some();
-            // A client that indicates nothing still verifies a name, and reports the certificate of another as an error.
+            // A client that indicates no name still verifies one, and reports another certificate as an error.
             DOMAINS
                 .into_iter()
                 .find(|domain| {
@@ -212,7 +215,7 @@ pub(super) mod tests {
         assert_eq!(fixture.shown(Some("TWO.test"), None), "two.test");
     }
 
-    /// docs/operating.md says so: once the library has a setting for it, the fallback certificate is the better answer.
+    /// docs/operating.md documents this. Once the library has a setting for it, sending the fallback certificate is better.
     #[test]
     fn a_name_that_is_not_ascii_is_refused_by_the_library() {
         let fixture = Fixture::new();

@@ -1,5 +1,5 @@
-//! A client's TLS connection. Its records are opened where they arrived and sealed where they leave from, in memory that all
-//! connections of a thread share: one on which nothing passes holds its keys, and no buffer.
+//! [`TlsStream`], a client's TLS connection. It decrypts and encrypts records in buffers that all connections of a
+//! thread share. So an idle connection holds its keys, and no buffer.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -17,48 +17,50 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::wire::{READ, Wire};
 
-/// The most that may wait for the rest of a record, or of a message of the handshake, which spans records (RFC 8446 §5.1).
+/// The maximum bytes of an incomplete record, or of an incomplete handshake message, which may span records (RFC 8446
+/// §5.1).
 const INCOMPLETE: usize = 80 * 1024;
-/// The most that is sealed at once.
+/// The maximum bytes that are encrypted at once.
 const SEAL: usize = 64 * 1024;
 
 thread_local! {
-    /// The buffer in which records arrive, and are opened.
+    /// The buffer in which records arrive and are decrypted.
     static ARRIVALS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// The buffer in which records are sealed, and from which they leave.
+    /// The buffer in which records are encrypted and from which they are sent.
     static DEPARTURES: RefCell<WriteBuffer> = const { RefCell::new(WriteBuffer { bytes: Vec::new(), filled: 0 }) };
 }
 
-/// A TLS connection with a client, from the end of its handshake.
+/// A TLS connection with a client, after its handshake.
 pub struct TlsStream<S> {
     io: S,
     tls: UnbufferedServerConnection,
-    /// The beginning of what is not whole.
+    /// The beginning of an incomplete record.
     incomplete: Vec<u8>,
-    /// Bytes that came with the handshake: a client may send right behind its part of it.
+    /// Bytes that arrived with the handshake. A client may send data directly after its last handshake message.
     early: BytesMut,
-    /// Sealed, and not sent.
+    /// Encrypted bytes that were not sent yet.
     sealed: BytesMut,
-    /// Only tickets are sealed, for which nobody waits: they leave in front of the next record.
+    /// True if `sealed` contains only tickets. They are not urgent, and are sent in front of the next record.
     tickets: bool,
-    /// The client ended its side in order.
+    /// True if the client has closed its side in order.
     ended: bool,
-    /// Our side's end is sealed.
+    /// True if our close is encrypted.
     closing: bool,
 }
 
 impl<S> fmt::Debug for TlsStream<S> {
-    // What passes through is nobody's business.
+    // The content of a connection must not appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream").field("sealed", &self.sealed.len()).finish_non_exhaustive()
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
-    /// Takes a client through the handshake. To be given up by the caller, if it takes too long.
+    /// Performs the handshake with a client. The caller sets the time limit.
     ///
     /// # Errors
-    /// The connection is broken, or the client is; it is then told why, as far as it takes that (RFC 8446 §6.2).
+    /// Returns an error if the connection is broken or the client's handshake is invalid. In the second case the client
+    /// is sent an alert, if it can take it at once (RFC 8446 §6.2).
     pub async fn accept(io: S, config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         let (early, sealed) = (BytesMut::new(), BytesMut::new());
@@ -67,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let mut early = BytesMut::new();
         while stream.tls.is_handshaking() {
             poll_fn(|cx| {
-                // A client may want to be heard before it reads.
+                // Sending must not block reading, since a client may write before it reads.
                 if let Poll::Ready(sent) = stream.poll_sealed(cx) {
                     sent?;
                 }
@@ -76,21 +78,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             .await?;
         }
         stream.early = early;
-        // RFC 8446 §4.6.1: the client has been told all that it needs to go on.
+        // RFC 8446 §4.6.1: the client has received all that it needs to continue.
         stream.tickets = stream.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        // Nor is one waited for that does not read what ends the handshake.
+        // Does not wait for a client that does not read the last handshake message.
         if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(stream.poll_sealed(cx))).await {
             sent?;
         }
         Ok(stream)
     }
 
-    /// The result of the handshake.
+    /// Returns the result of the handshake.
     pub fn state(&self) -> &CommonState {
         &self.tls
     }
 
-    /// Reads once, and opens what is whole.
+    /// Reads once and decrypts all complete records.
     fn poll_records(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<()>> {
         ARRIVALS.with_borrow_mut(|room| {
             let held = self.incomplete.len();
@@ -102,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut arrivals))?;
             let count = arrivals.filled().len();
             if count == 0 {
-                // RFC 8446 §6.1: what ends without notice may have been cut off.
+                // RFC 8446 §6.1: a connection that ends without a notice may have been truncated.
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             old.copy_from_slice(&self.incomplete);
@@ -117,21 +119,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             let done = match opened {
                 Ok(done) => done,
                 Err(error) => {
-                    // The alert goes out now or never.
+                    // The alert is sent now or not at all.
                     drop(self.poll_sealed(cx));
                     return Poll::Ready(Err(error));
                 }
             };
             let rest = arrived.get(done..).unwrap_or_default();
             if rest.len() > INCOMPLETE {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too long a TLS message")));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "TLS message too long")));
             }
             self.incomplete = rest.to_vec();
             Poll::Ready(Ok(()))
         })
     }
 
-    /// Opens what is whole in `arrived`; seals what that calls for, then what comes last. Returns how much of `arrived` is done with.
+    /// Decrypts the complete records in `arrived`. Encrypts the records that they require, then `last`. Returns the
+    /// number of bytes of `arrived` that were processed.
     fn process(
         &mut self,
         arrived: &mut [u8],
@@ -153,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut message)) => room.seal(|room| Ok(message.encode(room)?))?,
-                // It leaves with what follows.
+                // It is sent with the following bytes.
                 Ok(ConnectionState::TransmitTlsData(sealed)) => sealed.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -174,8 +177,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     self.seal_alert(room)?;
                     return Err(broken(error));
                 }
-                // Early data, which is not accepted, and what may be invented yet.
-                Ok(_) => return Err(io::Error::other("an unexpected state of TLS")),
+                // Early data, which is not accepted, and states that later versions of the library may add.
+                Ok(_) => return Err(io::Error::other("unexpected TLS state")),
             }
             done += discard;
             if over {
@@ -184,12 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         }
     }
 
-    /// Seals what the client is to hear of a failure. Nothing is opened any more.
+    /// Encrypts the alert for the client after a failure. Nothing is decrypted any more.
     fn seal_alert(&mut self, room: &mut WriteBuffer) -> io::Result<()> {
         while self.tls.wants_write() {
             match self.tls.process_tls_records(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(mut message)) => room.seal(|room| Ok(message.encode(room)?))?,
-                // What was opened before is nobody's any more.
+                // Discards data that was decrypted before.
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => while traffic.next_record().is_some() {},
                 _ => break,
             }
@@ -197,10 +200,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Ok(())
     }
 
-    /// Seals this and sends what it can; the rest is kept.
+    /// Encrypts `last` and sends as much as possible. The rest is kept in `sealed`.
     fn poll_seal(&mut self, cx: &mut Context<'_>, last: LastBytes<'_>) -> Poll<io::Result<()>> {
         DEPARTURES.with_borrow_mut(|room| {
-            // The library's state refers to a message of the handshake that has come in part.
+            // The library's state refers to a handshake message that has arrived in part.
             let (mut arrived, mut early) = (std::mem::take(&mut self.incomplete), std::mem::take(&mut self.early));
             if std::mem::take(&mut self.tickets) {
                 room.put(&std::mem::take(&mut self.sealed));
@@ -223,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         })
     }
 
-    /// Sends what is sealed and cannot wait.
+    /// Sends the encrypted bytes, unless they are only tickets.
     fn poll_sealed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.sealed.is_empty() || self.tickets {
             return Poll::Ready(Ok(()));
@@ -273,7 +276,7 @@ fn broken(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// The last bytes, sealed behind the connection's own records.
+/// The bytes to encrypt after the connection's own records.
 #[derive(Clone, Copy)]
 enum LastBytes<'a> {
     Nothing,
@@ -281,21 +284,21 @@ enum LastBytes<'a> {
     Close,
 }
 
-/// Bytes, as many as were ever needed at once, and how many of them hold something.
+/// A buffer that keeps its largest size, and the number of its bytes that are in use.
 struct WriteBuffer {
     bytes: Vec<u8>,
     filled: usize,
 }
 
-/// An error in sealing.
+/// An error in encrypting.
 enum Unsealed {
-    /// There was no room for so many bytes.
+    /// The buffer was too small. Holds the bytes needed.
     Room(usize),
     Failed(io::Error),
 }
 
 impl WriteBuffer {
-    /// Appends what `encode` writes into free room, of which it gets as much as it asks for.
+    /// Appends the bytes that `encode` writes. Enlarges the free space once if `encode` needs more.
     fn seal(&mut self, mut encode: impl FnMut(&mut [u8]) -> Result<usize, Unsealed>) -> io::Result<()> {
         let mut sealed = encode(self.bytes.get_mut(self.filled..).unwrap_or_default());
         if let Err(Unsealed::Room(needed)) = sealed {
@@ -310,7 +313,7 @@ impl WriteBuffer {
         Ok(())
     }
 
-    /// Appends what is sealed.
+    /// Appends encrypted bytes.
     fn put(&mut self, sealed: &[u8]) {
         let end = self.filled + sealed.len();
         if self.bytes.len() < end {
@@ -322,7 +325,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Takes its bytes, leaving it empty.
+    /// Returns its bytes and marks it as empty.
     fn take(&mut self) -> &[u8] {
         let filled = std::mem::take(&mut self.filled);
         self.bytes.get(..filled).unwrap_or_default()

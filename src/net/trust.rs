@@ -1,4 +1,5 @@
-//! Trust in the server: the authorities, the TLS settings, and the errors of certificates.
+//! Verification of the upstream server: the authorities, the TLS settings ([`Trust`]), and the errors of certificates
+//! ([`TlsFault`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,20 +21,20 @@ use super::tls::{ALPN, ascii};
 use crate::config::{Host, UpstreamTls};
 use crate::xml::excerpt;
 
-/// An error in the settings for a server's certificate, which the operator has to mend.
+/// An error in the settings for verifying a server's certificate. The operator has to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// There are no authorities.
+    /// The authorities could not be loaded.
     #[error(transparent)]
     Roots(#[from] RootsError),
-    /// No certificate could name the domain.
-    #[error("{domain} is not a name that a certificate can hold")]
+    /// No certificate can name the domain.
+    #[error("{domain} is not a valid name for a certificate")]
     Name {
         /// The domain.
         domain: String,
     },
-    /// The library cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
+    /// The TLS library cannot be set up.
+    #[error("cannot set up TLS: {0}")]
     Library(#[from] Error),
 }
 
@@ -51,18 +52,18 @@ impl fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// Connects: the server is shown the domain (RFC 6066 §3) and has to prove it (RFC 6125). With `only`, one version of TLS is
-    /// offered.
+    /// Performs the handshake: sends the domain as the server name (RFC 6066 §3) and verifies the certificate for it
+    /// (RFC 6125). With `only`, offers only this version of TLS.
     ///
     /// # Errors
-    /// The error of the library; [`TlsFault::from`] interprets it.
+    /// Returns the error of the library. [`TlsFault::from`] interprets it.
     pub async fn handshake(&self, socket: Socket, only: Option<ProtocolVersion>) -> io::Result<TlsStream<Socket>> {
         let config = only.and_then(|version| self.settings.only(version)).unwrap_or(&self.settings.any);
         TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), socket).await
     }
 }
 
-/// The TLS settings of what is trusted: with all versions, and with one.
+/// The TLS settings for a set of authorities: one with all versions, and one for each version.
 #[derive(Clone, Debug)]
 struct TrustSettings {
     any: Arc<ClientConfig>,
@@ -91,14 +92,14 @@ impl TrustSettings {
     }
 }
 
-/// Loads what hosts trust; hosts that trust the same share it, and their TLS sessions.
+/// Loads the trust of hosts. Hosts with the same authorities share the settings and their TLS sessions.
 #[derive(Debug, Default)]
 pub struct Trusts {
     loaded: HashMap<(Option<PathBuf>, bool), TrustSettings>,
 }
 
 impl Trusts {
-    /// The trust of a host whose server is connected with TLS.
+    /// Returns the trust of a host whose server is connected with TLS.
     ///
     /// # Errors
     /// [`TrustError`].
@@ -120,23 +121,23 @@ impl Trusts {
     }
 }
 
-/// An error in TLS with a server, in the operator's words.
+/// An error in TLS with a server, described for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct TlsFault {
     what: String,
     remedy: &'static str,
-    /// The server may have failed at the versions that it was offered.
+    /// True if the server may have failed because of the offered versions.
     of_version: bool,
 }
 
 impl TlsFault {
-    /// The remedy.
+    /// Returns the remedy for the operator.
     pub fn remedy(&self) -> &'static str {
         self.remedy
     }
 
-    /// Returns whether another version of TLS may succeed: the server is not another one, and speaks TLS.
+    /// Returns whether another version of TLS may succeed. False if the server is the wrong one or does not use TLS.
     pub fn may_be_of_the_version(&self) -> bool {
         self.of_version
     }
@@ -150,30 +151,31 @@ impl TlsFault {
     }
 }
 
-const OTHER_PORT: &str = "name the port that speaks TLS in this way: upstream_tls = \"direct\" is for a port that starts with \
-    TLS, \"starttls\" for one that does not";
+const OTHER_PORT: &str = "check upstream_tls and the port: \"direct\" is for a port that starts with TLS, \"starttls\" \
+    for one that does not";
 
 impl From<io::Error> for TlsFault {
     fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(Error::InvalidCertificate(fault)) => certificate_fault(fault),
-            Some(Error::InvalidMessage(_)) => Self::new("what it speaks on this port is not TLS", OTHER_PORT),
+            Some(Error::InvalidMessage(_)) => Self::new("the server does not use TLS on this port", OTHER_PORT),
             Some(other) => {
                 Self::new(format!("TLS failed: {}", excerpt(&other.to_string())), "see the log of the server")
                     .of_version()
             }
-            // There are servers that close instead of sending an alert.
+            // Some servers close the connection instead of sending an alert.
             None => Self::new(format!("TLS failed: {}", excerpt(&error.to_string())), OTHER_PORT).of_version(),
         }
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "another's enum that grows: the rest is told in its own words")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "another's enum that grows: the others keep the library's text")]
 fn certificate_fault(fault: &CertificateError) -> TlsFault {
     use CertificateError as E;
-    const RENEW: &str = "renew it, and let the server load it again";
-    const CLOCK: &str = "set the clock of this machine, or give the server another";
-    const AUTHORITY: &str = "name its authority's certificate, or its own if it is self-signed, in upstream_ca";
+    const RENEW: &str = "renew it, and reload the server";
+    const CLOCK: &str = "set the clock of this machine, or give the server another certificate";
+    const AUTHORITY: &str = "name the certificate of the authority that issued it, or the certificate itself if it is \
+        self-signed, in upstream_ca";
     const NAME: &str = "give the server a certificate that lists the domain as a DNS name";
     match fault {
         E::NotValidForNameContext { expected, presented } => {
@@ -189,22 +191,20 @@ fn certificate_fault(fault: &CertificateError) -> TlsFault {
             TlsFault::new(format!("its certificate is not valid before {}", date(*not_before)), CLOCK)
         }
         E::NotValidYet => TlsFault::new("its certificate is not valid yet", CLOCK),
-        E::UnknownIssuer => TlsFault::new("its certificate was issued by nobody that is trusted", AUTHORITY),
-        E::BadSignature => {
-            TlsFault::new("its certificate was not signed with the key of the authority that it names", AUTHORITY)
-        }
+        E::UnknownIssuer => TlsFault::new("its certificate was issued by an unknown authority", AUTHORITY),
+        E::BadSignature => TlsFault::new("its certificate was not signed by the authority that it names", AUTHORITY),
         other if other.to_string().contains("CaUsedAsEndEntity") => TlsFault::new(
             "its certificate is that of an authority, not of a server",
-            "make one for the server with basicConstraints CA:FALSE",
+            "create a certificate for the server with basicConstraints CA:FALSE",
         ),
         other => TlsFault::new(
             format!("its certificate cannot be trusted: {}", excerpt(&other.to_string())),
-            "give the server another",
+            "give the server another certificate",
         ),
     }
 }
 
-/// The library names them as `DnsName("a.example")`.
+/// Returns the names without the library's notation, `DnsName("a.example")`.
 fn names(presented: &[String]) -> String {
     let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
     excerpt(&presented.iter().map(bare).collect::<Vec<_>>().join(", "))
@@ -214,7 +214,7 @@ fn date(time: UnixTime) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs())).to_string()
 }
 
-/// The certificate that the other side showed.
+/// Returns the certificate of the server.
 pub fn shown<S>(tls: &TlsStream<S>) -> Option<&CertificateDer<'static>> {
     tls.get_ref().1.peer_certificates().and_then(<[_]>::first)
 }

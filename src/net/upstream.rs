@@ -1,4 +1,5 @@
-//! The way to the XMPP server, over TCP or a unix socket: plain, over STARTTLS, or over TLS from the first byte.
+//! Connections to the upstream server, over TCP or a unix socket: plain, with STARTTLS, or with direct TLS. [`Way`]
+//! connects to the server of one domain, [`Ways`] holds the ways of all hosts.
 
 mod version;
 
@@ -27,23 +28,23 @@ use crate::session::upgrade::{Upgrade, UpgradeRefusal, UpgradeStep};
 use crate::xml::{FrameError, FrameLimits};
 use version::Lacking;
 
-/// The bounds on what a server sends before TLS.
+/// The limits on the bytes that a server may send before TLS.
 const CLEAR_TEXT: FrameLimits = FrameLimits::new(64 << 10, 32);
 
 /// A framed connection to the server.
 pub type UpstreamConn = Conn<UpstreamStream>;
 
-/// The bytes of a connection to the server.
+/// The byte stream of a connection to the server.
 #[derive(Debug)]
 pub enum UpstreamStream {
-    /// As they are.
+    /// Unencrypted.
     Plain(Socket),
-    /// Encrypted.
+    /// Encrypted with TLS.
     Tls(Box<TlsStream<Socket>>),
 }
 
 impl UpstreamStream {
-    /// The certificate that the server showed.
+    /// Returns the certificate of the server, if there is TLS.
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match self {
             Self::Plain(_) => None,
@@ -51,7 +52,7 @@ impl UpstreamStream {
         }
     }
 
-    /// The version of TLS, where there is TLS.
+    /// Returns the version of TLS, if there is TLS.
     pub fn version(&self) -> Option<ProtocolVersion> {
         match self {
             Self::Plain(_) => None,
@@ -65,42 +66,42 @@ forward_io!(UpstreamStream { Plain, Tls });
 /// An error in connecting to a server.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// Neither a connection nor TLS in `connect_timeout`.
-    #[error("cannot be connected to: no answer within {}", humantime::format_duration(*.0))]
+    /// Connection and TLS were not established within `connect_timeout`.
+    #[error("cannot connect: no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The connection was refused, or the name is not known.
-    #[error("cannot be connected to: {0}")]
+    #[error("cannot connect: {0}")]
     Io(#[from] io::Error),
-    /// Without TLS, the server's name leads out of this machine.
-    #[error("its name leads to {0}, which is not this machine: passwords would cross the network unencrypted")]
+    /// There is no TLS, and the server's name resolves to an address outside this machine.
+    #[error("its name resolves to {0}, which is not this machine: passwords would cross the network unencrypted")]
     Exposed(IpAddr),
-    /// The server's answers before TLS are no XML stream.
-    #[error("what it says before TLS is no XML stream: {0}")]
+    /// The server's answers before TLS are not an XML stream.
+    #[error("no valid XML stream before TLS: {0}")]
     Frame(#[from] FrameError),
-    /// The server does not begin TLS.
+    /// The server refuses STARTTLS.
     #[error(transparent)]
     Refused(#[from] UpgradeRefusal),
-    /// There is no TLS with this server, or it is not the server that it should be.
+    /// TLS with this server failed, or it is not the expected server.
     #[error(transparent)]
     Tls(#[from] TlsFault),
 }
 
 impl ConnectError {
-    /// The remedy.
+    /// Returns the remedy for the operator.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                "let the user that Pushward runs as write to the server's socket"
+                "give the user that runs Pushward write permission for the server's socket"
             }
             Self::Io(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                "name addresses of this machine in upstream_source, more of them where their ports have run out"
+                "name addresses of this machine in upstream_source; name more of them if their ports are used up"
             }
             Self::Timeout(_) | Self::Io(_) => {
                 "start the server, or name the address of its port for client connections"
             }
             Self::Exposed(_) => {
-                "write upstream_tls = \"starttls\" or name a loopback address; upstream_insecure = true if the network between \
-                 is trusted"
+                "set upstream_tls = \"starttls\", or use a loopback address, or set upstream_insecure = true if the \
+                    network is trusted"
             }
             Self::Frame(_) => "name the server's port for client connections with STARTTLS",
             Self::Refused(refusal) => refusal.remedy(),
@@ -109,30 +110,30 @@ impl ConnectError {
     }
 }
 
-/// The ways to the servers of all hosts.
+/// The ways to the upstream servers of all hosts.
 #[derive(Debug)]
 pub struct Ways {
     by_domain: HashMap<String, Way>,
 }
 
 impl Ways {
-    /// Loads what is needed to trust the servers.
+    /// Loads the settings for verifying the servers.
     ///
     /// # Errors
-    /// [`TrustError`] for the first host whose server could not be trusted.
+    /// Returns the [`TrustError`] of the first host whose settings are invalid.
     pub fn load(hosts: &[Host]) -> Result<Self, TrustError> {
         let mut trusts = Trusts::default();
         let ways = hosts.iter().map(|host| Ok((host.domain.clone(), Way::new(host, &mut trusts)?)));
         Ok(Self { by_domain: ways.collect::<Result<_, TrustError>>()? })
     }
 
-    /// The way to the server of a domain.
+    /// Returns the way to the server of a domain.
     pub fn to(&self, domain: &str) -> Option<&Way> {
         self.by_domain.get(domain)
     }
 }
 
-/// The way to the server of one domain.
+/// The way to the upstream server of one domain: its address, and how to connect and secure the connection.
 #[derive(Clone, Debug)]
 pub struct Way {
     upstream: Upstream,
@@ -146,7 +147,7 @@ pub struct Way {
 
 #[derive(Clone, Debug)]
 enum Security {
-    /// `anywhere`: on the operator's word also beyond this machine.
+    /// `anywhere` is true if the operator allows unencrypted connections beyond this machine.
     Off {
         anywhere: bool,
     },
@@ -154,24 +155,24 @@ enum Security {
     Direct(Trust),
 }
 
-/// Times and bounds of a connection.
+/// Time limits and size limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectTerms {
-    /// `[limits] connect_timeout`, for all up to TLS.
+    /// `[limits] connect_timeout`, for all steps up to and including TLS.
     pub connect_timeout: Duration,
     /// `[stream_management] write_timeout`.
     pub write_timeout: Duration,
-    /// The bounds on what the server sends afterwards.
+    /// The limits on the bytes that the server sends afterwards.
     pub limits: FrameLimits,
-    /// The only version of TLS that is offered to a server that speaks it; `None`: all.
+    /// The only version of TLS to offer to a server that supports it; `None` offers all.
     pub tls: Option<ProtocolVersion>,
 }
 
 impl Way {
-    /// The way to the server of a host.
+    /// Creates the way to the server of a host.
     ///
     /// # Errors
-    /// [`TrustError`], only with TLS.
+    /// Returns a [`TrustError`], only with TLS.
     pub fn new(host: &Host, trusts: &mut Trusts) -> Result<Self, TrustError> {
         let (security, leg) = match host.upstream_tls {
             UpstreamTls::Off => (Security::Off { anywhere: host.upstream_insecure }, Leg::Plain),
@@ -184,17 +185,18 @@ impl Way {
         Ok(Self { upstream, sources, proxy_protocol, domain, security, leg, lacking })
     }
 
-    /// The server's address.
+    /// Returns the server's address.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
     }
 
-    /// The security of a connection on this way.
+    /// Returns the security of a connection on this way.
     pub fn leg(&self) -> Leg {
         self.leg
     }
 
-    /// Connects for a client, or for ourselves, resolving the server's name anew; a stream header comes next.
+    /// Connects for a client, or for Pushward itself, and resolves the server's name each time. The stream header comes
+    /// next.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -209,7 +211,7 @@ impl Way {
         }
     }
 
-    /// Connects with the version of TLS that is wanted, or with what the server speaks.
+    /// Connects with the required version of TLS, or with another one if the server does not support it.
     async fn speak(
         &self,
         terms: &ConnectTerms,
@@ -220,7 +222,8 @@ impl Way {
         };
         match self.attempt(terms, client, Some(only)).await {
             Err(ConnectError::Tls(fault)) if fault.may_be_of_the_version() => {
-                tracing::debug!(error = %fault, version = ?only, "no TLS of this version with the server");
+                tracing::debug!(error = %fault, version = ?only, "TLS handshake with upstream server failed: version \
+                    not offered");
                 let stream = self.attempt(terms, client, None).await?;
                 if stream.version() != Some(only) {
                     self.lacking.note(only);
@@ -274,7 +277,7 @@ impl Way {
         Ok(addresses)
     }
 
-    /// Speaks the stream before TLS.
+    /// Performs the STARTTLS exchange.
     async fn upgraded(&self, socket: Socket) -> Result<Socket, ConnectError> {
         let mut conn = Conn::new(socket, CLEAR_TEXT);
         let (mut upgrade, opening) = Upgrade::new(&self.domain);
@@ -296,7 +299,7 @@ impl Way {
 
 async fn secure(socket: Socket, trust: &Trust, only: Option<ProtocolVersion>) -> Result<UpstreamStream, ConnectError> {
     let tls = trust.handshake(socket, only).await.map_err(TlsFault::from)?;
-    tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with the server is up");
+    tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with upstream server established");
     Ok(UpstreamStream::Tls(Box::new(tls)))
 }
 

@@ -1,4 +1,4 @@
-//! The transport of a connection's bytes.
+//! [`Wire`], the transport of a connection's bytes.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,37 +8,38 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Room for one read: the most that a TLS record holds.
+/// The buffer size for one read. No TLS record is larger.
 pub(super) const READ: usize = 64 * 1024;
 
 thread_local! {
-    /// The buffer of all reads, so that an idle connection owns none.
+    /// The buffer of all reads, so that an idle connection holds none.
     static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
 }
 
-/// Bytes both ways, in memory of the one who asks.
+/// A byte stream in both directions that uses the caller's buffers.
 pub trait Wire {
-    /// Appends what comes; says how much that was, 0 at its orderly end.
+    /// Appends received bytes to `into`. Returns their number, 0 at an orderly end.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// Returns an error if the connection is broken.
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>>;
 
-    /// Sends all of this, taking from its front what it has taken on; ready when everything is out.
+    /// Sends all these bytes, and removes the accepted ones from the front. Ready when all bytes are sent.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// Returns an error if the connection is broken.
     fn poll_send(&mut self, cx: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>>;
 
-    /// The number of bytes that it has accepted and not sent; [`Wire::poll_send`] sends them, even if called with nothing.
+    /// Returns the number of bytes that it has accepted and not sent. [`Wire::poll_send`] sends them, even without new
+    /// bytes.
     fn unsent(&self) -> usize {
         0
     }
 
-    /// Ends its own side in order, once all is out.
+    /// Closes its own side in order after all bytes are sent.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// Returns an error if the connection is broken.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 

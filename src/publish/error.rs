@@ -19,7 +19,7 @@ pub(super) enum UnsentReason {
     #[error("publish_queue_full")]
     QueueFull,
     /// The task of the stream has ended.
-    #[error("its stream is over")]
+    #[error("its stream has ended")]
     StreamOver,
     /// The stream could not take the publish in time.
     #[error("not ready within {0:?}")]
@@ -31,10 +31,10 @@ pub(super) enum UnsentReason {
     #[error("the account's session is busy")]
     SessionBusy,
     /// The account has named too many new push services.
-    #[error("the account has brought too many new push services")]
+    #[error("the account has named too many new push services")]
     TooManyNewServices,
     /// Too many streams are in backoff.
-    #[error("too many push services are out of reach")]
+    #[error("too many push services are unreachable")]
     TooManyOutOfReach,
     /// No more streams may be opened.
     #[error(transparent)]
@@ -51,13 +51,13 @@ pub(super) enum UnsentReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum NoPermit {
     /// No account needs the stream.
-    #[error("nobody wants the stream")]
+    #[error("no account needs the stream")]
     Unwanted,
     /// All streams together have reached the limit.
-    #[error("s2s_connections is reached")]
+    #[error("the limit s2s_connections is reached")]
     All,
     /// The streams that one account has caused have reached its limit.
-    #[error("the account has caused a tenth of s2s_connections")]
+    #[error("the account uses a tenth of s2s_connections, its limit")]
     Account,
 }
 
@@ -71,7 +71,7 @@ pub(super) enum StreamConnectError {
     #[error(transparent)]
     S2s(#[from] ReachError),
     /// The process is shutting down.
-    #[error("the daemon stops")]
+    #[error("the daemon is stopping")]
     Stopping,
 }
 
@@ -123,22 +123,22 @@ pub(super) enum StreamLost {
     #[error("closed by the peer")]
     Closed,
     /// The peer opened the stream a second time.
-    #[error("the peer began anew")]
+    #[error("the peer restarted the stream")]
     Reopened,
     /// The peer's bytes are not XMPP.
-    #[error("not an XML stream: {0}")]
+    #[error("invalid XML stream: {0}")]
     NotXml(FrameError),
     /// The peer sent a stream error.
-    #[error("the peer says {0}")]
+    #[error("the peer sent the stream error {0}")]
     StreamError(String),
     /// The peer sent something that it is not allowed to send, and got this stream error.
-    #[error("closed with {}: the peer sent what it may not", .0.name())]
+    #[error("closed with {}: the peer sent something that is not allowed", .0.name())]
     Misused(StreamCondition),
     /// The peer sent stanzas that are not answers.
     #[error("the peer sent more than answers")]
     MoreThanAnswers,
     /// The peer does not read the bytes that are written to it.
-    #[error("the peer does not read")]
+    #[error("the peer is not reading")]
     Stalled,
     /// The connection broke.
     #[error("{0}")]

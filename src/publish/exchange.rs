@@ -104,7 +104,7 @@ impl Exchange {
 
     /// Returns whether the peer is read now. While it is not, the timeouts of its answers do not run.
     fn reads(&mut self, now: Instant) -> bool {
-        let reads = !self.conn.owes_too_much();
+        let reads = !self.conn.replies_full();
         match self.unread {
             Some(since) if reads => {
                 self.pending.postpone(now.saturating_duration_since(since));
@@ -157,7 +157,7 @@ impl Exchange {
 
     /// Processes the frames of the peer, as long as it reads the replies.
     fn frames(&mut self, peer: &impl StreamPeer) -> Result<(), StreamLost> {
-        while !self.conn.owes_too_much() {
+        while !self.conn.replies_full() {
             match self.conn.next_frame() {
                 Ok(None) => return Ok(()),
                 Ok(Some(Frame::Element(element))) => self.element(element, peer)?,

@@ -130,7 +130,7 @@ pub(super) async fn next_frame<S: Duplex>(conn: &mut Conn<S>) -> io::Result<Fram
         if let Some(frame) = next.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
             return Ok(frame);
         }
-        if conn.event(Io::read_if(!conn.owes_too_much())).await? == ConnEvent::Closed {
+        if conn.event(Io::read_if(!conn.replies_full())).await? == ConnEvent::Closed {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }

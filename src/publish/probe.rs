@@ -72,14 +72,14 @@ impl Probe {
             Transport::S2s => self.s2s(host, service).await,
             Transport::Component => self.component(host, service).await,
             Transport::Session => {
-                ProbeFinding::Untried("needs the session of a user; `pushward push ping` tries it".to_owned())
+                ProbeFinding::Untried("requires a user session; test it with `pushward push ping`".to_owned())
             }
         }
     }
 
     async fn s2s(&self, host: &str, service: &Jid) -> ProbeFinding {
         if !pool::is_fit(&self.config, service) {
-            let what = "is not for names of this machine or its own hosts; a [[push.route]] would say where it is";
+            let what = "is not used for names of this machine or its own hosts; add a [[push.route]] with the address";
             return ProbeFinding::Unfit(what.to_owned());
         }
         // If bidi is negotiated, the peer sends its stanzas for the host on this stream. So it is requested only if no daemon
@@ -92,24 +92,24 @@ impl Probe {
         };
         let Reached { conn, address, tls, answers, offers_bidi } = reached;
         let tls = if tls == TlsMode::Direct { "direct TLS" } else { "STARTTLS" };
-        let seen = format!("{address} lets {host} in, with {tls}");
+        let seen = format!("{address} accepts {host}, with {tls}");
         if answers == AnswerPolicy::OnStream {
             return match question(conn, host, service).await {
                 Replied::Result => ProbeFinding::Goes(format!("{seen}; it answers on the same stream (bidi)")),
                 Replied::Error(condition) => ProbeFinding::Goes(format!("{seen}; it answers {condition} (bidi)")),
                 Replied::Down(condition) => ProbeFinding::Fails(format!(
-                    "{seen}, but says {condition} of the push service; wait until its operator has mended that"
+                    "{seen}, but answers {condition} for the push service; wait until its operator has corrected that"
                 )),
                 Replied::Nothing(why) => {
-                    ProbeFinding::Goes(format!("{seen}, but no answer came on the stream (bidi): {why}"))
+                    ProbeFinding::Goes(format!("{seen}, but sent no answer on the stream (bidi): {why}"))
                 }
             };
         }
         close(conn).await;
         let answers = match (offers_bidi, self.config.push.s2s_bidi) {
             (true, true) => "answers come back on the same stream (bidi)",
-            (true, false) => "answers go to the server, since s2s_bidi is off: outcomes stay unknown",
-            (false, _) => "answers go to the server (no bidi): outcomes stay unknown",
+            (true, false) => "answers go to the server, because s2s_bidi is off: outcomes are unknown",
+            (false, _) => "answers go to the server (no bidi): outcomes are unknown",
         };
         ProbeFinding::Goes(format!("{seen}; {answers}"))
     }
@@ -118,11 +118,11 @@ impl Probe {
         let own = self.config.hosts.iter().find(|own| own.domain == host);
         let Some(component) = own.and_then(|own| own.component.clone()) else { return ProbeFinding::Absent };
         if !component::is_fit(&self.config, host, service) {
-            return ProbeFinding::Unfit("is not for users of its own hosts".to_owned());
+            return ProbeFinding::Unfit("is not used for users of its own hosts".to_owned());
         }
         if self.context == ProbeContext::Daemon {
             // The server would refuse a second stream, or send it the answers of the first.
-            let what = "the running pushward has the component's only stream; `pushward push ping` tries it";
+            let what = "the running daemon uses the component's only stream; test it with `pushward push ping`";
             return ProbeFinding::Untried(what.to_owned());
         }
         let (address, domain) = (component.address.clone(), component.domain.clone());
@@ -131,19 +131,19 @@ impl Probe {
             Ok(link) => link,
             Err(error) => return ProbeFinding::Fails(error.to_string()),
         };
-        let seen = format!("the server at {address} lets {domain} in");
+        let seen = format!("the server at {address} accepts {domain}");
         if link.answers == AnswerPolicy::ToServer {
             close(link.conn).await;
             return ProbeFinding::Goes(format!(
-                "{seen}; answers go to the server (from = \"host\"): outcomes stay unknown"
+                "{seen}; answers go to the server (from = \"host\"): outcomes are unknown"
             ));
         }
         match question(link.conn, &link.from, service).await {
             Replied::Result => ProbeFinding::Goes(format!("{seen}; the push service answers")),
             Replied::Error(condition) => ProbeFinding::Goes(format!("{seen}; the push service answers {condition}")),
             Replied::Down(why) | Replied::Nothing(why) => ProbeFinding::Fails(format!(
-                "{seen}, but the push service cannot be reached through it: {why}; let the server connect to other servers, \
-                 or take \"component\" out of transports"
+                "{seen}, but the push service is unreachable through it: {why}; allow the server to connect to other \
+                    servers, or remove \"component\" from transports"
             )),
         }
     }
@@ -168,7 +168,7 @@ async fn question(mut conn: Conn<PublishStream>, from: &str, service: &Jid) -> R
     conn.write(&xml.finish());
     let replied = match timeout(ANSWER, answer(&mut conn, &id, service)).await {
         Ok(replied) => replied,
-        Err(_) => Replied::Nothing(format!("silence for {ANSWER:?}")),
+        Err(_) => Replied::Nothing(format!("no answer within {ANSWER:?}")),
     };
     close(conn).await;
     replied

@@ -203,9 +203,9 @@ impl Publisher {
         let transport_name = transport.name();
         let is_news = lock(&self.selection).is_news(Instant::now(), service, transport, reason);
         if is_news {
-            tracing::warn!(%service, transport = transport_name, %reason, "transport passed over");
+            tracing::warn!(%service, transport = transport_name, %reason, "push transport skipped");
         } else {
-            tracing::debug!(%service, transport = transport_name, %reason, "transport passed over");
+            tracing::debug!(%service, transport = transport_name, %reason, "push transport skipped");
         }
     }
 

@@ -301,13 +301,13 @@ mod tests {
         assert_eq!(selection.standing(now, SERVICE, &[]), Standing::default());
         let fare = |t| if t == Session { Attempt::Done(Outcome::Unknown) } else { skipped() };
         let published = publish(&mut selection, now, fare).1;
-        assert!(selection.is_news(now, SERVICE, S2s, "out of reach"));
+        assert!(selection.is_news(now, SERVICE, S2s, "unreachable"));
         let last = (published, SystemTime::UNIX_EPOCH);
         selection.on_end(now, SERVICE, last.0.clone(), last.1);
         let expect = Standing {
             next: Some(Session),
             last: Some(last),
-            passed_over: vec![(S2s, "out of reach".to_owned())],
+            passed_over: vec![(S2s, "unreachable".to_owned())],
             one_way_until: None,
         };
         assert_eq!(selection.standing(now, SERVICE, &ORDER), expect);

@@ -84,7 +84,7 @@ impl<P: StreamPeer> StreamTask<P> {
             let link = match dialled {
                 Ok(link) => link,
                 Err(reason) => {
-                    tracing::debug!(%reason, "no stream");
+                    tracing::debug!(%reason, "push stream failed");
                     let reason = UnsentReason::from(reason);
                     first.into_iter().for_each(|job| job.skip(&reason));
                     self.skip_all(&reason);
@@ -93,12 +93,12 @@ impl<P: StreamPeer> StreamTask<P> {
                 }
             };
             let answers = link.answers == AnswerPolicy::OnStream;
-            tracing::info!(from = %link.from, answers, "stream is up");
+            tracing::info!(from = %link.from, answers, "push stream established");
             backoff = ReconnectBackoff::default();
             match self.serve(link, first, permit).await {
-                StreamEnd::Idle => tracing::info!("stream closed: nobody needs it"),
+                StreamEnd::Idle => tracing::info!("push stream closed: idle"),
                 StreamEnd::Lost(reason) => {
-                    tracing::info!(%reason, "stream lost");
+                    tracing::info!(%reason, "push stream lost");
                     if self.peer.is_eager() {
                         backoff.on_failure(Instant::now(), reason.into());
                     }

@@ -1,4 +1,5 @@
-//! Notifications for an account's devices that have no session, about what its other sessions saw.
+//! Notifications for the devices of an account that have no session, about stanzas that its other sessions received.
+//! [`Absent`] holds one [`Pusher`] per device; `relay` owns it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub struct Notice {
     pub facts: Facts,
     /// The details that may be shown.
     pub detail: Detail,
-    /// The registrations that may be told, all of devices without a session.
+    /// The registrations that may be notified. All belong to devices without a session.
     pub registrations: Vec<Registration>,
 }
 
@@ -40,12 +41,12 @@ struct Away {
 }
 
 impl Absent {
-    /// None is known to be away.
+    /// Starts without any device.
     pub fn new(settings: Arc<PushSettings>) -> Self {
         Self { settings, away: HashMap::new() }
     }
 
-    /// Goes by other rules from now on.
+    /// Uses other settings from now on.
     pub fn change(&mut self, settings: &Arc<PushSettings>) {
         if !Arc::ptr_eq(settings, &self.settings) {
             self.away.values_mut().for_each(|away| away.pusher.change(Arc::clone(settings)));
@@ -53,7 +54,7 @@ impl Absent {
         }
     }
 
-    /// A session of the account saw something; what that means for each device it concerns.
+    /// Handles a stanza that a session of the account received. Returns the verdict for each device that it concerns.
     pub fn saw(&mut self, now: Instant, notice: &Notice) -> Vec<Verdict> {
         let mut devices: Vec<_> = notice.registrations.iter().map(|r| r.device).collect();
         devices.sort_unstable();
@@ -65,23 +66,23 @@ impl Absent {
         judged.collect()
     }
 
-    /// A device is back: whatever waits for it, it learns of by itself.
+    /// Forgets a device that is back. It receives by itself what waits for it.
     pub fn back(&mut self, device: DeviceId) {
         self.away.remove(&device);
     }
 
-    /// The time at which [`Absent::next`] has something.
+    /// Returns the time at which [`Absent::next`] has a publish.
     pub fn deadline(&self) -> Option<Instant> {
         self.away.values().filter_map(|away| away.pusher.deadline()).min()
     }
 
-    /// The publishes that are due.
+    /// Returns the publishes that are due.
     pub fn next(&mut self, now: Instant, random: fn() -> u128) -> Vec<Publish> {
         let settings = &self.settings;
         self.away.values_mut().flat_map(|away| away.next(now, settings, random)).collect()
     }
 
-    /// A push service has answered.
+    /// Handles the answer of a push service.
     pub fn answered(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
         for away in self.away.values_mut() {
             away.pusher.answered(now, target, outcome);
@@ -89,7 +90,7 @@ impl Absent {
     }
 }
 
-/// A device without a session has been away for long.
+/// The time for which a device without a session is taken to have been away.
 const LONG: Duration = Duration::from_secs(3600);
 
 impl Away {
@@ -99,13 +100,13 @@ impl Away {
 
     fn saw(&mut self, now: Instant, device: DeviceId, notice: &Notice) -> Verdict {
         let mut audience = Audience::NOBODY;
-        for told in notice.registrations.iter().filter(|r| r.device == device) {
-            let place = self.registrations.iter().position(|r| r.target == told.target).unwrap_or_else(|| {
-                self.registrations.push(told.clone());
+        for registration in notice.registrations.iter().filter(|r| r.device == device) {
+            let place = self.registrations.iter().position(|r| r.target == registration.target).unwrap_or_else(|| {
+                self.registrations.push(registration.clone());
                 self.registrations.len() - 1
             });
             if let Some(known) = self.registrations.get_mut(place) {
-                known.clone_from(told);
+                known.clone_from(registration);
             }
             audience = audience.with(place);
         }
@@ -122,12 +123,12 @@ impl Away {
         let mut publishes = Vec::new();
         while let Some(push) = self.pusher.next(now) {
             for (place, registration) in self.registrations.iter().enumerate() {
-                let tells = match &push {
+                let concerned = match &push {
                     Push::Call(seq) => self.pusher.may_tell(place, *seq),
                     Push::News(_) => self.pusher.newest(place).is_some() && push.is_for(&registration.target),
                     Push::Noise => true,
                 };
-                if tells {
+                if concerned {
                     let newest = self.newest.clone().filter(|_| push != Push::Noise);
                     let summary = Summary::new(settings, self.pusher.counts(place), newest);
                     publishes.push(Publish::new(registration, summary, random()));
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn each_device_without_a_session_is_told_once_however_many_sessions_saw_it() {
+    fn each_device_without_a_session_is_notified_once_however_many_sessions_saw_it() {
         let (mut absent, now) = (absent(), Instant::now());
         let both = [registration(1, "a"), registration(2, "b")];
         absent.saw(now, &notice(&message(1), &both));
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_back_is_told_no_more() {
+    fn a_device_that_is_back_is_not_notified() {
         let (mut absent, now) = (absent(), Instant::now());
         absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
         absent.back(DeviceId(1));
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_service_refuses_for_now_is_tried_again() {
+    fn a_publish_that_a_service_refuses_temporarily_is_retried() {
         let (mut absent, now) = (absent(), Instant::now());
         absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
         absent.next(now, random);

@@ -1,7 +1,8 @@
-//! The record of an account: its devices, and their registrations.
+//! The stored record of an account: [`Account`] holds its devices and their registrations, [`Change`] is a change of
+//! them.
 //!
-//! A device is what a person holds in the hand. Within an account it is, the first that matches: the id of its user agent
-//! (XEP-0388 §2.3), the resumption id that it presented, the push target that it enables, its resource.
+//! A device is identified within its account by the first of these that matches: the id of its user agent (XEP-0388
+//! §2.3), the resumption id that it presented, the push target that it enables, its resource.
 
 mod change;
 #[cfg(test)]
@@ -16,10 +17,10 @@ use super::mucsub::Subscriptions;
 use super::registration::{Registration, Target};
 use crate::clock::UnixSecs;
 
-/// All that is kept about an account.
+/// The stored record of an account.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Account {
-    /// Grows with every change that is stored, so that of two states the newer is known.
+    /// The number of the revision. Each stored change increases it, so the newer of two records is known.
     #[serde(default)]
     pub revision: u64,
     /// Its devices.
@@ -47,7 +48,7 @@ impl Eq for Account {}
 const DEVICES: usize = 32;
 
 impl Account {
-    /// Applies a change. Returns the device that logged in, or that an enabling one turned out to be.
+    /// Applies a change. Returns the device that logged in, or the device that an enabling client turned out to be.
     pub fn apply(&mut self, change: Change) -> Option<DeviceId> {
         match change {
             Change::Login { candidate, login, resource, agent, presented, at } => {
@@ -119,13 +120,15 @@ impl Account {
         self.registrations.iter().find(|r| r.target == *target).is_some_and(|r| r.undelivered_since.is_some())
     }
 
-    /// Forgets the outcomes of publishes, which may not have been stored: those of the next publishes are stored again.
+    /// Forgets the outcomes of publishes, since they may not have been stored. The outcomes of the next publishes are
+    /// stored again.
     pub fn doubt_publishes(&mut self) {
         self.registrations.iter_mut().for_each(|r| (r.last_success, r.undelivered_since) = (None, None));
     }
 
-    /// Forgets the registrations and devices without an open session that were not seen since `before`, and the
-    /// registrations whose service has been out of reach since then; returns how many registrations went.
+    /// Forgets the registrations and the devices that have no open session and were not seen since `before`. Forgets
+    /// also the registrations whose push service has been unreachable since then. Returns the number of registrations
+    /// forgotten.
     pub fn forget_unseen(&mut self, before: UnixSecs) -> usize {
         let had = self.registrations.len();
         let open: Vec<_> = self.devices.iter().filter(|d| d.is_open()).map(|d| d.id).collect();
@@ -139,12 +142,12 @@ impl Account {
         had.saturating_sub(self.registrations.len())
     }
 
-    /// The device with this id.
+    /// Returns the device with this id.
     pub fn device(&self, id: DeviceId) -> Option<&Device> {
         self.devices.iter().find(|d| d.id == id)
     }
 
-    /// The device of which a login's session is open.
+    /// Returns the device that has the open session of this login.
     pub fn device_of(&self, login: LoginId) -> Option<DeviceId> {
         self.devices.iter().find(|d| d.open.contains(&login)).map(|d| d.id)
     }
@@ -154,24 +157,25 @@ impl Account {
         !self.device(device).is_some_and(Device::is_open)
     }
 
-    /// The same account if its logins are those of an older database, whose ids say nothing about their order.
+    /// Returns the account with its logins replaced by those of an older database, whose ids say nothing about their
+    /// order.
     #[must_use]
     pub fn with_old_logins(mut self) -> Self {
         self.devices.iter_mut().for_each(Device::make_logins_old);
         self
     }
 
-    /// The registrations of a device.
+    /// Returns the registrations of a device.
     pub fn owned(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
         self.registrations.iter().filter(move |r| r.device == device)
     }
 
-    /// The registrations of other devices than this one that have no session.
+    /// Returns the registrations of the other devices that have no session.
     pub fn absent(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
         self.registrations.iter().filter(move |r| r.device != device && self.is_away(r.device))
     }
 
-    /// The poison guard of a device, unless it is empty.
+    /// Returns the poison guard of a device, unless it is empty.
     pub fn guard(&self, device: DeviceId) -> Option<&Guard> {
         self.device(device).and_then(|device| device.guard.as_deref())
     }
@@ -189,7 +193,7 @@ impl Account {
         }
     }
 
-    /// The device that has just bound a resource, if it is known.
+    /// Returns the known device that has just bound a resource, if there is one.
     fn known(&self, agent: Option<&str>, presented: Option<&str>, resource: &str) -> Option<DeviceId> {
         let by_agent = |d: &&Device| agent.is_some() && d.agent.as_deref() == agent;
         let by_id = |d: &&Device| presented.is_some_and(|id| d.sm_ids.iter().any(|known| known == id));
@@ -198,7 +202,8 @@ impl Account {
         devices.next().or_else(|| self.devices.iter().find(by_resource)).map(|device| device.id)
     }
 
-    /// Of too many devices those go that nobody notifies, the longest unseen first; never one with an open session.
+    /// Forgets devices beyond the limit: those without registrations first, then the longest unseen. Never forgets a
+    /// device with an open session.
     fn forget_devices(&mut self) {
         while self.devices.len() > DEVICES {
             let registrations = &self.registrations;
@@ -216,7 +221,8 @@ impl Account {
         recognition: DeviceRecognition,
         max_devices: usize,
     ) -> DeviceId {
-        // A re-enable with the same options keeps the error count: it is no proof that the service works again.
+        // Enabling again with the same options keeps the error count, because it does not prove that the service works
+        // again.
         let old = self.registrations.iter().find(|r| r.target == registration.target);
         let same = old.filter(|old| old.options == registration.options);
         registration.errors = same.map_or(0, |old| old.errors);
@@ -230,7 +236,7 @@ impl Account {
         }
         let device = registration.device;
         self.registrations.retain(|r| r.target != registration.target);
-        // First, so that the stable sort keeps it ahead of a device seen in the same second.
+        // Inserted first, so that the stable sort keeps it ahead of a device seen in the same second.
         self.registrations.reserve_exact(1);
         self.registrations.insert(0, registration);
         self.registrations.sort_by_key(|r| std::cmp::Reverse(r.last_seen));
@@ -238,7 +244,7 @@ impl Account {
         device
     }
 
-    /// The newcomer turns out to be a device that is known already.
+    /// Merges the device `newcomer` into the device `known`, since both are the same.
     fn merge(&mut self, newcomer: DeviceId, known: DeviceId) {
         let Some(at) = self.devices.iter().position(|d| d.id == newcomer) else { return };
         let gone = self.devices.remove(at);

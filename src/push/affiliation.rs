@@ -1,4 +1,4 @@
-//! The message by which a push service takes a registration back (XEP-0357 §8).
+//! The message with which a push service revokes a registration (XEP-0357 §8).
 
 use super::registration::Target;
 use crate::jid::{BareJid, Jid};
@@ -7,17 +7,17 @@ use crate::xml::{Node, ns};
 /// The affiliation of an account with a node, as a push service sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affiliation {
-    /// The push service: who sent it.
+    /// The push service that sent the message.
     pub service: Jid,
     /// The node.
     pub node: String,
-    /// The account may no longer publish: `affiliation='none'`.
+    /// True if the account may no longer publish: `affiliation='none'`.
     pub is_none: bool,
 }
 
 impl Affiliation {
-    /// Reads the message that tells an account its affiliation. Returns `None` for any other message, and for an error, which only
-    /// returns what the account itself sent.
+    /// Reads a message that announces the account's affiliation. Returns `None` for any other message. Returns `None`
+    /// also for an error, because an error only returns what the account itself sent.
     pub fn read(message: &Node<'_>, account: &BareJid) -> Option<Self> {
         if message.name() != "message" || message.attr("type").as_deref() == Some("error") {
             return None;
@@ -34,7 +34,7 @@ impl Affiliation {
         Some(Self { service, node, is_none: is_none(first) || all.any(is_none) })
     }
 
-    /// Returns whether it is about this registration: the same node, sent by exactly the registered address.
+    /// Returns whether it concerns this registration: it has the same node, and exactly the registered address sent it.
     pub fn is_about(&self, target: &Target) -> bool {
         target.node.as_ref() == Some(&self.node) && target.service == self.service
     }
@@ -53,11 +53,11 @@ mod tests {
     }
 
     #[test]
-    fn an_affiliation_is_told_by_its_sender_node_and_account() {
+    fn an_affiliation_is_recognized_by_its_sender_node_and_account() {
         let none = "node='n'><affiliation jid='juliet@example.org' affiliation='none'/>";
-        let told = Some(("push.example n".to_owned(), true));
-        assert_eq!(read("from='Push.example'", none), told);
-        assert_eq!(read("from='push.example' type='headline'", none), told);
+        let expect = Some(("push.example n".to_owned(), true));
+        assert_eq!(read("from='Push.example'", none), expect);
+        assert_eq!(read("from='push.example' type='headline'", none), expect);
         assert_eq!(
             read("from='push.example'", &none.replace("none", "owner")).map(|(_, is_none)| is_none),
             Some(false)

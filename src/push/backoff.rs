@@ -1,13 +1,13 @@
-//! The times at which a publish that did not get to its service is repeated.
+//! The retry times of a publish that did not reach its push service.
 
 use std::time::{Duration, Instant};
 
-/// The first pause; it doubles.
+/// The first pause. Each following pause is twice as long.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The time for which a publish is repeated.
+/// The time for which a publish is retried.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
-/// The repetitions of one publish: ever later, the last one an hour after the first failure.
+/// The retries of one publish. The pauses double, and the last retry is one hour after the first failure.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     since: Instant,
@@ -15,12 +15,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A publish failed for the first time.
+    /// Starts at the first failure of a publish.
     pub fn new(now: Instant) -> Self {
         Self { since: now, attempt: 0 }
     }
 
-    /// Returns when it is repeated after it failed now; `None`: not again.
+    /// Returns the time of the next retry after a failure at `now`, or `None` if there is no further retry.
     pub fn next(&mut self, now: Instant) -> Option<Instant> {
         let end = self.since + PATIENCE;
         let due = now + PAUSE * 2u32.saturating_pow(self.attempt.min(16));
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_publish_is_repeated_ever_later_for_an_hour() {
+    fn a_publish_is_retried_with_growing_pauses_for_an_hour() {
         let start = Instant::now();
         let (mut backoff, mut now, mut times) = (Backoff::new(start), start, Vec::new());
         while let Some(at) = backoff.next(now) {

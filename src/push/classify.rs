@@ -1,4 +1,5 @@
-//! The class of a stanza on its way to a client: what it means to the person behind the account.
+//! Classification of a stanza on its way to a client: its meaning for the person who uses the account. [`read`] returns
+//! a [`Classified`], which the filters and the pusher use.
 //!
 //! | file | holds |
 //! |---|---|
@@ -77,7 +78,7 @@ fn iq<'a>(stanza: Node<'a>, context: Context<'_>) -> Classified<'a> {
     }
 }
 
-/// The sender, unless it is the account itself.
+/// Returns the sender, unless it is the account itself.
 fn others(stanza: &Node<'_>, context: Context<'_>) -> Option<BareJid> {
     let from = address(stanza, "from").filter(|from| bare(from) != context.account.as_str());
     from.map(Jid::into_bare)

@@ -5,14 +5,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::guard::Guard;
 use crate::clock::UnixSecs;
 
-/// Names a device within its account: random, never reused. The default, 0, is none's.
+/// The id of a device within its account: random and never reused. The default, 0, belongs to no device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceId(pub u64);
 
-/// Names a login, and so the session that came of it. Ids rise in the order of the binds, across restarts too, and are never
-/// given out twice: of two sessions the one with the smaller id is the older. 0 is never given out: it stands for the logins
-/// of an older database, whose ids were random. They are older than all others.
+/// The id of a login, and of the session that resulted from it. Ids increase in the order of the binds, also across
+/// restarts, and are never reused: of two sessions, the one with the smaller id is the older. 0 is never assigned. It
+/// stands for the logins of an older database, whose ids were random; those logins are older than all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(pub u64);
@@ -20,46 +20,48 @@ pub struct LoginId(pub u64);
 /// A login of an older database.
 const OLD: LoginId = LoginId(0);
 
-/// The number of resumption ids of a device that are remembered.
+/// The number of resumption ids that are remembered per device.
 const SM_IDS: usize = 4;
 
-/// How the device of a login was recognized.
+/// The way in which the device of a login was recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceRecognition {
     /// By its user agent, or by a resumption id of its own.
     Certain,
-    /// By its resource, or not at all: it may turn out to be another device.
+    /// By its resource, or not at all. It may turn out to be another device.
     Guessed,
 }
 
 /// One device of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Its name.
+    /// Its id.
     pub id: DeviceId,
     /// The resource that it bound last.
     pub resource: String,
-    /// The id of its user agent (XEP-0388 §2.3), if it ever said one.
+    /// The id of its user agent (XEP-0388 §2.3), if the client ever sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The resumption ids that it was given, oldest first: it may present any of them.
+    /// The resumption ids that it received, oldest first. It may present any of them.
     #[serde(default)]
     pub sm_ids: Vec<String>,
     /// The time of its last contact.
     pub last_seen: UnixSecs,
-    /// The logins whose sessions are open on the server, oldest first. Still so at a start: they were lost with the process.
+    /// The logins whose sessions are open on the server, oldest first. Logins that are still listed at a start were
+    /// lost with the previous process.
     ///
-    /// None is ever left out while its session lives. Each stands for a session that was admitted (`connections`, and
-    /// `held_per_account` without a client), and the list is emptied at a start, so it is as long as an account has sessions.
+    /// No login is removed while its session lives. Each stands for a session that was admitted (`connections`, and
+    /// `held_per_account` without a client), and the list is emptied at a start. So the list is as long as the account
+    /// has sessions.
     #[serde(default, deserialize_with = "open_logins")]
     pub open: Vec<LoginId>,
-    /// The stanzas that its client breaks on, if any.
+    /// The stanzas on which its client fails, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Box<Guard>>,
 }
 
 impl Device {
-    /// A device of which nothing else is known yet.
+    /// Creates a device about which nothing else is known yet.
     pub(super) fn new(id: DeviceId) -> Self {
         Self {
             id,
@@ -72,19 +74,19 @@ impl Device {
         }
     }
 
-    /// Returns whether a session of it is open on the server.
+    /// Returns whether the device has an open session on the server.
     pub fn is_open(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// Replaces the logins by one of an older database, if there are any.
+    /// Replaces the logins, if there are any, by one of an older database.
     pub(super) fn make_logins_old(&mut self) {
         if self.is_open() {
             self.open = vec![OLD];
         }
     }
 
-    /// Takes what is known of another record of the same device, which is the newer one.
+    /// Merges another, newer record of the same device into this one.
     pub(super) fn absorb(&mut self, newer: Device) {
         self.resource = newer.resource;
         self.agent = newer.agent.or(self.agent.take());
@@ -94,12 +96,12 @@ impl Device {
         self.guard = newer.guard.or(self.guard.take());
     }
 
-    /// Replaces the poison guard; an empty one is not kept.
+    /// Replaces the poison guard. An empty one is not stored.
     pub(super) fn set_guard(&mut self, guard: Guard) {
         self.guard = Some(guard).filter(|guard| !guard.is_empty()).map(Box::new);
     }
 
-    /// Gives the stanzas back to their places that were set aside.
+    /// Returns the stanzas that were set aside to their places.
     pub(super) fn release_set_aside(&mut self) {
         if let Some(mut guard) = self.guard.take() {
             guard.release();
@@ -114,7 +116,7 @@ impl Device {
         self.open.dedup();
     }
 
-    /// Adds resumption ids; the oldest are forgotten.
+    /// Adds resumption ids and forgets the oldest beyond the limit.
     pub(super) fn add_sm_ids(&mut self, sm_ids: impl IntoIterator<Item = String>) {
         self.sm_ids.extend(sm_ids);
         forget_oldest(&mut self.sm_ids, SM_IDS);
@@ -125,7 +127,7 @@ fn forget_oldest<T>(list: &mut Vec<T>, at_most: usize) {
     list.drain(..list.len().saturating_sub(at_most));
 }
 
-/// Older records say only whether there is one.
+/// Reads the list of logins. Older records say only whether there is one.
 fn open_logins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LoginId>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -1,6 +1,6 @@
 //! Notifications that only the device can read: `tigase:push:encrypt:0`.
 //!
-//! Siskin's decoder wants `unread` and `sender`, and a `type` other than the three here ends its notification extension.
+//! Siskin's decoder requires `unread` and `sender`. A `type` other than the three here ends its notification extension.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::registration::Encrypt;
 
-/// An initialisation vector of AES-GCM. Random, and never used twice: two notifications under the same one would give both away.
+/// An initialisation vector of AES-GCM. It is random and never used twice: two notifications with the same vector would
+/// reveal both.
 pub(super) type Iv = [u8; 12];
 
-/// A fresh initialisation vector.
+/// Returns a fresh initialisation vector.
 pub(super) fn iv(random: u128) -> Iv {
     let [_, _, _, _, iv @ ..] = random.to_be_bytes();
     iv
@@ -39,7 +40,7 @@ pub(super) struct EncryptedSummary<'a> {
     /// The session of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sid: Option<&'a str>,
-    /// `audio`, `video`: the call rings. None: it is over.
+    /// `audio`, `video`: the media of a call that rings. Empty if the call is over.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(super) media: &'a [&'static str],
 }
@@ -57,10 +58,11 @@ pub(super) enum Topic {
 }
 
 impl EncryptedSummary<'_> {
-    /// The text of `<encrypted/>`: base64 of the ciphertext and its tag. The message is cut to what the client takes.
+    /// Returns the text of `<encrypted/>`: base64 of the ciphertext and its tag. Cuts the message to the size that the
+    /// client accepts.
     pub(super) fn seal(mut self, asked: &Encrypt, iv: &Iv) -> String {
         self.fit(room(asked.max_size));
-        // No step fails on so few bytes. If one did, nothing would be said rather than anything in the clear.
+        // No step fails on so few bytes. If one did, nothing would be sent rather than plain text.
         let mut json = serde_json::to_vec(&self).unwrap_or_default();
         let sealed = UnboundKey::new(&AES_128_GCM, asked.key.expose()).and_then(|key| {
             let nonce = Nonce::assume_unique_for_key(*iv);
@@ -69,7 +71,7 @@ impl EncryptedSummary<'_> {
         STANDARD.encode(if sealed.is_ok() { json } else { Vec::new() })
     }
 
-    /// Cuts the message so that the JSON has no more than `room` bytes, if that is enough.
+    /// Cuts the message so that the JSON has at most `room` bytes, if cutting the message is enough.
     fn fit(&mut self, room: usize) {
         let Some(message) = self.message else { return };
         self.message = Some("");
@@ -85,12 +87,12 @@ impl EncryptedSummary<'_> {
     }
 }
 
-/// The bytes of JSON that make `max_size` bytes in base64, with 64 for what is around them.
+/// Returns the bytes of JSON that become `max_size` bytes in base64, with 64 reserved for the surrounding XML.
 fn room(max_size: usize) -> usize {
     max_size.saturating_sub(64) * 6 / 8
 }
 
-/// The bytes that a character takes in a string of serde_json.
+/// Returns the bytes that a character takes in a string of serde_json.
 fn written_len(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{C}' => 2,

@@ -1,20 +1,21 @@
-//! The elements by which a message says that it is encrypted.
+//! The elements that mark a message as encrypted.
 
 use crate::xml::{Node, ns};
 
-/// The encryption of a message; the greatest that it contains decides.
+/// The encryption of a message. If a message contains several, the greatest decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Encryption {
-    /// XEP-0380 says that it is encrypted.
+    /// XEP-0380 announces that it is encrypted.
     Announced,
-    /// OMEMO without a payload only moves keys. A body beside it is for clients without OMEMO, and nobody wrote it.
+    /// OMEMO without a payload only transports keys. A body beside it is meant for clients without OMEMO; no person
+    /// wrote it.
     Keys,
-    /// There is an encrypted text.
+    /// It contains an encrypted text.
     Text,
 }
 
 impl Encryption {
-    /// The encryption that a child of a message stands for, if any.
+    /// Returns the encryption that a child of a message stands for, if any.
     pub(super) fn of(child: &Node<'_>) -> Option<Self> {
         match (child.ns(), child.name()) {
             (ns::OMEMO_AXOLOTL | ns::OMEMO0 | ns::OMEMO1 | ns::OMEMO2, "encrypted") => {

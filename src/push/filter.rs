@@ -1,9 +1,10 @@
-//! Of what a registration does not want to be notified: the filters of `tigase:push`.
+//! Per-registration filters (`tigase:push`): muted chats, unknown senders, rooms that notify of mentions only.
+//! [`verdict`] applies them.
 //!
-//! *Muted* goes by the chat, whatever comes from there; an invitation into a room also counts as its inviter's.
-//! *Ignore unknown* is about messages, invitations and calls of people. Rooms are no people: neither what is said in them nor
-//! private messages of occupants of a room that the client is in are asked for an acquaintance. Requests to see the presence
-//! come from strangers by their nature and are never ignored. *Groupchat* is about what is said in rooms.
+//! *Muted* blocks everything from a chat. An invitation into a room counts also as coming from the inviter. *Ignore
+//! unknown* applies to messages, invitations and calls from people. It does not apply to rooms: messages in rooms, and
+//! private messages from occupants of a joined room, pass. Requests to see the presence normally come from strangers
+//! and always pass. *Groupchat* applies to messages in rooms.
 
 mod mention;
 
@@ -25,20 +26,20 @@ pub enum Blocked {
     Muted,
     /// The sender is not in the roster.
     UnknownSender,
-    /// The client listed the rooms that notify, and this is none of them.
+    /// The client listed the rooms that notify, and this room is not listed.
     UnlistedRoom,
     /// The room never notifies.
     SilentRoom,
-    /// The room notifies of mentions, and this is none.
+    /// The room notifies only of mentions, and this is not a mention.
     NotMentioned,
 }
 
 impl Blocked {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] =
         [Self::Muted, Self::UnknownSender, Self::UnlistedRoom, Self::SilentRoom, Self::NotMentioned];
 
-    /// The log field and the metric's label.
+    /// Returns the name in the log field and in the metric's label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Muted => "muted",
@@ -56,10 +57,10 @@ impl fmt::Display for Blocked {
     }
 }
 
-/// Returns whether a registration wants to be notified of a stanza.
+/// Applies the filters of a registration to a stanza.
 ///
 /// # Errors
-/// The error.
+/// Returns the reason if the registration does not want to be notified of it.
 pub fn verdict(
     reading: &Classified<'_>,
     extensions: &Extensions,
@@ -70,7 +71,7 @@ pub fn verdict(
         return Ok(());
     }
     let stanza = &reading.stanza;
-    // RFC 6120 §8.1.2.1: without `from` it is the account itself.
+    // RFC 6120 §8.1.2.1: a stanza without `from` comes from the account itself.
     let Some(chat) = reading.chat.clone().or_else(|| address(stanza, "from").map(Jid::into_bare)) else {
         return Ok(());
     };
@@ -85,7 +86,7 @@ pub fn verdict(
             Some(Allow::Never) => Err(Blocked::SilentRoom),
             Some(Allow::Always) => Ok(()),
             Some(Allow::Mentioned { nick }) => {
-                // The nick of the registration may be one of yesterday.
+                // The nick stored in the registration may be out of date.
                 let nicks = [nick.as_deref(), rooms.nick(&chat)];
                 let mentioned = OwnOccupant { roster, room: &chat, nicks }.is_mentioned(stanza);
                 if mentioned { Ok(()) } else { Err(Blocked::NotMentioned) }
@@ -100,8 +101,8 @@ pub fn verdict(
     Ok(())
 }
 
-/// The inviter that a room names (XEP-0045 §7.8.2). A room sends from its bare JID, which people cannot: they
-/// do not get in by a friend's name.
+/// Returns the inviter that a room names (XEP-0045 §7.8.2). Only a room sends from its bare JID; people cannot. So a
+/// person cannot pass the filter under the name of a contact.
 fn inviter(stanza: &Node<'_>) -> Option<BareJid> {
     address(stanza, "from").filter(|from| from.resource().is_none())?;
     address(&stanza.child("x", ns::MUC_USER)?.child("invite", ns::MUC_USER)?, "from").map(Jid::into_bare)
@@ -129,7 +130,7 @@ mod tests {
         roster
     }
 
-    /// The client is in two rooms. Another says that it is there, too.
+    /// The client is in two rooms. A third address only claims that the client is its occupant.
     fn rooms() -> Rooms {
         let mut rooms = Rooms::default();
         for room in ["all@rooms.org/jule", "nameless@rooms.org/jule"] {
@@ -147,7 +148,7 @@ mod tests {
         verdict(&classify::read(&element(stanza), context), extensions, roster, context.rooms)
     }
 
-    /// By a registration that asks for everything.
+    /// Checks with a registration that uses every filter.
     fn check(stanza: &str, expect: Result<(), Blocked>) {
         let rules = [
             ("all@rooms.org", Allow::Always),
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_filtered_by_mute_and_by_acquaintance() {
+    fn people_are_filtered_by_mute_and_by_the_roster() {
         check(&message("from='romeo@example.net/x' type='chat'", "hi"), Ok(()));
         check(&message("from='Tybalt@example.net/x' type='chat'", "hi"), Err(Blocked::Muted));
         check(&message("from='paris@example.net/x' type='chat'", "hi"), Err(Blocked::UnknownSender));
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carbon_is_judged_by_what_is_in_it() {
+    fn a_carbon_is_filtered_by_the_message_inside() {
         let carbon = |from: &str| {
             format!(
                 "<message from='juliet@example.org'><received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_go_by_their_rules_and_not_by_acquaintance() {
+    fn rooms_are_filtered_by_their_rules_and_not_by_the_roster() {
         let said = |room: &str, body: &str| message(&format!("from='{room}@rooms.org/romeo' type='groupchat'"), body);
         check(&said("all", "hi"), Ok(()));
         check(&said("none", "hi Juliet"), Err(Blocked::SilentRoom));
@@ -233,7 +234,7 @@ mod tests {
         check(&message("from='other@rooms.org/romeo' type='chat'", "psst"), Err(Blocked::UnknownSender));
     }
 
-    /// What a client asks for with `<enable/>`.
+    /// Returns the extensions that a client requests with `<enable/>`.
     fn asked(at: &Addresses, inside: &str) -> Extensions {
         let own = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
         let xml = format!("<enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'>{inside}</enable>");
@@ -248,7 +249,7 @@ mod tests {
         }
     }
 
-    /// An address as it is written in a URI (RFC 5122 §2): here, all of it that need not be as it is.
+    /// Returns an address as written in a URI (RFC 5122 §2), with every character escaped that may be.
     fn escaped(address: &str) -> String {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'/' | b'.');
         let escape = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

@@ -1,5 +1,5 @@
-//! The poison guard: a stanza on which a device's client breaks again and again is set aside (quarantined): the device does not
-//! get it any more.
+//! The poison guard ([`Guard`]): a stanza on which a device's client fails again and again is set aside (quarantined),
+//! and the device does not receive it any more.
 //!
 //! ```text
 //!   the client ends within 5 s after its first unacknowledged stanza was written   1st, 2nd end: it is suspect
@@ -7,9 +7,9 @@
 //!   the attachment after that ends within 5 s, without the stanza                  all stanzas set aside go back
 //! ```
 //!
-//! A stanza is identified by a hash of its content ([`Mark`]), which is the same in a resumed session, after a new login, and
-//! when the server delivers the stanza again. The state is stored with the device and survives restarts. Pure: the time is an
-//! argument.
+//! [`Mark`], a hash of the content, identifies a stanza. It stays the same in a resumed session, after a new login, and
+//! when the server delivers the stanza again. The state is stored with the device and survives restarts. The module is
+//! pure: the time is an argument.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMillis;
 
-/// The longest time between the writing of a stanza, or the start of an attachment, and an end that counts.
+/// The longest time between the writing of a stanza, or the start of an attachment, and an end that counts against it.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The number of ends after which a stanza is written alone.
 const ENDS: u8 = 2;
-/// The most stanzas of one device that can be set aside at the same time.
+/// The maximum number of stanzas of one device that are set aside at the same time.
 const MAX_SET_ASIDE: usize = 100;
 /// The time for which the guard is off for a device after it has set aside the wrong stanzas.
 const PAUSE: Duration = Duration::from_secs(3600);
@@ -55,30 +55,30 @@ pub struct Guard {
     suspect: Option<Suspect>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     aside: Vec<Aside>,
-    /// A stanza was just set aside. The next attachment shows whether it was the cause.
+    /// True if a stanza was just set aside. The next attachment shows whether it was the cause.
     #[serde(skip_serializing_if = "is_false")]
     trial: bool,
-    /// The guard is off until this time.
+    /// The time until which the guard is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     paused_until: Option<UnixMillis>,
 }
 
-/// Tells serde which fields to leave out.
+/// Serde leaves such fields out.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// The end of an attachment by the client itself: a stream error, a footer, a closed or reset connection.
+/// An attachment that the client itself has ended: by a stream error, a stream footer, or a closed or reset connection.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
     /// The time of the end.
     pub now: UnixMillis,
-    /// The time since its bind or resumption.
+    /// The time since the bind or the resumption.
     pub lasted: Duration,
     /// The first stanza that the client had not acknowledged.
     pub first: Option<First>,
-    /// The time for which stanzas are kept, and so for which one stays set aside.
+    /// The time for which stanzas are kept. A stanza stays set aside for the same time.
     pub ttl: Duration,
 }
 
@@ -89,7 +89,7 @@ pub struct First {
     pub mark: Mark,
     /// The time since it was written.
     pub written: Duration,
-    /// Nothing was written after it.
+    /// True if nothing was written after it.
     pub alone: bool,
 }
 
@@ -102,17 +102,17 @@ pub enum Finding {
     Suspected,
     /// The first unacknowledged stanza is set aside.
     SetAside,
-    /// All stanzas that were set aside go back to their places; the number of them.
+    /// All stanzas that were set aside go back to their places. Holds their number.
     GivenBack(usize),
 }
 
 impl Guard {
-    /// Returns whether there is nothing to remember.
+    /// Returns whether the guard has no state.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Takes the end of an attachment. Only for ends that the client itself has caused; timeouts are not.
+    /// Handles the end of an attachment. Call it only for ends that the client itself caused, not for timeouts.
     pub fn ended(&mut self, end: End) -> Finding {
         self.age(end.now, end.ttl);
         let trial = std::mem::take(&mut self.trial);
@@ -150,8 +150,8 @@ impl Guard {
         self.paused_until = self.paused_until.filter(|until| *until > now);
     }
 
-    /// Clears stanzas that the client has acknowledged, in an `<a/>` or by the `h` of its resumption. `lasted` is the age of the
-    /// attachment. Does not read `stanzas` unless one is suspect or set aside.
+    /// Clears stanzas that the client has acknowledged, by an `<a/>` or by the `h` of its resumption. `lasted` is the
+    /// age of the attachment. Does not read `stanzas` unless a stanza is suspect or set aside.
     pub fn acknowledged(&mut self, lasted: Duration, stanzas: impl Iterator<Item = Mark>) {
         self.trial &= lasted <= PATIENCE;
         if self.suspect.is_none() && self.aside.is_empty() {
@@ -166,7 +166,7 @@ impl Guard {
         }
     }
 
-    /// Lets all stanzas that were set aside go back to their places. Returns the number of them.
+    /// Returns all stanzas that were set aside to their places. Returns their number.
     pub fn release(&mut self) -> usize {
         self.trial = false;
         std::mem::take(&mut self.aside).len()
@@ -188,7 +188,7 @@ impl Guard {
         self.aside.iter().any(|aside| aside.mark == mark)
     }
 
-    /// The number of stanzas that are set aside.
+    /// Returns the number of stanzas that are set aside.
     pub fn count(&self) -> usize {
         self.aside.len()
     }
@@ -198,7 +198,7 @@ impl Guard {
 pub(crate) mod tests {
     use super::*;
 
-    /// Of a device for which this stanza was set aside.
+    /// Returns the guard of a device for which this stanza was set aside.
     pub(crate) fn with_aside(mark: Mark) -> Guard {
         let mut rig = Rig::default();
         rig.set_aside(mark);
@@ -210,7 +210,7 @@ pub(crate) mod tests {
     const SECOND: u64 = 1000;
     const TTL: Duration = Duration::from_secs(14 * 24 * 3600);
 
-    /// A device whose attachments last a second each, unless a test says otherwise.
+    /// A device whose attachments last one second each, unless a test sets another time.
     #[derive(Default)]
     struct Rig {
         guard: Guard,
@@ -224,7 +224,7 @@ pub(crate) mod tests {
             let first = first.map(|mark| First { mark, written: Duration::from_millis(written), alone: alone(mark) });
             let finding =
                 self.guard.ended(End { now: self.now, lasted: Duration::from_millis(lasted), first, ttl: TTL });
-            // It is the same after a restart.
+            // The state is the same after a restart.
             let stored = serde_json::to_string(&self.guard).unwrap();
             assert_eq!(serde_json::from_str::<Guard>(&stored).unwrap(), self.guard);
             finding
@@ -313,7 +313,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn where_the_client_ends_all_the_same_all_goes_back_and_the_guard_pauses_for_an_hour() {
+    fn if_the_client_ends_anyway_all_stanzas_go_back_and_the_guard_pauses_for_an_hour() {
         for (first, lasted) in [(None, 0), (None, 5000), (Some(GOOD), 1000)] {
             let mut rig = Rig::default();
             rig.set_aside(POISON);
@@ -355,7 +355,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_client_that_has_the_stanza_after_all_has_acknowledged_it() {
+    fn an_acknowledged_stanza_is_not_set_aside_any_more() {
         let mut rig = Rig::default();
         rig.set_aside(POISON);
         rig.acknowledges(0, &[POISON]);

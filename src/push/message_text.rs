@@ -8,9 +8,9 @@ use crate::xml::{Node, ns};
 pub(super) enum MessageText {
     /// This text.
     Readable(String),
-    /// Something that only the client can read; a body beside it is for clients that cannot.
+    /// A text that only the client can read. A body beside it is meant for clients that cannot.
     Encrypted,
-    /// There is none.
+    /// The message has no text.
     Absent,
 }
 

@@ -8,8 +8,8 @@
 //!                                                         └───────────────────── outcome ◀──────────────────────────┘
 //! ```
 //!
-//! A session has the [`pusher::Pusher`] of its own device; [`absent`] has those of devices without a session. Pure: every
-//! function here takes what it needs and the time, and returns a value.
+//! A session has the [`pusher::Pusher`] of its own device; [`absent`] has those of devices without a session. The module is pure:
+//! functions take their input and the time as arguments, and return values.
 //!
 //! | file | holds |
 //! |---|---|
@@ -22,7 +22,7 @@
 //! | `notification.rs`, `encrypted_summary.rs` | the publish of XEP-0357; its encrypted form |
 //! | `outcome.rs`, `affiliation.rs` | answers of push services; registrations that they revoke |
 //! | `registration.rs` | requests and registrations of clients (XEP-0357 §5) |
-//! | `account.rs`, `device.rs`, `guard.rs` | the stored record of an account, its devices, and the stanzas on which a client breaks |
+//! | `account.rs`, `device.rs`, `guard.rs` | the stored record of an account, its devices, and the poison guard |
 //! | `settings.rs` | the operator's settings |
 
 pub mod absent;

@@ -11,24 +11,25 @@ use crate::xml::Node;
 
 /// The namespace of subscriptions.
 pub const MUCSUB: &str = "urn:xmpp:mucsub:0";
-/// Subscriptions of an account that are remembered; in more, its own messages are taken for another's.
+/// The maximum number of subscriptions per account that are remembered. Beyond it, the account's own messages count as
+/// another's.
 const SUBSCRIPTIONS: usize = 256;
-/// Bytes of their names.
+/// The maximum bytes of their names.
 const NAMES: usize = 64 * 1024;
-/// The bytes of one beside its names.
+/// The bytes of a subscription in addition to its names.
 const ENTRY: usize = 64;
 
-/// A request of the client to subscribe to a room, or not to be subscribed any more.
+/// A request of the client to subscribe to a room, or to unsubscribe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     /// The bare JID of the room.
     room: String,
-    /// As whom; `None`: not any more.
+    /// The nick; `None` to unsubscribe.
     nick: Option<String>,
 }
 
 impl Subscription {
-    /// Reads an iq of the client; `None` if it is another one, or about somebody else.
+    /// Reads an iq of the client. Returns `None` if it is another request, or concerns another account.
     pub fn read(iq: &Node<'_>) -> Option<Self> {
         let room = address(iq, "to").filter(|_| iq.attr("type").as_deref() == Some("set"))?;
         let request =
@@ -38,14 +39,14 @@ impl Subscription {
             "unsubscribe" => None,
             _ => return None,
         };
-        // As it is compared (RFC 7622 §3.4).
+        // In the form in which it is compared (RFC 7622 §3.4).
         let nick = nick.map(|nick| jid::resource(&nick).into_owned());
         Some(Self { room: bare(&room).to_owned(), nick })
     }
 }
 
-/// Rooms that the account has subscribed to, and as whom: what its clients write there comes back to each of them. A subscription
-/// outlives sessions.
+/// The rooms that the account has subscribed to, with its nicks. A room sends the messages of one client of the account
+/// back to all of them. A subscription outlives sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Subscriptions {
@@ -65,7 +66,7 @@ impl Subscriptions {
         self.nick(&subscription.room) != subscription.nick.as_deref()
     }
 
-    /// Notes a request of the client.
+    /// Records a request of the client.
     pub fn note(&mut self, Subscription { room, nick }: Subscription) {
         let mut nicks = self.nicks.take().unwrap_or_default();
         nicks.remove(&room);
@@ -82,7 +83,7 @@ impl Subscriptions {
         nick.zip(occupant.resource()).is_some_and(|(own, nick)| own == nick)
     }
 
-    /// Bytes of memory that they have.
+    /// Returns the bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.nicks.as_ref().map_or(0, |nicks| names(nicks) + nicks.len() * ENTRY)
     }
@@ -110,7 +111,7 @@ mod tests {
     const SUBSCRIBE: &str = "<subscribe xmlns='urn:xmpp:mucsub:0' nick='Juliet'><event node='urn:xmpp:mucsub:nodes:messages'/>\
         </subscribe>";
 
-    /// As ejabberd sends it, with these senders outside and inside.
+    /// Builds an event as ejabberd sends it, with these outer and inner senders.
     fn event(node: &str, outer: &str, inner: &str) -> String {
         format!(
             "<message from='{outer}' to='juliet@example.org' id='e'>\
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_room_itself_says_what_was_written_in_it() {
+    fn only_the_room_itself_may_send_its_messages() {
         let rooms = Rooms::default();
         let inside = "tea@rooms.example.org/Romeo";
         for (node, outer, inner) in [

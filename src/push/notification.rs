@@ -1,4 +1,5 @@
-//! The content of a notification: the publish of XEP-0357 §7.
+//! The content of a notification: the publish of XEP-0357 §7. [`Publish`] is a notification for one registration, and
+//! [`Summary`] the part that is the same for all devices.
 
 mod detail;
 
@@ -15,9 +16,9 @@ use crate::xml::{XmlWriter, ns};
 pub use detail::Detail;
 use detail::{CallForm, NewestDetails};
 
-/// Bytes of a usual publish iq beside what is in its `<notification/>`.
+/// The bytes of a usual publish iq without the content of its `<notification/>`.
 const IQ: usize = 512;
-/// Bytes of a usual summary.
+/// The bytes of a usual summary.
 const FORM: usize = 512;
 
 /// A notification on its way to one push service.
@@ -27,33 +28,35 @@ pub struct Publish {
     pub target: Target,
     /// The publish-options that the client asked for.
     pub options: Option<Vec<Field>>,
-    /// The content for a device that asks for no more.
+    /// The content for a device without extensions.
     pub summary: Summary,
     /// The children of `<notification/>`.
     content: Secret<Bytes>,
 }
 
-/// The content that is the same for all devices; in the form `urn:xmpp:push:summary`, unless the device asks for encryption.
+/// The content that is the same for all devices. Its form is `urn:xmpp:push:summary`, unless the device asks for
+/// encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// `message-count`: important stanzas that the device has not acknowledged.
+    /// `message-count`: the number of important stanzas that the device has not acknowledged.
     pub count: usize,
-    /// `pending-subscription-count`, if there are any.
+    /// `pending-subscription-count`, omitted if it is 0.
     pub subscriptions: usize,
-    /// It is about something important. App servers see it by the text.
+    /// True if it is about something important. App servers detect this by the text.
     pub important: bool,
     /// `last-message-sender`, with `with_sender`.
     pub sender: Option<String>,
-    /// `last-message-body`: the text with `with_body`, else `important_body`.
+    /// `last-message-body`: the text if `with_body` is set, else `important_body`.
     pub body: Option<Secret<String>>,
-    /// The operator lets calls ring by notification. Devices may have asked for it when that was so.
+    /// True if the operator allows calls to ring by notification. A device may have asked for it when the operator
+    /// still did.
     calls: bool,
-    /// The details for a device that asks for more.
+    /// The details for a device that asks for them.
     newest: Option<Box<NewestDetails>>,
 }
 
 impl Summary {
-    /// Shows as much of the newest stanza as the operator allows. `newest`: absent if it is not at hand.
+    /// Shows as much of the newest stanza as the operator allows. `newest` is `None` if the stanza is not available.
     pub fn new(settings: &PushSettings, counts: WaitingCounts, newest: Option<Detail>) -> Self {
         let important = newest.as_ref().map_or(counts.important > 0, |newest| newest.important);
         let newest = newest.and_then(|newest| newest.newest);
@@ -70,19 +73,19 @@ impl Summary {
         }
     }
 
-    /// Asks the device to come back, without a text.
+    /// Asks the device to connect again, without a text.
     pub fn wake(settings: &PushSettings) -> Self {
         Self::new(settings, WaitingCounts::default(), None)
     }
 
-    /// Asks the device to come back, because something important waits.
+    /// Asks the device to connect again, because something important waits.
     pub fn wake_for_important(settings: &PushSettings) -> Self {
         Self::new(settings, WaitingCounts { important: 1, subscriptions: 0 }, None)
     }
 
     fn write(&self, xml: &mut XmlWriter) {
         xml.start("x").attr("xmlns", ns::DATA).attr("type", "submit");
-        // XEP-0068: strict app servers know FORM_TYPE only when it is hidden.
+        // XEP-0068: strict app servers recognize FORM_TYPE only if it is hidden.
         xml.start("field").attr("var", "FORM_TYPE").attr("type", "hidden").start("value").text(ns::PUSH_SUMMARY);
         xml.end().end();
         let mut field = |var: &str, value: &str| {
@@ -107,14 +110,14 @@ fn important_body(settings: &PushSettings) -> Option<Secret<String>> {
 }
 
 impl Publish {
-    /// A notification for a registration. `random` is fresh and unguessable: no other publish has it.
+    /// Builds a notification for a registration. `random` is fresh and unguessable; no other publish has it.
     pub fn new(registration: &Registration, mut summary: Summary, random: u128) -> Self {
         let content = Secret::new(content(&registration.extensions, &summary, &iv(random)));
         summary.newest = None;
         Self { target: registration.target.clone(), options: registration.options.clone(), summary, content }
     }
 
-    /// The publish iq in the form that every known app server takes.
+    /// Returns the publish iq in the form that every known app server accepts.
     pub fn iq(&self, id: &str, from: Option<&str>) -> Bytes {
         let mut xml = XmlWriter::with_capacity(IQ + self.content.expose().len());
         xml.start("iq").attr("type", "set").attr("id", id).attr("to", self.target.service.as_str());
@@ -138,7 +141,7 @@ impl Publish {
     }
 }
 
-/// The children of `<notification/>`.
+/// Returns the children of `<notification/>`.
 fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
     let mut xml = XmlWriter::with_capacity(FORM);
     let call = summary.newest.as_ref().filter(|newest| extensions.jingle && summary.calls && newest.is_call());
@@ -158,14 +161,15 @@ fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
         }
     }
     if extensions.priority {
-        // The end of a call stops a ringing phone, so it hurries too.
+        // The end of a call stops a ringing phone, so it is urgent too.
         let priority = if summary.important || call.is_some() { "high" } else { "low" };
         xml.start("priority").attr("xmlns", ns::TIGASE_PRIORITY).text(priority);
     }
     xml.finish()
 }
 
-/// The content encrypted under the device's key. There is none where only numbers are known: it needs a sender.
+/// Returns the content encrypted under the device's key. Returns `None` if only numbers are known, since it needs a
+/// sender.
 fn sealed(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Option<String> {
     let (asked, newest) = (extensions.encrypt.as_ref()?, summary.newest.as_ref()?);
     let call_form = if extensions.jingle && summary.calls { CallForm::Call } else { CallForm::Message };

@@ -10,17 +10,20 @@ use crate::xml::{Node, excerpt, ns};
 pub enum Outcome {
     /// The push service accepted it.
     Accepted,
-    /// It was not delivered, or refused for now (RFC 6120 §8.3.2 type `wait`), with this condition: not counted, repeated.
+    /// It was not delivered, or was refused temporarily (RFC 6120 §8.3.2 type `wait`), with this condition. It is not
+    /// counted as an error, and it is repeated.
     Wait(String),
-    /// It was refused, with this stanza error condition: counted.
+    /// It was refused with this stanza error condition. It is counted as an error.
     Refused(String),
-    /// No answer in `publish_timeout`: it may or may not have arrived, so it is neither counted nor repeated.
+    /// No answer arrived within `publish_timeout`. It may or may not have arrived, so it is neither counted nor
+    /// repeated.
     Unknown,
-    /// No transport could carry it: repeated.
+    /// No transport could carry it. It is repeated.
     NotSent,
 }
 
-/// Conditions by which servers on the way say, with any type (RFC 6120 §8.3.3.16 f.), that the service is out of reach.
+/// The conditions by which servers on the way report, with any type (RFC 6120 §8.3.3.16 f.), that the service is
+/// unreachable.
 const OUT_OF_REACH: [&str; 2] = ["remote-server-not-found", "remote-server-timeout"];
 
 impl Outcome {
@@ -42,7 +45,7 @@ impl Outcome {
     /// All names.
     pub const NAMES: [&str; 5] = ["accepted", "wait", "refused", "unknown", "not_sent"];
 
-    /// Its name: the metric's label.
+    /// Returns its name, the metric's label.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -53,12 +56,12 @@ impl Outcome {
         }
     }
 
-    /// Returns whether the same may be sent once more, after a while.
+    /// Returns whether the same publish may be sent again later.
     pub fn may_be_repeated(&self) -> bool {
         matches!(self, Self::Wait(_) | Self::NotSent)
     }
 
-    /// The change of the registration; `max_errors` in a row end it.
+    /// Returns the change of the registration. `max_errors` errors in a row end it.
     pub fn change(&self, target: &Target, max_errors: u32, at: UnixSecs) -> Option<Change> {
         let target = target.clone();
         match self {
@@ -85,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_about_the_way_is_not_one_of_the_registration() {
+    fn a_delivery_error_does_not_count_against_the_registration() {
         for kind in ["cancel", "wait", "modify", "auth", "x"] {
             check(kind, "remote-server-not-found", true);
             check(kind, "remote-server-timeout", true);
@@ -96,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_service_has_got_is_noted_and_what_may_have_arrived_is_not() {
+    fn an_undelivered_publish_is_recorded_and_an_unknown_outcome_is_not() {
         let target = Target { service: "push.example".parse().unwrap(), node: None };
         let changes = |outcome: Outcome| outcome.change(&target, 3, UnixSecs::new(7));
         let undelivered = Some(Change::Undelivered { target: target.clone(), at: UnixSecs::new(7) });

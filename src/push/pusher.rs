@@ -1,4 +1,5 @@
-//! The decisions to notify one device: the stanzas that wait for it, and its schedule.
+//! The decisions to notify one device. [`Pusher`] holds the stanzas that wait for it and its schedule; each session and
+//! [`Absent`](super::absent::Absent) use it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,16 +10,16 @@ use super::outcome::Outcome;
 use super::registration::Target;
 use super::schedule::{Due, Schedule};
 use super::settings::PushSettings;
-use super::waiting::{Audience, CallEnder, Facts, Rung, WaitingCounts, WaitingStanzas};
+use super::waiting::{Audience, CallEnder, CallId, Facts, WaitingCounts, WaitingStanzas};
 use crate::seq::Seq;
 
-/// A call that came longer ago rings no more.
+/// The age from which a call does not ring any more.
 const RINGS: Duration = Duration::from_secs(60);
 
 /// The decision about one stanza for a device that cannot be reached. Its name is the log field and the metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It notifies, once the schedule lets it.
+    /// It notifies at the next time of the schedule.
     Push,
     /// It rings at once.
     Ring,
@@ -29,13 +30,13 @@ pub enum Verdict {
 /// The reasons why a stanza does not notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// Nobody waits for such a stanza.
+    /// No person waits for such a stanza.
     Noise(Noise),
-    /// The user does not want to hear of it on this device.
+    /// The filters of the registrations block it.
     Blocked(Blocked),
     /// It waits already, or was pushed within the last five minutes.
     Duplicate,
-    /// It says that another client of the account has read a conversation.
+    /// It reports that another client of the account has read a conversation.
     ReadElsewhere,
     /// It ends a call.
     CallEnd,
@@ -59,11 +60,11 @@ impl Verdict {
 /// A stanza for a device that cannot be reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// Since when the device cannot be reached.
+    /// The time since which the device cannot be reached.
     pub since: Instant,
     /// The age of the stanza.
     pub age: Duration,
-    /// Its place among all that waits for the device.
+    /// Its place among all stanzas that wait for the device.
     pub seq: Seq,
     /// Its class.
     pub facts: Facts,
@@ -74,16 +75,16 @@ pub struct Arrival {
 /// A push that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
-    /// To these registrations, about what waits.
+    /// A push to these registrations, about the stanzas that wait.
     News(Recipients),
-    /// Nothing important waits, but the operator wants a push about everything.
+    /// A push although nothing important waits, because the operator wants a push about every stanza.
     Noise,
-    /// Somebody calls: to those that may be told of the stanza at this place.
+    /// A push about a call, to the registrations that may be notified of the stanza at this place.
     Call(Seq),
 }
 
 impl Push {
-    /// Returns whether this target is to be notified.
+    /// Returns whether this target is notified.
     pub fn is_for(&self, target: &Target) -> bool {
         match self {
             Self::News(Recipients::One(one)) => one == target,
@@ -97,7 +98,7 @@ impl Push {
 pub enum Recipients {
     /// Every registration of the device.
     All,
-    /// This one.
+    /// The registration with this target.
     One(Target),
 }
 
@@ -107,29 +108,29 @@ pub struct Pusher {
     settings: Arc<PushSettings>,
     schedule: Schedule,
     waiting: WaitingStanzas,
-    /// Calls to be pushed.
+    /// The calls to push.
     calls: Vec<Seq>,
 }
 
 impl Pusher {
-    /// A device about which nothing was pushed yet.
+    /// Starts for a device about which nothing was pushed yet.
     pub fn new(settings: Arc<PushSettings>) -> Self {
         let schedule = Schedule::new(Arc::clone(&settings));
         Self { settings, schedule, waiting: WaitingStanzas::default(), calls: Vec::new() }
     }
 
-    /// Bytes of memory that it has beside a few.
+    /// Returns the bytes of memory in use, apart from a few.
     pub fn memory(&self) -> usize {
         self.waiting.memory()
     }
 
-    /// Goes by other rules from now on; a push that is due stays due when it was.
+    /// Uses other settings from now on. A push that is due keeps its time.
     pub fn change(&mut self, settings: Arc<PushSettings>) {
         self.schedule.change(Arc::clone(&settings));
         self.settings = settings;
     }
 
-    /// A stanza came for the device.
+    /// Handles a stanza for the device. Returns the decision about it.
     pub fn arrived(&mut self, now: Instant, arrival: Arrival) -> Verdict {
         let Arrival { since, age, seq, facts, audience } = arrival;
         if facts.own {
@@ -151,7 +152,7 @@ impl Pusher {
             self.schedule.still_waiting(now);
             return Verdict::Skip(Skip::Duplicate);
         }
-        if facts.class == Class::Call && age < RINGS && self.ring(now, facts.rung()) {
+        if facts.class == Class::Call && age < RINGS && self.ring(now, facts.call_id()) {
             self.calls.push(seq);
             return Verdict::Ring;
         }
@@ -159,7 +160,7 @@ impl Pusher {
         Verdict::Push
     }
 
-    /// Applies a stanza that does not notify to those that wait. Returns the reason why it does not notify.
+    /// Applies a stanza that does not notify to the stanzas that wait. Returns the reason why it does not notify.
     fn unimportant(&mut self, facts: Facts) -> Option<Skip> {
         match facts.class {
             Class::ReadSync => {
@@ -181,23 +182,24 @@ impl Pusher {
         }
     }
 
-    fn ring(&mut self, now: Instant, call: Option<Rung>) -> bool {
-        let rings = !call.is_some_and(|call| self.waiting.has_rung(call)) && self.schedule.call(now);
+    fn ring(&mut self, now: Instant, call: Option<CallId>) -> bool {
+        let rings = !call.is_some_and(|call| self.waiting.has_pushed(call)) && self.schedule.call(now);
         if let Some(call) = call.filter(|_| rings) {
             self.waiting.ring(call);
         }
         rings
     }
 
-    /// Somebody calls a device that is there, and wants calls by push all the same; `false` if it was told.
+    /// Decides about a call to a device that is connected but wants calls by push. Returns `false` if the call was
+    /// pushed already, or if there were too many calls.
     pub fn rings(&mut self, now: Instant, facts: Facts) -> bool {
-        self.ring(now, facts.rung()) && self.schedule.next(now).is_some()
+        self.ring(now, facts.call_id()) && self.schedule.next(now).is_some()
     }
 
-    /// A call is over; whether a push said that it had begun.
+    /// Handles the end of a call. Returns whether the beginning of the call was pushed.
     pub fn call_over(&mut self, facts: Facts) -> bool {
         let ender = if facts.own { CallEnder::Account } else { CallEnder::Peer };
-        facts.rung().is_some_and(|call| self.waiting.over(call, ender))
+        facts.call_id().is_some_and(|call| self.waiting.over(call, ender))
     }
 
     fn settle(&mut self) {
@@ -209,7 +211,7 @@ impl Pusher {
         }
     }
 
-    /// A push service has answered.
+    /// Handles the answer of a push service.
     pub fn answered(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
         if outcome.may_be_repeated() && !self.waiting.is_empty() {
             self.schedule.refused_for_now(now, target);
@@ -218,48 +220,49 @@ impl Pusher {
         }
     }
 
-    /// The device was in contact: what is not `elsewhere` is its own, or is counted anew when it leaves.
+    /// Handles a contact of the device. Stanzas that are not `elsewhere` belong to the session now, or are counted
+    /// again when the device goes away.
     pub fn contact(&mut self, elsewhere: impl Fn(Seq) -> bool) {
         self.waiting.keep(elsewhere);
         self.calls.clear();
         self.schedule.nothing_waits();
     }
 
-    /// Forgets the waiting stanzas that are not `elsewhere`; they are judged again.
+    /// Forgets the waiting stanzas that are not `elsewhere`. They are judged again later.
     pub fn recount(&mut self, elsewhere: impl Fn(Seq) -> bool) {
         self.waiting.keep(elsewhere);
     }
 
-    /// Returns whether this place is that of a message that waits with a newer one of its conversation behind it: no push is about
-    /// it while the newer one waits.
+    /// Returns whether the stanza at this place is a message with a newer message of the same conversation waiting
+    /// behind it. No push is about it while the newer one waits.
     pub fn is_followed(&self, seq: Seq) -> bool {
         self.waiting.is_followed(seq)
     }
 
-    /// The time at which [`Pusher::next`] has something.
+    /// Returns the time at which [`Pusher::next`] has a push.
     pub fn deadline(&self) -> Option<Instant> {
         self.schedule.deadline()
     }
 
-    /// The push that is due now, if one is.
+    /// Returns the push that is due now, if there is one.
     pub fn next(&mut self, now: Instant) -> Option<Push> {
         if let Some(seq) = self.calls.pop() {
             if self.calls.is_empty() {
                 self.schedule.next(now);
             }
-            self.waiting.tell(now, seq);
+            self.waiting.mark_pushed(now, seq);
             return Some(Push::Call(seq));
         }
         loop {
             let recipients = match self.schedule.next(now)? {
-                // Its stanza was taken back meanwhile.
+                // The stanza of the call was removed meanwhile.
                 Due::Call => continue,
                 Due::News if !self.waiting.has_news() => continue,
                 Due::News | Due::Again => Recipients::All,
                 Due::Retry(target) => Recipients::One(target),
             };
             let noise = self.waiting.take_noise();
-            self.waiting.tell_all(now);
+            self.waiting.mark_all_pushed(now);
             if !self.waiting.is_empty() {
                 return Some(Push::News(recipients));
             }
@@ -275,17 +278,17 @@ impl Pusher {
         self.waiting.is_empty()
     }
 
-    /// The number of stanzas that wait for the registration at this place among the device's.
+    /// Returns the number of stanzas that wait for the registration at this place among the device's.
     pub fn counts(&self, place: usize) -> WaitingCounts {
         self.waiting.counts(place)
     }
 
-    /// The place of the newest stanza that the registration at this place may be told of.
+    /// Returns the place of the newest stanza of which the registration at this place may be notified.
     pub fn newest(&self, place: usize) -> Option<Seq> {
         self.waiting.newest(place)
     }
 
-    /// Returns whether the registration at this place may be told of the stanza at place `seq`.
+    /// Returns whether the registration at this place may be notified of the stanza at place `seq`.
     pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
         self.waiting.may_tell(place, seq)
     }

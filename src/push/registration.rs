@@ -1,4 +1,5 @@
-//! Registrations: what a client asks for with `<enable/>` (XEP-0357 §5).
+//! Registrations: a client's request with `<enable/>` (XEP-0357 §5). [`Request`] is the parsed request,
+//! [`Registration`] the stored record.
 
 mod error;
 mod extensions;
@@ -15,24 +16,24 @@ use crate::xml::{Node, ns};
 pub use error::RequestError;
 pub use extensions::{Allow, Encrypt, Extensions, features};
 
-/// The target of one registration's notifications: XEP-0357 §5's `jid` and `node`.
+/// The target of a registration's notifications: `jid` and `node` of XEP-0357 §5.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// The push service.
     pub service: Jid,
-    /// The node at the service; some services need none.
+    /// The node at the service. Some services need none.
     pub node: Option<String>,
 }
 
 impl Target {
-    /// Returns whether an address in a `from` is this push service.
+    /// Returns whether a `from` address is this push service.
     pub fn is_from(&self, from: &str) -> bool {
         Jid::new(from) == self.service
     }
 }
 
 impl fmt::Display for Target {
-    // The node may be a device token, so logs show the service alone.
+    // The node may be a device token, so logs show only the service.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.service.fmt(f)
     }
@@ -41,7 +42,7 @@ impl fmt::Display for Target {
 /// A request of a client: `<enable/>` or `<disable/>` (XEP-0357 §5, §6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Notify this target.
+    /// Enables notifications to this target.
     Enable {
         /// The target.
         target: Target,
@@ -50,11 +51,11 @@ pub enum Request {
         /// The extensions that the client asks for.
         extensions: Box<Extensions>,
     },
-    /// Notify this node no more, or none of the service's.
+    /// Disables notifications to this node, or to all nodes of the service if there is no node.
     Disable(Jid, Option<String>),
 }
 
-/// The bytes of node and publish-options that a registration may have.
+/// The maximum bytes of node and publish-options in a registration.
 const MAX_OPTIONS: usize = 8 * 1024;
 
 impl Request {
@@ -117,14 +118,14 @@ fn field(field: &Node<'_>) -> Option<Field> {
 pub struct Field {
     /// XEP-0004 `var`.
     pub var: String,
-    /// XEP-0004 `type`, where the client wrote one.
+    /// XEP-0004 `type`, if the client sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The values, which may be credentials.
+    /// The values. They may be credentials.
     pub values: Vec<Secret<String>>,
 }
 
-/// A device's wish to be notified.
+/// A device's request to be notified, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Registration {
     /// The target.
@@ -139,22 +140,22 @@ pub struct Registration {
     pub device: DeviceId,
     /// The time of the device's last contact.
     pub last_seen: UnixSecs,
-    /// Publish errors in a row, `wait` errors not counted.
+    /// The number of publish errors in a row, without `wait` errors.
     #[serde(default)]
     pub errors: u32,
-    /// The time of the last publish that was accepted, to the minute; `None` if none was yet.
+    /// The time of the last accepted publish, to the minute; `None` if none was accepted yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<UnixSecs>,
-    /// The time of the first publish that was not delivered since the service last answered; `None` if none was.
+    /// The time of the first undelivered publish since the service last answered; `None` if all were delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undelivered_since: Option<UnixSecs>,
 }
 
-/// The precision of the last success: a change of an account is a write to the disk.
+/// The precision of the time of the last success. It is coarse because each change of an account is a disk write.
 const SUCCESS_PRECISION: Duration = Duration::from_secs(60);
 
 impl Registration {
-    /// A publish was accepted at this time.
+    /// Records that a publish was accepted at this time.
     pub(super) fn succeeded(&mut self, at: UnixSecs) {
         (self.errors, self.undelivered_since) = (0, None);
         if !self.is_recent(at) {

@@ -1,4 +1,5 @@
-//! The rooms that the account's client is in (XEP-0045), and as whom: what it sent there comes back to it.
+//! The rooms that the account's client is in (XEP-0045), with its nicks. A room reflects the client's messages, and
+//! [`Rooms`] recognizes them.
 
 use std::collections::HashMap;
 
@@ -7,26 +8,27 @@ use super::mucsub::Subscriptions;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
-/// Rooms that are remembered; in more, the client's own messages are taken for another's.
+/// The maximum number of rooms that are remembered. In further rooms, the client's own messages count as another's.
 const ROOMS: usize = 1024;
 
-/// Bytes of the names of rooms and nicks that are remembered; of more, as of more rooms.
+/// The maximum bytes of the names of rooms and nicks that are remembered. Beyond it, the same applies as beyond
+/// [`ROOMS`].
 const BYTES: usize = 256 * 1024;
 
-/// The bytes of a room beside its names.
+/// The bytes of a room in addition to its names.
 const ROOM: usize = 96;
 
-/// XEP-0421: what is longer is no occupant id.
+/// XEP-0421: the maximum length of an occupant id. A longer value is not one.
 const OCCUPANT_ID_CHARS: usize = 128;
 
 /// The rooms a client has joined.
 #[derive(Clone, Debug, Default)]
 pub struct Rooms {
-    /// By the bare JID of the room.
+    /// The client's occupant, by the bare JID of the room.
     occupants: HashMap<String, Occupant>,
     /// The bytes of their names.
     bytes: usize,
-    /// Rooms that send their messages without being joined.
+    /// The rooms that send their messages without being joined.
     subscriptions: Subscriptions,
 }
 
@@ -35,22 +37,22 @@ pub struct Rooms {
 struct Occupant {
     nick: String,
     id: Option<String>,
-    /// The client itself went there: a stranger who only claims so cannot take its place.
+    /// True if the client itself joined. A stranger who only claims to be a room cannot displace such an entry.
     joined: bool,
 }
 
-/// The party that says that the client is in a room.
+/// The party that reports that the client is in a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OccupancySource {
-    /// The client, which joins it.
+    /// The client, by joining the room.
     Client,
     /// The address of the room.
     Room,
 }
 
 impl Rooms {
-    /// Notes directed presence of the client: it joins (XEP-0045 §7.2) or leaves (§7.14). `unavailable` to everybody leaves all
-    /// rooms, so only what the server is told may be noted.
+    /// Records directed presence of the client: it joins (XEP-0045 §7.2) or leaves (§7.14). `unavailable` without an
+    /// address leaves all rooms, so call this only for presence that is sent to the server.
     pub fn sent(&mut self, presence: &Node<'_>) {
         let kind = presence.attr("type");
         let to = address(presence, "to");
@@ -67,15 +69,15 @@ impl Rooms {
         }
     }
 
-    /// The account has these subscriptions (MUC/Sub).
+    /// Replaces the subscriptions of the account (MUC/Sub).
     pub fn subscribed(&mut self, subscriptions: &Subscriptions) {
         if self.subscriptions != *subscriptions {
             self.subscriptions.clone_from(subscriptions);
         }
     }
 
-    /// Notes what a room says of the client itself (status 110, XEP-0045 §7.2): the nick it really has, its occupant id, and
-    /// that it is out. Only presence that mentions `muc#user` can.
+    /// Records presence in which a room describes the client itself (status 110, XEP-0045 §7.2): its real nick, its
+    /// occupant id, or that it has left. Only presence with a `muc#user` element is read.
     pub fn received(&mut self, presence: &Node<'_>) {
         let Some(from) = address(presence, "from") else { return };
         let Some(x) = presence.child("x", ns::MUC_USER) else { return };
@@ -87,7 +89,7 @@ impl Rooms {
                 self.learn(&from, id, OccupancySource::Room);
             }
             Some("unavailable") if says("110") || self.is_own(&from, None) => {
-                // XEP-0045 §7.6: who changes the nick leaves under the old one.
+                // XEP-0045 §7.6: a client that changes its nick leaves under the old one.
                 let nick = x.child("item", ns::MUC_USER).and_then(|item| item.attr("nick"));
                 match nick.filter(|_| says("303")).map(|nick| Jid::new(&format!("{}/{nick}", bare(&from)))) {
                     Some(renamed) => self.learn(&renamed, None, OccupancySource::Room),
@@ -98,28 +100,28 @@ impl Rooms {
         }
     }
 
-    /// Returns whether none is known.
+    /// Returns whether no room is known.
     pub fn is_empty(&self) -> bool {
         self.occupants.is_empty()
     }
 
-    /// The nick of the client in a room, as it is compared (RFC 7622 §3.4).
+    /// Returns the nick of the client in a room, in the form in which it is compared (RFC 7622 §3.4).
     pub fn nick(&self, room: &BareJid) -> Option<&str> {
         self.occupants.get(room.as_str()).map(|occupant| occupant.nick.as_str())
     }
 
-    /// Returns whether the client itself went into a room. Of other rooms only the address behind says so.
+    /// Returns whether the client itself joined a room. For other known rooms, only the room's address claims it.
     pub fn has_joined(&self, room: &BareJid) -> bool {
         self.occupants.get(room.as_str()).is_some_and(|occupant| occupant.joined)
     }
 
-    /// The id that marks the client's messages in a room, under any nick (XEP-0421).
+    /// Returns the id that marks the client's messages in a room, under any nick (XEP-0421).
     pub fn occupant_id(&self, room: &BareJid) -> Option<&str> {
         self.occupants.get(room.as_str())?.id.as_deref()
     }
 
-    /// Returns whether this occupant is the client, or another client of the account. The occupant id decides where both are
-    /// known: a nick may have passed to somebody else.
+    /// Returns whether this occupant is the client, or another client of the account. If both occupant ids are known,
+    /// they decide, since a nick may have passed to another person.
     pub fn is_own(&self, occupant: &Jid, id: Option<&str>) -> bool {
         let Some(own) = self.occupants.get(bare(occupant)) else { return self.subscriptions.is_own(occupant) };
         match (&own.id, id) {
@@ -168,7 +170,7 @@ impl Rooms {
         Some(occupant)
     }
 
-    /// Bytes of memory that they have.
+    /// Returns the bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.bytes + self.occupants.len() * ROOM + self.subscriptions.memory()
     }
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_is_known_by_the_nick_it_asked_for_until_the_room_says_better() {
+    fn the_requested_nick_counts_until_the_room_reports_another() {
         let given = &joined("coven@chat.shakespeare.lit/ThirdWitch2");
         check(&[JOIN], &[], Some("thirdwitch"), None);
         check(&[JOIN], &[given], Some("ThirdWitch2"), Some("dd72603deec90a38"));
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_is_forgotten_by_who_leaves_it() {
+    fn a_room_is_forgotten_when_the_client_leaves_it() {
         let given = &joined("coven@chat.shakespeare.lit/thirdwitch");
         check(&[JOIN, "<presence to='coven@chat.shakespeare.lit/thirdwitch' type='unavailable'/>"], &[], None, None);
         check(&[JOIN, "<presence type='unavailable'/>"], &[], None, None);
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_cannot_crowd_out_the_rooms_that_the_client_goes_to() {
+    fn strangers_cannot_displace_the_rooms_that_the_client_joins() {
         let mut rooms = Rooms::default();
         for n in 0..2 * ROOMS {
             rooms.received(&element(&joined(&format!("room{n}@evil.example/x"))).node());
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_rooms_are_bounded_in_bytes_and_claims_give_way() {
+    fn the_names_of_rooms_are_bounded_in_bytes_and_claims_are_displaced_first() {
         let (long, mut rooms) = ("x".repeat(900), Rooms::default());
         for n in 0..1000 {
             let x = "<x xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x>";

@@ -1,4 +1,4 @@
-//! The contacts of an account (RFC 6121 §2), learnt from the rosters that pass on their way to the client.
+//! The contacts of an account (RFC 6121 §2), learned from the rosters sent to the client. The filters use [`Roster`].
 
 use std::hash::{Hash, Hasher};
 
@@ -6,30 +6,31 @@ use crate::hash::keyed;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
-/// The contacts of an account, as far as they were seen. Of each a hash is kept, no address.
+/// The contacts of an account, as far as the roster was seen. Stores a hash of each address, not the address.
 #[derive(Clone, Debug)]
 pub struct Roster {
-    /// Nobody can choose addresses that collide without knowing it.
+    /// The secret key of the hashes. Without it nobody can choose addresses that collide.
     seed: u64,
     account: u64,
     server: u64,
     /// In ascending order.
     contacts: Vec<u64>,
-    /// All contacts are among them.
+    /// True if the list contains all contacts.
     complete: bool,
 }
 
-/// The number of contacts that are kept. With more, nobody counts as a stranger.
+/// The maximum number of contacts that are kept. With more, no sender counts as unknown.
 const CONTACTS: usize = 20_000;
 
 impl Roster {
-    /// The roster of an account, not seen yet; `seed` is random.
+    /// Creates the roster of an account, not yet seen. `seed` is random.
     pub fn new(account: &BareJid, seed: u64) -> Self {
         let (account, server) = (hash(seed, account.as_str()), hash(seed, account.domain()));
         Self { seed, account, server, contacts: Vec::new(), complete: false }
     }
 
-    /// Takes an iq on its way to the client: a roster, or a change of it. What others send is no roster (RFC 6121 §2.1.6).
+    /// Reads an iq on its way to the client: a roster or a roster push. Ignores rosters from other senders (RFC 6121
+    /// §2.1.6).
     pub fn learn(&mut self, iq: &Node<'_>) {
         let Some(query) = iq.child("query", ns::ROSTER) else { return };
         let own = |from: &str| self.is_account(&Jid::new(from).into_bare());
@@ -43,23 +44,23 @@ impl Roster {
         }
     }
 
-    /// Bytes of memory that it has.
+    /// Returns the bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.contacts.capacity() * size_of::<u64>()
     }
 
-    /// Returns whether the roster was seen, all of it.
+    /// Returns whether the whole roster was seen.
     pub fn is_known(&self) -> bool {
         self.complete
     }
 
-    /// Returns whether the account knows an address; itself and its server it always does.
+    /// Returns whether an address is a contact, the account itself or its server.
     pub fn has(&self, jid: &BareJid) -> bool {
         let jid = self.hash(jid);
         jid == self.account || jid == self.server || self.contacts.binary_search(&jid).is_ok()
     }
 
-    /// Returns whether it is the account itself.
+    /// Returns whether an address is the account itself.
     pub fn is_account(&self, jid: &BareJid) -> bool {
         self.hash(jid) == self.account
     }
@@ -103,7 +104,7 @@ fn hash(seed: u64, jid: &str) -> u64 {
     hasher.finish()
 }
 
-/// One of the two sees the other, or the user has asked to.
+/// Returns whether one of the two sees the other's presence, or the user has asked to.
 fn is_contact(item: &Node<'_>) -> bool {
     let subscribed = matches!(item.attr("subscription").as_deref(), Some("to" | "from" | "both"));
     let removed = item.attr("subscription").as_deref() == Some("remove");
@@ -171,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_and_no_unchanged_version_tells_the_roster() {
+    fn only_the_account_and_only_a_full_result_gives_the_roster() {
         let mut roster = roster();
         let mallory = "<item jid='mallory@evil.org' subscription='both'/>";
         learn(&mut roster, &iq("type='set' id='1' from='mallory@evil.org'", mallory));
         learn(&mut roster, &iq("type='result' id='1' from='mallory@evil.org'", mallory));
         learn(&mut roster, &iq("type='get' id='1'", mallory));
-        // RFC 6121 §2.6.3: what the client has is still so.
+        // RFC 6121 §2.6.3: the client's cached roster is still valid.
         learn(&mut roster, "<iq type='result' id='1'/>");
         assert!(!roster.is_known() && !knows(&roster, "mallory@evil.org"));
     }

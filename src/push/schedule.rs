@@ -1,5 +1,5 @@
-//! The schedule of notifications for a device that cannot be reached: at the start of a burst, then at most once per interval,
-//! and again while it does not come.
+//! The schedule of notifications for a device that cannot be reached: at the start of a burst, then at most once per
+//! interval, and again while the device does not connect. [`Schedule`] holds the times of one device.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,17 +9,18 @@ use super::backoff::Backoff;
 use super::registration::Target;
 use super::settings::PushSettings;
 
-/// Calls of so long ago count for the bound on calls.
+/// The time for which a call counts towards [`CALLS`].
 const CALL_WINDOW: Duration = Duration::from_secs(60);
-/// Calls that are notified at once in that time; more wait like messages.
+/// The number of calls in that time that are notified at once. Further calls wait like messages.
 const CALLS: usize = 5;
 
-/// The push clock of one device.
+/// The push schedule of one device.
 ///
-/// A stanza for a device that has been unreachable for `batch_delay` notifies at once; one that came earlier, or was unacked
-/// when the device became unreachable, when that time is over. Then at most one push leaves per `min_interval`, and the
-/// trailing one is never lost. All of it waits until no other client of the account was active for `grace`. Calls wait for
-/// nothing. A device that does not come is notified again after each of `repush`.
+/// A stanza for a device that has been unreachable for `batch_delay` notifies at once. A stanza that came earlier, or
+/// was unacknowledged when the device became unreachable, notifies at the end of that time. After that, at most one
+/// push is sent per `min_interval`, and the last one of a burst is never lost. All these pushes wait until no other
+/// client of the account was active for `grace`. Calls do not wait. A device that does not connect is notified again
+/// after each of `repush`.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     settings: Arc<PushSettings>,
@@ -29,19 +30,19 @@ pub struct Schedule {
     retries: Vec<Retry>,
     /// The time at which another client of the account was last active.
     active: Option<Instant>,
-    /// A call is to be notified.
+    /// True if a call is due.
     call: bool,
     calls: VecDeque<Instant>,
 }
 
-/// The pushes to come for a device that stays away.
+/// The repeated pushes for a device that does not connect.
 #[derive(Clone, Copy, Debug)]
 struct Again {
     pushed: Instant,
     next: usize,
 }
 
-/// A publish that was refused for now.
+/// A publish that was refused temporarily.
 #[derive(Clone, Debug)]
 struct Retry {
     target: Target,
@@ -53,18 +54,18 @@ struct Retry {
 /// A push that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Somebody calls.
+    /// A call is due.
     Call,
     /// Something new waits.
     News,
-    /// The device did not come for what waits.
+    /// The device did not connect after the last push.
     Again,
-    /// The service refused it for now, some time ago.
+    /// The retry of a publish that the service refused temporarily.
     Retry(Target),
 }
 
 impl Schedule {
-    /// A device about which nothing was pushed yet.
+    /// Starts for a device about which nothing was pushed yet.
     pub fn new(settings: Arc<PushSettings>) -> Self {
         Self {
             settings,
@@ -78,12 +79,12 @@ impl Schedule {
         }
     }
 
-    /// Goes by other times from now on; what is due stays due.
+    /// Uses other settings from now on. A push that is due keeps its time.
     pub fn change(&mut self, settings: Arc<PushSettings>) {
         self.settings = settings;
     }
 
-    /// Something new waits for a device that has been unreachable since `since`.
+    /// Schedules a push about something new for a device that has been unreachable since `since`.
     pub fn waiting(&mut self, now: Instant, since: Instant) {
         if self.due.is_some() {
             return;
@@ -93,12 +94,13 @@ impl Schedule {
         self.due = Some(allowed.max(now));
     }
 
-    /// Notes that the waiting stanzas were pushed before: the device came, and left again without taking them.
+    /// Notes that the waiting stanzas were pushed before: the device connected, and left again without taking them.
     pub fn still_waiting(&mut self, now: Instant) {
         self.again.get_or_insert(Again { pushed: now, next: 0 });
     }
 
-    /// Somebody calls; `false` if there were so many calls that this one waits like a message.
+    /// Schedules the push of a call. Returns `false` if there were too many calls, so that this one waits like a
+    /// message.
     pub fn call(&mut self, now: Instant) -> bool {
         while self.calls.front().is_some_and(|at| *at + CALL_WINDOW <= now) {
             self.calls.pop_front();
@@ -111,14 +113,14 @@ impl Schedule {
         true
     }
 
-    /// Another client of the account was active.
+    /// Notes activity of another client of the account.
     pub fn active(&mut self, now: Instant) {
         if !self.settings.grace.is_zero() {
             self.active = Some(now);
         }
     }
 
-    /// A publish was refused for now: it is repeated, later each time, for an hour.
+    /// Handles the temporary refusal of a publish. The publish is retried for an hour, with growing pauses.
     pub fn refused_for_now(&mut self, now: Instant, target: &Target) {
         if !self.retries.iter().any(|retry| retry.target == *target) {
             self.retries.push(Retry { target: target.clone(), backoff: Backoff::new(now), due: None });
@@ -130,15 +132,15 @@ impl Schedule {
         }
     }
 
-    /// A publish was answered otherwise, or its target is no more.
+    /// Ends the retries for a target: a publish got another answer, or the target was removed.
     pub fn settled(&mut self, target: &Target) {
         self.retries.retain(|retry| retry.target != *target);
     }
 
-    /// The time at which [`Schedule::next`] has something.
+    /// Returns the time at which [`Schedule::next`] has a push.
     pub fn deadline(&self) -> Option<Instant> {
         let retry = self.retries.iter().filter_map(|retry| retry.due).min();
-        // A call is taken at once.
+        // The push of a call is due at once.
         let call = self.call.then(|| self.calls.back().copied()).flatten();
         [call, self.due.map(|due| self.graced(due)), self.again_at(), retry].into_iter().flatten().min()
     }
@@ -152,7 +154,7 @@ impl Schedule {
         self.settings.repush.get(again.next).map(|after| self.graced(again.pushed + *after))
     }
 
-    /// The push that is due now, if one is.
+    /// Returns the push that is due now, if there is one.
     pub fn next(&mut self, now: Instant) -> Option<Due> {
         if std::mem::take(&mut self.call) {
             return Some(Due::Call);
@@ -175,12 +177,12 @@ impl Schedule {
         Some(Due::Retry(retry.target.clone()))
     }
 
-    /// Nothing new waits any more.
+    /// Cancels the next push, since nothing new waits.
     pub fn no_news(&mut self) {
         self.due = None;
     }
 
-    /// Nothing waits any more.
+    /// Cancels all pushes, since nothing waits.
     pub fn nothing_waits(&mut self) {
         (self.due, self.again, self.call) = (None, None, false);
         self.retries.clear();
@@ -211,7 +213,7 @@ mod tests {
             self.schedule.waiting(self.at(ms), self.start);
         }
 
-        /// All that is due up to this moment, with its time in milliseconds.
+        /// Returns all pushes that are due up to this moment, with their times in milliseconds.
         fn run(&mut self, until: u64) -> Vec<(u64, Due)> {
             let mut seen = Vec::new();
             while let Some(at) = self.schedule.deadline().filter(|at| *at <= self.at(until)) {
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_does_not_come_is_notified_again_and_again_and_then_no_more() {
+    fn a_device_that_does_not_connect_is_notified_again_a_limited_number_of_times() {
         let mut rig = Rig::new(|_| {});
         rig.waiting(5_000);
         let all = rig.run(10_000_000);
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_for_now_is_repeated_ever_later_for_an_hour() {
+    fn a_temporary_refusal_is_retried_with_growing_pauses_for_an_hour() {
         let mut rig = Rig::new(|_| {});
         let mut times = Vec::new();
         rig.schedule.refused_for_now(rig.start, &target());

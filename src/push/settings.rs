@@ -1,38 +1,39 @@
-//! The settings of notifications, as the operator chose them.
+//! The operator's settings for notifications.
 
 use std::time::Duration;
 
 use crate::jid::Jid;
 
-/// The content and the times of notifications, and what clients may ask for.
+/// The content and the times of notifications, and the requests that clients may make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushSettings {
-    /// The `last-message-body` of a notification about something important, when `with_body` is off. If it is empty, there is no
-    /// such field.
+    /// The `last-message-body` of a notification about something important if `with_body` is off. If it is empty, the
+    /// field is omitted.
     pub important_body: String,
-    /// Notifications carry the message's own body.
+    /// True if notifications contain the message's own body.
     pub with_body: bool,
-    /// Notifications carry the sender's JID.
+    /// True if notifications contain the sender's JID.
     pub with_sender: bool,
-    /// Publish errors in a row that end a registration.
+    /// The number of publish errors in a row that end a registration.
     pub max_errors: u32,
-    /// Registrations that an account may have.
+    /// The maximum number of registrations of an account.
     pub max_devices: usize,
     /// The time for which a device must have been dark before its first notification.
     pub batch_delay: Duration,
     /// The least time between two notifications to one device.
     pub min_interval: Duration,
-    /// Unimportant stanzas are notified too, without a text, as mod_cloud_notify does.
+    /// True if unimportant stanzas are notified too, without a text, as mod_cloud_notify does.
     pub unimportant: bool,
-    /// Notifications wait until no other client of the account was active for this long. Calls do not wait.
+    /// The time without activity of other clients of the account for which notifications wait. Calls do not wait.
     pub grace: Duration,
-    /// The times after a notification at which a device that does not come is notified again. May be empty.
+    /// The times after a notification at which a device that does not connect is notified again. May be empty.
     pub repush: Vec<Duration>,
-    /// Clients may ask for filters, priority and encrypted notifications (`tigase:push`).
+    /// True if clients may ask for filters, priority and encrypted notifications (`tigase:push`).
     pub extensions: bool,
-    /// Clients may ask that calls ring by notification alone (`tigase:push:jingle:0`). Only with [`PushSettings::extensions`].
+    /// True if clients may ask that calls ring by notification alone (`tigase:push:jingle:0`). Requires
+    /// [`PushSettings::extensions`].
     pub jingle: bool,
-    /// The domains of the push services that may be used; any, if there are none.
+    /// The domains of the push services that may be used. If empty, all may be used.
     pub services: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! The stanzas that wait for a device that cannot be reached, as far as notifications need them.
+//! The stanzas that wait for a device that cannot be reached, with the properties that notifications need. The pusher
+//! holds them as [`WaitingStanzas`].
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -12,40 +13,41 @@ use crate::seq::Seq;
 
 /// The time for which a stanza that was pushed is not pushed again.
 const MEMORY: Duration = Duration::from_secs(5 * 60);
-/// The number of such stanzas that are remembered; with more, the oldest may be pushed again.
+/// The number of such stanzas that are remembered. With more, the oldest may be pushed again.
 const REMEMBERED: usize = 256;
-/// Important stanzas that are counted; of more the oldest are not.
+/// The maximum number of important stanzas that are counted. Beyond it, the oldest are not.
 const COUNTED: usize = 10_000;
-/// A copy of a stanza is looked for among so many before it.
+/// The number of stanzas before a new one among which a copy is searched.
 const COPIES: usize = 64;
-/// Calls whose end may still be told.
-const RUNG: usize = 16;
+/// The number of pushed calls whose end can still be pushed.
+const PUSHED_CALLS: usize = 16;
 
 /// The hash of a name.
 pub type Name = NonZeroU64;
 
-/// A stanza as the rules need it. Names are hashes, keyed by a random seed: they cannot be made to collide.
+/// The properties of a stanza that the push rules need. Names are hashes with a random key, so nobody can make them
+/// collide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Its class.
     pub class: Class,
-    /// Equal for copies of the same stanza.
+    /// A hash that is equal for copies of the same stanza.
     pub key: u64,
     /// The conversation that it belongs to.
     pub chat: Option<Name>,
     /// The call that it belongs to.
     pub call: Option<Name>,
-    /// Another client of the account did it.
+    /// True if another client of the account did it.
     pub own: bool,
 }
 
 impl Facts {
-    /// The call that it is about.
-    pub fn rung(&self) -> Option<Rung> {
-        self.call.map(|call| Rung { call, chat: self.chat })
+    /// Returns the call that it is about.
+    pub fn call_id(&self) -> Option<CallId> {
+        self.call.map(|call| CallId { call, chat: self.chat })
     }
 
-    /// The facts of a stanza.
+    /// Returns the facts of a stanza.
     pub fn of(reading: &Classified<'_>, seed: u64) -> Self {
         Self {
             class: reading.class,
@@ -63,29 +65,30 @@ fn hashed(seed: u64, name: &str) -> Name {
     Name::new(hasher.finish()).unwrap_or(Name::MIN)
 }
 
-/// The registrations that may be told of a stanza, by their place among the device's.
+/// The registrations that may be notified of a stanza, by their place among the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Audience(u32);
 
 impl Audience {
-    /// Nobody.
+    /// No registration.
     pub const NOBODY: Self = Self(0);
     /// Every registration.
     pub const ALL: Self = Self(u32::MAX);
 
-    /// With the registration at this place.
+    /// Adds the registration at this place.
     #[must_use]
     pub fn with(self, place: usize) -> Self {
         Self(self.0 | bit(place))
     }
 
-    /// Returns whether the registration at this place is in it.
+    /// Returns whether the registration at this place is included.
     pub fn has(self, place: usize) -> bool {
         self.0 & bit(place) != 0
     }
 }
 
-/// No device has as many registrations as there are bits; if one had, the last would share theirs.
+/// Returns the bit of a place. A device has fewer registrations than there are bits; further ones would share the last
+/// bit.
 fn bit(place: usize) -> u32 {
     1 << place.min(31)
 }
@@ -99,16 +102,16 @@ struct WaitingStanza {
     call: Option<Name>,
     audience: Audience,
     class: Class,
-    /// A push has said so.
-    told: bool,
+    /// True if a push was about it.
+    pushed: bool,
 }
 
-/// A call that was pushed. Its id is the caller's word: another caller with the same id is another call.
+/// A call that was pushed. The caller chooses its id, so another caller with the same id is another call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rung {
+pub struct CallId {
     /// The session of the call.
     pub call: Name,
-    /// With whom.
+    /// The other party.
     pub chat: Option<Name>,
 }
 
@@ -121,14 +124,14 @@ pub struct WaitingCounts {
     pub subscriptions: usize,
 }
 
-/// The important stanzas that a device does not have, and what was pushed of late.
+/// The important stanzas that a device does not have, and the recently pushed ones.
 #[derive(Clone, Debug, Default)]
 pub struct WaitingStanzas {
     entries: VecDeque<WaitingStanza>,
     recent: VecDeque<(Instant, u64)>,
     /// Calls that were pushed.
-    rung: VecDeque<Rung>,
-    /// Something unimportant is to be pushed, as the seed does.
+    pushed_calls: VecDeque<CallId>,
+    /// True if a push about something unimportant is due, as mod_cloud_notify sends it.
     noise: bool,
 }
 
@@ -137,18 +140,21 @@ pub struct WaitingStanzas {
 pub enum CallEnder {
     /// The other party.
     Peer,
-    /// Another client of the account, which need not say with whom the call was.
+    /// Another client of the account. It need not name the other party.
     Account,
 }
 
 impl WaitingStanzas {
-    /// Bytes of memory that it has.
+    /// Returns the bytes of memory in use.
     pub fn memory(&self) -> usize {
         let recent = self.recent.capacity() * size_of::<(Instant, u64)>();
-        self.entries.capacity() * size_of::<WaitingStanza>() + recent + self.rung.capacity() * size_of::<Rung>()
+        self.entries.capacity() * size_of::<WaitingStanza>()
+            + recent
+            + self.pushed_calls.capacity() * size_of::<CallId>()
     }
 
-    /// An important stanza waits; `false` if it, or a copy, waits already or was pushed within the last five minutes.
+    /// Adds an important stanza. Returns `false` if it, or a copy, waits already or was pushed within the last five
+    /// minutes.
     pub fn add(&mut self, now: Instant, seq: Seq, facts: Facts, audience: Audience) -> bool {
         while self.recent.front().is_some_and(|(at, _)| *at + MEMORY <= now) {
             self.recent.pop_front();
@@ -160,53 +166,53 @@ impl WaitingStanzas {
         if self.entries.len() == COUNTED {
             self.entries.pop_front();
         }
-        let told = self.recent.iter().any(|(_, recent)| *recent == key);
+        let pushed = self.recent.iter().any(|(_, recent)| *recent == key);
         reserve(&mut self.entries);
-        self.entries.push_back(WaitingStanza { seq, key, chat, call, audience, class, told });
-        !told
+        self.entries.push_back(WaitingStanza { seq, key, chat, call, audience, class, pushed });
+        !pushed
     }
 
-    /// Something that is not important waits, and is to be pushed all the same.
+    /// Notes that an unimportant stanza waits and has to be pushed.
     pub fn add_noise(&mut self) {
         self.noise = true;
     }
 
-    /// Returns whether a push is due about something unimportant; only once.
+    /// Returns whether a push about something unimportant is due. Returns true only once.
     pub fn take_noise(&mut self) -> bool {
         std::mem::take(&mut self.noise)
     }
 
-    /// Another client of the account has read this conversation: its messages notify no more.
+    /// Removes the messages of a conversation that another client of the account has read.
     pub fn read(&mut self, chat: Name) {
         self.entries.retain(|entry| entry.chat != Some(chat) || entry.class == Class::Subscribe);
     }
 
-    /// Another client of the account took or declined this call.
+    /// Removes a call that another client of the account has taken or declined.
     pub fn answered(&mut self, call: Name) {
         self.entries.retain(|entry| entry.call != Some(call));
     }
 
     /// Returns whether this call was pushed.
-    pub fn has_rung(&self, call: Rung) -> bool {
-        self.rung.contains(&call)
+    pub fn has_pushed(&self, call: CallId) -> bool {
+        self.pushed_calls.contains(&call)
     }
 
-    /// A call is pushed.
-    pub fn ring(&mut self, call: Rung) {
-        if self.rung.len() == RUNG {
-            self.rung.pop_front();
+    /// Notes that a call is pushed.
+    pub fn ring(&mut self, call: CallId) {
+        if self.pushed_calls.len() == PUSHED_CALLS {
+            self.pushed_calls.pop_front();
         }
-        self.rung.push_back(call);
+        self.pushed_calls.push_back(call);
     }
 
-    /// The call is over; whether it was pushed, so that its end is to be pushed too.
-    pub fn over(&mut self, call: Rung, ender: CallEnder) -> bool {
-        let of_account = |rung: &Rung| ender == CallEnder::Account && rung.call == call.call;
-        let at = self.rung.iter().position(|rung| *rung == call || of_account(rung));
-        at.is_some_and(|at| self.rung.remove(at).is_some())
+    /// Handles the end of a call. Returns whether the call was pushed, in which case its end has to be pushed too.
+    pub fn over(&mut self, call: CallId, ender: CallEnder) -> bool {
+        let of_account = |pushed: &CallId| ender == CallEnder::Account && pushed.call == call.call;
+        let at = self.pushed_calls.iter().position(|pushed| *pushed == call || of_account(pushed));
+        at.is_some_and(|at| self.pushed_calls.remove(at).is_some())
     }
 
-    /// The device has what is not `elsewhere`, or it is to be counted anew.
+    /// Removes the stanzas that are not `elsewhere`: the device has them, or they are counted again.
     pub fn keep(&mut self, elsewhere: impl Fn(Seq) -> bool) {
         self.entries.retain(|entry| elsewhere(entry.seq));
         if self.entries.is_empty() {
@@ -214,7 +220,7 @@ impl WaitingStanzas {
         }
     }
 
-    /// Returns whether this is the place of a message, and a newer one of its conversation waits too.
+    /// Returns whether the stanza at this place is a message and a newer message of its conversation waits too.
     pub fn is_followed(&self, seq: Seq) -> bool {
         let is_message = |entry: &&WaitingStanza| entry.class == Class::Message && entry.chat.is_some();
         let Some(at) = self.entries.iter().rposition(|entry| entry.seq == seq) else { return false };
@@ -223,19 +229,19 @@ impl WaitingStanzas {
     }
 
     /// Notes that a push was about this stanza.
-    pub fn tell(&mut self, now: Instant, seq: Seq) {
-        let entries = self.entries.iter_mut().rev().filter(|entry| entry.seq == seq && !entry.told);
-        tell(entries, now, &mut self.recent);
+    pub fn mark_pushed(&mut self, now: Instant, seq: Seq) {
+        let entries = self.entries.iter_mut().rev().filter(|entry| entry.seq == seq && !entry.pushed);
+        mark_pushed(entries, now, &mut self.recent);
     }
 
-    /// All that waits is being pushed.
-    pub fn tell_all(&mut self, now: Instant) {
-        tell(self.entries.iter_mut().filter(|entry| !entry.told), now, &mut self.recent);
+    /// Notes that all waiting stanzas are pushed.
+    pub fn mark_all_pushed(&mut self, now: Instant) {
+        mark_pushed(self.entries.iter_mut().filter(|entry| !entry.pushed), now, &mut self.recent);
     }
 
-    /// Returns whether something waits that no push was about.
+    /// Returns whether a stanza waits that was in no push.
     pub fn has_news(&self) -> bool {
-        self.noise || self.entries.iter().any(|entry| !entry.told)
+        self.noise || self.entries.iter().any(|entry| !entry.pushed)
     }
 
     /// Returns whether nothing important waits.
@@ -243,27 +249,31 @@ impl WaitingStanzas {
         self.entries.is_empty()
     }
 
-    /// The number of stanzas that wait for the registration at this place.
+    /// Returns the number of stanzas that wait for the registration at this place.
     pub fn counts(&self, place: usize) -> WaitingCounts {
         let waiting = || self.entries.iter().filter(|entry| entry.audience.has(place));
         let subscriptions = waiting().filter(|entry| entry.class == Class::Subscribe).count();
         WaitingCounts { important: waiting().count(), subscriptions }
     }
 
-    /// Returns whether the registration at this place may be told of the stanza at place `seq`.
+    /// Returns whether the registration at this place may be notified of the stanza at place `seq`.
     pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
         self.entries.iter().rev().any(|entry| entry.seq == seq && entry.audience.has(place))
     }
 
-    /// The place of the newest stanza for the registration at this place.
+    /// Returns the place of the newest stanza for the registration at this place.
     pub fn newest(&self, place: usize) -> Option<Seq> {
         self.entries.iter().rev().find(|entry| entry.audience.has(place)).map(|entry| entry.seq)
     }
 }
 
-fn tell<'a>(entries: impl Iterator<Item = &'a mut WaitingStanza>, now: Instant, recent: &mut VecDeque<(Instant, u64)>) {
+fn mark_pushed<'a>(
+    entries: impl Iterator<Item = &'a mut WaitingStanza>,
+    now: Instant,
+    recent: &mut VecDeque<(Instant, u64)>,
+) {
     for entry in entries {
-        entry.told = true;
+        entry.pushed = true;
         if recent.len() == REMEMBERED {
             recent.pop_front();
         }
@@ -272,7 +282,7 @@ fn tell<'a>(entries: impl Iterator<Item = &'a mut WaitingStanza>, now: Instant, 
     }
 }
 
-/// Makes room for one more, and for less than as many again: for most devices little waits, and for long.
+/// Makes room for one more entry and for up to a quarter more. Most devices have few waiting stanzas, for a long time.
 fn reserve<T>(list: &mut VecDeque<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(1 + list.len() / 4);
@@ -292,11 +302,11 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_what_waits_or_was_pushed_of_late_is_no_news() {
+    fn a_copy_of_a_waiting_or_recently_pushed_stanza_is_not_new() {
         let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         assert!(waiting.add(now, Seq::new(1), message(1), Audience::ALL));
         assert!(!waiting.add(now, Seq::new(2), message(1), Audience::ALL), "it waits");
-        waiting.tell_all(now);
+        waiting.mark_all_pushed(now);
         assert!(!waiting.has_news());
         waiting.keep(|_| false);
         assert!(!waiting.add(now, Seq::new(1), message(1), Audience::ALL), "it was pushed");
@@ -346,10 +356,10 @@ mod tests {
     #[test]
     fn a_call_rings_once_and_ends_once() {
         let mut waiting = WaitingStanzas::default();
-        let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
+        let call = CallId { call: Name::new(5).unwrap(), chat: Name::new(7) };
         assert!(!waiting.over(call, CallEnder::Peer));
         waiting.ring(call);
-        assert!(waiting.has_rung(call));
+        assert!(waiting.has_pushed(call));
         assert!(waiting.over(call, CallEnder::Peer));
         assert!(!waiting.over(call, CallEnder::Peer));
     }
@@ -357,11 +367,11 @@ mod tests {
     #[test]
     fn a_call_is_known_by_its_id_and_the_caller() {
         let mut waiting = WaitingStanzas::default();
-        let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
-        let stranger = Rung { chat: Name::new(8), ..call };
+        let call = CallId { call: Name::new(5).unwrap(), chat: Name::new(7) };
+        let stranger = CallId { chat: Name::new(8), ..call };
         waiting.ring(call);
-        assert!(!waiting.has_rung(stranger) && !waiting.over(stranger, CallEnder::Peer));
-        // A client of the account tells the others, by a message to the account.
+        assert!(!waiting.has_pushed(stranger) && !waiting.over(stranger, CallEnder::Peer));
+        // A client of the account informs the other clients by a message to the account.
         assert!(waiting.over(stranger, CallEnder::Account));
     }
 
@@ -371,12 +381,15 @@ mod tests {
         for n in 0..20_000 {
             waiting.add(now, Seq::new(n), message(n), Audience::ALL);
             if n % 1000 == 999 {
-                waiting.tell_all(now);
+                waiting.mark_all_pushed(now);
             }
         }
         for n in 1..100 {
-            waiting.ring(Rung { call: Name::new(n).unwrap(), chat: None });
+            waiting.ring(CallId { call: Name::new(n).unwrap(), chat: None });
         }
-        assert_eq!((waiting.entries.len(), waiting.recent.len(), waiting.rung.len()), (COUNTED, REMEMBERED, RUNG));
+        assert_eq!(
+            (waiting.entries.len(), waiting.recent.len(), waiting.pushed_calls.len()),
+            (COUNTED, REMEMBERED, PUSHED_CALLS)
+        );
     }
 }

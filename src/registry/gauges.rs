@@ -1,16 +1,16 @@
-//! The numbers that a session publishes of itself.
+//! The numbers that a session publishes about itself, as part of its [`Handle`](super::handle::Handle).
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::clock::{self, UnixSecs};
 use crate::session::liveness::Reach;
 
-/// The numbers of one session: the newest values.
+/// The newest numbers of one session.
 #[derive(Debug)]
 pub(super) struct Gauges {
-    /// A [`Reach`].
+    /// The [`Reach`] of the client, as a number.
     reach: AtomicU8,
-    /// Unix seconds.
+    /// The time of the last change of `reach`, in unix seconds.
     since: AtomicU64,
     queued_stanzas: AtomicUsize,
     queued_bytes: AtomicUsize,
@@ -33,7 +33,7 @@ impl Gauges {
         Reach::ALL.into_iter().find(|reach| *reach as u8 == number).unwrap_or_default()
     }
 
-    /// Returns whether that has changed.
+    /// Returns whether the value has changed.
     pub(super) fn set_reach(&self, reach: Reach) -> bool {
         let changed = self.reach() != reach;
         if changed {

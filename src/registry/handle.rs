@@ -1,4 +1,5 @@
-//! A handle to a session: its mailbox, what it publishes of itself, and what others want of it.
+//! A handle to a session ([`Handle`]): its mailbox ([`Command`]), the state that it publishes, and the requests of other tasks
+//! to it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,29 +26,31 @@ use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::sync::lock;
 use crate::xml::Element;
 
-/// Offered commands that may wait for a session; a session that does not take them is busy for at most a wake-up.
+/// The most offered commands that may wait for a session. A session is busy for at most one wake-up, so more than these means
+/// that it does not take them.
 pub const COMMANDS: usize = 64;
 
-/// How long a session may take to end once it was asked to give way: to spool what it has and to close its stream.
+/// The longest time that a session may take to end after it was asked to: to spool its stanzas and to close its stream.
 pub const GIVE_WAY: Duration = Duration::from_secs(8);
 
-/// What others ask of a session's task. `C`: the connection of a client.
+/// A command to a session's task. `C`: the connection of a client.
 #[derive(Debug)]
 pub enum Command<C> {
-    /// Take this connection in place of the one you have.
+    /// Replace the client connection with this one.
     Attach(Box<Attach<C>>),
-    /// Publish this through your stream, for another device of the account; without an answer the outcome is unknown.
+    /// Publish this through the session's own stream, for another device of the account. If there is no answer, the outcome is
+    /// unknown.
     Carry(Box<Publish>, oneshot::Sender<Outcome>),
-    /// What became of a publish of yours that left by another transport.
+    /// The outcome of a publish of this session that went by another transport.
     Published(Box<(Target, Outcome)>),
-    /// An answer for you came over a stream of a push service's.
+    /// An answer to this session that came over the stream of an app server.
     Routed(Box<Routed>),
 }
 
-/// Answers over streams of push services that may wait for a session, in bytes.
+/// The most bytes of answers over streams of app servers that may wait for a session.
 const ROUTED: usize = 256 * 1024;
 
-/// An answer that came over a stream of a push service's, counted for as long as it waits.
+/// An answer that came over the stream of an app server. Its bytes are counted while it waits.
 #[derive(Debug)]
 pub struct Routed {
     /// The answer.
@@ -61,42 +64,42 @@ impl Drop for Routed {
     }
 }
 
-/// A connection that proved it may take the session over.
+/// A connection that has proven that it may take over the session.
 #[derive(Debug)]
 pub struct Attach<C> {
     /// The connection.
     pub client: Box<C>,
-    /// Where it is from.
+    /// The address of the client.
     pub peer: SocketAddr,
-    /// Where its client left off.
+    /// The client's request to resume.
     pub resumption: Resumption,
-    /// Returns whether it was taken.
+    /// Receives whether the session took the connection.
     pub reply: oneshot::Sender<Result<(), Refused<C>>>,
 }
 
-/// A connection that was not taken, given back.
+/// A connection that the session did not take, returned.
 #[derive(Debug)]
 pub struct Refused<C> {
     /// The connection.
     pub client: Box<C>,
-    /// The client's fault, if it was one: else the session is gone.
+    /// The client's error, if there was one; otherwise the session has ended.
     pub too_high: Option<sm::TooHigh>,
 }
 
-/// What an operator may want to know of a session.
+/// Notes about a session for operators.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionNotes {
-    /// Where the client is from, or was last.
+    /// The current or last address of the client.
     pub peer: Option<SocketAddr>,
-    /// The push services that notify the device.
+    /// The app servers that notify the device.
     pub services: Vec<Jid>,
-    /// The newest decision about a stanza, and when it fell.
+    /// The newest decision about a stanza, and its time.
     pub verdict: Option<(&'static str, UnixSecs)>,
-    /// What became of the newest notification, and when.
+    /// The outcome of the newest notification, and its time.
     pub push: Option<(Published, SystemTime)>,
 }
 
-/// How others reach a session. `C`: the connection of a client.
+/// The handle through which other tasks reach a session. `C`: the connection of a client.
 #[derive(Debug)]
 pub struct Handle<C> {
     login: LoginId,
@@ -106,15 +109,15 @@ pub struct Handle<C> {
     gauges: Gauges,
     notes: Mutex<SessionNotes>,
     commands: mailbox::Sender<Command<C>>,
-    /// Bytes of answers that came over streams of push services, and that the session has not taken.
+    /// The bytes of answers over streams of app servers that wait for the session.
     routed: Arc<AtomicUsize>,
-    /// The id under which the registry has it.
+    /// The id under which the registry lists the session.
     resumable: Mutex<Option<SmId>>,
     succession: Succession,
 }
 
 impl<C> Handle<C> {
-    /// A handle, and where the session's commands come.
+    /// Creates a handle, and the receiver of the session's commands.
     pub(super) fn new(login: LoginId, held: HeldSession, resource: String) -> (Self, mailbox::Receiver<Command<C>>) {
         let (commands, receiver) = mailbox(COMMANDS);
         let handle = Self {
@@ -132,44 +135,44 @@ impl<C> Handle<C> {
         (handle, receiver)
     }
 
-    /// The login that the session came of. A later one is larger.
+    /// Returns the login that began the session. Later logins are greater.
     pub fn login(&self) -> LoginId {
         self.login
     }
 
-    /// What must be proven to resume the session.
+    /// Returns what must be proven to resume the session.
     pub fn held(&self) -> &HeldSession {
         &self.held
     }
 
-    /// The account.
+    /// Returns the account.
     pub fn account(&self) -> &BareJid {
         &self.held.account
     }
 
-    /// The resource that the session has bound.
+    /// Returns the resource that the session has bound.
     pub fn resource(&self) -> &str {
         &self.resource
     }
 
-    /// The device whose session it is.
+    /// Returns the device of the session.
     pub fn device(&self) -> DeviceId {
         DeviceId(self.device.load(Ordering::Relaxed))
     }
 
-    /// The device became known, or turned out to be another.
+    /// Sets the device, when it becomes known or turns out to be another.
     pub fn set_device(&self, device: DeviceId) {
         self.device.store(device.0, Ordering::Relaxed);
     }
 
-    /// The registry has the session under this id now, or under none; returns the one before.
+    /// Sets the id under which the registry lists the session, or none; returns the previous one.
     pub(super) fn set_resumable(&self, id: Option<SmId>) -> Option<SmId> {
         std::mem::replace(&mut *lock(&self.resumable), id)
     }
 
-    // What the session publishes of itself
+    // State that the session publishes
 
-    /// Returns whether the session is held without its client.
+    /// Returns whether the session is held without a client.
     pub fn is_dark(&self) -> bool {
         self.reach() == Reach::Dark
     }
@@ -179,17 +182,17 @@ impl<C> Handle<C> {
         self.gauges.reach()
     }
 
-    /// The client can be reached, or cannot. Returns whether that has changed.
+    /// Sets whether the client can be reached. Returns whether that has changed.
     pub fn set_reach(&self, reach: Reach) -> bool {
         self.gauges.set_reach(reach)
     }
 
-    /// Since when the client is there or not.
+    /// Returns the time of the last change of [`Handle::reach`].
     pub fn since(&self) -> UnixSecs {
         self.gauges.since()
     }
 
-    /// The smallest is held longest.
+    /// Returns a key by which held sessions are ordered; the smallest is the one held longest.
     pub fn held_since(&self) -> (UnixSecs, LoginId) {
         (self.since(), self.login)
     }
@@ -199,7 +202,7 @@ impl<C> Handle<C> {
         self.gauges.set_queued(stanzas, bytes);
     }
 
-    /// The number of stanzas that wait in memory, and their bytes.
+    /// Returns the number of stanzas that wait in memory, and their bytes.
     pub fn queued(&self) -> (usize, usize) {
         self.gauges.queued()
     }
@@ -209,86 +212,86 @@ impl<C> Handle<C> {
         self.gauges.set_set_aside(stanzas);
     }
 
-    /// The number of stanzas that are set aside for the device.
+    /// Returns the number of stanzas that are set aside for the device.
     pub fn set_aside(&self) -> usize {
         self.gauges.set_aside()
     }
 
-    /// Notes something for operators.
+    /// Changes the notes for operators.
     pub fn note(&self, note: impl FnOnce(&mut SessionNotes)) {
         note(&mut lock(&self.notes));
     }
 
-    /// What was noted.
+    /// Returns the notes for operators.
     pub fn notes(&self) -> SessionNotes {
         lock(&self.notes).clone()
     }
 
     // The mailbox
 
-    /// Leaves a command that may be refused, without waiting.
+    /// Sends a command that may be refused, without waiting.
     ///
     /// # Errors
-    /// The command, if too many wait or the session is gone.
+    /// The command, if too many wait or the session has ended.
     pub fn offer(&self, command: Command<C>) -> Result<(), NotTaken<Command<C>>> {
         self.commands.offer(command)
     }
 
-    /// Leaves a command whose number was bounded when it was admitted, without waiting.
+    /// Sends a command whose number was bounded when it was admitted, without waiting.
     ///
     /// # Errors
-    /// The command, if the session is gone.
+    /// The command, if the session has ended.
     pub fn deliver(&self, command: Command<C>) -> Result<(), Command<C>> {
         self.commands.deliver(command)
     }
 
-    /// Leaves an answer that came over a stream of a push service's, without waiting.
+    /// Sends an answer that came over the stream of an app server, without waiting.
     ///
     /// # Errors
-    /// The command, if too much waits or the session is gone.
+    /// The command, if too much waits or the session has ended.
     pub fn route(&self, stanza: Element) -> Result<(), NotTaken<Command<C>>> {
         let waiting = self.routed.fetch_add(stanza.bytes().len(), Ordering::Relaxed);
         let routed = Command::Routed(Box::new(Routed { stanza, waiting: Arc::clone(&self.routed) }));
-        // One may always wait, however long it is.
+        // The first one may always wait, however long it is.
         if waiting > ROUTED { Err(NotTaken::Full(routed)) } else { self.offer(routed) }
     }
 
-    /// Lets the session look at what was published: its account, the settings, the drain, its device's other sessions, and
-    /// what is wanted of it.
+    /// Wakes the session so that it looks at published state: its account, the settings, the drain, the other sessions of its
+    /// device, and the requests to it.
     pub fn notify(&self) {
         self.commands.notify();
     }
 
-    // What others want of the session
+    // Requests of other tasks
 
-    /// Wants the session to end for this reason, if it is held.
+    /// Asks the session to end for this reason, if it is held.
     pub fn give_way(&self, reason: EndReason) {
         self.succession.want_end(reason);
         self.notify();
     }
 
-    /// Wants the session to take over what a session of its device has left.
+    /// Asks the session to take over the stanzas that another session of its device has left.
     pub fn inherit(&self) {
         self.succession.want_inheritance();
         self.notify();
     }
 
-    /// What is wanted of the session. [`Handle::has_looked`] must follow once it was done or declined.
+    /// Returns the requests to the session. [`Handle::has_looked`] must follow once they are done or declined.
     pub fn look(&self) -> Wanted {
         self.succession.wanted()
     }
 
-    /// The session has done, or declined, what was wanted.
+    /// Notes that the session has done or declined these requests.
     pub fn has_looked(&self, at: Wanted) {
         self.succession.settle(at);
     }
 
-    /// The session and that of this later login of its device both stay.
+    /// Notes that the session and the one of this later login of its device both stay.
     pub fn answer(&self, login: LoginId) {
         self.succession.answer(login);
     }
 
-    /// The session has begun to end.
+    /// Notes that the session has begun to end.
     pub fn set_ending(&self) {
         self.succession.set_ending();
     }
@@ -298,12 +301,12 @@ impl<C> Handle<C> {
         self.succession.is_ending()
     }
 
-    /// All that the session had is on disk or on its way there, and it is not in the registry any more.
+    /// Notes that the session has ended: its state is on disk or on its way there, and the registry does not list it any more.
     pub fn set_ended(&self) {
         self.succession.set_ended();
     }
 
-    /// Waits until the session has ended, or has answered this later login or one behind it. Cancel safe.
+    /// Waits until the session has ended, or has answered this later login or one after it. Cancel safe.
     pub async fn settled(&self, login: LoginId) {
         self.succession.settled(login).await;
     }
@@ -313,8 +316,8 @@ impl<C> Handle<C> {
         timeout(GIVE_WAY, self.succession.ended()).await.is_ok()
     }
 
-    /// Has the session end if it is held, and waits for that; returns whether it has ended, or stays, within [`GIVE_WAY`].
-    /// Cancel safe.
+    /// Asks the session to end if it is held, and waits for that; returns whether it has ended or declined within
+    /// [`GIVE_WAY`]. Cancel safe.
     pub async fn end(&self, reason: EndReason) -> bool {
         self.give_way(reason);
         timeout(GIVE_WAY, self.succession.ended_or_stays()).await.is_ok()

@@ -1,10 +1,10 @@
-//! A task's mailbox: nobody waits for room in it.
+//! The mailbox of a task: a queue whose senders never wait for room. [`mailbox`] creates a [`Sender`] and a [`Receiver`].
 //!
-//! A sender uses one of three ways:
+//! There are three ways to send:
 //! - [`Sender::offer`] for messages that may be refused: a full mailbox is an outcome that the sender must name.
 //! - [`Sender::deliver`] for messages that must not be lost and whose number was bounded when they were admitted: one for each
 //!   connection, or for each request that the task has sent.
-//! - [`Sender::notify`] for state that others publish elsewhere as newest value: any number of notifications wait as one.
+//! - [`Sender::notify`] for state that is published elsewhere as newest value: any number of notifications wait as one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,21 +16,21 @@ use futures_channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 pub enum Mail<T> {
     /// A message.
     Message(T),
-    /// Published state has changed since the last notification was taken.
+    /// Published state has changed since the task took the last notification.
     Changed,
 }
 
-/// Why a message was not taken.
+/// The reason why a message was not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotTaken<T> {
-    /// As many messages wait as may.
+    /// The mailbox is full.
     Full(T),
     /// The task has ended.
     Gone(T),
 }
 
 impl<T> NotTaken<T> {
-    /// The same without the message.
+    /// Returns the same reason without the message.
     pub fn without_message(self) -> NotTaken<()> {
         match self {
             Self::Full(_) => NotTaken::Full(()),
@@ -39,31 +39,31 @@ impl<T> NotTaken<T> {
     }
 }
 
-/// What both ends share.
+/// The state that both ends share.
 #[derive(Debug)]
 struct MailboxCounts {
     bound: usize,
-    /// Messages that wait.
+    /// The number of waiting messages.
     waiting: AtomicUsize,
-    /// A notification waits.
+    /// True if a notification waits.
     notified: AtomicBool,
 }
 
-/// The end of whoever has a message for the task.
+/// The senders' end.
 #[derive(Debug)]
 pub struct Sender<T> {
     queue: UnboundedSender<Mail<T>>,
     counts: Arc<MailboxCounts>,
 }
 
-/// The task's end. Messages come in the order in which they were sent.
+/// The task's end. It receives messages in the order in which they were sent.
 #[derive(Debug)]
 pub struct Receiver<T> {
     queue: UnboundedReceiver<Mail<T>>,
     counts: Arc<MailboxCounts>,
 }
 
-/// A mailbox in which [`Sender::offer`] leaves at most `bound` messages.
+/// Creates a mailbox. [`Sender::offer`] adds a message only while fewer than `bound` messages wait.
 pub fn mailbox<T>(bound: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::unbounded();
     let counts = Arc::new(MailboxCounts { bound, waiting: AtomicUsize::new(0), notified: AtomicBool::new(false) });
@@ -77,7 +77,7 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T> Sender<T> {
-    /// Leaves a message if there is room.
+    /// Adds a message if there is room.
     ///
     /// # Errors
     /// The message, if there is no room or the task has ended.
@@ -88,7 +88,7 @@ impl<T> Sender<T> {
         self.deliver(message).map_err(NotTaken::Gone)
     }
 
-    /// Leaves a message whose number is bounded by what was admitted before.
+    /// Adds a message whose number is bounded by what was admitted before.
     ///
     /// # Errors
     /// The message, if the task has ended.
@@ -102,7 +102,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Whether both lead to the same task.
+    /// Returns whether both lead to the same task.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.counts, &other.counts)
     }
@@ -110,7 +110,7 @@ impl<T> Sender<T> {
     /// Wakes the task so that it looks at published state again.
     pub fn notify(&self) {
         if !self.counts.notified.swap(true, Ordering::AcqRel) {
-            // A task that has ended looks at nothing.
+            // An error means that the task has ended.
             drop(self.queue.unbounded_send(Mail::Changed));
         }
     }
@@ -124,14 +124,14 @@ impl<T> Receiver<T> {
         mail
     }
 
-    /// Takes the next entry if there is one.
+    /// Returns the next entry if there is one.
     pub fn try_recv(&mut self) -> Option<Mail<T>> {
         let mail = self.queue.try_recv().ok();
         self.taken(mail.as_ref());
         mail
     }
 
-    /// Lets nobody leave more; what waits can still be taken.
+    /// Refuses further messages; those that wait can still be received.
     pub fn close(&mut self) {
         self.queue.close();
     }
@@ -141,7 +141,7 @@ impl<T> Receiver<T> {
             Some(Mail::Message(_)) => {
                 self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
             }
-            // Before the task looks: what is published from now on notifies it again.
+            // Reset before the task looks: a change from now on notifies it again.
             Some(Mail::Changed) => self.counts.notified.store(false, Ordering::Release),
             None => {}
         }

@@ -1,11 +1,12 @@
-//! The sessions of this process, by resumption id and by account, and what is published about their accounts.
+//! The sessions of this process, by resumption id and by account, and the newest state of their accounts. Logins, sessions,
+//! publishing and the admin commands find sessions through [`Registry`]; each session has a [`Handle`].
 //!
 //! | file | holds |
 //! |---|---|
-//! | `handle.rs` | [`Handle`], [`Command`]: how others reach a session, and what they ask of its task |
-//! | `gauges.rs`, `succession.rs` | the parts of a handle: published numbers; giving way to a newer session |
+//! | `handle.rs` | [`Handle`], [`Command`]: the access of other tasks to a session, and the commands to it |
+//! | `gauges.rs`, `succession.rs` | the parts of a handle: published numbers; the end in favour of a newer session |
 //! | `mailbox.rs` | [`mailbox`]: a queue whose senders never wait for room |
-//! | `sessions.rs`, `published.rs` | [`Sessions`], [`Published`]: what publishing needs of the sessions, and reports to them |
+//! | `sessions.rs`, `published.rs` | [`Sessions`], [`Published`]: the access of publishing to sessions, and its result |
 
 mod gauges;
 pub mod handle;
@@ -34,12 +35,13 @@ pub use mailbox::{Mail, NotTaken};
 pub use published::Published;
 pub use sessions::Sessions;
 
-/// What is published about an account: the newest value.
+/// The published state of an account: the newest value.
 #[derive(Clone, Debug, Default)]
 pub struct News {
-    /// The newest revision that is known, if any was published.
+    /// The newest known revision, if one was published.
     pub account: Option<Arc<Account>>,
-    /// Sessions of this login and of all before are of an account that was removed, even if one of its name exists again.
+    /// The highest login that belongs to an account since removed. Sessions of this login and earlier ones are not of the
+    /// current account, even if one of the same name exists.
     pub removed: LoginId,
 }
 
@@ -70,7 +72,7 @@ impl<C> Default for Registry<C> {
 }
 
 impl<C> Registry<C> {
-    /// Enters the session of a login and returns its handle and where its commands come.
+    /// Adds the session of a login and returns its handle and the receiver of its commands.
     pub fn enter(
         &self,
         login: LoginId,
@@ -84,7 +86,7 @@ impl<C> Registry<C> {
         (handle, receiver)
     }
 
-    /// Publishes an account to its sessions, unless a newer revision was published before.
+    /// Publishes an account to its sessions, except to `not`, unless a newer revision was published before.
     pub fn publish(&self, account: &BareJid, state: &Account, not: Option<&Handle<C>>) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
         if entry.news.account.as_ref().is_some_and(|known| known.revision >= state.revision) {
@@ -95,7 +97,7 @@ impl<C> Registry<C> {
         others.for_each(|other| other.notify());
     }
 
-    /// Keeps the newest revision of an account that its sessions need not look at.
+    /// Stores the newest revision of an account without waking its sessions.
     pub fn keep(&self, account: &BareJid, state: &Account) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
         if entry.news.account.as_ref().is_none_or(|known| known.revision < state.revision) {
@@ -103,19 +105,19 @@ impl<C> Registry<C> {
         }
     }
 
-    /// Publishes that an account was removed, with the sessions of this login and of all before.
+    /// Publishes that an account was removed, with the sessions of this login and earlier ones.
     pub fn publish_removal(&self, account: &BareJid, up_to: LoginId) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
         entry.news.removed = entry.news.removed.max(up_to);
         entry.sessions.iter().for_each(|session| session.notify());
     }
 
-    /// What is published about an account.
+    /// Returns the published state of an account.
     pub fn news(&self, account: &BareJid) -> News {
         self.accounts.get(account).map_or_else(News::default, |entry| entry.news.clone())
     }
 
-    /// The session can be found under this id from now on.
+    /// Lists the session under this resumption id from now on.
     pub fn resumable(&self, id: SmId, handle: &Arc<Handle<C>>) {
         let before = handle.set_resumable(Some(id.clone()));
         if let Some(before) = before.filter(|before| *before != id) {
@@ -124,19 +126,19 @@ impl<C> Registry<C> {
         self.resumable.insert(id, Arc::clone(handle));
     }
 
-    /// The session that can be resumed under this id, or that is ending and could be until then.
+    /// Returns the session with this resumption id. It can be resumed, or is ending.
     pub fn find(&self, id: &SmId) -> Option<Arc<Handle<C>>> {
         self.resumable.get(id).map(|entry| Arc::clone(&entry))
     }
 
-    /// The session cannot be found under an id any more.
+    /// Stops listing the session under a resumption id.
     pub fn not_resumable(&self, handle: &Handle<C>) {
         if let Some(id) = handle.set_resumable(None) {
             self.resumable.remove_if(&id, |_, current| current.login() == handle.login());
         }
     }
 
-    /// The held session that has bound this resource, if it is certain to be of the same account.
+    /// Returns the held session that has bound this resource, if it certainly belongs to the account that was proven.
     pub fn held_resource(&self, proof: &Proof, resource: &str) -> Option<Arc<Handle<C>>> {
         let (account, login) = match proof {
             Proof::Account(account) => (account.clone(), None),
@@ -149,22 +151,22 @@ impl<C> Registry<C> {
         self.accounts.get(&account)?.sessions.iter().find(same).cloned()
     }
 
-    /// All sessions of the account.
+    /// Returns all sessions of the account.
     pub fn sessions(&self, account: &BareJid) -> Vec<Arc<Handle<C>>> {
         self.accounts.get(account).map_or_else(Vec::new, |entry| entry.sessions.clone())
     }
 
-    /// Some session of the account.
+    /// Returns one of the sessions of the account.
     pub fn any_session(&self, account: &BareJid) -> Option<Arc<Handle<C>>> {
         self.accounts.get(account)?.sessions.first().cloned()
     }
 
-    /// All sessions, in no order.
+    /// Returns all sessions, in no particular order.
     pub fn all(&self) -> Vec<Arc<Handle<C>>> {
         self.accounts.iter().flat_map(|entry| entry.value().sessions.clone()).collect()
     }
 
-    /// The sessions of each domain that has any.
+    /// Returns the tally of the sessions of each domain that has any.
     pub fn tally(&self) -> BTreeMap<String, Tally> {
         let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
         for entry in &self.accounts {
@@ -181,35 +183,35 @@ impl<C> Registry<C> {
         tallies
     }
 
-    /// How many sessions have their client, be it late or not, and how many are held without it.
+    /// Returns the number of sessions with a client (live or suspect), and of those held without one.
     pub fn count(&self) -> (usize, usize) {
         let total = self.tally().into_values().fold(Tally::default(), Tally::and);
         (total.live + total.suspect, total.dark)
     }
 
-    /// The other sessions of the account.
+    /// Returns the other sessions of the account.
     pub fn siblings(&self, handle: &Handle<C>) -> Vec<Arc<Handle<C>>> {
         self.others(handle, |_| true)
     }
 
-    /// The other sessions of the device, or of the full JID, that logged in before this one.
+    /// Returns the other sessions of the device, or of the full JID, that logged in before this one.
     pub fn older(&self, handle: &Handle<C>) -> Vec<Arc<Handle<C>>> {
         self.others(handle, |other| other.login() < handle.login() && is_same(handle, other))
     }
 
-    /// The newest session of the device, or of the full JID, that logged in behind this one.
+    /// Returns the newest session of the device, or of the full JID, that logged in after this one.
     pub fn newer(&self, handle: &Handle<C>) -> Option<Arc<Handle<C>>> {
         let newer = self.others(handle, |other| other.login() > handle.login() && is_same(handle, other));
         newer.into_iter().max_by_key(|other| other.login())
     }
 
-    /// Whether another session of the device has its client, which acknowledges.
+    /// Returns whether another session of the device has a client that acknowledges.
     pub fn is_live_elsewhere(&self, handle: &Handle<C>) -> bool {
         let is_live = |other: &Handle<C>| other.device() == handle.device() && other.reach() == Reach::Live;
         !self.others(handle, |other| is_live(other) && !other.is_ending()).is_empty()
     }
 
-    /// Lets the other sessions of the device, or of the full JID, look at each other.
+    /// Wakes the other sessions of the device, or of the full JID, so that they look at each other.
     pub fn notify_same(&self, handle: &Handle<C>) {
         self.others(handle, |other| is_same(handle, other)).iter().for_each(|other| other.notify());
     }
@@ -220,23 +222,23 @@ impl<C> Registry<C> {
         others.map(Arc::clone).collect()
     }
 
-    /// Whether another session of the account has its client.
+    /// Returns whether another session of the account has its client.
     pub fn has_company(&self, handle: &Handle<C>) -> bool {
         !self.others(handle, |other| !other.is_dark()).is_empty()
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     pub fn len(&self) -> usize {
         self.accounts.iter().map(|entry| entry.sessions.len()).sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no sessions.
     pub fn is_empty(&self) -> bool {
         self.accounts.is_empty()
     }
 
-    /// Removes a session; another that has taken its place stays. Returns the other sessions of the account: those that come
-    /// later know nothing of this one.
+    /// Removes a session; one that has taken its place stays. Returns the other sessions of the account. Sessions that are
+    /// added later do not learn of the removed one.
     pub fn leave(&self, handle: &Handle<C>) -> Vec<Arc<Handle<C>>> {
         self.not_resumable(handle);
         let mut others = Vec::new();
@@ -266,7 +268,7 @@ impl<C: Send> Sessions for Registry<C> {
     }
 }
 
-/// Whether two sessions of an account are of one device, or have the same full JID.
+/// Returns whether two sessions of an account are of one device, or have the same full JID.
 fn is_same<C>(one: &Handle<C>, other: &Handle<C>) -> bool {
     let device = one.device();
     device != DeviceId::default() && device == other.device() || one.resource() == other.resource()
@@ -277,7 +279,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_leaves_learns_of_the_others_and_not_of_those_of_other_accounts() {
+    async fn leaving_returns_the_other_sessions_of_the_account_only() {
         let registry = Registry::<()>::default();
         let enter = |login: u64, account: &str| {
             let held = HeldSession { account: account.parse().unwrap(), identity: None };

@@ -1,12 +1,12 @@
-//! The end of a publish.
+//! The result of a publish: [`Published`].
 
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 
-/// The end of a publish: by which transport it left, and its outcome.
+/// The transport of a publish, and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The transport that it left by; `None`: none.
+    /// The transport that carried it; `None` if it was not sent.
     pub transport: Option<Transport>,
     /// The outcome.
     pub outcome: Outcome,

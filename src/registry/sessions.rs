@@ -1,4 +1,4 @@
-//! What publishing needs of the sessions.
+//! The interface through which publishing reaches sessions: [`Sessions`].
 
 use tokio::sync::oneshot;
 
@@ -8,15 +8,15 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::xml::Element;
 
-/// The sessions of all accounts, for what is published and for what comes back. None of the methods waits.
+/// The sessions of all accounts, for outgoing publishes and for the answers. No method waits.
 pub trait Sessions: Send + Sync {
-    /// Asks some session of the account to publish through its own stream; without an answer the outcome is unknown.
+    /// Asks one session of the account to publish through its own stream. If there is no answer, the outcome is unknown.
     ///
     /// # Errors
-    /// The session has too much to do, or there is none.
+    /// The session is overloaded, or there is none.
     fn carry(&self, account: &BareJid, publish: Publish) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>>;
 
-    /// Leaves an answer for the session that has exactly this full JID.
+    /// Sends an answer to the session that has exactly this full JID.
     ///
     /// # Errors
     /// Too much waits for the session, or there is none.

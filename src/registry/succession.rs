@@ -1,4 +1,5 @@
-//! How a session gives way to a newer one of its device: what others want of it, and how far it is.
+//! The end of a session in favour of a newer one of its device: the requests of other tasks ([`Wanted`]) and the session's
+//! progress. Part of a [`Handle`](super::handle::Handle).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,16 +10,16 @@ use crate::push::account::LoginId;
 use crate::session::EndReason;
 use crate::sync::lock;
 
-/// What others want of a session, until it has looked.
+/// The requests to a session that it has not handled yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// That it ends for this reason, if it is held.
+    /// To end for this reason, if the session is held.
     pub give_way: Option<EndReason>,
-    /// That it takes over what a session of its device has left.
+    /// To take over the stanzas that another session of its device has left.
     pub inherit: bool,
 }
 
-/// What is wanted of one session, and how far it has come.
+/// The requests to one session, and its progress.
 #[derive(Debug, Default)]
 pub(super) struct Succession {
     wanted: Mutex<Wanted>,
@@ -43,7 +44,7 @@ impl Succession {
         *lock(&self.wanted)
     }
 
-    /// The session has done, or declined, what was wanted.
+    /// Notes that the session has done or declined these requests.
     pub(super) fn settle(&self, at: Wanted) {
         let mut wanted = lock(&self.wanted);
         if wanted.give_way == at.give_way {
@@ -78,7 +79,7 @@ impl Succession {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Waits until the session has ended, or has answered this later login or one behind it. Cancel safe.
+    /// Waits until the session has ended, or has answered this later login or one after it. Cancel safe.
     pub(super) async fn settled(&self, login: LoginId) {
         self.until(|| self.has_ended() || self.answered.load(Ordering::Relaxed) >= login.0).await;
     }

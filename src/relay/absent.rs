@@ -69,7 +69,7 @@ impl AbsentDevices {
             Ok(()) => {}
             Err(NotTaken::Full(_)) => {
                 if let Some(suppressed) = self.dropped.next() {
-                    tracing::warn!(%account, suppressed, "absent_news_dropped: too much at once");
+                    tracing::warn!(%account, suppressed, "updates for devices without a session dropped: too many at once");
                 }
             }
             Err(NotTaken::Gone(news)) => {
@@ -124,7 +124,7 @@ impl AbsentDevices {
             match message {
                 Some(AbsentMessage::Seen(notice)) => {
                     for verdict in absent.saw(now, &notice) {
-                        tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");
+                        tracing::debug!(%account, verdict = verdict.name(), "push verdict for a device without a session");
                         self.uses.metrics.verdict(verdict.name());
                     }
                 }

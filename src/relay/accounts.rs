@@ -54,7 +54,7 @@ impl Accounts {
     /// likes.
     pub(super) fn log_not_stored(&self, error: &StoreError) {
         if let Some(suppressed) = self.not_stored.next() {
-            tracing::error!(%error, suppressed, "the account cannot be stored");
+            tracing::error!(%error, suppressed, "cannot store account");
         }
     }
 
@@ -84,7 +84,7 @@ impl Accounts {
                 logged_in
             }
             Err(error) => {
-                tracing::error!(%error, "the account cannot be read or stored");
+                tracing::error!(%error, "cannot read or store account");
                 LoggedIn { account: Account::default(), device: None, knew_agent: false, waits: false }
             }
         };
@@ -114,7 +114,7 @@ impl Accounts {
     pub(super) async fn store_end(&self, handle: &Handle) {
         let login = handle.login();
         if let Err(error) = self.change(handle.account(), Change::Ended { login }).await {
-            tracing::error!(%error, "the end of a session cannot be stored");
+            tracing::error!(%error, "cannot store end of session");
         }
     }
 
@@ -122,7 +122,7 @@ impl Accounts {
     pub(super) async fn end_session(&self, session: &Handle, reason: EndReason) {
         if !session.end(reason).await {
             self.metrics.deadline_passed(Wait::GiveWay);
-            tracing::warn!(account = %session.account(), ?reason, within = ?GIVE_WAY, "session has not given way");
+            tracing::warn!(account = %session.account(), ?reason, within = ?GIVE_WAY, "session did not end in time");
         }
     }
 

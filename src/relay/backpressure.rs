@@ -18,7 +18,7 @@ pub(super) struct PeerBacklog {
 
 impl PeerBacklog {
     pub(super) fn of<S: Wire>(conn: &Conn<S>) -> Self {
-        Self { full: conn.is_full(), replies_full: conn.owes_too_much() }
+        Self { full: conn.is_full(), replies_full: conn.replies_full() }
     }
 }
 

@@ -52,18 +52,18 @@ pub(super) async fn identify(
             Ok(Ok(Some(named))) => addresses = named,
             Ok(Ok(None)) => {}
             Ok(Err(error @ (HeaderError::Io(_) | HeaderError::Ended(0)))) => {
-                tracing::debug!(%error, "closed before a PROXY header");
+                tracing::debug!(%error, "connection closed before PROXY header");
                 return None;
             }
             Ok(Err(error)) => {
                 if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NoProxyHeader) {
-                    tracing::warn!(%error, suppressed, "refused: no PROXY header");
+                    tracing::warn!(%error, suppressed, "connection refused: no PROXY header");
                 }
                 return None;
             }
             Err(_) => {
                 if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NoProxyHeader) {
-                    tracing::warn!(suppressed, "refused: no PROXY header within handshake_timeout");
+                    tracing::warn!(suppressed, "connection refused: no PROXY header within handshake_timeout");
                 }
                 return None;
             }

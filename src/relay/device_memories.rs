@@ -127,7 +127,7 @@ impl HeldMemories {
         ages.sort_unstable();
         let middle = ages.get(ages.len() / 2).copied();
         self.retain(|_, left| middle.is_some_and(|middle| left > middle));
-        tracing::warn!("what devices have to remember has no room: messages that a server sends again may come twice");
+        tracing::warn!("memory of delivered messages full: messages that a server repeats may arrive twice");
     }
 
     /// Drops the memories without a session for which `stays` returns false.

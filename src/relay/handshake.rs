@@ -27,11 +27,11 @@ use crate::xml::{self, FrameError};
 enum TlsFailure {
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("the client left before TLS")]
+    #[error("the client disconnected before TLS")]
     Left,
-    #[error("the client did not ask for TLS in a valid way and was told so")]
+    #[error("the client sent an invalid request for TLS")]
     Refused,
-    #[error("not an XML stream: {0}")]
+    #[error("invalid XML stream: {0}")]
     Frame(#[from] FrameError),
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn secure(
             (Some(Secured { client, eviction, elements }), HandshakeOutcome::Established)
         }
         Ok(Err(error)) => {
-            tracing::debug!(%error, "no TLS");
+            tracing::debug!(%error, "TLS handshake failed");
             (None, HandshakeOutcome::Failed)
         }
         Err(_) => {
@@ -100,7 +100,7 @@ async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, snapshot: &Snapshot) 
     // No TLS state is allocated for a client that has sent nothing.
     tcp.readable().await?;
     let tls = Box::pin(TlsStream::accept(tcp, config)).await?;
-    tracing::debug!(version = ?tls.state().protocol_version(), "TLS is up");
+    tracing::debug!(version = ?tls.state().protocol_version(), "TLS established");
     Ok(Conn::new(tls, snapshot.limits(Authentication::Pending)))
 }
 
@@ -124,7 +124,7 @@ async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<
                 }
             }
         }
-        if conn.event(Io::read_if(!conn.owes_too_much())).await? == ConnEvent::Closed {
+        if conn.event(Io::read_if(!conn.replies_full())).await? == ConnEvent::Closed {
             return Err(TlsFailure::Left);
         }
     }

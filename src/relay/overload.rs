@@ -81,7 +81,7 @@ impl Overload {
             SpoolBound::PerAccount => Limit::SpoolPerAccount,
             SpoolBound::All => Limit::Spool,
         };
-        self.guards.watch().reached(limit, "what waits for a client");
+        self.guards.watch().reached(limit, "waiting stanzas");
     }
 
     /// Ends the sessions of the account that have been held longest, if there are too many.

@@ -39,10 +39,10 @@ impl Publishing {
     /// Publishes for an account over any eligible transport, and stores the consequences of the answer.
     pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
         let target = publish.target.clone();
-        tracing::info!(%account, service = %target, "published");
+        tracing::info!(%account, service = %target, "push notification sent");
         let published = self.publish_counted(account, publish).await;
         let (outcome, transport) = (&published.outcome, published.transport_name());
-        tracing::info!(%account, service = %target, transport, ?outcome, "publish outcome");
+        tracing::info!(%account, service = %target, transport, ?outcome, "push notification outcome");
         self.note_outcome(account, &target, &published.outcome).await;
         published
     }
@@ -51,7 +51,7 @@ impl Publishing {
     pub(super) async fn publish_for_session(self: Arc<Self>, session: Arc<Handle>, publish: Publish) {
         let target = publish.target.clone();
         let published = self.publish_counted(session.account(), publish).await;
-        tracing::info!(service = %target, transport = published.transport_name(), "transport chosen");
+        tracing::info!(service = %target, transport = published.transport_name(), "push transport selected");
         note_push(&session, published.clone());
         let outcome = published.outcome;
         if session.deliver(Command::Published(Box::new((target.clone(), outcome.clone())))).is_err() {

@@ -43,7 +43,7 @@ impl Reports {
                 bytes,
                 reason,
                 suppressed,
-                "stanza_skipped: the server's stanza was not passed on"
+                "stanza skipped: upstream server sent a stanza that cannot be relayed"
             );
         }
     }
@@ -53,82 +53,77 @@ impl Reports {
         let loud = volume == Volume::Normal;
         match event {
             Event::Dark { queued, registrations } => {
-                tracing::info!(queued, registrations, "dark: the session is held");
+                tracing::info!(queued, registrations, "session hibernated (dark)");
             }
-            Event::Suspect => tracing::info!("suspect: an ack is overdue"),
-            Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
+            Event::Suspect => tracing::info!("acknowledgement overdue (suspect)"),
+            Event::Resumed { replayed } => tracing::info!(replayed, "session resumed"),
             Event::PushEnabled(target) if loud => tracing::info!(service = %target, "push enabled"),
             Event::PushEnabled(target) => tracing::debug!(service = %target, "push enabled"),
             Event::PushDisabled if loud => tracing::info!("push disabled"),
             Event::PushDisabled => tracing::debug!("push disabled"),
-            Event::PushRevoked(target) if loud => tracing::info!(service = %target, "push revoked by its service"),
-            Event::PushRevoked(target) => tracing::debug!(service = %target, "push revoked by its service"),
+            Event::PushRevoked(target) if loud => tracing::info!(service = %target, "push registration revoked"),
+            Event::PushRevoked(target) => tracing::debug!(service = %target, "push registration revoked"),
             Event::Judged(verdict) => {
-                tracing::debug!(verdict = verdict.name(), "judged");
+                tracing::debug!(verdict = verdict.name(), "push verdict");
                 self.metrics.verdict(verdict.name());
             }
-            Event::Published(target) => tracing::info!(service = %target, "published"),
+            Event::Published(target) => tracing::info!(service = %target, "push notification sent"),
             Event::PublishOutcome(target, outcome) => {
-                tracing::info!(service = %target, ?outcome, "publish outcome")
+                tracing::info!(service = %target, ?outcome, "push notification outcome")
             }
             Event::SpoolRefuses => {
-                tracing::warn!("spool_failed: the session goes on, its stanzas stay in memory");
+                tracing::warn!("spool failed: session continues, its stanzas stay in memory");
                 self.metrics.spool_failed();
             }
-            Event::SpoolAccepts => tracing::info!("spool_accepts: the spool takes stanzas again"),
+            Event::SpoolAccepts => tracing::info!("spool recovered: stanzas are stored again"),
             Event::SpoolLate => {
-                tracing::warn!("the store is late: the session ends without what it has not answered");
+                tracing::warn!("database late: session ended without its pending answers");
                 self.metrics.deadline_passed(Wait::Store);
             }
             Event::Shed(Shed { returned, lost }) => {
                 if loud {
-                    tracing::warn!(returned, lost, "shed: the spool has not taken these stanzas");
+                    tracing::warn!(returned, lost, "stanzas shed: no room in spool or memory");
                 }
                 self.metrics.shed(*returned, *lost);
             }
             Event::Unreadable => {
-                tracing::error!("a stanza on disk cannot be read: it is lost and deleted");
+                tracing::error!("unreadable stanza on disk: lost and deleted");
                 self.metrics.lost(1);
             }
             Event::ServerSilent => self.guards.watch().reached(Limit::ServerTimeout, "a session"),
-            Event::QueueFull(full) => self.guards.watch().reached(limit(*full), "what waits for a client"),
+            Event::QueueFull(full) => self.guards.watch().reached(limit(*full), "waiting stanzas"),
             Event::Kept(messages) => {
-                tracing::info!(messages, "kept: the server's connection broke, and it may send them a second time");
+                tracing::info!(messages, "messages remembered: upstream connection lost, server may send them again");
             }
             Event::Redelivered => {
-                tracing::debug!("redelivered: a message that was kept came a second time");
+                tracing::debug!("redelivered message dropped: server sent it a second time");
                 self.metrics.redelivered();
             }
             Event::TooOld => {
-                tracing::warn!("never_fetched: a stanza has waited longer than orphan_ttl and is deleted");
+                tracing::warn!("stanza never fetched: deleted after orphan_ttl");
                 self.metrics.never_fetched(1);
             }
             Event::Suspected(_) | Event::SetAside(_) | Event::GivenBack(_) => self.report_guard(event),
-            Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
+            Event::Lingering => tracing::info!("session lingers: client closed its stream, push continues"),
         }
     }
 
     /// Logs and counts an event of the poison guard.
     fn report_guard(&self, event: &Event) {
         if let Event::Suspected(Reported { name, id, len }) = event {
-            tracing::debug!(
-                name,
-                id,
-                bytes = len,
-                "stanza_suspected: the client ended within 5 s after it was written"
-            );
+            tracing::debug!(name, id, bytes = len, "stanza suspected: client ended within 5 s after it was written");
         }
         if let Event::SetAside(Reported { name, id, len }) = event {
             tracing::warn!(
                 name,
                 id,
                 bytes = len,
-                "set_aside: the client breaks on a stanza, which the device gets no more"
+                "stanza set aside: client breaks on it, device does not receive it again"
             );
             self.metrics.set_aside();
         }
         if let Event::GivenBack(stanzas) = event {
-            tracing::warn!(stanzas, "given_back: the client also breaks without the stanzas that were set aside");
+            tracing::warn!(stanzas, "stanzas given back: client also breaks without them");
             self.metrics.given_back(*stanzas as u64);
         }
     }

@@ -33,7 +33,7 @@ impl Revocations {
                 Ok(known) => drop(reply.send(known)),
                 Err(error) => {
                     if let Some(suppressed) = self.failed.next() {
-                        tracing::error!(%account, %error, suppressed, "a registration cannot be taken back");
+                        tracing::error!(%account, %error, suppressed, "cannot remove revoked registration");
                     }
                 }
             }
@@ -48,7 +48,7 @@ impl Revocations {
         if affiliation.is_none {
             let Target { service, node } = target.clone();
             self.accounts.change(account, Change::Disable { service: service.clone(), node }).await?;
-            tracing::info!(%account, %service, "push revoked by its service");
+            tracing::info!(%account, %service, "push registration revoked");
         }
         Ok(true)
     }

@@ -38,7 +38,7 @@ pub enum LoadError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
     /// The authorities of a `[[push.route]]` cannot be used.
     #[error("[[push.route]] ca: {0}")]

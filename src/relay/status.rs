@@ -65,7 +65,7 @@ impl SessionStatus {
         if !self.silent {
             self.lines.take(now, rate, 1);
         } else if !was {
-            tracing::warn!(a_minute = LINES, "too many lines of one session: more of them are at level debug only");
+            tracing::warn!(a_minute = LINES, "log rate of this session exceeded: further lines at level debug");
         }
         if self.silent { Volume::Debug } else { Volume::Normal }
     }

@@ -24,8 +24,8 @@ impl Relay {
     pub async fn recover(&self) {
         match self.store().recover(clock::unix_secs()).await {
             Ok(lost) if lost.is_empty() => {}
-            Ok(lost) => tracing::warn!(sessions = lost.len(), "sessions were lost with the process before"),
-            Err(error) => tracing::error!(%error, "lost sessions cannot be counted"),
+            Ok(lost) => tracing::warn!(sessions = lost.len(), "previous process ended uncleanly: sessions lost"),
+            Err(error) => tracing::error!(%error, "cannot count lost sessions"),
         }
     }
 
@@ -55,10 +55,10 @@ async fn age(relay: &Relay) {
         let publish = |account: &_, state: &_| relay.registry().publish(account, state, None);
         match relay.store().expire_noting(clock::unix_secs(), ttl, publish).await {
             Ok(expired) => {
-                tracing::debug!(?expired, "aged");
+                tracing::debug!(?expired, "cleanup finished");
                 relay.metrics().never_fetched(expired.stanzas);
             }
-            Err(error) => tracing::error!(%error, "what is too old cannot be deleted"),
+            Err(error) => tracing::error!(%error, "cleanup failed"),
         }
         sleep(AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100))).await;
     }

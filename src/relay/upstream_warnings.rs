@@ -18,7 +18,7 @@ impl UpstreamWarnings {
     pub(super) fn warn(&self, domain: String, warning: UpstreamWarning) {
         let always = warning == UpstreamWarning::TlsRequired;
         if lock(&self.logged).insert((domain.clone(), warning)) || always {
-            tracing::warn!(%domain, cause = %warning, remedy = warning.remedy(), "the server behind does not suit");
+            tracing::warn!(%domain, cause = %warning, remedy = warning.remedy(), "upstream server is not compatible");
         }
     }
 }

@@ -96,7 +96,7 @@ impl WakePushes {
             match self.round(spread).await {
                 Ok(true) => spread = Duration::ZERO,
                 Ok(false) => {}
-                Err(error) => tracing::error!(%error, "wake pushes cannot be read"),
+                Err(error) => tracing::error!(%error, "cannot read wake pushes"),
             }
             sleep(ROUND).await;
         }
@@ -118,7 +118,7 @@ impl WakePushes {
             let publishes = match self.publishes(slot).await {
                 Err(error) if error.is_of_one_record() => {
                     if self.memory.logged.insert(slot.clone()) {
-                        tracing::error!(%error, "a device cannot be woken");
+                        tracing::error!(%error, "cannot wake device");
                     }
                     continue;
                 }
@@ -180,7 +180,7 @@ async fn wake_device(
     if left {
         woken(&store, &slot).await;
     } else if out_of_reach {
-        tracing::info!(account = %slot.account, reason = ?wake.reason, "wake push not delivered: it is sent again later");
+        tracing::info!(account = %slot.account, reason = ?wake.reason, "wake push failed: retrying later");
         return Woken::OutOfReach;
     } else {
         log_waits(&slot, &wake);
@@ -191,12 +191,13 @@ async fn wake_device(
 /// Deletes the wake job, so that the device is not woken again for the same reason.
 async fn woken(store: &Store, slot: &Slot) {
     if let Err(error) = store.woken(slot).await {
-        tracing::error!(%error, "a wake push that was sent cannot be noted");
+        tracing::error!(%error, "cannot record sent wake push");
     }
 }
 
 fn log_waits(slot: &Slot, wake: &Wake) {
-    tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
+    tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "wake push waiting: no \
+        transport");
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct Shortage {
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { hard, needed } = self;
-        write!(f, "may ask for {needed} descriptors, and a process started from here may open {hard}")
+        write!(f, "may need {needed} file descriptors, and a process started from here may open {hard}")
     }
 }
 
@@ -57,8 +57,8 @@ fn compare(hard: u64, needed: u64) -> Result<(), Shortage> {
 /// Raises the soft limit to the hard limit. Logs a warning if that is not enough.
 pub fn raise(config: &Config) {
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => tracing::debug!(limit, "descriptors"),
-        Err(error) => tracing::warn!(%error, "the limit of descriptors cannot be raised"),
+        Ok(limit) => tracing::debug!(limit, "file descriptor limit"),
+        Err(error) => tracing::warn!(%error, "cannot raise file descriptor limit"),
     }
     if let Err(shortage) = check(config) {
         let remedy = shortage.remedy();
@@ -66,7 +66,7 @@ pub fn raise(config: &Config) {
             hard = shortage.hard,
             needed = shortage.needed,
             remedy,
-            "[limits] connections asks for more descriptors than there may be"
+            "[limits] connections needs more file descriptors than the limit allows"
         );
     }
 }

@@ -29,7 +29,7 @@ impl Notify {
     pub fn reloading(self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => send(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::warn!(%error, "the service manager is not told of the reload"),
+            Err(error) => tracing::warn!(%error, "cannot notify service manager of reload"),
         }
     }
 
@@ -53,7 +53,7 @@ impl Notify {
             let status = tokio::spawn(async move { status(&relay) });
             match status.await {
                 Ok(status) => send(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
-                Err(error) => tracing::error!(%error, "the watchdog is not fed"),
+                Err(error) => tracing::error!(%error, "watchdog notification failed"),
             }
         }
     }
@@ -63,11 +63,11 @@ impl Notify {
 fn status(relay: &Relay) -> String {
     let (live, dark) = relay.registry().count();
     let state = if relay.is_draining() { "draining; " } else { "" };
-    format!("{state}{} connections, {} sessions, {dark} of them dark", relay.metrics().connections(live), live + dark)
+    format!("{state}{} connections, {} sessions ({dark} dark)", relay.metrics().connections(live), live + dark)
 }
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "cannot notify service manager");
     }
 }

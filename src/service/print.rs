@@ -12,7 +12,7 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 /// A file that can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Printable {
-    /// The manual page, pushward(8)
+    /// Manual page, pushward(8)
     Man,
     /// Completions for bash
     Bash,
@@ -20,11 +20,11 @@ pub enum Printable {
     Zsh,
     /// Completions for fish
     Fish,
-    /// The systemd unit of the service
+    /// systemd unit of the service
     Unit,
-    /// The systemd unit for sockets that systemd opens, optional
+    /// Optional systemd unit for socket activation
     Socket,
-    /// The configuration with every key and its default
+    /// Configuration with every key and its default
     Config,
 }
 
@@ -95,33 +95,39 @@ const SECTIONS: &[Section] = &[
     (
         "SIGNALS",
         &[
-            ("SIGTERM, SIGINT", "Drain: clients are told, sessions end in order, within drain_timeout."),
-            ("SIGHUP", "Read the configuration and the certificates anew."),
+            ("SIGTERM, SIGINT", "Drain: close client and server streams gracefully, within drain_timeout, and exit."),
+            ("SIGHUP", "Reload the configuration and the certificates."),
         ],
     ),
     (
         "EXIT STATUS",
         &[
-            ("0", "Done."),
-            ("1", "Not done; the reason is on stderr."),
-            ("2", "The command line is wrong."),
-            ("69", "A server, or the daemon that is asked, does not answer."),
-            ("78", "The configuration or a certificate is wrong."),
+            ("0", "Success."),
+            ("1", "Failure; the reason is on stderr."),
+            ("2", "Invalid command line."),
+            ("69", "An upstream server, a push service or the daemon does not answer."),
+            ("78", "Invalid configuration or certificate."),
         ],
     ),
     (
         "ENVIRONMENT",
         &[
             ("RUST_LOG", "Overrides [log] level."),
-            ("SSL_CERT_FILE", "The authorities that are trusted, instead of the system's."),
-            ("NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS", "Set by systemd: readiness, watchdog, listeners."),
+            ("SSL_CERT_FILE", "File with trusted certificate authorities, instead of the system's."),
+            (
+                "NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS",
+                "Set by systemd, for readiness, watchdog and socket activation.",
+            ),
         ],
     ),
     (
         "FILES",
         &[
-            ("/etc/pushward/config.toml", "The packaged configuration. pushward print config shows every key."),
-            ("/var/lib/pushward", "The packaged state: registrations with their secrets, and what waits for devices."),
+            ("/etc/pushward/config.toml", "Configuration of the package. pushward print config shows every key."),
+            (
+                "/var/lib/pushward",
+                "State directory of the package: registrations with their secrets, and undelivered stanzas.",
+            ),
         ],
     ),
 ];

@@ -13,11 +13,11 @@ use tokio::net::TcpListener;
 pub enum PassedError {
     /// The socket is not a TCP socket.
     #[error(
-        "the service manager passed something else than a TCP socket ({0}); pass ListenStream= of [[listen]] addresses only"
+        "the service manager passed something other than a TCP socket ({0}); use ListenStream= with [[listen]] addresses only"
     )]
     NotTcp(io::Error),
     /// The socket does not listen, so nobody can connect to it.
-    #[error("the service manager passed a socket at {0} that does not listen; pass ListenStream= with Accept=no")]
+    #[error("the service manager passed a socket at {0} that is not listening; use ListenStream= with Accept=no")]
     NotListening(SocketAddr),
     /// The address of the socket is not in the configuration.
     #[error(

@@ -1,4 +1,4 @@
-//! What a session knows of its account, and what it changes there.
+//! The session's view of its account, and its changes to the account. The type is [`AccountView`].
 
 mod promise;
 pub(super) mod request;
@@ -22,45 +22,45 @@ use crate::push::registration::{Extensions, Registration, Request, RequestError,
 use crate::xml::{Element, ErrorType, Node, StanzaCondition, stanza_error};
 use promise::Promises;
 
-/// Changes that the store has not answered, beyond which subscriptions to rooms are not noted.
+/// The number of unanswered changes above which room subscriptions are not noted.
 const OPEN_CHANGES: u32 = 32;
 
-/// The account as a session sees it: as the store has it, and ahead of that the session's own changes.
+/// The account as a session sees it: the stored state, plus the session's own changes that are not stored yet.
 pub(super) struct AccountView {
     identity: Arc<Identity>,
     device: DeviceId,
     recognition: DeviceRecognition,
     account: Account,
-    /// Changes that the store has not answered.
+    /// The number of changes that the store has not answered.
     open_changes: u32,
-    /// The newest state that came meanwhile.
+    /// The newest state that came while changes were open.
     newest: Option<Box<Account>>,
     promises: Promises,
-    /// The user has asked the server's archive, so what it has need not be kept here.
+    /// True if the user has queried the server's archive. Archived stanzas need not be kept here then.
     uses_archive: bool,
-    /// The account was removed: nothing of it is kept.
+    /// True if the account was removed: nothing of it is kept.
     is_removed: bool,
 }
 
-/// What a new state of the account means for the session.
+/// The consequence of a new account state for the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Update {
-    /// It is not used, or not yet.
+    /// The state is not used, or not yet.
     Ignored,
     /// The device has the same registrations as before.
     SameRegistrations,
-    /// The device has other registrations, or they ask for something else.
+    /// The device has other registrations, or their settings differ.
     OtherRegistrations,
 }
 
-/// What the store's answer to a request of the client means.
+/// The result of the store's answer to a request of the client.
 #[derive(Debug)]
 pub(super) struct Reply {
     /// The reply to the client.
     pub(super) reply: Bytes,
-    /// What is to be reported.
+    /// The event to report.
     pub(super) event: Option<Event>,
-    /// The device turned out to be one that was known before.
+    /// True if the device turned out to be a known one.
     pub(super) is_known_device: bool,
 }
 
@@ -94,7 +94,7 @@ impl AccountView {
         self.account.owned(self.device)
     }
 
-    /// Whether anything is to be notified to this device.
+    /// Returns whether this device has a registration.
     pub(super) fn has_registration(&self) -> bool {
         self.owned().next().is_some()
     }
@@ -104,12 +104,12 @@ impl AccountView {
         self.account.absent(self.device)
     }
 
-    /// Whether any device of the account has a registration.
+    /// Returns whether any device of the account has a registration.
     pub(super) fn has_any_registration(&self) -> bool {
         !self.account.registrations.is_empty()
     }
 
-    /// Whether a device of the account wants to hear of its contacts only.
+    /// Returns whether a device of the account wants notifications from its contacts only.
     pub(super) fn wants_roster(&self) -> bool {
         self.account.registrations.iter().any(|r| r.extensions.ignore_unknown)
     }
@@ -125,7 +125,7 @@ impl AccountView {
 
     // Changes
 
-    /// Has a change stored.
+    /// Sends a change to the store.
     pub(super) fn change(&mut self, change: Change, effects: &mut Effects) {
         self.store(None, change, effects);
     }
@@ -135,13 +135,13 @@ impl AccountView {
         effects.push(Output::Store { token, change: Box::new(change) });
     }
 
-    /// Has a change stored, and goes by it from now on, whether it is on disk or not.
+    /// Sends a change to the store, and applies it at once, before it is on disk.
     pub(super) fn change_at_once(&mut self, change: Change, effects: &mut Effects) {
         self.account.apply(change.clone());
         self.change(change, effects);
     }
 
-    /// The device was in contact, which the store keeps for the choice of which device to forget first.
+    /// Stores the time of contact with the device. The store uses it to choose which device to forget first.
     pub(super) fn note_contact(&mut self, now: Instant, effects: &mut Effects) {
         if self.has_registration() {
             let at = self.identity.calendar(now).to_secs();
@@ -157,27 +157,27 @@ impl AccountView {
         self.change_at_once(Change::Guarded { device: self.device, guard }, effects);
     }
 
-    /// The client subscribes to a room: what the account writes there is known as its own from then on, by each of its sessions.
-    /// Returns whether this is news.
+    /// Stores a room subscription of the client. From then on, each session of the account recognizes messages that the
+    /// account writes there. Returns whether the subscription is new.
     pub(super) fn on_subscription(&mut self, iq: &Node<'_>, effects: &mut Effects) -> bool {
         let subscription = Subscription::read(iq).filter(|news| self.account.subscriptions.differs(news));
         let news = subscription.filter(|_| self.open_changes < OPEN_CHANGES);
         news.map(|news| self.change_at_once(Change::Subscribes(news), effects)).is_some()
     }
 
-    /// The registration that a message takes back. XEP-0357 §8: a push service may do that, nobody else can.
+    /// The registration that a message revokes. XEP-0357 §8: only the push service may do that.
     pub(super) fn revoked_by(&self, message: &Element) -> Option<Target> {
         if !message.mentions("affiliation") {
             return None;
         }
-        let told = Affiliation::read(&message.node(), self.identity.account()).filter(|told| told.is_none)?;
+        let revoked = Affiliation::read(&message.node(), self.identity.account()).filter(|revoked| revoked.is_none)?;
         let mut targets = self.account.registrations.iter().map(|r| &r.target);
-        targets.find(|target| told.is_about(target)).cloned()
+        targets.find(|target| revoked.is_about(target)).cloned()
     }
 
-    // What the store says
+    // Answers of the store
 
-    /// The store has answered a change; `None`: it failed.
+    /// Takes the store's answer to a change. `None` means that the change failed.
     pub(super) fn on_changed(&mut self, account: Option<Box<Account>>) -> Update {
         self.open_changes = self.open_changes.saturating_sub(1);
         if account.is_none() {
@@ -186,10 +186,10 @@ impl AccountView {
         self.on_account(account)
     }
 
-    /// Another session has changed the account.
+    /// Takes an account that another session has changed.
     pub(super) fn on_account(&mut self, account: Option<Box<Account>>) -> Update {
         let newest = [self.newest.take(), account].into_iter().flatten().max_by_key(|account| account.revision);
-        // Our own changes are ahead of what is answered before them.
+        // The session's own open changes are newer than this state.
         if self.open_changes > 0 {
             let removed = newest.as_deref().is_some_and(|newest| self.drop_removed(newest));
             self.newest = newest;
@@ -198,12 +198,12 @@ impl AccountView {
         let Some(account) = newest.filter(|account| account.revision >= self.account.revision) else {
             return Update::Ignored;
         };
-        let is_same = account.owned(self.device).map(wishes).eq(self.owned().map(wishes));
+        let is_same = account.owned(self.device).map(target_and_extensions).eq(self.owned().map(target_and_extensions));
         self.account = *account;
         if is_same { Update::SameRegistrations } else { Update::OtherRegistrations }
     }
 
-    /// Drops the registrations that a newer state does not have: no change of our own that is still open brings one back before its
+    /// Drops the registrations that a newer state does not have. An open change of our own cannot bring one back before its
     /// own answer. Returns whether this device had one of them.
     fn drop_removed(&mut self, newest: &Account) -> bool {
         let had = self.owned().count();
@@ -213,7 +213,7 @@ impl AccountView {
         self.owned().count() < had
     }
 
-    /// The account was removed.
+    /// Notes that the account was removed.
     pub(super) fn on_removed(&mut self) {
         self.is_removed = true;
     }
@@ -222,14 +222,14 @@ impl AccountView {
         self.is_removed
     }
 
-    /// Whether the store has not answered everything that it was asked for.
+    /// Returns whether the store has unanswered requests or changes.
     pub(super) fn awaits_store(&self) -> bool {
         self.has_open_requests() || self.open_changes > 0
     }
 
     // Requests of the client
 
-    /// The client has asked the server's archive.
+    /// Notes that the client has queried the server's archive.
     pub(super) fn on_archive_query(&mut self) {
         self.uses_archive = true;
     }
@@ -238,17 +238,17 @@ impl AccountView {
         self.uses_archive
     }
 
-    /// Whether the client has asked for something, and the store has not answered.
+    /// Returns whether a request of the client waits for the store.
     pub(super) fn has_open_requests(&self) -> bool {
         !self.promises.is_empty()
     }
 
-    /// Whether the client has asked for a registration, and the store has not answered.
+    /// Returns whether a registration request of the client waits for the store.
     pub(super) fn awaits_registration(&self) -> bool {
         self.promises.iter().any(|promise| matches!(promise.event(), Event::PushEnabled(_)))
     }
 
-    /// Bytes of memory that the open requests have.
+    /// The bytes of memory that the open requests use.
     pub(super) fn promised(&self) -> usize {
         self.promises.memory()
     }
@@ -266,7 +266,7 @@ impl AccountView {
             return Some(stanza_error(iq, ErrorType::Wait, StanzaCondition::ResourceConstraint));
         }
         if self.is_removed {
-            // Who has the account's name next is not to be pushed for by it.
+            // A later owner of the account's name must not be notified by this registration.
             return Some(stanza_error(iq, ErrorType::Cancel, StanzaCondition::ItemNotFound));
         }
         let (change, event) = match request {
@@ -294,7 +294,7 @@ impl AccountView {
         None
     }
 
-    /// The store has answered a request: the client hears of it only now (XEP-0357 §5).
+    /// Takes the store's answer to a request. The client gets its reply only now (XEP-0357 §5).
     pub(super) fn on_stored(&mut self, token: Token, stored: Stored) -> Option<Reply> {
         let promise = self.promises.take(token)?;
         let Stored::Durable(device) = stored else {
@@ -307,7 +307,7 @@ impl AccountView {
     }
 }
 
-/// Where a registration is told, and what it asked for.
-fn wishes(registration: &Registration) -> (&Target, &Extensions) {
+/// The target of a registration and its settings.
+fn target_and_extensions(registration: &Registration) -> (&Target, &Extensions) {
     (&registration.target, &registration.extensions)
 }

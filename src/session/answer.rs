@@ -1,4 +1,4 @@
-//! Answers to stanzas that Pushward writes itself.
+//! Answers to stanzas, written by Pushward itself.
 
 use bytes::Bytes;
 
@@ -6,12 +6,12 @@ use crate::push::registration;
 use crate::push::settings::PushSettings;
 use crate::xml::{ErrorType, Node, StanzaCondition, XmlWriter, answer, ns};
 
-/// An empty result for an iq request (RFC 6120 §8.2.3), addressed back to the asker.
+/// Returns an empty result for an iq request (RFC 6120 §8.2.3), addressed to its sender.
 pub(super) fn iq_result(request: &Node<'_>) -> Bytes {
     answer(request, "result").finish()
 }
 
-/// The disco#info of an account whose server has none: what a registered account with push looks like.
+/// Returns the disco#info of an account for a server that has none: that of a registered account with push.
 pub(super) fn account_info(error: &Node<'_>, settings: &PushSettings) -> Bytes {
     let mut xml = XmlWriter::new();
     xml.start("iq").attr("type", "result");

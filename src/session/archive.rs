@@ -4,17 +4,17 @@ use super::queue::ArchiveCopy;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Node, ns};
 
-/// XEP-0359: only the own bare JID says that the own archive has it.
+/// Returns whether the account's archive has a stanza. XEP-0359: only a `<stanza-id/>` by the own bare JID proves it.
 pub(super) fn is_archived(element: &Element, account: &BareJid) -> bool {
     stanza_id(element, account).is_some()
 }
 
-/// The same as what the queue notes of a message that is spilled.
+/// The same as [`is_archived`], in the type that the queue notes of a spilled message.
 pub(super) fn archive_copy(element: &Element, account: &BareJid) -> ArchiveCopy {
     if is_archived(element, account) { ArchiveCopy::Present } else { ArchiveCopy::Absent }
 }
 
-/// The id that the own archive has given a stanza.
+/// The id that the account's archive has given a stanza.
 pub(super) fn own_stanza_id(element: &Element, account: &BareJid) -> Option<String> {
     stanza_id(element, account)?.attr("id").map(|id| id.into_owned())
 }

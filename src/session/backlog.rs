@@ -1,40 +1,40 @@
-//! What a device gets before anything new: the stanzas of its earlier sessions. The client's first available presence, and what
-//! it sends behind that, wait until they have been written.
+//! The backlog of a device: the stanzas of its earlier sessions, which it gets before new ones. The client's first
+//! available presence, and everything that it sends after that, wait until the backlog has been written.
 
 use super::behind::Behind;
 use super::identity::Owner;
 use crate::xml::{Element, Frame, Kind, ns};
 
-/// What stands before the client's first available presence.
+/// The progress of the backlog, up to the client's first available presence.
 #[derive(Debug)]
 enum BacklogState {
-    /// The device's spools have stanzas of earlier sessions: they go first.
+    /// The device's spools have stanzas of earlier sessions. These go first.
     Unread,
-    /// They are on their way; the presence waits.
+    /// The backlog is being written. The presence waits.
     Sending(Option<Box<Element>>),
-    /// There are none, or they were written; no presence was forwarded yet.
+    /// There is no backlog, or it was written. No presence was forwarded yet.
     Written,
     /// The presence was forwarded.
     Done,
 }
 
-/// The backlog of a device, and what waits behind it.
+/// The backlog of a device, and the frames that wait for it.
 #[derive(Debug)]
 pub(super) struct BacklogReading {
     state: BacklogState,
-    /// Older sessions of the device are still to end, give way or answer.
+    /// True while older sessions of the device have not ended or answered.
     awaits_older: bool,
     behind: Behind,
 }
 
-/// What is to be done with an available presence of the client.
+/// The action for an available presence of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstPresence {
-    /// It passes.
+    /// Forward it.
     Passes,
-    /// It waits.
+    /// Make it wait.
     Waits,
-    /// It waits, and the backlog is to be read for it.
+    /// Make it wait, and read the backlog.
     ReadsBacklog,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum EarlierSessions {
     Gone,
     /// They have ended, and their spools have stanzas.
     LeftStanzas,
-    /// Some are still to end, give way or answer.
+    /// Some have not ended or answered yet.
     Unsettled,
 }
 
@@ -70,7 +70,7 @@ impl BacklogReading {
 
     // Older sessions
 
-    /// Older sessions turned out to be of the same device.
+    /// Notes that older sessions turned out to be of the same device.
     pub(super) fn expect_older(&mut self) {
         self.awaits_older = true;
     }
@@ -79,12 +79,12 @@ impl BacklogReading {
         self.awaits_older
     }
 
-    /// The older sessions have ended, or stay. Returns whether that was awaited.
+    /// Notes that the older sessions have ended, or stay. Returns whether that was awaited.
     pub(super) fn on_older_settled(&mut self) -> bool {
         std::mem::take(&mut self.awaits_older)
     }
 
-    /// Whether stanzas of earlier sessions are to be read now: the client has asked for them.
+    /// Returns whether stanzas of earlier sessions are to be read now, because the client is ready for them.
     pub(super) fn is_asked_for(&self) -> bool {
         match self.state {
             BacklogState::Sending(_) | BacklogState::Done => true,
@@ -92,7 +92,7 @@ impl BacklogReading {
         }
     }
 
-    /// A session of the device has ended and left stanzas. Returns whether they are to be read now.
+    /// Notes that a session of the device has ended and left stanzas. Returns whether to read them now.
     pub(super) fn on_inherit(&mut self) -> bool {
         match self.state {
             BacklogState::Written => {
@@ -106,7 +106,7 @@ impl BacklogReading {
 
     // The client's presence
 
-    /// The client begins to count. Returns whether the backlog is to be read.
+    /// Notes that the client begins to count stanzas. Returns whether to read the backlog.
     pub(super) fn on_enabled(&mut self) -> bool {
         let is_unread = matches!(self.state, BacklogState::Unread);
         if is_unread {
@@ -115,11 +115,11 @@ impl BacklogReading {
         is_unread
     }
 
-    /// The client sends available presence to everybody.
+    /// Takes a broadcast of available presence by the client.
     pub(super) fn on_presence(&mut self, presence: &Element) -> FirstPresence {
         let first = match self.state {
             BacklogState::Unread => FirstPresence::ReadsBacklog,
-            // What follows a presence that waits comes after it.
+            // A newer presence replaces the waiting one.
             BacklogState::Sending(_) => FirstPresence::Waits,
             BacklogState::Written | BacklogState::Done => return FirstPresence::Passes,
         };
@@ -127,17 +127,17 @@ impl BacklogReading {
         first
     }
 
-    /// Whether the client's presence waits.
+    /// Returns whether the client's presence waits.
     pub(super) fn holds_presence(&self) -> bool {
         matches!(self.state, BacklogState::Sending(Some(_)))
     }
 
-    /// Whether the backlog is on its way.
+    /// Returns whether the backlog is being written.
     pub(super) fn is_sending(&self) -> bool {
         matches!(self.state, BacklogState::Sending(_))
     }
 
-    /// The backlog has been written. Returns the presence that waited.
+    /// Notes that the backlog has been written. Returns the presence that waited.
     pub(super) fn on_written(&mut self) -> Option<Element> {
         match std::mem::replace(&mut self.state, BacklogState::Written) {
             BacklogState::Sending(presence) => presence.map(|presence| *presence),
@@ -145,7 +145,7 @@ impl BacklogReading {
         }
     }
 
-    /// Presence of an available client is forwarded. Returns whether it is the first one.
+    /// Notes that presence of an available client is forwarded. Returns whether it is the first one.
     pub(super) fn on_available(&mut self) -> bool {
         let is_first = matches!(self.state, BacklogState::Written);
         if is_first {
@@ -154,7 +154,8 @@ impl BacklogReading {
         is_first
     }
 
-    /// A client that counts resumes: what waited was not acknowledged, so it sends it again.
+    /// Drops what waited, because a client that counts stanzas resumes: nothing of it was acknowledged, so the client sends
+    /// it again.
     pub(super) fn on_resumed(&mut self) {
         if let BacklogState::Sending(presence) = &mut self.state {
             *presence = None;
@@ -162,9 +163,9 @@ impl BacklogReading {
         }
     }
 
-    // Frames behind the presence
+    // Frames that wait for the presence
 
-    /// Lets a frame wait behind a presence that waits, or returns it.
+    /// Makes a frame wait if a presence waits. Otherwise returns it.
     pub(super) fn follow(&mut self, frame: Frame, is_ping_answer: impl Fn(&Element) -> bool) -> Option<Frame> {
         if !self.holds_presence() && self.behind.is_empty() {
             return Some(frame);
@@ -172,7 +173,7 @@ impl BacklogReading {
         match &frame {
             Frame::Whitespace | Frame::Skipped(_) => return None,
             Frame::Element(element) if element.is("r", ns::SM) || element.is("a", ns::SM) => return Some(frame),
-            // The answer to our ping is what `<a/>` is elsewhere.
+            // The answer to our ping serves as an `<a/>`.
             Frame::Element(element) if is_ping_answer(element) && !self.behind.enables() => return Some(frame),
             Frame::Element(_) | Frame::Open(_) | Frame::Close => {}
         }
@@ -185,22 +186,22 @@ impl BacklogReading {
         if self.holds_presence() { None } else { self.behind.pop() }
     }
 
-    /// How many stanzas wait behind a presence.
+    /// The number of stanzas that wait for a presence.
     pub(super) fn stanzas_behind(&self) -> u64 {
         self.behind.stanzas()
     }
 
-    /// Bytes of the client that wait behind a presence.
+    /// The bytes of the client's frames that wait for a presence.
     pub(super) fn bytes_behind(&self) -> usize {
         self.behind.bytes()
     }
 
-    /// A client that counts has gone: it sends again what was not acknowledged.
+    /// Drops the waiting frames of a client that counts stanzas and was lost: it sends them again.
     pub(super) fn forget_behind(&mut self) {
         self.behind.forget();
     }
 
-    /// A client that does not count has gone: its presence and the stanzas behind that wait no more.
+    /// Returns the presence and the waiting stanzas of a client that was lost and does not count stanzas.
     pub(super) fn release(&mut self) -> Vec<Element> {
         if self.behind.is_empty() {
             return Vec::new();
@@ -216,7 +217,7 @@ impl BacklogReading {
         presence.into_iter().chain(behind).collect()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, BacklogState::Done)
     }

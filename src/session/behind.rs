@@ -1,11 +1,11 @@
-//! What the client has sent behind a presence that waits for the backlog: it follows it, in order. Acknowledgements and requests
-//! for them do not wait, since the backlog itself may need them to go on.
+//! Frames that the client sent after a presence that waits for the backlog. They follow it in order. Acknowledgements and
+//! requests for them do not wait, because the backlog itself may need them to advance.
 
 use std::collections::VecDeque;
 
 use crate::xml::{Frame, ns};
 
-/// What a frame costs beside its bytes.
+/// The memory charge of a frame in addition to its bytes.
 const OVERHEAD: usize = 160;
 
 /// Frames in the order in which they came. Few sessions have any.
@@ -46,18 +46,18 @@ impl Behind {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    /// Whether the client turns stream management on among them: it counts what it sent behind that.
+    /// Returns whether the client enables stream management among them: it counts the stanzas that it sent afterwards.
     pub(super) fn enables(&self) -> bool {
         let enables = |frame: &Frame| matches!(frame, Frame::Element(element) if element.is("enable", ns::SM));
         self.0.as_ref().is_some_and(|waiting| waiting.frames.iter().any(enables))
     }
 
-    /// How many stanzas wait.
+    /// The number of stanzas that wait.
     pub(super) fn stanzas(&self) -> u64 {
         self.0.as_ref().map_or(0, |waiting| waiting.stanzas)
     }
 
-    /// Drops all of it. Nothing of it was counted, so the client sends it again.
+    /// Drops all frames. None was counted as handled, so the client sends them again.
     pub(super) fn forget(&mut self) {
         self.0 = None;
     }

@@ -1,10 +1,10 @@
-//! Why a stanza is written to the client.
+//! The reason why a stanza is written to the client.
 
-/// Why a stanza is written to the client.
+/// The reason why a stanza is written to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Somebody else sent it.
+    /// Another entity sent it.
     Relayed,
-    /// It answers what the client has sent.
+    /// It answers a stanza of the client.
     Reply,
 }

@@ -1,4 +1,5 @@
-//! The stream to the client: its current attachment, what it acknowledges, and under which id it can be resumed.
+//! The stream to the client: its current attachment, its acknowledgements, and its resumption id. `DeviceSide` owns one
+//! [`ClientStream`].
 
 mod acknowledgements;
 mod resumption;
@@ -24,7 +25,7 @@ use acknowledgements::Acknowledgements;
 pub(super) use acknowledgements::PingAnswer;
 use resumption::ResumptionId;
 
-/// The stream to the client, over one connection after the other.
+/// The stream to the client, over one connection after another.
 pub(super) struct ClientStream {
     identity: Arc<Identity>,
     attachment: Attachment,
@@ -32,13 +33,13 @@ pub(super) struct ClientStream {
     header: Arc<Header>,
     acknowledgements: Acknowledgements,
     resumption_id: ResumptionId,
-    /// A resumption that waits until the server has confirmed what the client sent before.
+    /// The deadline of a resumption that waits until the server has confirmed what the client sent before.
     resuming: Option<Instant>,
-    /// The `<success/>` of SASL2 that is to tell the client of its resumption.
+    /// The `<success/>` of SASL2 in which the client learns that it has resumed.
     success: Option<Box<Element>>,
     liveness: Liveness,
     activity: Activity,
-    /// The end of the session has begun: nothing is written any more.
+    /// True once the end of the session has begun: nothing is written any more.
     is_closed: bool,
 }
 
@@ -71,114 +72,115 @@ impl ClientStream {
         self.liveness.change(&settings.stream_management);
     }
 
-    // Whether the client can be reached
+    // Reachability
 
     pub(super) fn reach(&self) -> Reach {
         self.liveness.reach()
     }
 
-    /// Whether there is no usable connection.
+    /// Returns whether there is no usable connection.
     pub(super) fn is_dark(&self) -> bool {
         self.liveness.is_dark()
     }
 
-    /// Whether the client is there, and the end of the session has not begun.
+    /// Returns whether the client is connected and the end of the session has not begun.
     pub(super) fn is_open(&self) -> bool {
         !self.is_dark() && !self.is_closed
     }
 
-    /// Whether the session is held without its client, and its end has not begun.
+    /// Returns whether the session is held without its client and its end has not begun.
     pub(super) fn is_held(&self) -> bool {
         self.is_dark() && !self.is_closed
     }
 
-    /// Whether the client is there, and has been told that it is back.
+    /// Returns whether stanzas are written to the client: it is connected, and its resumption is complete.
     pub(super) fn is_written_to(&self) -> bool {
         self.is_open() && self.resuming.is_none()
     }
 
-    /// Since when stanzas cannot be expected to be read: `None` while the client is live.
+    /// The time since which stanzas cannot be expected to be read; `None` while the client is live.
     pub(super) fn unreachable_since(&self) -> Option<Instant> {
         self.liveness.unreachable_since()
     }
 
-    /// Whether the client is there, and not read.
+    /// Returns whether the client is connected and not read.
     pub(super) fn is_paused(&self) -> bool {
         self.liveness.is_paused()
     }
 
-    /// The client sent something.
+    /// Notes that the client sent something.
     pub(super) fn on_frame(&mut self, now: Instant) {
-        self.liveness.heard(now);
+        self.liveness.on_frame(now);
     }
 
-    /// The next alarm whose time has come.
+    /// The next alarm that is due.
     pub(super) fn on_timeout(&mut self, now: Instant) -> Option<Alarm> {
         self.liveness.alarm(now)
     }
 
-    /// The client is not read from now on: no clock runs for what it was asked.
+    /// Stops the clocks for the client's answers while the client is not read.
     pub(super) fn on_paused(&mut self, now: Instant) {
         self.liveness.stop_clock(now);
     }
 
-    /// The client is read again.
+    /// Starts the clocks again when the client is read again.
     pub(super) fn on_unpaused(&mut self, now: Instant) {
         self.liveness.go_on(now);
     }
 
-    /// The open question waits to be written: no clock runs for its answer.
+    /// Stops the clock for the open question while it waits to be written.
     pub(super) fn on_question_waits(&mut self) {
         self.liveness.question_waits();
     }
 
-    /// The open question has left: from now on the client may be late with its answer.
+    /// Starts the clock for the open question once it is written.
     pub(super) fn on_question_left(&mut self, now: Instant) {
         self.liveness.question_left(now);
     }
 
     // Loss and resumption
 
-    /// How long the session of a device without a registration is held without its client.
+    /// The time for which the session of a device without a registration is held without its client.
     pub(super) fn hold(&self, settings: &Settings) -> Duration {
         let asked = self.resumption_id.asked_max().map_or(Duration::MAX, Duration::from_secs);
         settings.stream_management.resume_timeout.min(asked)
     }
 
-    /// The connection is gone; the session is held for this long.
+    /// Notes that the connection was lost. The session is held for this long.
     pub(super) fn on_lost(&mut self, now: Instant, hold: Duration) {
         (self.resuming, self.success) = (None, None);
         self.liveness.go_dark(now, now + hold);
     }
 
-    /// A dark client is held for this long since it was lost.
+    /// Sets the hold of a dark client, counted from the loss of its connection.
     pub(super) fn hold_for(&mut self, hold: Duration) {
         if let Some(since) = self.liveness.unreachable_since().filter(|_| self.is_dark()) {
             self.liveness.hold_until(since + hold);
         }
     }
 
-    /// The hold of a dark client ends then, unless it ends before.
+    /// Limits the hold of a dark client to end at this time.
     pub(super) fn hold_at_most(&mut self, end: Instant) {
         self.liveness.hold_at_most(end);
     }
 
-    /// Whether the session can be resumed.
+    /// Returns whether the session can be resumed.
     pub(super) fn is_resumable(&self) -> bool {
         self.resumption_id.id().is_some()
     }
 
-    /// Whether a connection may resume with this `h`.
+    /// Checks the `h` of a connection that wants to resume.
     pub(super) fn check_resume(&self, h: Handled) -> Result<(), TooHigh> {
         self.acknowledgements.check(h)
     }
 
-    /// Takes the `h` of a client that resumes: the number of stanzas that it acknowledges. All others are to be written again.
+    /// Takes the `h` of a client that resumes. Returns the number of stanzas that it acknowledges. All others are to be
+    /// written again.
     pub(super) fn rewind(&mut self, h: Handled) -> Option<usize> {
         self.acknowledgements.rewind(h)
     }
 
-    /// A new connection takes the stream up.
+    /// Attaches a new connection.
     pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
         self.acknowledgements.on_attached();
         self.attachment = self.attachment.next();
@@ -187,28 +189,28 @@ impl ClientStream {
         self.liveness.attach(now);
     }
 
-    /// The client is told of its resumption once the server has confirmed what it sent, or at this time.
+    /// Delays the answer to a resumption until the server has confirmed what the client sent, or until this time.
     pub(super) fn await_confirmation(&mut self, until: Instant) {
         self.resuming = Some(until);
     }
 
-    /// Whether a resumption waits for the server.
+    /// Returns whether a resumption waits for the server.
     pub(super) fn is_resuming(&self) -> bool {
         self.resuming.is_some()
     }
 
-    /// Whether a resumption has waited long enough.
+    /// Returns whether a resumption has waited long enough.
     pub(super) fn is_resumption_due(&self, now: Instant) -> bool {
         self.resuming.is_some_and(|at| at <= now)
     }
 
-    /// Begins to tell the client that it is back; whether it can be told.
+    /// Ends the wait of a resumption; returns whether `<resumed/>` can be sent.
     pub(super) fn begin_resumed(&mut self) -> bool {
         self.resuming = None;
         self.is_resumable()
     }
 
-    /// Tells the client that it is back.
+    /// Sends `<resumed/>`.
     pub(super) fn send_resumed(&mut self, h: Handled, effects: &mut Effects) {
         let Some(id) = self.resumption_id.id() else { return };
         let resumed = nonza::resumed(id, h);
@@ -218,53 +220,53 @@ impl ClientStream {
         });
     }
 
-    /// Ends the time of the resumption id; whether there was one.
+    /// Retires the resumption id; returns whether there was one.
     pub(super) fn retire_id(&mut self) -> bool {
         self.resumption_id.retire()
     }
 
-    /// Whether the resumption id was retired.
+    /// Returns whether the resumption id was retired.
     pub(super) fn has_tombstone(&self) -> bool {
         self.resumption_id.is_retired()
     }
 
-    /// Saves the count of what the client sent for the retired id, so that the client need not send that again.
+    /// Saves the count of the client's stanzas for the retired id, so that the client need not send those again.
     pub(super) fn save_tombstone(&mut self, h: Handled, effects: &mut Effects) {
         if let Some(id) = self.resumption_id.save(h) {
             effects.push(Output::SaveTombstone { id, h });
         }
     }
 
-    /// Closes the connection; nothing is written from now on.
+    /// Closes the connection. Nothing is written from now on.
     pub(super) fn close(&mut self, closing: Closing, effects: &mut Effects) {
         self.is_closed = true;
         effects.push(Output::CloseClient(closing));
     }
 
-    /// Whether the client counts stanzas (XEP-0198).
+    /// Returns whether the client counts stanzas (XEP-0198).
     pub(super) fn counts(&self) -> bool {
         self.acknowledgements.counts()
     }
 
-    /// Whether it is known what the client has.
+    /// Returns whether the client acknowledges stanzas.
     pub(super) fn is_tracked(&self) -> bool {
         self.acknowledgements.are_known()
     }
 
-    /// Whether the client may enable stream management: if so, the number of stanzas that it has not acknowledged.
+    /// The number of unacknowledged stanzas, if the client may enable stream management.
     pub(super) fn may_enable(&self) -> Option<usize> {
         self.acknowledgements.may_enable()
     }
 
-    /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
-    /// Returns the id under which the session can be resumed from now on.
+    /// Enables stream management. XEP-0198 §4: both counters are zero from here on. `preceding` stanzas were sent before
+    /// and are not known to have arrived. Returns the id under which the session can be resumed from now on.
     pub(super) fn on_enabled(&mut self, enabled: Enabled, preceding: usize) -> Option<SmId> {
         self.acknowledgements.enable(preceding);
         self.liveness.enable();
         self.resumption_id.grant(enabled)
     }
 
-    /// From now on a client that knows no stream management is asked by ping what it has read.
+    /// Asks a client without stream management by ping what it has read, from now on.
     pub(super) fn track_by_ping(&mut self) {
         if !self.is_tracked() {
             self.track_silently();
@@ -272,19 +274,19 @@ impl ClientStream {
         }
     }
 
-    /// From now on stanzas wait until the client has shown that it has them; it is not asked.
+    /// Makes stanzas wait until the client has shown that it has them, without asking it.
     pub(super) fn track_silently(&mut self) {
         if !self.is_tracked() {
             self.acknowledgements.track_by_ping();
         }
     }
 
-    /// A stanza was written.
+    /// Counts a stanza that was written.
     pub(super) fn on_stanza_written(&mut self) {
         self.acknowledgements.on_written();
     }
 
-    /// Stanzas written since the client was last asked for an acknowledgement.
+    /// The number of stanzas written since the client was last asked for an acknowledgement.
     pub(super) fn unasked(&self) -> usize {
         self.acknowledgements.unasked()
     }
@@ -298,88 +300,89 @@ impl ClientStream {
         }
     }
 
-    /// Asks what the client has read, unless it was asked about all of it.
+    /// Asks what the client has read, unless it was asked about everything.
     pub(super) fn ask_about_written(&mut self, now: Instant, effects: &mut Effects) {
         if self.acknowledgements.unasked() > 0 {
             self.ask(now, effects);
         }
     }
 
-    /// Whether the client is to be asked about stanzas that were written. A client whose count stays behind is asked again only
-    /// when there is more for it to count.
+    /// Returns whether the client is to be asked about written stanzas. A client that does not acknowledge everything is
+    /// asked again only when more was written.
     pub(super) fn may_be_asked(&self) -> bool {
         self.acknowledgements.unasked() > 0 && self.liveness.may_ask() && self.resuming.is_none()
     }
 
-    /// When the pause between two questions is over; `None` if there is none.
+    /// The end of the pause between two questions; `None` if there is none.
     pub(super) fn question_pause(&self) -> Option<Instant> {
         self.liveness.pause()
     }
 
-    /// Takes the client's `<a/>`: the number of stanzas that it newly acknowledges; `None` if it does not count.
+    /// Takes the client's `<a/>`. Returns the number of stanzas that it newly acknowledges, `None` if the client does not
+    /// count.
     pub(super) fn on_ack(&mut self, h: Handled) -> Option<Result<usize, TooHigh>> {
         self.acknowledgements.on_ack(h)
     }
 
-    /// The client has acknowledged stanzas.
+    /// Notes that the client has acknowledged stanzas.
     pub(super) fn on_acknowledged(&mut self, now: Instant, effects: &mut Effects) {
         if self.liveness.acked(now, self.acknowledgements.coverage()) {
             effects.push(Output::Watch(Peer::Client));
         }
     }
 
-    /// Whether this is the client's answer to our own ping, which is still to be taken.
+    /// Returns whether this is the client's answer to our open ping.
     pub(super) fn is_ping_answer(&self, element: &Element) -> bool {
         self.acknowledgements.is_ping_answer(element)
     }
 
-    /// Takes the client's answer to our own ping.
+    /// Takes the client's answer to our ping.
     pub(super) fn on_ping_answer(&mut self, node: &Node<'_>) -> PingAnswer {
         self.acknowledgements.on_ping_answer(node, &self.identity)
     }
 
-    /// Whether a request of Pushward was sent to the client.
+    /// Returns whether a request of Pushward was sent to the client.
     pub(super) fn was_pinged(&self) -> bool {
         self.acknowledgements.was_pinged()
     }
 
-    /// Sends so many `<a/>`s.
+    /// Sends `count` `<a/>`s.
     pub(super) fn send_acks(&self, count: usize, h: Handled, effects: &mut Effects) {
         for _ in 0..count {
             effects.reply_to_client(ack(h));
         }
     }
 
-    /// The client says whether its user looks at it.
+    /// Sets whether the client is in the foreground.
     pub(super) fn on_activity(&mut self, activity: Activity) {
         self.activity = activity;
     }
 
-    /// Whether the client is in the background, there, and acknowledges.
+    /// Returns whether the client is in the background, connected, and acknowledges stanzas.
     pub(super) fn is_in_background(&self) -> bool {
         self.activity == Activity::Inactive && self.is_tracked() && self.is_open()
     }
 
-    /// XEP-0352 §5.2: a resumed stream begins active. Returns whether it was inactive before.
+    /// Resets the client to active (XEP-0352 §5.2: a resumed stream begins active). Returns whether it was inactive before.
     pub(super) fn become_active(&mut self) -> bool {
         std::mem::replace(&mut self.activity, Activity::Active) == Activity::Inactive
     }
 
-    /// Writes an element that is no stanza, if the client is there.
+    /// Writes an element that is not a stanza, if the client is connected.
     pub(super) fn pass(&self, element: &Element, effects: &mut Effects) {
         if self.is_open() {
             effects.write_to_client(element.on_stream(&self.header));
         }
     }
 
-    /// Writes this, if the client is there.
+    /// Writes these bytes, if the client is connected.
     pub(super) fn write(&self, bytes: Bytes, effects: &mut Effects) {
         if !self.is_dark() {
             effects.write_to_client(bytes);
         }
     }
 
-    /// When the next alarm is due, or a resumption has waited long enough.
+    /// The time at which the next alarm is due, or a resumption has waited long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.liveness.deadline().into_iter().chain(self.resuming).min()
     }

@@ -1,4 +1,4 @@
-//! The contract of a session with the relay: what happens to it, and what it wants done.
+//! The contract of a session with the relay: its inputs and outputs.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::push::registration::Target;
 use crate::seq::Seq;
 use crate::xml::{Element, Frame};
 
-/// What happened, as the relay tells it. Small, because each is handed on: what is large is rare, and boxed.
+/// An event for the session. Small, because each is moved several times: large values are rare, and boxed.
 #[derive(Debug)]
 pub enum Input {
     /// A frame from the client. Frames of an attachment that is no longer current are discarded.
@@ -30,7 +30,7 @@ pub enum Input {
         /// The frame.
         frame: Frame,
     },
-    /// The client's connection ended without a stream footer: the way there broke, it stalled, or it was closed here.
+    /// The client's connection ended without a stream footer: it broke or stalled, or Pushward closed it.
     ClientLost(Attachment),
     /// The client has closed or reset its connection without a stream footer.
     ClientBroke(Attachment),
@@ -38,9 +38,9 @@ pub enum Input {
     Upstream(Frame),
     /// The server's connection ended without a stream footer.
     UpstreamLost,
-    /// A new connection takes the session over; [`Session::check_resume`](super::Session::check_resume) has accepted its `h`.
+    /// A new connection resumes the session. [`Session::check_resume`](super::Session::check_resume) has accepted its `h`.
     Attach(Box<Resumption>),
-    /// What is kept about the account has been changed by another session: as the store has it now.
+    /// Another session has changed the account. Contains the stored state.
     Account(Box<Account>),
     /// The store answered [`Output::Store`]; `None` if it failed.
     Changed(Option<Box<Account>>),
@@ -51,41 +51,42 @@ pub enum Input {
         /// The answer.
         stored: Stored,
     },
-    /// What was handed to the spool is on disk.
+    /// The stanzas handed to the spool are on disk.
     Spooled {
         /// Up to this sequence number.
         up_to: Seq,
     },
-    /// The spool does not take what it was handed, nor anything that was handed to it since.
+    /// The spool refuses the stanzas handed to it, including those handed to it since.
     SpoolRefused,
-    /// What [`Output::Load`] asked for; nothing if there is no more.
+    /// The stanzas that [`Output::Load`] requested; empty if there are no more.
     Loaded(Vec<Spooled>),
-    /// What [`Output::TakeOver`] asked for: the spools that have stanzas, in the order of their binds.
+    /// The result of [`Output::TakeOver`]: the spools that have stanzas, in the order of their binds.
     TookOver(Vec<Inherited>),
-    /// What [`Output::Load`] asked for cannot be read now.
+    /// The request of [`Output::Load`] has failed for now.
     LoadFailed,
-    /// What [`Output::TakeOver`] asked for cannot be done now.
+    /// The request of [`Output::TakeOver`] has failed for now.
     TakeOverFailed,
-    /// If the session is held, it ends for this reason: others of the account take its place.
+    /// The session ends for this reason if it is held, because other sessions of the account take its place.
     GiveWay(EndReason),
-    /// The newest session of the device that logged in behind this one; `None`: there is none any more.
+    /// The newest session of the device that logged in after this one; `None` if there is none any more.
     Successor(Option<Successor>),
-    /// Another session of the device has its client, which acknowledges; or none has any more.
+    /// The state of the device's other sessions: one has a live client, or none any more.
     OtherSession(OtherSession),
-    /// All older sessions of the device have ended, given way or answered, or too long have not.
+    /// All older sessions of the device have ended or answered, or have not done so for too long.
     OlderSettled,
-    /// A session of the device that ended late has left stanzas: they are to be taken over.
+    /// A session of the device that ended late has left stanzas. They are to be taken over.
     Inherit,
-    /// The account was removed: nothing is kept for this session any more.
+    /// The account was removed: nothing more is kept for this session.
     AccountRemoved,
-    /// Send this publish through the user's own stream, the `session` transport, then say [`Output::Carried`] with the number.
+    /// A publish to send through the user's own stream (the `session` transport). [`Output::Carried`] with the number
+    /// reports its outcome.
     Carry {
-        /// The relay's number of it.
+        /// The relay's number of the publish.
         number: u64,
         /// The publish.
         publish: Box<Publish>,
     },
-    /// What became of [`Output::Publish`].
+    /// The outcome of [`Output::Publish`].
     Published(Box<PublishResult>),
     /// An answer for the client that came by another way than the user's own stream.
     Routed(Element),
@@ -93,111 +94,114 @@ pub enum Input {
     Paused(Peer),
     /// This peer is read again.
     Unpaused(Peer),
-    /// What [`Output::Watch`] is about has not left: other bytes are in front of it.
+    /// The question of [`Output::Watch`] waits to be written, because other bytes are in front of it.
     Waits(Peer),
-    /// It has left now.
+    /// The question was written.
     Left(Peer),
-    /// Many replies wait for the client: what it asks for is answered together once they have left; or they have left.
+    /// The amount of replies that wait for the client. While there are many, requests of the client are answered together
+    /// later.
     RepliesWait(Replies),
-    /// The operator has set others.
+    /// The operator has changed the settings.
     Settings(Arc<Settings>),
-    /// The daemon ends in an orderly way.
+    /// The daemon stops in an orderly way.
     Drain,
-    /// The wake-up has no further input.
+    /// The wake-up has no further inputs.
     Quiet,
-    /// The deadline has come.
+    /// The deadline has passed.
     Timeout,
 }
 
-/// What to do, in order. Small, because each is queued and handed on: what is large is rare, and boxed.
+/// An effect of the session, to be performed in order. Small, because each is queued and moved: large values are rare, and
+/// boxed.
 #[derive(Debug)]
 pub enum Output {
-    /// Write to the current attachment what comes from elsewhere.
+    /// Write bytes to the current attachment that do not answer it.
     ToClient(Bytes),
-    /// Write to the current attachment what answers it.
+    /// Write an answer to the current attachment.
     ReplyToClient(Bytes),
-    /// Write to the server what comes from elsewhere.
+    /// Write bytes to the server that do not answer it.
     ToUpstream(Bytes),
-    /// Write to the server what answers it.
+    /// Write an answer to the server.
     ReplyToUpstream(Bytes),
-    /// A peer was asked something with the bytes that were written to it last. Say [`Input::Waits`] if they do not leave at once,
-    /// and then [`Input::Left`] when they have, unless the same peer was watched again meanwhile.
+    /// Watch the bytes that were just written to a peer: they contain a question. Pass [`Input::Waits`] if they are not
+    /// written at once, then [`Input::Left`] when they are, unless the same peer is watched again meanwhile.
     Watch(Peer),
     /// The session can be resumed under this id from now on.
     Resumable(SmId),
-    /// Commit a change of the account, then say so with [`Input::Stored`] if there is a token.
+    /// Commit a change of the account. If there is a token, answer with [`Input::Stored`].
     Store {
-        /// Names the change in the answer.
+        /// Identifies the change in the answer.
         token: Option<Token>,
         /// The change.
         change: Box<Change>,
     },
-    /// Commit these stanzas to the spool, then say [`Input::Spooled`] with the last one's sequence number.
+    /// Commit these stanzas to the spool, then pass [`Input::Spooled`] with the last one's sequence number.
     Spool(Vec<Spooled>),
-    /// Delete these places from a spool. What begins with zero is a prefix that was delivered, and need not be deleted at once.
+    /// Delete this range from a spool. A range that begins with zero is a delivered prefix, and need not be deleted at
+    /// once.
     Unspool {
-        /// The session that wrote the spool; `None` for the own one.
+        /// The session that wrote the spool; `None` for the own session.
         spool: Option<LoginId>,
-        /// The places.
+        /// The sequence numbers.
         places: RangeInclusive<Seq>,
     },
-    /// Read back stanzas, then say [`Input::Loaded`].
+    /// Read back stanzas, then pass [`Input::Loaded`].
     Load(Load),
-    /// Make the session the owner of what the device's ended sessions have spooled, then say [`Input::TookOver`].
+    /// Make the session the owner of the spools of the device's ended sessions, then pass [`Input::TookOver`].
     TakeOver,
-    /// Move stanzas to these places that were addressed to the account and wait for its other devices, which have no session;
-    /// then say [`Input::Spooled`] with the last place.
+    /// Move stanzas that were addressed to the account and wait for its other devices without a session to this range, then
+    /// pass [`Input::Spooled`] with its last number.
     Adopt {
-        /// Those of which devices.
+        /// The kind of devices.
         orphans: Orphans,
-        /// The places.
+        /// The sequence numbers.
         places: RangeInclusive<Seq>,
     },
-    /// Remember the client's `h` for this id after the session's end.
+    /// Save the client's `h` for this id after the session's end.
     SaveTombstone {
         /// The id, which cannot be resumed any more.
         id: SmId,
-        /// The count of what the client sent.
+        /// The count of the client's stanzas.
         h: Handled,
     },
-    /// The device is to be woken by a push that needs no session.
+    /// Wake the device by a push that needs no session.
     Wake(WakeReason),
-    /// Notify a push service by whatever transport is fit, then say [`Input::Published`].
+    /// Notify a push service by a suitable transport, then pass [`Input::Published`].
     Publish(Box<Publish>),
-    /// What became of a publish that the session was to carry.
+    /// The outcome of a publish that the session sent through the user's own stream.
     Carried {
-        /// The relay's number of it.
+        /// The relay's number of the publish.
         number: u64,
         /// The outcome.
         outcome: Box<Outcome>,
     },
-    /// Devices of the account that have no session are to hear of this.
+    /// Notify devices of the account that have no session.
     Elsewhere(Box<Notice>),
     /// The client has answered: this session and that of [`Input::Successor`] both stay.
     Answered,
-    /// Close the attachment: after what was written to it, or at once.
+    /// Close the attachment, after pending writes or at once.
     CloseClient(Closing),
-    /// Something an operator may want to know.
+    /// Report an event for the log and the metrics.
     Event(Box<Event>),
-    /// The session is over: write what is left to both legs, close them and forget it.
+    /// The session is over: write the remaining bytes to both legs, close them, and drop the session.
     End(EndReason),
 }
 
-/// Whether another session of the device has its client, which acknowledges: nothing is pushed while it has.
+/// The state of the device's other sessions. Nothing is pushed while one of them has a live client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherSession {
-    /// None has.
+    /// None has a live client.
     Away,
-    /// One has.
+    /// One has a live client.
     Live,
 }
 
-/// How many replies wait for the client.
+/// The amount of replies that wait for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replies {
     /// None, or few.
     Few,
-    /// More than half of what may wait.
+    /// More than half of the limit.
     Many,
 }
 
@@ -210,10 +214,10 @@ pub enum Orphans {
     OfRegistered,
 }
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Clone, Debug)]
 pub struct PublishResult {
-    /// Whom it was for.
+    /// The registration that it was for.
     pub target: Target,
     /// The outcome.
     pub outcome: Outcome,

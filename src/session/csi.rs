@@ -1,5 +1,5 @@
-//! Client state indication (XEP-0352) where the server has none: what a client in the background need not be woken for is held
-//! until something comes that it must be.
+//! Client state indication (XEP-0352) for servers that have none. Stanzas that need not wake a client in the background are
+//! held until a stanza comes that must.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,26 +8,26 @@ use crate::push::classify::{Class, Classified, Noise};
 use crate::seq::Seq;
 use crate::xml::{Kind, Node, ns};
 
-/// Stanzas that are held before all of them are written: what an idle client may have to catch up on at once.
+/// The number of held stanzas at which all are written. It bounds what an idle client has to catch up on at once.
 const HELD: usize = 256;
 
-/// Whether the client's user looks at it (XEP-0352).
+/// The state of the client: in use, or in the background (XEP-0352).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Activity {
     Active,
     Inactive,
 }
 
-/// Whether a stanza for a client in the background waits.
+/// The urgency of a stanza for a client in the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// It is written, after all that waits.
+    /// It is written now, after all waiting stanzas.
     Now,
-    /// It waits. One with the same key that still waits is obsolete.
+    /// It waits. A waiting stanza with the same key becomes obsolete.
     Later(Option<u64>),
 }
 
-/// What is held for a client in the background.
+/// The stanzas that are held for a client in the background.
 #[derive(Debug, Default)]
 pub(super) struct HeldStanzas {
     /// The newest stanza of each kind that makes older ones obsolete.
@@ -36,19 +36,19 @@ pub(super) struct HeldStanzas {
 }
 
 impl HeldStanzas {
-    /// A stanza waits under this sequence number. Returns the number of the one that it makes obsolete.
+    /// Holds a stanza with this sequence number. Returns the number of the stanza that it makes obsolete.
     pub(super) fn hold(&mut self, key: Option<u64>, seq: Seq) -> Option<Seq> {
         self.count += 1;
         key.and_then(|key| self.newest.insert(key, seq))
     }
 
-    /// Whether so many are held that all of them are to be written.
+    /// Returns whether so many stanzas are held that all are to be written.
     pub(super) fn is_full(&self) -> bool {
         self.count >= HELD
     }
 }
 
-/// How urgent a stanza is for a client in the background.
+/// Returns the urgency of a stanza for a client in the background.
 pub(super) fn urgency(kind: Kind, reading: &Classified<'_>) -> Urgency {
     let stanza = &reading.stanza;
     match (kind, reading.class) {
@@ -60,7 +60,8 @@ pub(super) fn urgency(kind: Kind, reading: &Classified<'_>) -> Urgency {
     }
 }
 
-/// Who is there may wait; who wants something may not, nor what a room has to say (XEP-0045 §15.6.2).
+/// Returns the urgency of presence. Availability may wait. Requests may not, nor may status codes of rooms (XEP-0045
+/// §15.6.2).
 fn presence(node: &Node<'_>) -> Urgency {
     let of_room = node.child("x", ns::MUC_USER).is_some_and(|x| x.child("status", ns::MUC_USER).is_some());
     match node.attr("type").as_deref() {
@@ -69,8 +70,8 @@ fn presence(node: &Node<'_>) -> Urgency {
     }
 }
 
-/// The newest items of a node are worth more than older ones, where the node has one item: what must not be lost on the way has
-/// no key.
+/// Returns the key of a pubsub event if a newer one replaces it, which is true for nodes with a single item. Events that
+/// must not be lost have no key.
 fn event(node: &Node<'_>) -> Option<u64> {
     let items = node.child("event", ns::PUBSUB_EVENT)?.child("items", ns::PUBSUB_EVENT)?;
     let replaced = [

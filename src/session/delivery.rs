@@ -1,10 +1,11 @@
-//! Stanzas on their way to the client: at once, from memory, or through the spool.
+//! The delivery of stanzas to the client: at once, from memory, or through the spool. `DeviceSide` owns the one
+//! [`Delivery`] of a session.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `disk` | stanzas go to the spool and come back; what happens while it refuses them |
+//! | `disk` | stanzas that go to the spool and come back; stanzas that the spool refuses |
 //! | `suspects` | the poison guard: suspect stanzas are written alone, others are set aside |
-//! | `leftovers` | what becomes of stanzas at the session's end |
+//! | `leftovers` | stanzas that the client does not have when the session ends |
 //! | `incoming`, `written` | a stanza as it comes, and as it is written |
 
 mod disk;
@@ -45,7 +46,7 @@ use crate::xml::{Element, Kind};
 pub(super) use incoming::{Incoming, Placed};
 use written::for_client;
 
-/// After so many stanzas of a replay the client is asked for an acknowledgement.
+/// The number of stanzas of a replay after which the client is asked for an acknowledgement.
 const REPLAY_BURST: usize = 100;
 
 /// The stanzas that the client does not have.
@@ -54,22 +55,22 @@ pub(super) struct Delivery {
     settings: Arc<Settings>,
     queue: Queue,
     stamps: Stamps,
-    /// Whether the spool takes what it is handed.
+    /// The state of the spool: it accepts stanzas, refuses them, or is asked again.
     spool: Spool,
-    /// What was shed since the last report.
+    /// The stanzas that were shed since the last report.
     shed: Shed,
     refill: Refill,
     /// Replies on their way to the disk.
     replies: SpooledReplies,
-    /// What is held for a client in the background.
+    /// The stanzas that are held for a client in the background.
     held: Option<Box<HeldStanzas>>,
     /// Presence of others that waits.
     presence: Waiting,
     vigil: Vigil,
     given_back: Option<Box<GivenBack>>,
-    /// What the device's sessions remember.
+    /// The memory that all sessions of the device share.
     memory: Arc<DeviceMemory>,
-    /// Whether another client of the account is there.
+    /// The presence of other clients of the account.
     company: Company,
 }
 
@@ -98,74 +99,75 @@ impl Delivery {
         self.settings = settings;
     }
 
-    /// Lets the queue share memory with those of other sessions.
+    /// Makes the queue share memory with the queues of other sessions.
     pub(super) fn share_memory(&mut self, budget: Arc<Budget>) {
         self.queue.share(budget);
     }
 
-    /// Uses the memory that the device's sessions share. What was remembered so far moves there.
+    /// Uses the memory that the device's sessions share. Earlier memories move there.
     pub(super) fn share_device_memory(&mut self, memory: Arc<DeviceMemory>) {
         memory.take_from(&self.memory);
         self.memory = memory;
     }
 
-    /// Other clients of the account are there, or not.
+    /// Notes whether other clients of the account are online.
     pub(super) fn note_company(&mut self, has_company: bool) {
         self.company = if has_company { Company::Others } else { Company::None };
     }
 
-    /// The store has so many bytes of the session in its hands.
+    /// Charges the bytes that the store is working on to the shared memory.
     pub(super) fn charge_store(&mut self, bytes: usize) {
         self.queue.charge_store(bytes);
     }
 
-    /// Reports what was given up, and lets other sessions know how much memory the queue has, at the end of a wake-up.
+    /// Reports the stanzas that were shed, and publishes the queue's memory use to other sessions, at the end of a wake-up.
     pub(super) fn on_quiet(&mut self, effects: &mut Effects) {
         self.report_shed(effects);
-        self.queue.tell_share();
+        self.queue.publish_use();
     }
 
-    /// The account was removed: nothing is remembered.
+    /// Clears the memory, because the account was removed.
     pub(super) fn on_account_removed(&self) {
         self.memory.clear();
     }
 
-    // Questions
+    // Queries
 
     /// The stanzas that wait.
     pub(super) fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// Whether so many replies are on their way to the disk that the client is not read.
-    pub(super) fn owes_too_much(&self) -> bool {
-        self.replies.owe_too_much()
+    /// Returns whether too many replies are on their way to the disk, so that the client is not read.
+    pub(super) fn has_too_many_replies(&self) -> bool {
+        self.replies.are_over_limit()
     }
 
-    /// The first number on the server's stream that is neither the client's nor the disk's; `None` if all are.
+    /// The server's number of the first stanza that neither the client nor the disk has, `None` if there is none.
     pub(super) fn first_unsettled(&mut self) -> Option<ServerSeq> {
         self.queue.first_unsettled()
     }
 
-    /// Whether the client is to be asked what it has read of what was written.
+    /// Returns whether the client is to be asked which of the written stanzas it has read.
     pub(super) fn has_unread(&self) -> bool {
         self.queue.notifying() > 0 && self.queue.awaits_ack()
     }
 
-    /// Bytes of memory beside the queue.
+    /// The bytes of memory in addition to the queue.
     pub(super) fn memory(&self) -> usize {
         let given_back = self.given_back.as_ref().map_or(0, |given_back| given_back.memory());
         self.memory.memory() + given_back + self.presence.memory()
     }
 
-    // A stanza comes
+    // Incoming stanzas
 
-    /// Whether a stanza is the second delivery of a message that was kept.
+    /// Returns whether a stanza is the second delivery of a message that was kept.
     pub(super) fn is_redelivered(&self, now: Instant, element: &Element) -> bool {
         self.memory.absorbs(self.identity.calendar(now), element, self.own())
     }
 
-    /// A message came for the device, or was read for it from an earlier session's spool: no other device's copy is needed.
+    /// Notes that the device got a message, directly or from an earlier session's spool, so it needs no copy from another
+    /// device.
     pub(super) fn note_had(&self, element: &Element, account: &AccountView) {
         if element.kind() == Kind::Message && account.has_other_devices() && !account.is_removed() {
             self.memory.note_had(marks(element, self.own()));
@@ -176,7 +178,7 @@ impl Delivery {
         OwnMessages { account: self.identity.account(), seed: self.settings.seed }
     }
 
-    /// Writes a stanza to a client of which nobody knows what it has: it counts as read.
+    /// Writes a stanza to a client that does not acknowledge stanzas. It counts as read.
     pub(super) fn write_untracked(&mut self, stanza: &Incoming, client: &ClientStream, effects: &mut Effects) {
         if stanza.element.kind() == Kind::Presence {
             self.presence.written(&stanza.element);
@@ -184,7 +186,7 @@ impl Delivery {
         effects.stanza_to_client(stanza.element.on_stream(client.header()), stanza.cause);
     }
 
-    /// Lets presence replace what the same sender said before, and says whether the two cancel out.
+    /// Replaces waiting presence of the same sender, and returns whether the two cancel out.
     pub(super) fn cancels_out(&mut self, element: &Element, own: &OwnPresence) -> bool {
         if element.kind() != Kind::Presence {
             return false;
@@ -199,7 +201,7 @@ impl Delivery {
         }
     }
 
-    /// Gives a stanza its place in memory, or lets it wait for the spool.
+    /// Puts a stanza into memory, or makes it wait for the spool.
     pub(super) fn accept(
         &mut self,
         now: Instant,
@@ -218,7 +220,7 @@ impl Delivery {
         if waits && matches!(place, Placement::Memory(_)) && element.kind() == Kind::Presence {
             self.presence.queued(&element, seq);
         }
-        // What may wait long keeps no more alive than itself.
+        // A stanza that may wait long must not keep a larger buffer alive.
         let compact = client.is_dark() || matches!(place, Placement::SpoolOnly(_));
         let element = if compact { element.compact() } else { element };
         let item = self.item(now, Incoming { element, server_seq, cause }, seq, rooms);
@@ -247,7 +249,7 @@ impl Delivery {
         if durable { item.durable() } else { item }
     }
 
-    /// A stanza has no place in memory: the spool is to take it.
+    /// Makes a stanza without room in memory wait for the spool.
     fn hold_for_spool(&mut self, item: Queued, effects: &mut Effects) {
         if let Some(full) = self.queue.take_full() {
             effects.event(Event::QueueFull(full));
@@ -262,14 +264,14 @@ impl Delivery {
         self.queue.hold_for_spool(item);
     }
 
-    /// Whether the stanza that has just joined the queue waits there for a client in the background.
+    /// Returns whether the stanza that just joined the queue waits there for a client in the background.
     fn holds_back(&mut self, urgency: Urgency, seq: Seq) -> bool {
         let Urgency::Later(key) = urgency else { return false };
         let held = self.held.get_or_insert_default();
         let obsolete = held.hold(key, seq);
         let is_full = held.is_full();
         if let Some(obsolete) = obsolete {
-            // What is on disk goes when the client has it.
+            // A stanza on disk is deleted when the client has it.
             if self.queue.find(obsolete).is_some_and(|item| !item.is_spooled()) {
                 self.queue.remove_unwritten(obsolete);
             }
@@ -278,14 +280,14 @@ impl Delivery {
         !is_full
     }
 
-    /// Whether stanzas are held for a client in the background.
+    /// Returns whether stanzas are held for a client in the background.
     pub(super) fn has_held_back(&self) -> bool {
         self.held.is_some()
     }
 
-    // Stanzas are written and acknowledged
+    // Writing and acknowledgements
 
-    /// Writes what has not been written to the current attachment.
+    /// Writes the stanzas that have not been written to the current attachment.
     pub(super) fn write_waiting(
         &mut self,
         now: Instant,
@@ -315,7 +317,7 @@ impl Delivery {
         self.ask_about_suspect(now, client, effects);
     }
 
-    /// The client has the first so many stanzas that were written to it.
+    /// Removes the first `count` written stanzas, which the client has acknowledged.
     pub(super) fn on_acknowledged(&mut self, count: usize, effects: &mut Effects) {
         for (spool, last) in self.queue.acknowledge(count) {
             for places in self.queue.spare(spool, Seq::ZERO..=last) {
@@ -324,12 +326,12 @@ impl Delivery {
         }
     }
 
-    /// The connection is gone: what waits may wait long.
+    /// Reduces the memory of the waiting stanzas after the connection was lost, because they may wait long.
     pub(super) fn on_client_lost(&mut self) {
         self.queue.compact();
     }
 
-    /// The client resumes: everything is to be written again.
+    /// Marks all stanzas as unwritten, because the client resumes.
     pub(super) fn rewind(&mut self, account: &AccountView) {
         self.queue.rewind();
         self.presence.clear();
@@ -338,34 +340,34 @@ impl Delivery {
 
     // The end
 
-    /// Leaves all stanzas to the server that were not acknowledged to it. The server sends them elsewhere.
+    /// Leaves all stanzas to the server that were not acknowledged to it. The server delivers them elsewhere.
     pub(super) fn give_back(&mut self, acked: ServerSeq, effects: &mut Effects) {
         let theirs = leftovers::give_back(&mut self.queue, acked, effects);
         self.given_back.get_or_insert_default().hold(theirs.into_iter());
     }
 
-    /// Holds a stanza that came after the session's end and is not acknowledged to the server, which sends it elsewhere.
+    /// Holds a stanza that came after the session's end. It is not acknowledged to the server, which delivers it elsewhere.
     pub(super) fn hold_given_back(&mut self, now: Instant, stanza: Incoming, rooms: &Rooms) {
         let limit = self.settings.session_queue;
         let item = self.item(now, stanza, Seq::ZERO, rooms);
         self.given_back.get_or_insert_default().hold_later(item, limit);
     }
 
-    /// Keeps for the device what was left to the server, because the server's connection has broken. Returns whether anything
-    /// was.
+    /// Keeps the stanzas that were left to the server for the device, because the server's connection broke. Returns
+    /// whether there were any.
     pub(super) fn take_given_back(&mut self) -> bool {
         let Some(given_back) = self.given_back.take() else { return false };
         for item in given_back.into_messages() {
             match self.queue.place(item.element.bytes().len()) {
-                Placement::Memory(seq) => self.queue.hold(item.anew(seq)),
-                Placement::SpoolOnly(seq) => self.queue.hold_for_spool(item.anew(seq)),
+                Placement::Memory(seq) => self.queue.hold(item.renumbered(seq)),
+                Placement::SpoolOnly(seq) => self.queue.hold_for_spool(item.renumbered(seq)),
             }
         }
         true
     }
 
-    /// The server's connection has broken: it may be dead, or send again what it was not acknowledged. Messages are kept and
-    /// remembered.
+    /// Keeps and remembers messages after the server's connection broke. The server may be gone, or may send stanzas again
+    /// that were not acknowledged to it.
     pub(super) fn keep_what_may_come_again(
         &mut self,
         now: Instant,
@@ -386,12 +388,12 @@ impl Delivery {
         }
     }
 
-    /// Nobody will answer the iq requests that the client does not have: they are refused, if `server` is there.
+    /// Refuses the iq requests that the client does not have, if `server` is there. The client will not answer them.
     pub(super) fn refuse_requests(&mut self, now: Instant, server: Option<&mut ServerStream>, effects: &mut Effects) {
         leftovers::refuse_requests(&mut self.queue, now, server, effects);
     }
 
-    /// Drops what the server's archive has: the device finds it there.
+    /// Drops the stanzas that the server's archive has: the device finds them there.
     pub(super) fn forget_archived(&mut self, effects: &mut Effects) {
         leftovers::forget_archived(&mut self.queue, self.identity.account(), effects);
     }

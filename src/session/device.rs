@@ -1,10 +1,10 @@
-//! The device's side of a session: the stream to its client, its account, the stanzas that it does not have, and the pushes that
-//! tell it of them.
+//! The device's side of a session: the stream to its client, its account, the stanzas that it does not have, and its push
+//! notifications. `Session` owns one [`DeviceSide`].
 //!
 //! | file | contents |
 //! |---|---|
-//! | `stanzas` | stanzas on their way to and from the client; its loss, its return |
-//! | `store` | what the store and push services say: the account, publishes, stanzas on disk |
+//! | `stanzas` | stanzas from and to the client; loss and resumption of its connection |
+//! | `store` | answers of the store and of push services: the account, publishes, stanzas on disk |
 
 mod stanzas;
 mod store;
@@ -50,21 +50,21 @@ pub(super) struct DeviceSide {
     succession: NewerSession,
 }
 
-/// How a client comes with its bind.
+/// The state of a client at its bind.
 pub(super) struct DeviceArrival {
-    /// The header of the stream that it reads.
+    /// The header of the stream that the client reads.
     pub(super) header: Arc<Header>,
     pub(super) activity: Activity,
 }
 
-/// What the silence of a client means for the session.
+/// The consequence of a client's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Silence {
-    /// Nothing.
+    /// No consequence.
     Tolerated,
-    /// Its connection is given up.
+    /// The connection is given up.
     Lost,
-    /// Nobody has resumed the session in time.
+    /// The session was not resumed in time.
     Expired,
 }
 
@@ -95,7 +95,7 @@ impl DeviceSide {
         self.settings = settings;
     }
 
-    // Components, for questions
+    // Access to components
 
     pub(super) fn client(&self) -> &ClientStream {
         &self.client
@@ -129,20 +129,20 @@ impl DeviceSide {
         &mut self.backlog
     }
 
-    /// Bytes of memory beside the queue. Each part is bounded.
+    /// The bytes of memory in addition to the queue. Each part is bounded.
     pub(super) fn memory(&self) -> usize {
         let stanzas = self.delivery.memory() + self.presence.memory();
         stanzas + self.notifier.memory() + self.account.promised()
     }
 
-    // Whether the session goes on without its client
+    // Holding the session without its client
 
-    /// Whether the session is held without its client.
+    /// Returns whether the session is held without its client.
     pub(super) fn is_to_be_held(&self) -> bool {
         self.client.is_resumable() || self.account.has_registration()
     }
 
-    /// How long the session is held without its client.
+    /// The time for which the session is held without its client.
     fn hold(&self) -> Duration {
         if self.account.has_registration() {
             return self.settings.hibernation.max_timeout;
@@ -150,12 +150,13 @@ impl DeviceSide {
         self.client.hold(&self.settings)
     }
 
-    /// Whether the session goes on for its pushes when the client closes its stream, as it does when an app is suspended.
+    /// Returns whether the session stays for its pushes when the client closes its stream, as it does when an app is
+    /// suspended.
     fn may_linger(&self) -> bool {
         self.account.has_registration() && self.lingers()
     }
 
-    /// The same, where a registration that is being stored counts.
+    /// The same as `may_linger`, but a registration that is being stored counts as well.
     pub(super) fn may_come_to_linger(&self) -> bool {
         (self.account.has_registration() || self.account.awaits_registration()) && self.lingers()
     }
@@ -166,12 +167,12 @@ impl DeviceSide {
 
     // A newer session
 
-    /// Whether a newer session of the device exists.
+    /// Returns whether a newer session of the device exists.
     pub(super) fn has_successor(&self) -> bool {
         self.succession.has_successor()
     }
 
-    /// A newer session of the device has logged in, or is gone. Returns whether this one is to give way at once.
+    /// Notes that a newer session of the device has logged in, or is gone. Returns whether this session has to end at once.
     pub(super) fn on_successor(&mut self, now: Instant, successor: Option<Successor>, effects: &mut Effects) -> bool {
         let Some(Successor { same_address }) = successor else {
             self.succession.forget();
@@ -186,17 +187,17 @@ impl DeviceSide {
         false
     }
 
-    /// Whether the client has not shown in time that it is there: the newer session takes its place.
+    /// Returns whether the client has shown no sign of life in time. The newer session then replaces this one.
     pub(super) fn is_superseded(&self, now: Instant) -> bool {
         self.succession_deadline().is_some_and(|at| at <= now)
     }
 
-    /// When the client counts as silent; never while it is not read.
+    /// The time at which the client counts as silent. `None` while it is not read.
     fn succession_deadline(&self) -> Option<Instant> {
         self.succession.deadline().filter(|_| !self.client.is_paused())
     }
 
-    /// The client has sent a frame.
+    /// Notes that the client has sent a frame.
     pub(super) fn on_frame(&mut self, now: Instant, effects: &mut Effects) {
         self.client.on_frame(now);
         if self.succession.on_sign_of_life() {
@@ -204,24 +205,26 @@ impl DeviceSide {
         }
     }
 
-    /// The presence that a client shows while the session goes on for its pushes; `None` if the session does not.
+    /// The presence to send for a session that stays for its pushes after its client left; `None` if the session does not
+    /// stay.
     pub(super) fn lingering_presence(&self) -> Option<Bytes> {
         self.presence.lingering().filter(|_| self.may_linger())
     }
 
-    /// Takes the `unavailable` of a client that closes its stream.
+    /// Takes the `unavailable` presence of a client that closes its stream.
     pub(super) fn take_parting(&mut self) -> Option<Element> {
         self.presence.take_parting()
     }
 
-    /// The id can be resumed no more; what the client sent is remembered for it.
+    /// Retires the resumption id, and saves the count of the client's stanzas for it.
     pub(super) fn retire_id(&mut self, server: &ServerStream, effects: &mut Effects) {
         if self.client.retire_id() {
             self.save_tombstone(server, effects);
         }
     }
 
-    /// What the server confirms later was the client's too: it is not to send that again.
+    /// Saves the count for the retired id again when the server confirms more, so that the client does not send those stanzas
+    /// again.
     pub(super) fn save_tombstone(&mut self, server: &ServerStream, effects: &mut Effects) {
         if !self.account.is_removed() {
             self.client.save_tombstone(server.handled(), effects);
@@ -230,7 +233,8 @@ impl DeviceSide {
 
     // Stream management of the client
 
-    /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
+    /// Enables the client's stream management. XEP-0198 §4: both counters are zero from here on. `preceding` stanzas were
+    /// sent before and are not known to have arrived.
     pub(super) fn on_enabled(
         &mut self,
         enabled: Enabled,
@@ -249,7 +253,7 @@ impl DeviceSide {
         }
     }
 
-    /// A client with a registration that knows no stream management is asked by ping what it has read.
+    /// Tracks a client with a registration or a backlog by pings if it has no stream management.
     pub(super) fn track_if_needed(&mut self) {
         let has_backlog = self.delivery.queue().has_tail() || self.backlog.holds_presence();
         if has_backlog || self.account.has_registration() {
@@ -257,13 +261,13 @@ impl DeviceSide {
         }
     }
 
-    /// Whether an `<a/>` may be sent to the client: it is there, and all that it missed has been written.
+    /// Returns whether an `<a/>` may be sent to the client: it is connected, and everything that it missed has been written.
     pub(super) fn may_answer(&self) -> bool {
         let replaying = self.client.is_resuming() || self.delivery.queue().has_tail();
         !self.client.is_dark() && !replaying && self.client.counts()
     }
 
-    /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
+    /// Sends the client its `<a/>`, if one is due. It is never sent before a replay.
     pub(super) fn answer(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         if self.may_answer() {
             let count = server.take_answers(now);
@@ -271,7 +275,7 @@ impl DeviceSide {
         }
     }
 
-    /// Asks the client what it has read, if it is to be asked and the pause between two questions is over.
+    /// Asks the client what it has read, if there is something to ask and the pause between two questions is over.
     pub(super) fn ask_if_due(&mut self, now: Instant, effects: &mut Effects) {
         let is_paused = self.client.question_pause().is_some_and(|until| until > now);
         if self.delivery.has_unread() && self.client.may_be_asked() && !is_paused {
@@ -279,12 +283,12 @@ impl DeviceSide {
         }
     }
 
-    /// Lets a frame of the client wait behind a presence that waits, or returns it.
+    /// Makes a frame of the client wait if it came after a waiting presence. Otherwise returns it.
     pub(super) fn follow(&mut self, frame: Frame) -> Option<Frame> {
         self.backlog.follow(frame, |element| self.client.is_ping_answer(element))
     }
 
-    /// The client itself ends its stream or connection.
+    /// Notes that the client itself ends its stream or connection.
     pub(super) fn on_client_ends(&mut self, now: Instant, effects: &mut Effects) {
         if self.client.is_open() {
             self.delivery.on_client_ends(now, &mut self.account, effects);
@@ -293,7 +297,7 @@ impl DeviceSide {
 
     // Time
 
-    /// Follows the alarm of the client whose time has come.
+    /// Handles the client's alarm that is due.
     pub(super) fn on_alarm(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) -> Silence {
         match self.client.on_timeout(now) {
             Some(Alarm::Probe) => self.client.ask(now, effects),
@@ -312,7 +316,7 @@ impl DeviceSide {
         Silence::Tolerated
     }
 
-    /// Takes orphans, asks a disk again that has failed, and pushes what is due.
+    /// Adopts orphans, repeats failed disk reads, and sends the pushes that are due.
     pub(super) fn on_timeout(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         self.take_orphans(now, effects);
         let again = self.delivery.on_timeout(now, &self.account, effects);
@@ -328,7 +332,7 @@ impl DeviceSide {
         self.push_due(now, server, effects);
     }
 
-    /// What no other device will fetch comes to this one, a while after its first presence.
+    /// Schedules the adoption of stanzas that no other device fetches, some time after the first presence.
     fn await_orphans(&mut self, now: Instant) {
         if self.account.has_other_devices() {
             self.orphans.begin(now + self.settings.stream_management.orphan_grace);
@@ -344,13 +348,13 @@ impl DeviceSide {
         self.orphans.on_adopted(now, orphans, self.settings.stream_management.resume_timeout);
     }
 
-    /// Moves orphans to this session's spool: they join behind what waits already.
+    /// Moves orphans to this session's spool. They come after the stanzas that wait already.
     pub(super) fn adopt(&mut self, orphans: Orphans, effects: &mut Effects) {
         self.delivery.adopt(orphans, &self.account, effects);
         self.track_if_needed();
     }
 
-    /// The client is read again.
+    /// Starts the clocks again when the client is read again.
     pub(super) fn on_unpaused(&mut self, now: Instant) {
         self.client.on_unpaused(now);
         self.notifier.on_client_unpaused(now);

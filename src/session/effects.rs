@@ -8,18 +8,18 @@ use super::cause::Cause;
 use super::contract::Output;
 use super::event::Event;
 
-/// Room for so many effects is kept from one event of a wake-up to the next.
+/// The capacity that is kept between the events of a wake-up.
 const FEW: usize = 4;
 
-/// Effects in the order in which they are to be carried out.
+/// Effects in the order in which they are to be performed.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     outputs: VecDeque<Output>,
-    /// The last event ends the wake-up.
+    /// True if the last event ends the wake-up.
     wake_up_ends: bool,
 }
 
-/// Whether an event is the last one of its wake-up.
+/// The position of an event within its wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WakeUp {
     GoesOn,
@@ -36,17 +36,17 @@ impl Effects {
         self.outputs.push_back(output);
     }
 
-    /// Reports something that an operator may want to know.
+    /// Reports an event for the log and the metrics.
     pub(super) fn event(&mut self, event: Event) {
         self.push(Output::Event(Box::new(event)));
     }
 
-    /// Writes to the client what comes from elsewhere.
+    /// Writes bytes to the client that do not answer it.
     pub(super) fn write_to_client(&mut self, bytes: Bytes) {
         self.push(Output::ToClient(bytes));
     }
 
-    /// Answers what the client itself has sent.
+    /// Answers something that the client itself has sent.
     pub(super) fn reply_to_client(&mut self, bytes: Bytes) {
         self.push(Output::ReplyToClient(bytes));
     }
@@ -68,7 +68,7 @@ impl Effects {
         output
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Output> {
         self.outputs.iter()
     }

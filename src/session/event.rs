@@ -1,4 +1,4 @@
-//! What a session reports: events for operators, outcomes, ends.
+//! Reports of a session: events for the log and the metrics, outcomes, reasons of ends.
 
 use super::queue::Full;
 use super::shed::Shed;
@@ -7,12 +7,12 @@ use crate::push::outcome::Outcome;
 use crate::push::pusher::Verdict;
 use crate::push::registration::Target;
 
-/// How an attachment ends.
+/// The way in which an attachment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
     /// The stream footer or an error was written: flush, then close.
     Orderly,
-    /// Close the TCP connection as it is, so that the client comes back and resumes.
+    /// Close the TCP connection without a footer, so that the client reconnects and resumes.
     Abrupt,
 }
 
@@ -25,10 +25,10 @@ pub enum Peer {
     Server,
 }
 
-/// Why a device is to be woken.
+/// The reason why a device is to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WakeReason {
-    /// Its session is or was held for as long as sessions are. No session asks for it; a database may have it.
+    /// The hold of its session has ended, or ends soon. Sessions do not use it, but a database may contain it.
     Expired,
     /// The server ended the session.
     UpstreamLost,
@@ -36,10 +36,10 @@ pub enum WakeReason {
     Restart,
 }
 
-/// What became of a change that a client waits for.
+/// The outcome of a change that a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// It is on disk. If it says so, the session's device turned out to be this one.
+    /// The change is on disk. If an id is given, the session's device turned out to be that one.
     Durable(Option<DeviceId>),
     /// It failed.
     Failed,
@@ -49,7 +49,7 @@ pub enum Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub(super) u64);
 
-/// A stanza in a report. Neither its addresses nor its content are in it.
+/// A stanza in a report, without its addresses and content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
     /// Its name.
@@ -63,45 +63,45 @@ pub struct Reported {
 /// An event for the log and the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client has gone; the session is held.
+    /// The client was lost; the session is held.
     Dark {
-        /// Stanzas that wait.
+        /// The number of stanzas that wait.
         queued: usize,
-        /// Registrations of the device: without one nothing notifies it.
+        /// The number of the device's registrations. Without one, it is not notified.
         registrations: usize,
     },
     /// An ack is overdue.
     Suspect,
-    /// A client took the session up again.
+    /// A client has resumed the session.
     Resumed {
-        /// Stanzas written again.
+        /// The number of stanzas written again.
         replayed: usize,
     },
     /// A registration was stored.
     PushEnabled(Target),
-    /// Registrations were removed at the client's wish.
+    /// The client has removed registrations.
     PushDisabled,
-    /// A push service took a registration back.
+    /// A push service has revoked a registration.
     PushRevoked(Target),
-    /// What was decided about a stanza for a client that cannot be reached.
+    /// The verdict about a stanza for an unreachable client.
     Judged(Verdict),
-    /// A publish left.
+    /// A publish was sent.
     Published(Target),
-    /// A push service answered, or did not.
+    /// A push service has answered, or has not answered in time.
     PublishOutcome(Target, Outcome),
-    /// The spool takes no more: a bound, or the disk. Memory keeps what it refuses, and it is asked again.
+    /// The spool refuses stanzas: a limit is reached, or the disk fails. Memory keeps them, and the spool is asked again.
     SpoolRefuses,
-    /// The spool takes stanzas again.
+    /// The spool accepts stanzas again.
     SpoolAccepts,
     /// The spool has not taken the last stanzas of a session in time.
     SpoolLate,
     /// Stanzas had no room in memory while the spool refused, or the session ended before the spool had them.
     Shed(Shed),
-    /// The spool has something in place of a stanza that is none: it is lost, and what is behind it is read.
+    /// The spool has an entry that is not a stanza: it is lost, and reading continues after it.
     Unreadable,
-    /// Memory has no room for more: what comes is on disk only, until the client has taken what waits.
+    /// Memory is full: new stanzas are on disk only, until the client has taken the waiting ones.
     QueueFull(Full),
-    /// The client closed its stream, and the session goes on for its pushes.
+    /// The client closed its stream, and the session stays for its pushes.
     Lingering,
     /// The server's connection broke. This number of messages was kept that the server may send a second time.
     Kept(usize),
@@ -109,18 +109,18 @@ pub enum Event {
     Redelivered,
     /// A stanza had waited too long, and was deleted.
     TooOld,
-    /// The client has ended soon after this stanza was written: it is suspect.
+    /// The client's connection ended soon after this stanza was written: the stanza is suspect.
     Suspected(Reported),
     /// The client has broken on this stanza three times: it is set aside, and the device does not get it any more.
     SetAside(Reported),
-    /// The client also breaks without the stanzas that were set aside: this number of them go back to their places.
+    /// The client also breaks without the stanzas that were set aside: this number of them return to the queue.
     GivenBack(usize),
     /// The server has not answered within `server_timeout`.
     ServerSilent,
 }
 
 impl Event {
-    /// Returns whether the client, or whoever writes to it, can cause it as often as they like.
+    /// Returns whether the client, or an entity that writes to it, can cause the event arbitrarily often.
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::PushEnabled(_) | Self::PushDisabled | Self::PushRevoked(_) | Self::Shed(_) | Self::Redelivered => {
@@ -148,14 +148,14 @@ impl Event {
     }
 }
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// The client closed its stream.
     ClientClosed,
-    /// The client vanished and its session cannot be resumed.
+    /// The client was lost, and its session cannot be resumed.
     ClientLost,
-    /// The client broke the protocol and was told so.
+    /// The client broke the protocol and received a stream error.
     ClientError,
     /// The server closed its stream.
     UpstreamClosed,
@@ -163,13 +163,13 @@ pub enum EndReason {
     UpstreamLost,
     /// The server has not answered within `server_timeout`.
     UpstreamSilent,
-    /// Nobody resumed in time.
+    /// The session was not resumed in time.
     Expired,
-    /// The session has no numbers left for its stanzas.
+    /// The session has no sequence numbers left.
     Exhausted,
-    /// A fresh session of the same device has taken over.
+    /// A newer session of the same device has replaced it.
     Superseded,
-    /// More sessions of the account were held than may be.
+    /// The account had more held sessions than the limit.
     Crowded,
     /// The daemon was asked to stop.
     Drained,

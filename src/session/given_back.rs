@@ -1,6 +1,6 @@
-//! Messages that an ending session leaves to its server, which sends them elsewhere (XEP-0198 §4). The session holds them until
-//! the server has closed its stream. If the connection breaks instead, the server may be dead, so the session keeps them for the
-//! device.
+//! Messages that an ending session leaves to its server, which delivers them elsewhere (XEP-0198 §4). The session holds
+//! them until the server has closed its stream. If the connection breaks instead, the server may be gone, so the session
+//! keeps them for the device.
 
 use super::queue::Queued;
 use crate::xml::Kind;
@@ -9,7 +9,7 @@ use crate::xml::Kind;
 #[derive(Debug, Default)]
 pub(super) struct GivenBack {
     messages: Vec<Queued>,
-    /// Bytes of the messages that came after the session's end.
+    /// The bytes of the messages that came after the session's end.
     later: usize,
 }
 
@@ -19,7 +19,7 @@ impl GivenBack {
         self.messages.extend(stanzas.filter(is_kept));
     }
 
-    /// The messages, to be kept for the device after all.
+    /// The messages, to be kept for the device.
     pub(super) fn into_messages(self) -> Vec<Queued> {
         self.messages
     }
@@ -33,17 +33,17 @@ impl GivenBack {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn messages(&self) -> &[Queued] {
         &self.messages
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn later(&self) -> usize {
         self.later
     }
 
-    /// Bytes of memory in use.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.messages.iter().map(|item| size_of::<Queued>() + item.element.bytes().len()).sum()
     }

@@ -1,4 +1,4 @@
-//! What a session begins with, and what names it.
+//! The data with which a session begins, and its identity.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,36 +14,36 @@ use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId, DeviceRecognition};
 use crate::xml::{Element, Header, Node};
 
-/// What login established, and a [`Session`](super::Session) begins with.
+/// The result of a login, with which a [`Session`](super::Session) begins.
 #[derive(Debug)]
 pub struct Bound {
-    /// The full JID of the bind result: the server's word, hence the session's identity.
+    /// The full JID of the server's bind result. It is the session's identity.
     pub jid: FullJid,
-    /// Who the server let in, where the SASL mechanism says it in the clear.
+    /// The identity that the server accepted, if the SASL mechanism sends it in the clear.
     pub identity: Option<SaslIdentity>,
-    /// The header that opened the upstream stream: the client's, of its last restart.
+    /// The header that opened the upstream stream: the client's header of its last restart.
     pub client_header: Arc<Header>,
-    /// The header that the server answered with, which the client has seen.
+    /// The header that the server answered with, which the client has received.
     pub server_header: Arc<Header>,
-    /// The resumption id that the client presented before, in vain.
+    /// The resumption id that the client presented before without success.
     pub presented: Option<SmId>,
     /// The id of the client's user agent (XEP-0388 §2.3).
     pub agent: Option<String>,
     /// The stream management that the client was given with its bind (XEP-0386 §3).
     pub enabled: Option<sm::nonza::Enabled>,
-    /// Whether the client said with its bind that its user looks elsewhere (XEP-0352).
+    /// True if the client indicated with its bind that it is inactive (XEP-0352).
     pub inactive: bool,
-    /// What the server offers of what Pushward itself uses.
+    /// The features of the server that Pushward itself uses.
     pub server: ServerFeatures,
 }
 
-/// What identifies a session and does not change while it lives. Its components share it.
+/// The constant data of a session. Its components share it.
 pub(super) struct Identity {
     jid: FullJid,
     account: BareJid,
     /// The header that opened the stream to the server.
     client_header: Arc<Header>,
-    /// A header that declares nothing: the spool's stanzas depend on no stream.
+    /// A header without declarations: stanzas in the spool depend on no stream.
     bare_header: Arc<Header>,
     server: ServerFeatures,
     clock: Clock,
@@ -100,18 +100,18 @@ impl Identity {
         self.clock.calendar(now)
     }
 
-    /// Milliseconds on a clock of the session's own, which wraps after 49 days. Only differences mean something.
+    /// Milliseconds on the session's own clock, which wraps after 49 days. Only differences are meaningful.
     pub(super) fn elapsed_ms(&self, now: Instant) -> u32 {
         let passed = now.saturating_duration_since(self.clock.now).as_millis();
         u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
     }
 
-    /// A random number that nobody can guess.
+    /// An unguessable random number.
     pub(super) fn random(&self) -> u128 {
         (self.random)()
     }
 
-    /// A new id for an iq request of Pushward itself.
+    /// Creates an id for an iq request of Pushward itself.
     pub(super) fn new_request_id(&self) -> String {
         self.request_ids.next(self.random())
     }
@@ -125,7 +125,7 @@ impl Identity {
         self.random
     }
 
-    /// Whether an answer with this sender is the server's.
+    /// Returns whether an answer with this sender comes from the server.
     pub(super) fn is_server(&self, from: Option<&str>) -> bool {
         is_server(from, &self.jid)
     }
@@ -138,7 +138,7 @@ impl Identity {
         Jid::new(to).as_str() == self.domain()
     }
 
-    /// Whether a message from another account is addressed to the full JID of this client.
+    /// Returns whether a message from another account is addressed to the full JID of this client.
     pub(super) fn is_addressed_from_elsewhere(&self, message: &Node<'_>) -> bool {
         let address = |name: &str| message.attr(name).map(|jid| Jid::new(&jid));
         let (from, to) = (address("from"), address("to"));
@@ -146,18 +146,18 @@ impl Identity {
     }
 }
 
-/// The device that logged in, and what is kept about its account.
+/// The device that logged in, and the record of its account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The device.
     pub device: DeviceId,
-    /// How it was recognized.
+    /// The way in which it was recognized.
     pub recognition: DeviceRecognition,
     /// Its account, as the store has it.
     pub account: Account,
-    /// Whether spools of the device's earlier sessions have stanzas.
+    /// True if spools of the device's earlier sessions have stanzas.
     pub waits: bool,
-    /// Whether older sessions of the device are still to end, give way or answer.
+    /// True if older sessions of the device have not ended or answered yet.
     pub older: bool,
 }
 
@@ -177,13 +177,13 @@ impl Clock {
     }
 }
 
-/// A connection that proved it may take a session over.
+/// A connection that has proved its right to resume a session.
 #[derive(Clone, Debug)]
 pub struct Resumption {
-    /// XEP-0198 §5: the last stanza the client handled.
+    /// The count of stanzas that the client has handled (XEP-0198 §5).
     pub h: sm::Handled,
-    /// The header that the client's new stream was answered with.
+    /// The header with which the client's new stream was answered.
     pub server_header: Arc<Header>,
-    /// The server's `<success/>` (XEP-0388 §2.6) that is to carry the news; without one, it was passed on before.
+    /// The server's `<success/>` (XEP-0388 §2.6) into which `<resumed/>` goes. `None` if it was passed on before.
     pub success: Option<Element>,
 }

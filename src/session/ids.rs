@@ -1,18 +1,18 @@
 //! Ids of the iq requests that Pushward itself sends on a session's streams.
 
-/// Ids that nobody can guess, with a prefix by which an answer is known as Pushward's however late it comes.
+/// A generator of unguessable ids with a common prefix. Even a late answer is recognized by the prefix.
 #[derive(Debug)]
 pub(super) struct RequestIds {
     prefix: String,
 }
 
 impl RequestIds {
-    /// Ids that begin with a random number.
+    /// Creates a generator whose prefix is a random number.
     pub(super) fn new(random: u128) -> Self {
         Self { prefix: format!("{random:032x}") }
     }
 
-    /// A new id, with a random number.
+    /// Creates an id with a random number.
     pub(super) fn next(&self, random: u128) -> String {
         let mut id = String::with_capacity(self.prefix.len() + 33);
         id.push_str(&self.prefix);
@@ -23,12 +23,12 @@ impl RequestIds {
         id
     }
 
-    /// Whether an answer with this id belongs to a request of Pushward.
+    /// Returns whether an answer with this id belongs to a request of Pushward.
     pub(super) fn is_ours(&self, id: &str) -> bool {
         id.starts_with(&self.prefix)
     }
 
-    /// A key for hashes that nobody who does not know the prefix can make collide.
+    /// A key for hashes. Without it, no one can construct collisions.
     pub(super) fn key(&self) -> &str {
         &self.prefix
     }

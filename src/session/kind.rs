@@ -1,10 +1,10 @@
-//! Which stanzas must not be lost, and which are requests.
+//! Classification of stanzas: which must not be lost, and which are requests.
 
 use bytes::Bytes;
 
 use crate::xml::{self, Element, ErrorType, Kind, StanzaCondition, stanza_error};
 
-/// Whether a stanza must not be lost: messages, subscription presence, iq requests (invariant 2).
+/// Returns whether a stanza must not be lost: messages, subscription presence, iq requests (invariant 2).
 pub(super) fn is_durable(element: &Element) -> bool {
     let of_type = |types: &[&str]| element.node().attr("type").is_some_and(|t| types.contains(&t.as_ref()));
     match element.kind() {
@@ -15,12 +15,12 @@ pub(super) fn is_durable(element: &Element) -> bool {
     }
 }
 
-/// Whether somebody waits for an answer to it (RFC 6120 §8.2.3).
+/// Returns whether the sender expects an answer (RFC 6120 §8.2.3).
 pub(super) fn is_request(element: &Element) -> bool {
     element.kind() == Kind::Iq && xml::is_request(&element.node())
 }
 
-/// The answer to a request that the client will never have.
+/// Returns the error for a request that the client will never receive.
 pub(super) fn refusal(request: &Element) -> Bytes {
     stanza_error(&request.node(), ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
 }

@@ -1,26 +1,26 @@
-//! How far a session is on its way to its end.
+//! The progress of a session towards its end. `Session` owns one [`Lifecycle`].
 //!
-//! Durable stanzas that the client does not have go to the spool for the device's next session, or stay the server's, which
-//! sends them elsewhere. Then the server gets the last `<a/>` and the footer, and what it still sends until its own footer is
-//! taken as well.
+//! Durable stanzas that the client does not have go to the spool for the device's next session, or are left to the server,
+//! which delivers them elsewhere. Then the server gets the last `<a/>` and the footer. Stanzas that it sends until its own
+//! footer are handled as well.
 
 use std::time::{Duration, Instant};
 
 use super::event::EndReason;
 use crate::seq::Seq;
 
-/// How long the spool may take for the last stanzas.
+/// The time that the spool has for the last stanzas.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the server may take to answer behind all that it has sent, where only this session can return it.
+/// The time that the server has to answer a ping after its last stanza, if only this session can return the stanzas.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the store may take for the last requests of a client that leaves.
+/// The time that the store has for the last requests of a client that leaves.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the server may take to close its stream. While it goes on sending, it has more time.
+/// The time that the server has to close its stream. While it keeps sending, it has more time.
 const FOOTER_PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may take in all.
+/// The total time that it has.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a client left while requests of it were open.
+/// The way in which a client left while it had open requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leave {
     /// It closed its stream, and gets its answers and a footer.
@@ -29,7 +29,7 @@ pub(super) enum Leave {
     Lost,
 }
 
-/// How far the end is.
+/// The progress of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
@@ -40,13 +40,13 @@ enum Phase {
     Over,
 }
 
-/// What the footer waits for.
+/// The state of the end before the footer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Last {
     pub(super) reason: EndReason,
-    /// The number of the newest stanza as the end began. Those that come later follow while the server closes its stream.
+    /// The number of the newest stanza when the end began. Later stanzas are handled while the server closes its stream.
     pub(super) newest: Seq,
-    /// The server was asked for an answer behind all that it has sent.
+    /// True if the server was asked for an answer after its last stanza.
     pub(super) is_asked: bool,
     deadline: Instant,
 }
@@ -57,7 +57,7 @@ impl Last {
     }
 }
 
-/// What the end waits for once the footer was written.
+/// The state of the end after the footer was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Footer {
     reason: EndReason,
@@ -66,12 +66,13 @@ struct Footer {
 }
 
 impl EndReason {
-    /// Whether the server is there to be told.
+    /// Returns whether the server is still connected.
     pub(super) fn has_upstream(self) -> bool {
         !matches!(self, Self::UpstreamClosed | Self::UpstreamLost | Self::UpstreamSilent)
     }
 
-    /// Whether what the client does not have is kept here for the device's next session, even where the server would keep it.
+    /// Returns whether the stanzas that the client does not have are kept here for the device's next session, even if the
+    /// server would keep them.
     pub(super) fn keeps_all(self) -> bool {
         matches!(self, Self::Expired | Self::Superseded | Self::Crowded | Self::Drained | Self::Exhausted)
     }
@@ -81,15 +82,15 @@ impl EndReason {
 #[derive(Clone, Copy, Debug)]
 struct Leaving {
     how: Leave,
-    /// Until when the store's answers are waited for.
+    /// The end of the wait for the store's answers.
     until: Instant,
 }
 
-/// The life of a session: whether its client leaves, and how far its end is.
+/// The life of a session: the leaving of its client, and the progress of its end.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     phase: Phase,
-    /// The client has left, while requests of it are open.
+    /// A client that has left while it had open requests.
     leaving: Option<Box<Leaving>>,
 }
 
@@ -100,7 +101,7 @@ impl Lifecycle {
 
     // A client that leaves
 
-    /// The client has left; its requests are waited for.
+    /// Notes that the client has left, and waits for its requests.
     pub(super) fn await_store(&mut self, now: Instant, how: Leave) {
         self.leaving = Some(Box::new(Leaving { how, until: now + STORE_PATIENCE }));
     }
@@ -109,12 +110,12 @@ impl Lifecycle {
         self.leaving.is_some()
     }
 
-    /// Takes how the client has left, if the store is late.
+    /// Takes the way in which the client has left, if the store is late.
     pub(super) fn take_late_leave(&mut self, now: Instant) -> Option<Leave> {
         self.leaving.take_if(|leaving| leaving.until <= now).map(|leaving| leaving.how)
     }
 
-    /// Takes how the client has left.
+    /// Takes the way in which the client has left.
     pub(super) fn take_leave(&mut self) -> Option<Leave> {
         self.leaving.take().map(|leaving| leaving.how)
     }
@@ -125,7 +126,7 @@ impl Lifecycle {
 
     // The end
 
-    /// Whether the end has begun: the session cannot be resumed any more.
+    /// Returns whether the end has begun: the session cannot be resumed any more.
     pub(super) fn is_ending(&self) -> bool {
         self.phase != Phase::Running
     }
@@ -134,7 +135,7 @@ impl Lifecycle {
         self.phase == Phase::Over
     }
 
-    /// Whether a stanza can still be answered.
+    /// Returns whether a stanza can still be answered.
     pub(super) fn can_answer(&self) -> bool {
         match self.phase {
             Phase::Running => true,
@@ -143,13 +144,13 @@ impl Lifecycle {
         }
     }
 
-    /// Begins the end; `newest`: the number of the newest stanza.
+    /// Begins the end. `newest` is the number of the newest stanza.
     pub(super) fn begin_end(&mut self, now: Instant, reason: EndReason, newest: Seq) {
         let deadline = now + SPOOL_PATIENCE;
         self.phase = Phase::Spooling(Last { reason, deadline, newest, is_asked: false });
     }
 
-    /// What the footer waits for, while it does.
+    /// The state of the end before the footer, if that is the current one.
     pub(super) fn last(&self) -> Option<Last> {
         match self.phase {
             Phase::Spooling(last) => Some(last),
@@ -157,31 +158,31 @@ impl Lifecycle {
         }
     }
 
-    /// The server was asked for an answer behind all that it has sent: the footer waits for that.
+    /// Notes that the server was asked for an answer after its last stanza. The footer waits for that.
     pub(super) fn await_last_answer(&mut self, now: Instant) {
         if let Phase::Spooling(last) = &mut self.phase {
             (last.is_asked, last.deadline) = (true, now + LAST_PATIENCE);
         }
     }
 
-    /// The footer was written.
+    /// Notes that the footer was written.
     pub(super) fn await_footer(&mut self, now: Instant, reason: EndReason) {
         self.phase = Phase::Closing(Footer { reason, written: now, deadline: now + FOOTER_PATIENCE });
     }
 
-    /// The server sends on, though the footer was written: its own comes behind that.
+    /// Extends the wait for the server's footer, because the server is still sending.
     pub(super) fn on_server_sends(&mut self, now: Instant) {
         if let Phase::Closing(footer) = &mut self.phase {
             footer.deadline = (now + FOOTER_PATIENCE).min(footer.written + CLOSING_PATIENCE);
         }
     }
 
-    /// Whether the server's footer is not waited for any more.
+    /// Returns whether the server's footer is late.
     pub(super) fn is_footer_late(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Closing(footer) if footer.deadline <= now)
     }
 
-    /// Why the session ends, while it does.
+    /// The reason of the end, while the session ends.
     pub(super) fn end_reason(&self) -> Option<EndReason> {
         match self.phase {
             Phase::Spooling(Last { reason, .. }) | Phase::Closing(Footer { reason, .. }) => Some(reason),
@@ -189,12 +190,12 @@ impl Lifecycle {
         }
     }
 
-    /// The session is over.
+    /// Notes that the session is over.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Over;
     }
 
-    /// When the end goes on.
+    /// The time at which the end continues.
     pub(super) fn end_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Spooling(Last { deadline, .. }) | Phase::Closing(Footer { deadline, .. }) => Some(deadline),

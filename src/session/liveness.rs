@@ -1,17 +1,18 @@
-//! Whether the client can be reached: live, suspect (an ack is overdue), dark (held without a connection).
+//! The reachability of the client: live, suspect (an ack is overdue), or dark (held without a connection). `ClientStream`
+//! owns one [`Liveness`].
 
 use std::time::{Duration, Instant};
 
 use super::pause::Pause;
 use crate::session::settings::StreamManagement;
 
-/// A client that acknowledges is asked again after this long, so that a stream of stanzas does not cost a question each. Well
-/// below `spool_after`.
+/// The pause before a client that acknowledges is asked again, so that a series of stanzas does not cost a question each.
+/// It is well below `spool_after`.
 const PACE: Duration = Duration::from_millis(40);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
-    /// Connected, nothing overdue. `asked` is when the oldest `<r/>` without an `<a/>` was sent.
+    /// Connected, nothing overdue. `asked` is the time of the oldest `<r/>` without an `<a/>`.
     Live { asked: Option<Instant> },
     /// Connected, but `<r/>` had no `<a/>` for `max_ack_delay`.
     Suspect { since: Instant },
@@ -19,20 +20,20 @@ enum Link {
     Dark { since: Instant, until: Instant, woken: bool },
 }
 
-/// Whether the client can be reached, for operators.
+/// The reachability of the client, for operators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// It is there.
+    /// It is connected, and no acknowledgement is overdue.
     #[default]
     Live,
-    /// It is connected, and late with an acknowledgement.
+    /// It is connected, and an acknowledgement is overdue.
     Suspect,
-    /// It is not there; the session is held.
+    /// It is not connected; the session is held.
     Dark,
 }
 
 impl Reach {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 3] = [Self::Live, Self::Suspect, Self::Dark];
 
     /// The metric's label.
@@ -45,35 +46,35 @@ impl Reach {
     }
 }
 
-/// What a deadline means.
+/// The meaning of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alarm {
     /// The client was silent for `idle_probe`: ask it for an ack.
     Probe,
     /// The ack did not come in `max_ack_delay`: push, but keep the connection.
     Suspect,
-    /// Nor in `ack_timeout` more: give the connection up.
+    /// The ack did not come within another `ack_timeout`: give the connection up.
     GiveUp,
     /// The hold ends soon: wake the device.
     Wake,
-    /// Nobody came back in time.
+    /// The session was not resumed in time.
     Expired,
 }
 
-/// The state of the link to the client, driven by the caller's time.
+/// The state of the link to the client. The caller passes the time.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     link: Link,
-    heard: Instant,
-    /// When it was asked last, on this connection.
+    last_frame: Instant,
+    /// The time of the last question on this connection.
     asked: Option<Instant>,
-    /// Questions on this connection that were not answered.
+    /// The number of questions on this connection that were not answered.
     open: u32,
-    /// The oldest of them has not left: other bytes are in front of it.
+    /// True while the oldest of them is not written, because other bytes are in front of it.
     waits: bool,
-    /// Acks can be asked for: the client has enabled stream management.
+    /// True if acks can be requested, because the client has enabled stream management.
     probing: bool,
-    /// Whether it is read.
+    /// The pause during which the client is not read.
     pause: Pause,
     max_ack_delay: Duration,
     ack_timeout: Duration,
@@ -91,11 +92,11 @@ pub enum AckCoverage {
 }
 
 impl Liveness {
-    /// A client that has just bound.
+    /// Creates the state of a client that has just bound.
     pub fn new(settings: &StreamManagement, now: Instant) -> Self {
         Self {
             link: Link::Live { asked: None },
-            heard: now,
+            last_frame: now,
             asked: None,
             open: 0,
             waits: false,
@@ -108,18 +109,18 @@ impl Liveness {
         }
     }
 
-    /// Goes by other durations from now on.
+    /// Applies other durations from now on.
     pub fn change(&mut self, settings: &StreamManagement) {
-        let Self { link, heard, asked, open, waits, probing, pause, .. } = *self;
-        *self = Self { link, heard, asked, open, waits, probing, pause, ..Self::new(settings, heard) };
+        let Self { link, last_frame, asked, open, waits, probing, pause, .. } = *self;
+        *self = Self { link, last_frame, asked, open, waits, probing, pause, ..Self::new(settings, last_frame) };
     }
 
-    /// The client is not read from now on: no clock runs for what it was asked.
+    /// Stops the clocks for the client's answers while the client is not read.
     pub fn stop_clock(&mut self, now: Instant) {
         self.pause.begin(now);
     }
 
-    /// The client is read again.
+    /// Starts the clocks again when the client is read again.
     pub fn go_on(&mut self, now: Instant) {
         let later = self.pause.end(now);
         match &mut self.link {
@@ -128,12 +129,12 @@ impl Liveness {
         }
     }
 
-    /// Whether the client is there, and not read.
+    /// Returns whether the client is connected and not read.
     pub fn is_paused(&self) -> bool {
         self.pause.is_on() && !self.is_dark()
     }
 
-    /// The client enabled stream management, so it can be asked for acks; what it was asked before is void.
+    /// Notes that acks can be requested, because the client enabled stream management. Earlier questions are dropped.
     pub fn enable(&mut self) {
         self.probing = true;
         (self.open, self.waits) = (0, false);
@@ -142,22 +143,22 @@ impl Liveness {
         }
     }
 
-    /// The client sent something. Only an `<a/>` ends a suspicion.
-    pub fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    /// Notes that the client sent something. Only an `<a/>` ends the suspect state.
+    pub fn on_frame(&mut self, now: Instant) {
+        self.last_frame = now;
     }
 
-    /// Whether an `<r/>` may be sent: there is a connection, and no other `<r/>` is open.
+    /// Returns whether an `<r/>` may be sent: there is a connection, and no other `<r/>` is open.
     pub fn may_ask(&self) -> bool {
         self.probing && matches!(self.link, Link::Live { asked: None })
     }
 
-    /// Until when the next `<r/>` waits that follows only upon new stanzas.
+    /// The end of the pause before the next `<r/>` that is sent only because of new stanzas.
     pub fn pause(&self) -> Option<Instant> {
         self.asked.map(|at| at + PACE)
     }
 
-    /// An `<r/>` was sent. Returns whether the clock starts with it, because it is the only one without an answer.
+    /// Notes that an `<r/>` was sent. Returns whether the clock starts with it, because it is the only unanswered one.
     pub fn asked(&mut self, now: Instant) -> bool {
         self.asked = Some(now);
         self.open = self.open.saturating_add(1);
@@ -168,8 +169,8 @@ impl Liveness {
         first
     }
 
-    /// An `<a/>` came. Where it answers only the oldest question, the next one has its whole time. Returns whether the clock
-    /// starts anew.
+    /// Takes an `<a/>`. If it answers only the oldest question, the next question gets its full time. Returns whether the
+    /// clock restarts.
     pub fn acked(&mut self, now: Instant, coverage: AckCoverage) -> bool {
         self.open = match coverage {
             AckCoverage::All => 0,
@@ -190,39 +191,39 @@ impl Liveness {
         (self.link, self.waits) = (Link::Live { asked: Some(now) }, false);
     }
 
-    /// The question whose answer is waited for has not left.
+    /// Notes that the oldest open question waits to be written.
     pub fn question_waits(&mut self) {
         self.waits = matches!(self.link, Link::Live { asked: Some(_) });
     }
 
-    /// The question whose answer is waited for has left.
+    /// Starts the clock for the oldest open question, because it has been written.
     pub fn question_left(&mut self, now: Instant) {
         if std::mem::take(&mut self.waits) {
             self.start(now);
         }
     }
 
-    /// The connection is gone; the session is held until then.
+    /// Notes that the connection was lost. The session is held until this time.
     pub fn go_dark(&mut self, now: Instant, until: Instant) {
         self.link = Link::Dark { since: now, until, woken: false };
         (self.open, self.waits) = (0, false);
     }
 
-    /// The hold of a dark client ends at another time.
+    /// Changes the end of a dark client's hold.
     pub fn hold_until(&mut self, end: Instant) {
         if let Link::Dark { until, .. } = &mut self.link {
             *until = end;
         }
     }
 
-    /// A connection took the session up.
+    /// Notes that a new connection was attached.
     pub fn attach(&mut self, now: Instant) {
         self.link = Link::Live { asked: None };
         (self.asked, self.open, self.waits) = (None, 0, false);
-        self.heard = now;
+        self.last_frame = now;
     }
 
-    /// Whether the client can be reached.
+    /// The reachability of the client.
     pub fn reach(&self) -> Reach {
         match self.link {
             Link::Live { .. } => Reach::Live,
@@ -231,19 +232,19 @@ impl Liveness {
         }
     }
 
-    /// Whether there is no usable connection.
+    /// Returns whether there is no usable connection.
     pub fn is_dark(&self) -> bool {
         matches!(self.link, Link::Dark { .. })
     }
 
-    /// The hold of a dark client ends then, unless it ends before.
+    /// Limits the hold of a dark client to end at this time.
     pub fn hold_at_most(&mut self, end: Instant) {
         if let Link::Dark { until, .. } = &mut self.link {
             *until = end.min(*until);
         }
     }
 
-    /// Since when stanzas cannot be expected to be read: `None` while the client is live.
+    /// The time since which stanzas cannot be expected to be read; `None` while the client is live.
     pub fn unreachable_since(&self) -> Option<Instant> {
         match self.link {
             Link::Live { .. } => None,
@@ -251,13 +252,13 @@ impl Liveness {
         }
     }
 
-    /// When the next alarm is due.
+    /// The time at which the next alarm is due.
     pub fn deadline(&self) -> Option<Instant> {
         match self.link {
             Link::Live { .. } if !self.probing => None,
             Link::Live { .. } | Link::Suspect { .. } if self.is_paused() => None,
             Link::Live { asked: Some(_) } if self.waits => None,
-            Link::Live { asked: None } => Some(self.heard + self.idle_probe),
+            Link::Live { asked: None } => Some(self.last_frame + self.idle_probe),
             Link::Live { asked: Some(at) } => Some(at + self.max_ack_delay),
             Link::Suspect { since } => Some(since + self.ack_timeout),
             Link::Dark { until, woken: true, .. } => Some(until),
@@ -269,7 +270,7 @@ impl Liveness {
         until.checked_sub(self.wake_before_expiry).unwrap_or(since).max(since)
     }
 
-    /// The alarm whose time has come; a suspicion begins here.
+    /// The alarm that is due. The suspect state begins here.
     pub fn alarm(&mut self, now: Instant) -> Option<Alarm> {
         if self.deadline().is_none_or(|at| at > now) {
             return None;

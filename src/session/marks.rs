@@ -1,4 +1,4 @@
-//! How the poison guard ([`Guard`](crate::push::guard::Guard)) knows stanzas, and how they are reported.
+//! Hashes by which the poison guard ([`Guard`](crate::push::guard::Guard)) recognizes stanzas, and their form in reports.
 
 use std::hash::{Hash, Hasher};
 
@@ -10,10 +10,10 @@ use crate::clock::UnixMillis;
 use crate::push::guard::{Guard, Mark};
 use crate::xml::{Element, ns};
 
-/// The most characters of an id that are reported.
+/// The maximum number of characters of an id that are reported.
 const ID: usize = 128;
 
-/// Returns whether a stanza that comes now was set aside. Without an id it is another one.
+/// Returns whether a stanza that comes now was set aside before. A stanza without an id counts as a new one.
 pub(super) fn is_set_aside(guard: Option<&Guard>, element: &Element) -> bool {
     let known = |guard: &Guard| guard.count() > 0 && guard.has_aside(mark(element, None));
     guard.is_some_and(|guard| known(guard) && element.node().attr("id").is_some())
@@ -24,14 +24,15 @@ pub(super) fn has_set_aside(guard: Option<&Guard>, item: &Queued) -> bool {
     guard.is_some_and(|guard| guard.count() > 0 && guard.has_aside(mark_of(item)))
 }
 
-/// The stanza as it is reported: no address and no content.
+/// The stanza as it is reported, without address and content.
 pub(super) fn reported(Queued { element, .. }: &Queued) -> Reported {
     let node = element.node();
     let id = node.attr("id").map(|id| id.chars().take(ID).collect());
     Reported { name: node.name().to_owned(), id, len: element.bytes().len() }
 }
 
-/// The hash of a stanza in the queue. One without an id is known by when it came: others may say the same later.
+/// The hash of a stanza in the queue. A stanza without an id is identified by its time as well, because a later stanza may
+/// have the same content.
 pub(super) fn mark_of(item: &Queued) -> Mark {
     let has_id = item.element.node().attr("id").is_some();
     mark(&item.element, (!has_id).then_some(item.received))
@@ -63,7 +64,7 @@ fn mark(element: &Element, received: Option<UnixMillis>) -> Mark {
     Mark(hasher.finish())
 }
 
-/// A hasher with the same result in every process, for which nobody can construct two stanzas with one hash.
+/// A hasher with the same result in every process. It is cryptographic, so no one can construct two stanzas with one hash.
 struct Stable(Context);
 
 impl Stable {

@@ -1,8 +1,8 @@
-//! Removes the login offers of a server that cannot pass a proxy that ends TLS.
+//! The filter of a server's SASL offers: removes those that cannot pass a proxy that terminates TLS.
 //!
 //! Channel binding ties authentication to one TLS connection. Behind a proxy there are two. Only `tls-server-end-point`
-//! (RFC 5929 §4), a hash of the certificate, is the same on both, where both show the same certificate. `*-PLUS` mechanisms and
-//! the types of XEP-0440 pass together or not at all: clients take one without the other for an attack (XEP-0440 §3).
+//! (RFC 5929 §4), a hash of the certificate, is the same on both if both use the same certificate. `*-PLUS` mechanisms and
+//! the types of XEP-0440 pass together or not at all: clients treat one without the other as an attack (XEP-0440 §3).
 
 use std::fmt;
 use std::ops::Range;
@@ -14,14 +14,14 @@ const END_POINT: &str = "tls-server-end-point";
 /// The treatment of the channel binding that a server offers on its own TLS connection with Pushward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChannelBinding {
-    /// It is removed: clients see none of it.
+    /// It is removed from the offers.
     #[default]
     Strip,
-    /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server show the same certificate.
+    /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server use the same certificate.
     ServerEndPoint,
 }
 
-/// How the server is connected, which decides what it may offer.
+/// The kind of connection to the server. It decides which offers pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leg {
     /// Without TLS.
@@ -30,43 +30,45 @@ pub enum Leg {
     Tls(ChannelBinding),
 }
 
-/// What clients are not shown of what a server offers.
+/// The offers of a server that are hidden from clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HiddenOffers {
-    /// Channel binding: a client that could do it says so (`y`), and the server takes that for an attack (RFC 5802 §6).
+    /// Channel binding. A client that supports it then indicates that it saw none (`y`), and the server treats that as an
+    /// attack (RFC 5802 §6).
     pub binding: bool,
-    /// Anything that a server may have hashed (XEP-0474).
+    /// Any offer that a server may have hashed (XEP-0474).
     pub anything: bool,
 }
 
 /// A problem of a server that its operator can solve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UpstreamWarning {
-    /// The server wants TLS, and its leg has none.
+    /// The server requires TLS, and its leg has none.
     TlsRequired,
-    /// A client saw no channel binding where the server offers it, said so, and was refused.
+    /// A client did not see the channel binding that the server offers, said so, and was refused.
     BindingMissed,
-    /// The server sends a hash of offers that the client was not shown all of.
+    /// The server sends a hash of its offers, of which the client did not see all.
     OffersHashed,
-    /// The server does not speak the version of TLS that a client speaks (XEP-0515).
+    /// The server does not support the TLS version that a client uses (XEP-0515).
     OtherTls,
 }
 
 impl UpstreamWarning {
-    /// What to do about it.
+    /// The remedy, for the operator.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::TlsRequired => {
-                "write upstream_tls = \"starttls\"; or let the server accept log-ins without TLS on loopback (Prosody: \
-                 c2s_require_encryption = false and allow_unencrypted_plain_auth = true; ejabberd: a listener with \
-                 starttls: false and, from 24.10 on, allow_unencrypted_sasl2: true)"
+                "set upstream_tls = \"starttls\"; or configure the server to accept logins without TLS on loopback \
+                    (Prosody: c2s_require_encryption = false and allow_unencrypted_plain_auth = true; ejabberd: a \
+                    listener with starttls: false and, from 24.10 on, allow_unencrypted_sasl2: true)"
             }
             Self::BindingMissed | Self::OffersHashed => {
-                "connect over loopback with upstream_tls = \"off\", where the server offers no channel binding; or, with one \
-                 certificate for both, write channel_binding = \"server-end-point\"; or, on ejabberd, list the SCRAM-*-PLUS \
-                 mechanisms in disable_sasl_mechanisms and set disable_sasl_scram_downgrade_protection: true"
+                "connect over loopback with upstream_tls = \"off\", where the server offers no channel binding; or use \
+                    one certificate for both and set channel_binding = \"server-end-point\"; or, on ejabberd, list the \
+                    SCRAM-*-PLUS mechanisms in disable_sasl_mechanisms and set disable_sasl_scram_downgrade_protection: \
+                    true"
             }
-            Self::OtherTls => "let the server speak both TLS 1.2 and TLS 1.3",
+            Self::OtherTls => "enable both TLS 1.2 and TLS 1.3 on the server",
         }
     }
 }
@@ -74,23 +76,24 @@ impl UpstreamWarning {
 impl fmt::Display for UpstreamWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TlsRequired => "the server requires TLS, which the connection to it does not have",
+            Self::TlsRequired => "the server requires TLS, and the connection to it has none",
             Self::BindingMissed => {
-                "a client was refused that could bind the channel: the server offers channel binding on this connection, and it \
-                 was stripped"
+                "the server refused a client that supports channel binding: the server offers channel binding on this \
+                    connection, and Pushward removed it from the offers"
             }
             Self::OffersHashed => {
-                "the server sends a hash of its offers (XEP-0474), and some were stripped: clients that verify it do not log in"
+                "the server sends a hash of its offers (XEP-0474), and Pushward removed some of them: clients that \
+                    verify the hash do not log in"
             }
             Self::OtherTls => {
-                "the server does not speak the TLS version of a client: if it says in SCRAM which version it sees (XEP-0515), \
-                 clients that compare do not log in"
+                "the server does not support the TLS version of a client: if it states in SCRAM which version it sees \
+                    (XEP-0515), clients that compare the versions do not log in"
             }
         })
     }
 }
 
-/// What passes of the offers in one `<stream:features/>`.
+/// The filter for the offers in one `<stream:features/>`.
 #[derive(Clone, Copy, Debug)]
 pub struct MechanismFilter {
     binding: ChannelBinding,
@@ -98,7 +101,7 @@ pub struct MechanismFilter {
 }
 
 impl MechanismFilter {
-    /// For the features of a server on this leg.
+    /// Creates the filter for the features of a server on this leg.
     pub fn new(features: &Node<'_>, leg: Leg) -> Self {
         let lists = || features.children().filter(|child| holds_mechanisms(child));
         let names = || lists().flat_map(|list| list.children()).filter(|m| m.name() == "mechanism");
@@ -128,7 +131,7 @@ impl MechanismFilter {
         }
     }
 
-    /// An element without any mechanism is not offered (XEP-0388 §2.1, XEP-0484 §3.1).
+    /// Cuts entries from a list of mechanisms. A list without any mechanism is cut whole (XEP-0388 §2.1, XEP-0484 §3.1).
     fn cut_list(&self, list: &Node<'_>, cuts: &mut Vec<Range<usize>>, keep: impl Fn(&Node<'_>) -> bool) {
         let is_offer = |child: &Node<'_>| matches!(child.name(), "mechanism" | "channel-binding");
         if !list.children().any(|child| is_offer(&child) && keep(&child)) {
@@ -144,8 +147,8 @@ impl MechanismFilter {
         }
     }
 
-    /// Tokens (XEP-0484): of those bound to a channel only what is bound to the certificate; and never in early data, which
-    /// could be replayed.
+    /// Cuts token mechanisms (XEP-0484). Of those bound to a channel, only those bound to the certificate pass. Early data
+    /// is never offered, because it could be replayed.
     fn cut_fast(&self, fast: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
         let whole = cuts.len();
         cuts.extend(fast.attr_range("tls-0rtt"));
@@ -161,14 +164,16 @@ fn holds_mechanisms(feature: &Node<'_>) -> bool {
     feature.is("mechanisms", ns::SASL) || feature.is("authentication", ns::SASL2)
 }
 
-/// Not those that need the client's own TLS channel to the server, nor what may negotiate a security layer of its own.
-/// DIGEST-MD5 could too, but no server here offers one, and a list that is shorter than the server's fails XEP-0474.
+/// Returns whether a mechanism passes. Those that need the client's own TLS channel to the server do not, nor do those that
+/// may negotiate a security layer. DIGEST-MD5 could negotiate one too, but no known server offers it, and a list shorter
+/// than the server's fails XEP-0474.
 fn passes(mechanism: &str, binding: ChannelBinding) -> bool {
     let may_bind = binding == ChannelBinding::ServerEndPoint;
     !matches!(mechanism, "EXTERNAL" | "GSSAPI") && (may_bind || !mechanism.ends_with("-PLUS"))
 }
 
-/// XEP-0484 §5: `HT-`, the hash, and the kind of binding: `NONE`, `ENDP`, `UNIQ` or `EXPR`.
+/// Returns whether a token mechanism passes. XEP-0484 §5: `HT-`, the hash, and the kind of binding: `NONE`, `ENDP`, `UNIQ`
+/// or `EXPR`.
 fn passes_token(mechanism: &str, binding: ChannelBinding) -> bool {
     mechanism.ends_with("-NONE") || binding == ChannelBinding::ServerEndPoint && mechanism.ends_with("-ENDP")
 }
@@ -195,7 +200,7 @@ mod tests {
         format!("<authentication xmlns='urn:xmpp:sasl:2'>{names}<inline>{inline}</inline></authentication>")
     }
 
-    /// What is left of these features, and what was hidden.
+    /// Returns the filtered features, and the hidden offers.
     fn filtered(features: &str, leg: Leg) -> (String, HiddenOffers) {
         let features = format!("<stream:features>{features}</stream:features>");
         let element = element(&features);

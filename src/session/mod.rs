@@ -1,4 +1,5 @@
-//! The session core: a bound client seen from between its two streams, sans-IO.
+//! The session core, sans-IO: a bound client, between its stream and the stream to the server. The relay drives one [`Session`]
+//! per task.
 //!
 //! ```text
 //!   client leg  ──Input::Client──▶ ┌─────────┐ ──Output::ToUpstream──▶  upstream leg
@@ -6,29 +7,29 @@
 //!                                  └─────────┘ ──Output::Store, Publish, …──▶ the relay
 //! ```
 //!
-//! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns
-//! `None` before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up,
-//! when nothing more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness:
-//! the time is an argument, and random ids come from the [`RandomSource`] it was given. A connection that has not bound yet is a
-//! [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
+//! The contract: [`Session::handle`] takes one [`Input`]. Then the relay calls [`Session::poll`] for [`Output`]s until it returns
+//! `None`, before it passes the next input. [`Session::deadline`] is the time at which [`Input::Timeout`] is due. At the end of
+//! every wake-up, the relay passes [`Input::Quiet`] once. A session has no socket, clock, disk or randomness: the time is an
+//! argument, and random ids come from a [`RandomSource`]. A connection that has not bound yet is a [`negotiate::Negotiation`];
+//! its result is the [`Bound`] from which a `Session` is created.
 //!
 //! # Components
 //!
-//! Each component owns its fields and changes them by its own methods: `on_…` for events, verbs for what is done, nouns for
-//! questions, `deadline` for its time. It puts what the relay is to do into the `Effects` that it is passed; what another
-//! component has to do is its return value. [`Session`] passes events on (`traffic`) and drives its life (`transitions`).
+//! Each component owns its fields and changes them by its own methods: `on_…` for events, verbs for actions, nouns for
+//! queries, `deadline` for its next time. A method adds outputs for the relay to the `Effects` that it is passed, and returns
+//! values that other components act on. [`Session`] passes events on (`traffic`) and drives its life (`transitions`).
 //!
-//! | component | what it owns |
+//! | component | owns |
 //! |---|---|
 //! | `DeviceSide` | the device: |
 //! | · `ClientStream` | attachment, acknowledgements and liveness of the client, resumption id and tombstone |
 //! | · `AccountView` | the account and the device, changes and requests that the store has not answered |
 //! | · `Delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
 //! | · `Notifier` | pushes, calls, rooms, the roster |
-//! | · `Own`, `Backlog`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that nobody fetches |
-//! | · `Succession` | a newer session of the same device |
+//! | · `OwnPresence`, `BacklogReading`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; orphans of other devices |
+//! | · `NewerSession` | a newer session of the same device |
 //! | `ServerStream` | stream management with the server, what it confirms, requests that it has not answered |
-//! | `Lifecycle` | the way to the end |
+//! | `Lifecycle` | the progress towards the end |
 //!
 //! Dependencies point down: `device` → `notifier` → `delivery` → `client`, `server`, `account` → `effects`, `identity` →
 //! `contract` → leaves.
@@ -40,26 +41,26 @@
 //! | **Before the session** | |
 //! | [`starttls`], [`upgrade`] | the clear-text streams of a client and to a server before TLS |
 //! | [`negotiate`] and below | from the first header over TLS to a bound or resumed session |
-//! | [`sasl`], [`mechanism_filter`] | the name in a SASL exchange; SASL offers that cannot pass a proxy that ends TLS |
+//! | [`sasl`], [`mechanism_filter`] | the name in a SASL exchange; SASL offers that cannot pass a proxy that terminates TLS |
 //! | **The session** | |
 //! | `contract`, `event` | [`Input`], [`Output`]; reports for the log and the metrics, reasons of ends |
-//! | `identity`, `names`, `settings` | what a session begins with and what identifies it; configuration that may change |
+//! | `identity`, `names`, `settings` | data and identity of a session at its start; configuration that may change |
 //! | **The client** | |
 //! | `client/…` | its acknowledgements; the resumption id and its tombstone |
-//! | [`liveness`], `pause` | live, suspect, dark; clocks stand still while a peer is not read |
+//! | [`liveness`], `pause` | live, suspect, dark; pauses of clocks while a peer is not read |
 //! | [`sm`], `csi` | counters of stream management (XEP-0198); client state indication (XEP-0352) where the server has none |
 //! | **The server and the account** | |
-//! | `server/…`, `ids` | stream management, what the server confirms, requests and their ids |
-//! | `answer`, `sender` | answers that Pushward writes itself; who may have sent an answer of the server |
+//! | `server/…`, `ids` | stream management, confirmations by the server, requests and their ids |
+//! | `answer`, `sender` | answers that Pushward writes itself; verification of an answer's sender |
 //! | `account/…` | iq requests of the client that concern Pushward, replies that wait for the store |
 //! | **Stanzas for the client** | |
 //! | [`queue`] and below | stanzas that wait for the client's acknowledgement |
-//! | `delivery/…`, `given_back` | disk, suspects of the poison guard, what is left at the end, what is left to the server |
+//! | `delivery/…`, `given_back` | disk, suspects of the poison guard, stanzas left at the end, stanzas left to the server |
 //! | `shed`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
-//! | `vigil`, `marks` | the watch over an attachment for the poison guard; the hashes by which it knows stanzas |
-//! | `stamp`, `kind`, `archive` | delay stamps; what must not be lost, what is a request, what the server's archive has |
+//! | `vigil`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
+//! | `stamp`, `kind`, `archive` | delay stamps; durable stanzas and requests; stanzas in the server's archive |
 //! | `remembered`, `redelivered`, `travel` | the memory of a device: messages sent twice, messages that other devices may have |
-//! | `behind`, `ringing` | frames that wait behind a presence; calls that a live client has not acknowledged |
+//! | `behind`, `ringing` | frames that wait for a presence; calls that a live client has not acknowledged |
 //! | [`rewrite`] and below | stanzas and stream features that are changed on their way |
 
 mod account;
@@ -106,7 +107,9 @@ pub mod sm;
 mod stamp;
 pub mod starttls;
 mod succession;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "clippy does not know that it is for tests")]
+#[cfg_attr(fuzzing, allow(dead_code, unused_imports, reason = "the fuzzer uses the model alone"))]
 pub(crate) mod tests;
 mod traffic;
 mod transitions;
@@ -140,7 +143,7 @@ use liveness::Reach;
 use queue::{AsideMemory, Budget, Unsaved};
 use server::ServerStream;
 
-/// A bound session: both legs, what waits, and the pushes about it.
+/// A bound session: both legs, the queue, and the pushes.
 pub struct Session {
     settings: Arc<Settings>,
     identity: Arc<Identity>,
@@ -148,12 +151,12 @@ pub struct Session {
     device: DeviceSide,
     server: ServerStream,
     lifecycle: Lifecycle,
-    /// What the session has of the shared memory beside its queue.
+    /// The session's share of the common memory for everything except its queue.
     aside: AsideMemory,
 }
 
 impl Session {
-    /// A session whose client is attached by [`Attachment::FIRST`].
+    /// Creates a session whose client is attached as [`Attachment::FIRST`].
     pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, random: RandomSource, clock: Clock) -> Self {
         let Bound { jid, client_header, server_header, enabled, inactive, server, .. } = bound;
         let identity = Arc::new(Identity::new(jid, client_header, server, clock, random));
@@ -231,7 +234,7 @@ impl Session {
         self.go_on_behind_presence(now);
     }
 
-    /// Follows another configuration. What is under way keeps its time: a wait that has begun, a hold that was granted.
+    /// Applies another configuration. Waits that have begun and holds that were granted keep their times.
     fn on_settings(&mut self, settings: Arc<Settings>) {
         self.device.on_settings(Arc::clone(&settings));
         self.settings = settings;
@@ -242,7 +245,7 @@ impl Session {
         self.effects.poll()
     }
 
-    /// When [`Input::Timeout`] is due.
+    /// The time at which [`Input::Timeout`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         if let Some(deadline) = self.lifecycle.end_deadline() {
             return Some(deadline);
@@ -259,40 +262,40 @@ impl Session {
         .min()
     }
 
-    /// Lets the session share memory with others. Call it before the first input.
+    /// Makes the session share memory with others. Call it before the first input.
     pub fn share_memory(&mut self, budget: Arc<Budget>) {
         self.aside = AsideMemory::of(Arc::clone(&budget));
         self.device.delivery_mut().share_memory(budget);
     }
 
-    /// Makes the session use the memory of its device. Call it before the first input, and again if the device turns out to be
-    /// another one. What was remembered so far moves there.
+    /// Makes the session use the memory of its device. Call it before the first input, and again if the device turns out to
+    /// be another one. Earlier memories move there.
     pub fn share_device_memory(&mut self, memory: Arc<DeviceMemory>) {
         self.device.delivery_mut().share_device_memory(memory);
     }
 
-    /// Other clients of the account are there, or not: they have what comes to the account.
+    /// Notes whether other clients of the account are online. They also receive stanzas that are addressed to it.
     pub fn note_company(&mut self, has_company: bool) {
         self.device.delivery_mut().note_company(has_company);
     }
 
-    /// The store has so many bytes of the session in its hands; they count for the memory that all sessions share.
+    /// Charges the bytes of the session that the store is working on to the shared memory.
     pub fn charge_store(&mut self, bytes: usize) {
         self.device.delivery_mut().charge_store(bytes);
     }
 
-    /// Older sessions turned out to be of the same device: what they have is waited for.
+    /// Notes that older sessions turned out to be of the same device. This session waits for their stanzas.
     pub fn expect_older(&mut self) {
         self.device.backlog_mut().expect_older();
     }
 
-    /// The stream error for bytes of the client that are no XML stream (RFC 6120 §4.9.3); the session ends.
+    /// Ends the session with the stream error for client bytes that are not an XML stream (RFC 6120 §4.9.3).
     pub fn refuse_bytes(&mut self, now: Instant, error: &FrameError) {
         self.effects.reply_to_client(error.stream_error());
         self.begin_end(now, EndReason::ClientError);
     }
 
-    /// Whether a connection may resume with this `h`; asked before the old attachment is given up.
+    /// Checks whether a connection may resume with this `h`, before the old attachment is given up.
     ///
     /// # Errors
     /// The client claims stanzas that were never sent.
@@ -300,12 +303,12 @@ impl Session {
         self.device.client().check_resume(h)
     }
 
-    /// The configuration that the session follows.
+    /// The configuration of the session.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The device whose session it is.
+    /// The device of the session.
     pub fn device(&self) -> DeviceId {
         self.device.account().device()
     }
@@ -315,43 +318,45 @@ impl Session {
         self.device.client().attachment()
     }
 
-    /// Whether the client's next frame can be taken now.
+    /// Returns whether the client's next frame can be taken now.
     pub fn wants_client(&self) -> bool {
-        !self.device.client().is_resuming() && self.server.has_room() && !self.device.delivery().owes_too_much()
+        !self.device.client().is_resuming() && self.server.has_room() && !self.device.delivery().has_too_many_replies()
     }
 
-    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.
+    /// Returns whether the server's next frame can be taken now. `false` means that the disk is too slow, or refuses
+    /// stanzas.
     pub fn wants_upstream(&self) -> bool {
         let sheds = !self.device.delivery().spool_accepts() && self.device.client().is_dark() && !self.is_ending();
         sheds || self.device.delivery().queue().has_room() && !self.is_paused()
     }
 
-    /// Whether the server is not read: the spool refuses, and memory has as much as it may of what the client has not got.
+    /// Returns whether the server is not read: the spool refuses, and memory is at its limit for stanzas that the client
+    /// has not received.
     pub(super) fn is_paused(&self) -> bool {
         self.device.client().is_open() && self.device.delivery().is_over_bounds(&self.server)
     }
 
-    /// Whether the end has begun: the session cannot be resumed any more.
+    /// Returns whether the end has begun: the session cannot be resumed any more.
     pub fn is_ending(&self) -> bool {
         self.lifecycle.is_ending()
     }
 
-    /// Whether the client can be reached.
+    /// The reachability of the client.
     pub fn reach(&self) -> Reach {
         self.device.client().reach()
     }
 
-    /// Whether the session is held without a usable client connection.
+    /// Returns whether the session is held without a usable client connection.
     pub fn is_dark(&self) -> bool {
         self.device.client().is_dark()
     }
 
-    /// How many stanzas wait in memory for the client's acknowledgement, and what they count for in bytes.
+    /// The number of stanzas that wait in memory for the client's acknowledgement, and their memory charge in bytes.
     pub fn queued(&self) -> (usize, usize) {
         (self.device.delivery().queue().len(), self.device.delivery().queue().bytes())
     }
 
-    /// Bytes of the client that wait to be relayed to the server behind a presence.
+    /// The bytes of the client that wait for a presence before they are relayed to the server.
     pub fn held_bytes(&self) -> usize {
         self.device.backlog().bytes_behind()
     }
@@ -361,12 +366,12 @@ impl Session {
         self.device.account().guard().map_or(0, Guard::count)
     }
 
-    /// What a crash would lose while the spool refuses, unless the server has it too.
+    /// The stanzas that a crash would lose while the spool refuses, unless the server has them too.
     pub fn unsaved(&self) -> Unsaved {
         self.device.delivery().unsaved()
     }
 
-    /// Whether the spool takes what it is handed.
+    /// Returns whether the spool accepts stanzas.
     pub fn spool_accepts(&self) -> bool {
         self.device.delivery().spool_accepts()
     }
@@ -377,7 +382,7 @@ impl Session {
         services.into_vec()
     }
 
-    /// Bytes of memory that the session has beside its queue.
+    /// The bytes of memory that the session uses in addition to its queue.
     fn memory_aside(&self) -> usize {
         self.device.memory() + self.server.memory()
     }

@@ -1,9 +1,9 @@
-//! Names of a session and of its client's connections, and the source of random numbers.
+//! Identifiers of a session and of its client's connections, and the source of random numbers.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
+/// The source of unguessable numbers: the relay passes a cryptographic generator, tests a counter.
 pub type RandomSource = fn() -> u128;
 
 /// One TCP connection of a client to a session. A later attachment has a larger number.
@@ -24,19 +24,19 @@ impl Attachment {
 pub struct SmId(Arc<str>);
 
 impl SmId {
-    /// An id as a client presented it.
+    /// Creates an id from the text that a client presented.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 
-    /// The id as it stands on the wire.
+    /// The text on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Debug for SmId {
-    // Whoever knows the id is halfway to the session, so no log shows it.
+    // Knowledge of the id is half of what a resumption needs, so no log shows it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SmId([redacted])")
     }

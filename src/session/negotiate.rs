@@ -1,7 +1,8 @@
-//! From the first stream header over TLS to a bound or resumed session: opening, SASL, features, bind, resume.
+//! The login: from the first stream header over TLS to a bound or resumed session. The relay drives one [`Negotiation`] for
+//! each connection.
 //!
-//! The same contract as [`super::Session`], plus [`Negotiation::wants_client`]: while an answer of the server decides what the
-//! next bytes of the client mean, the client's further frames stay where they are.
+//! The contract is that of [`super::Session`], plus [`Negotiation::wants_client`]: while an answer of the server decides how
+//! to interpret the client's next bytes, the client's frames are not taken.
 //!
 //! ```text
 //!  Start ─▶ Connecting ─▶ Opening ─▶ Authenticating ─┬─ SASL ──▶ Restarting ─▶ Reopening ─┬─▶ Binding ─┬─▶ bound
@@ -17,8 +18,8 @@
 //! |---|---|
 //! | `contract` | inputs and outputs |
 //! | `end` | the ends of a login without a session: reason, stream error |
-//! | `legs` | outputs; which streams an end has to close |
-//! | `streams`, `login` | data of several states: the open streams, and who was let in |
+//! | `legs` | outputs; the streams that an end has to close |
+//! | `streams`, `login` | data of several states: the open streams, and the accepted login |
 //! | `opening` | `Opening` |
 //! | `authenticating`, `inline` | `Authenticating` (SASL, SASL2), and the requests inside `<authenticate/>` |
 //! | `restart` | `Restarting`, `Reopening` (SASL) |
@@ -29,6 +30,8 @@ mod authenticating;
 mod binding;
 mod contract;
 mod end;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod inline;
 mod legs;
 mod login;
@@ -57,51 +60,51 @@ pub use contract::{
     Awaited, CloseReason, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Proof, ServerAnswer, Stop,
 };
 
-/// How many elements a connection may send before it is authenticated. A login needs a handful.
+/// The number of elements that a connection may send before it is authenticated. A login needs only a few.
 const ELEMENTS: u32 = 64;
 
-/// One connection on its way to a session.
+/// One connection before it has a session.
 pub struct Negotiation {
     hosts: Arc<HashSet<String>>,
     settings: Arc<Settings>,
     state: LoginState,
     legs: Legs,
     lockout: Lockout,
-    /// How many awaited answers the server has given.
+    /// The number of awaited answers that the server has sent.
     given: u64,
-    /// How many elements the client has sent.
+    /// The number of elements that the client has sent.
     elements: u32,
     deadline: Instant,
 }
 
 impl Negotiation {
-    /// A connection over TLS on which nothing was said yet.
+    /// Creates the negotiation of a new connection over TLS.
     pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, random: RandomSource, deadline: Instant) -> Self {
         let (state, legs) = (LoginState::Start, Legs::new(random));
         Self { hosts, settings, state, legs, lockout: Lockout::Inactive, given: 0, elements: 0, deadline }
     }
 
-    /// Whether the client's next frame can be taken now.
+    /// Returns whether the client's next frame can be taken now.
     pub fn wants_client(&self) -> bool {
         self.state.wants_client()
     }
 
-    /// The connection has sent so many elements before, in the clear.
+    /// Counts the elements that the connection has sent before, in the clear.
     pub fn sent_before(&mut self, elements: u32) {
         self.elements = elements;
     }
 
-    /// What the server has to send next, if it is the server that is waited for.
+    /// The answer that the server has to send next, if the login waits for the server.
     pub fn awaits(&self) -> Option<Awaited> {
         self.state.awaits().map(|answer| Awaited { answer, given: self.given })
     }
 
-    /// Sets whether log-ins are refused from now on, without the server being asked.
+    /// Sets whether logins are refused from now on, without asking the server.
     pub fn set_lockout(&mut self, lockout: Lockout) {
         self.lockout = lockout;
     }
 
-    /// When [`Stop::Timeout`] is due.
+    /// The time at which [`Stop::Timeout`] is due.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -127,7 +130,7 @@ impl Negotiation {
         }
     }
 
-    /// The stream error for bytes of the client that are no XML stream.
+    /// Ends the login with the stream error for client bytes that are not an XML stream.
     pub fn refuse_bytes(&mut self, error: &FrameError) {
         self.legs.end(&LoginEnd::from(error));
         self.state = LoginState::Done;
@@ -155,7 +158,7 @@ impl Negotiation {
         }
     }
 
-    // The stream headers
+    // Stream headers
 
     fn on_client_header(&mut self, state: LoginState, header: Arc<Header>) -> Result<LoginState, LoginEnd> {
         match state {
@@ -271,7 +274,8 @@ impl Negotiation {
         }
     }
 
-    /// Takes an element of the server that no client could have read. If it is what is awaited, the login ends.
+    /// Takes an element of the server that is too large or malformed for any client. If it is the awaited answer, the login
+    /// ends.
     fn on_server_skipped(&mut self, state: LoginState, element: &Element) -> Result<LoginState, LoginEnd> {
         match &state {
             LoginState::Restarting(_) => binding::pass_skipped_answer(element, &element.node(), &mut self.legs),
@@ -335,7 +339,7 @@ impl Negotiation {
     }
 }
 
-/// An element as it stands on a stream whose header is written in the usual style: it is passed on as it is.
+/// Returns the element on a stream whose header is in the usual form. It is passed on unchanged.
 fn as_usual(element: Element) -> Element {
     let usual = element.header().usual();
     if Arc::ptr_eq(&usual, element.header()) {

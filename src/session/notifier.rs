@@ -1,4 +1,4 @@
-//! When a session pushes for its device, what it tells other devices, and what becomes of a publish.
+//! The push decisions of a session: when it pushes for its device, notices to other devices, and outcomes of publishes.
 
 mod calls;
 mod situation;
@@ -37,15 +37,15 @@ pub(super) struct Notifier {
     pusher: Pusher,
     rooms: Rooms,
     roster: Roster,
-    /// Contacts matter, and the server was asked for them.
+    /// True if contacts matter and the roster was requested.
     asked_for_roster: bool,
     /// The newest sequence number whose stanza was judged.
     judged: Seq,
     /// A call that the client has not acknowledged.
     ringing: Option<Ringing>,
-    /// The newest important stanza, where memory does not have it.
+    /// The newest important stanza, if it is not in memory.
     beyond: Option<Box<Beyond>>,
-    /// Other devices of the account have registrations, but no session.
+    /// True if other devices of the account have registrations, but no session.
     has_absent_devices: bool,
     other_session: OtherSession,
 }
@@ -64,7 +64,7 @@ struct JustRead<'a, 'b> {
     reading: &'a Classified<'b>,
 }
 
-/// Until when a dark device that was notified has to come back; `None`: no longer than before.
+/// The time by which a dark device that was notified has to come back; `None` if the hold is not shortened.
 pub(super) type HoldEnd = Option<Instant>;
 
 impl Notifier {
@@ -91,21 +91,21 @@ impl Notifier {
         self.settings = settings;
     }
 
-    /// Bytes of memory in use.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         let beyond = self.beyond.as_deref().map_or(0, |beyond| beyond.stanza.bytes().len());
         self.rooms.memory() + self.roster.memory() + self.pusher.memory() + beyond
     }
 
-    // What is known of the account
+    // State of the account
 
-    /// The account has another state.
+    /// Takes a new state of the account.
     pub(super) fn on_account(&mut self, account: &AccountView) {
         self.on_subscriptions(account);
         self.has_absent_devices = account.absent().next().is_some();
     }
 
-    /// The account is subscribed to other rooms.
+    /// Takes new room subscriptions of the account.
     pub(super) fn on_subscriptions(&mut self, account: &AccountView) {
         self.rooms.subscribed(&account.record().subscriptions);
     }
@@ -115,20 +115,20 @@ impl Notifier {
         &self.rooms
     }
 
-    /// The client sends presence.
+    /// Notes presence that the client sends.
     pub(super) fn on_presence_sent(&mut self, presence: &Node<'_>) {
         self.rooms.sent(presence);
     }
 
-    /// The client is sent presence by a room.
+    /// Notes presence that a room sends to the client.
     pub(super) fn on_room_presence(&mut self, presence: &Element) {
         if presence.mentions(ns::MUC_USER) {
             self.rooms.received(&presence.node());
         }
     }
 
-    /// Whether the roster is to be asked for: once, if it matters. The client may have it stored, and ask for changes only (RFC
-    /// 6121 §2.6).
+    /// Returns whether to request the roster now: once, if it is needed. The client may have it stored, and request only
+    /// changes (RFC 6121 §2.6).
     pub(super) fn take_roster_request(&mut self, account: &AccountView) -> bool {
         let asks = !self.asked_for_roster && account.wants_roster();
         self.asked_for_roster |= asks;
@@ -143,9 +143,9 @@ impl Notifier {
         }
     }
 
-    // What a stanza means
+    // Classification of stanzas
 
-    /// What a stanza means to the person behind the account.
+    /// Classifies a stanza by its meaning to the user.
     pub(super) fn read<'a>(&self, element: &'a Element) -> Classified<'a> {
         classify::read(element, Context { account: self.identity.account(), rooms: &self.rooms })
     }
@@ -154,14 +154,14 @@ impl Notifier {
         Facts::of(reading, self.settings.seed)
     }
 
-    /// Whether a stanza may have to be pushed for.
+    /// Returns whether a stanza may need a push.
     pub(super) fn may_push(&self, element: &Element, situation: Situation<'_>) -> bool {
         let account = situation.account;
         let concerns = situation.since().is_some() || self.has_absent_devices || may_ring(element, account);
         concerns && !is_set_aside(account.guard(), element)
     }
 
-    /// Which of the device's registrations may be told of a stanza.
+    /// The device's registrations that may be notified of a stanza.
     fn audience(&self, reading: &Classified<'_>, account: &AccountView) -> Result<Audience, Blocked> {
         let mut audience = Audience::NOBODY;
         let mut blocked = None;
@@ -174,9 +174,9 @@ impl Notifier {
         blocked.filter(|_| audience == Audience::NOBODY).map_or(Ok(audience), Err)
     }
 
-    // Stanzas come, and are read
+    // Arrival and acknowledgement of stanzas
 
-    /// A stanza came.
+    /// Handles a stanza that came.
     pub(super) fn on_stanza(
         &mut self,
         now: Instant,
@@ -191,7 +191,7 @@ impl Notifier {
         let reading = self.read(stanza);
         let facts = self.facts(&reading);
         if self.has_absent_devices {
-            self.tell_absent_devices(&reading, facts, situation.account, effects);
+            self.notify_absent_devices(&reading, facts, situation.account, effects);
         }
         let Some(since) = situation.since() else {
             if reading.class == Class::Call {
@@ -210,7 +210,7 @@ impl Notifier {
         self.push_all_due(now, Some(JustRead { seq, reading: &reading }), situation, effects)
     }
 
-    /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
+    /// Decides about pushes for waiting stanzas, because the client became unreachable, or can be notified now.
     pub(super) fn push_for_waiting(
         &mut self,
         now: Instant,
@@ -242,14 +242,14 @@ impl Notifier {
         let Arrival { seq, facts, .. } = arrival;
         let verdict = self.pusher.arrived(now, arrival);
         self.end_call(reading, facts, account, effects);
-        // What is looked at again was reported before.
+        // A stanza that is judged again was reported before.
         if seq > self.judged {
             self.judged = seq;
             effects.event(Event::Judged(verdict));
         }
     }
 
-    /// The client has read something: what it was notified about is its own now.
+    /// Forgets the stanzas that the client has acknowledged: they need no push any more.
     pub(super) fn on_acknowledged(&mut self, delivery: &Delivery) {
         let queue = delivery.queue();
         self.pusher.contact(|seq| queue.is_on_disk_only(seq));
@@ -258,12 +258,12 @@ impl Notifier {
         self.forget_read_back(delivery);
     }
 
-    /// Stanzas were read back from disk: memory may have the newest important one now.
+    /// Forgets the stanza beyond memory if it was read back from disk.
     pub(super) fn forget_read_back(&mut self, delivery: &Delivery) {
         self.beyond = self.beyond.take().filter(|_| delivery.queue().has_tail());
     }
 
-    /// Whether a push tells of another stanza than this one of the same conversation.
+    /// Returns whether a push is about a later stanza of the same conversation than this one.
     pub(super) fn is_followed(&self, seq: Seq) -> bool {
         self.pusher.is_followed(seq)
     }
@@ -289,7 +289,7 @@ impl Notifier {
             self.push(&push, fresh, situation, effects);
             is_important |= push != Push::Noise;
         }
-        // A device that was notified has only so long to come back, as with mod_cloud_notify.
+        // A device that was notified has a limited time to come back, as with mod_cloud_notify.
         self.settings.hibernation.after_push.filter(|_| is_important).map(|hold| now + hold)
     }
 
@@ -314,7 +314,7 @@ impl Notifier {
         }
     }
 
-    /// What the registration at this place is told of a stanza that waits, if memory has it.
+    /// The details about a waiting stanza for the registration at this place, if the stanza is in memory.
     fn detail(
         &self,
         place: usize,
@@ -333,7 +333,7 @@ impl Notifier {
         Some(detail(&self.read(stanza)))
     }
 
-    /// Wakes the device, whether something important waits or not.
+    /// Wakes the device, even if nothing important waits.
     pub(super) fn wake(&mut self, situation: Situation<'_>, effects: &mut Effects) {
         if self.pusher.is_quiet() {
             let summary = Summary::wake(&self.settings.push);
@@ -358,19 +358,19 @@ impl Notifier {
         }
     }
 
-    /// A push service has answered a publish of this device, or has not in time.
+    /// Takes the outcome of a publish of this device.
     pub(super) fn on_published(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
         self.pusher.answered(now, target, outcome);
     }
 
-    /// Another session of the device has its client, or has it no more. Returns whether pushes may be due now.
+    /// Notes that another session of the device got its client, or lost it. Returns whether pushes may be due now.
     pub(super) fn on_other_session(&mut self, other: OtherSession) -> bool {
         let before = std::mem::replace(&mut self.other_session, other);
         before == OtherSession::Live && other == OtherSession::Away
     }
 
-    /// Tells devices without a session what they cannot see themselves.
-    fn tell_absent_devices(
+    /// Notifies devices without a session of events that they cannot see themselves.
+    fn notify_absent_devices(
         &self,
         reading: &Classified<'_>,
         facts: Facts,
@@ -388,12 +388,12 @@ impl Notifier {
         }
     }
 
-    /// When a push is due.
+    /// The time at which a push is due.
     pub(super) fn deadline(&self, account: &AccountView) -> Option<Instant> {
         self.pusher.deadline().filter(|_| self.may_push_now(account))
     }
 
-    /// When a call was left unacknowledged for too long.
+    /// The time at which a call counts as unacknowledged.
     pub(super) fn call_deadline(&self) -> Option<Instant> {
         self.ringing.map(Ringing::until)
     }

@@ -1,11 +1,11 @@
-//! Orphans: stanzas of other devices of the account that nobody fetches. A device that is there gets them after a while
-//! (XEP-0160 in spirit).
+//! Orphans: stanzas of other devices of the account that their devices do not fetch. After some time, a connected device
+//! gets them (in the spirit of XEP-0160).
 
 use std::time::{Duration, Instant};
 
 use super::contract::Orphans;
 
-/// When a session looks for orphans, and for which.
+/// The time of the next search for orphans, and their kind.
 #[derive(Debug, Default)]
 pub(super) struct OrphanSearch(Option<DueSearch>);
 
@@ -16,27 +16,28 @@ struct DueSearch {
 }
 
 impl OrphanSearch {
-    /// Looks for the orphans of devices without a registration after this time.
+    /// Schedules a search for the orphans of devices without a registration.
     pub(super) fn begin(&mut self, at: Instant) {
         self.0 = Some(DueSearch { at, orphans: Orphans::OfUnregistered });
     }
 
-    /// The same, unless a search is due anyway.
+    /// The same as `begin`, unless a search is scheduled already.
     pub(super) fn begin_again(&mut self, at: Instant) {
         self.0.get_or_insert(DueSearch { at, orphans: Orphans::OfUnregistered });
     }
 
-    /// The orphans to be taken now.
+    /// The kind of orphans to adopt now.
     pub(super) fn on_timeout(&mut self, now: Instant) -> Option<Orphans> {
         self.0.take_if(|search| search.at <= now).map(|search| search.orphans)
     }
 
-    /// They cannot be taken now: looks again later.
+    /// Schedules the search again, because the orphans cannot be adopted now.
     pub(super) fn postpone(&mut self, at: Instant, orphans: Orphans) {
         self.0 = Some(DueSearch { at, orphans });
     }
 
-    /// They were taken. The owner of a registration is being woken, and has so much longer to come for what is its own.
+    /// Schedules the next search after an adoption. A device with a registration is being woken, and has this much longer
+    /// to fetch its stanzas.
     pub(super) fn on_adopted(&mut self, now: Instant, orphans: Orphans, longer: Duration) {
         self.0 = match orphans {
             Orphans::OfUnregistered => Some(DueSearch { at: now + longer, orphans: Orphans::OfRegistered }),

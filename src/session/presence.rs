@@ -1,4 +1,5 @@
-//! Presence: what a client last said of itself, where it is joined, and what of others' need not wait twice.
+//! Presence: the client's last own presence, the addresses that it sends directed presence to, and presence of others that
+//! need not wait twice.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -9,23 +10,24 @@ use crate::jid::Jid;
 use crate::seq::Seq;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
-/// Rooms and others that the client sends presence to; more are treated as unknown.
+/// The number of rooms and others that the client sends presence to; further ones are treated as unknown.
 const DIRECTED: usize = 1024;
 
-/// Bytes of a client's own presence that are kept.
+/// The bytes of a client's own presence that are kept.
 const LINGERING: usize = 4096;
 
-/// Senders whose waiting presence may become obsolete; that of more waits like any other stanza.
+/// The number of senders whose waiting presence may be coalesced. Presence of further senders waits like any other stanza.
 const SENDERS: usize = 4096;
 
-/// What a hash in a set needs, and what one with a place needs.
+/// The bytes of a hash in a set, and of a hash with a sequence number.
 const HASH: usize = 10;
 const PLACE: usize = 28;
 
-/// Contacts that a client is remembered to take for available; beyond, nobody's visit is kept from it.
-const TOLD: usize = 4096;
+/// The number of contacts that the client is remembered to see as available. Beyond it, presence pairs are never cancelled
+/// out.
+const SHOWN: usize = 4096;
 
-/// What a presence stanza is for its reader.
+/// The meaning of a presence stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
     Available,
@@ -42,7 +44,7 @@ fn sort(node: &Node<'_>) -> Sort {
     }
 }
 
-/// Whether the session may go on for its pushes if the client closes its stream behind an `unavailable`.
+/// The possibility that the session stays for its pushes if the client closes its stream after an `unavailable`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Linger {
     Possible,
@@ -52,18 +54,18 @@ pub(super) enum Linger {
 /// The client's own presence.
 #[derive(Debug, Default)]
 pub(super) struct OwnPresence {
-    /// The client is available to everybody.
+    /// True if the client is available to everyone.
     available: bool,
-    /// Its last available presence to everybody, as a lingering session shows it.
+    /// Its last broadcast of available presence, as a lingering session shows it.
     lingering: Option<Bytes>,
-    /// A broadcast `unavailable` that waits for what comes next.
+    /// A broadcast `unavailable` that waits for the next frame.
     parting: Option<Box<Element>>,
     /// Hashes of the bare JIDs that the client sends presence to.
     directed: HashSet<u64>,
 }
 
 impl OwnPresence {
-    /// Notes a presence stanza of the client, and says whether it is its first or later available broadcast.
+    /// Notes a presence stanza of the client, and returns whether it is an available broadcast.
     pub(super) fn sent(&mut self, element: &Element) -> bool {
         let node = element.node();
         let (sort, to) = (sort(&node), node.attr("to").map(|to| Jid::new(&to)));
@@ -83,28 +85,28 @@ impl OwnPresence {
         sort == Sort::Available && node.attr("to").is_none()
     }
 
-    /// Whether the client is available to everybody.
+    /// Returns whether the client is available to everyone.
     pub(super) fn is_available(&self) -> bool {
         self.available
     }
 
-    /// Whether the client sends presence to this address.
+    /// Returns whether the client sends presence to this address.
     fn is_joined(&self, to: &Jid) -> bool {
         self.directed.contains(&self.hash(to))
     }
 
-    /// Of the bare JID. Nobody can choose addresses that collide.
+    /// Hashes the bare JID with a random key, so that no one can choose addresses that collide.
     fn hash(&self, jid: &Jid) -> u64 {
         self.directed.hasher().hash_one(jid.bare())
     }
 
-    /// Bytes of memory that it has.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         let held = self.parting.as_ref().map_or(0, |parting| parting.bytes().len());
         held + self.lingering.as_ref().map_or(0, |lingering| lingering.len()) + self.directed.capacity() * HASH
     }
 
-    /// Whether this is a broadcast `unavailable`.
+    /// Returns whether this is a broadcast `unavailable`.
     pub(super) fn is_parting(element: &Element) -> bool {
         let node = element.node();
         element.kind() == Kind::Presence && sort(&node) == Sort::Unavailable && node.attr("to").is_none()
@@ -115,19 +117,20 @@ impl OwnPresence {
         self.parting = Some(Box::new(element));
     }
 
-    /// The `unavailable` that was held.
+    /// Takes the `unavailable` that was held.
     pub(super) fn take_parting(&mut self) -> Option<Element> {
         self.parting.take().map(|element| *element)
     }
 
-    /// The last available presence as a lingering session shows it: `xa`, and no claim to messages over others. `None` if the
-    /// client was not available, or wanted no messages.
+    /// The last available presence as a lingering session shows it: `xa`, and with no priority over other clients. `None`
+    /// if the client was not available, or wanted no messages.
     pub(super) fn lingering(&self) -> Option<Bytes> {
         self.lingering.clone()
     }
 }
 
-/// An available presence as a lingering session shows it; without status and capabilities if those are too long to keep.
+/// Returns an available presence as a lingering session shows it. Status and capabilities are left out if they are too
+/// long.
 fn lingering(presence: &Node<'_>) -> Option<Bytes> {
     let priority = presence.child("priority", ns::CLIENT).and_then(|p| p.text().trim().parse::<i32>().ok());
     let priority = priority.unwrap_or_default();
@@ -166,16 +169,16 @@ fn write_copy(xml: &mut XmlWriter, node: &Node<'_>) {
     xml.text(&node.text()).end();
 }
 
-/// Others' presence: what was not written to the client yet, and whom the client takes for available.
+/// Presence of others: stanzas not written to the client yet, and contacts that the client sees as available.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// By a hash of the full JID.
+    /// The waiting stanzas, by a hash of the full JID.
     by_sender: HashMap<u64, (Seq, Sort)>,
-    /// Hashes of the full JIDs that the client was told are available.
-    told: HashSet<u64>,
+    /// Hashes of the full JIDs that the client sees as available.
+    shown_available: HashSet<u64>,
 }
 
-/// What to do with a presence stanza for a dark client.
+/// The action for a presence stanza for a dark client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coalesced {
     /// It waits like any other stanza.
@@ -187,7 +190,8 @@ pub(super) enum Coalesced {
 }
 
 impl Waiting {
-    /// Whether an older presence of the same sender is made obsolete; [`Waiting::queued`] must follow unless they cancel out.
+    /// Decides whether an older presence of the same sender is obsolete. [`Waiting::queued`] must follow unless they cancel
+    /// out.
     pub(super) fn coalesce(&mut self, element: &Element, own: &OwnPresence) -> Coalesced {
         let node = element.node();
         let Some((from, sort)) = plain(&node) else { return Coalesced::Keep };
@@ -196,12 +200,13 @@ impl Waiting {
         };
         let joined = own.is_joined(&from);
         let visited = sort == Sort::Unavailable && older_sort == Sort::Available;
-        // Who was there before must be seen to leave.
-        let known = self.told.len() >= TOLD || self.told.contains(&self.told.hasher().hash_one(from.as_str()));
+        // The client must see a contact leave that was available before.
+        let known = self.shown_available.len() >= SHOWN
+            || self.shown_available.contains(&self.shown_available.hasher().hash_one(from.as_str()));
         if visited && !joined && !known { Coalesced::Cancel(older) } else { Coalesced::Replace(older) }
     }
 
-    /// A presence stanza was queued at this place.
+    /// Notes that a presence stanza was queued with this number.
     pub(super) fn queued(&mut self, element: &Element, seq: Seq) {
         if let Some((from, sort)) = plain(&element.node()) {
             let sender = self.by_sender.hasher().hash_one(from.as_str());
@@ -211,33 +216,34 @@ impl Waiting {
         }
     }
 
-    /// A presence stanza is written to the client.
+    /// Notes that a presence stanza is written to the client.
     pub(super) fn written(&mut self, element: &Element) {
         match plain(&element.node()) {
-            Some((from, Sort::Available)) if self.told.len() < TOLD => {
-                let from = self.told.hasher().hash_one(from.as_str());
-                self.told.insert(from);
+            Some((from, Sort::Available)) if self.shown_available.len() < SHOWN => {
+                let from = self.shown_available.hasher().hash_one(from.as_str());
+                self.shown_available.insert(from);
             }
             Some((from, Sort::Unavailable)) => {
-                let from = self.told.hasher().hash_one(from.as_str());
-                self.told.remove(&from);
+                let from = self.shown_available.hasher().hash_one(from.as_str());
+                self.shown_available.remove(&from);
             }
             _ => {}
         }
     }
 
-    /// All that waited is written.
+    /// Forgets the waiting stanzas, because all of them are written.
     pub(super) fn clear(&mut self) {
         self.by_sender = HashMap::new();
     }
 
-    /// Bytes of memory that it has.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
-        self.by_sender.capacity() * PLACE + self.told.capacity() * HASH
+        self.by_sender.capacity() * PLACE + self.shown_available.capacity() * HASH
     }
 }
 
-/// The sender of presence that only tells a state. A room's with a status code tells of an event, so it keeps its place.
+/// The sender of presence that only reports a state. Presence of a room with a status code reports an event, so it is not
+/// coalesced.
 fn plain(node: &Node<'_>) -> Option<(Jid, Sort)> {
     let sort = sort(node);
     let event = node.child("x", ns::MUC_USER).is_some_and(|x| x.child("status", ns::MUC_USER).is_some());

@@ -1,5 +1,5 @@
-//! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
-//! those the ones that only the spool has.
+//! The stanzas that wait for the client's acknowledgement, in delivery order: written stanzas first, then unwritten ones,
+//! then those that only the spool holds. [`Queue`] is the entry point; the session's `delivery` owns it.
 //!
 //! ```text
 //!           segments                   tail
@@ -12,8 +12,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `queue` | [`Queue`]: what the client gets, what the server has to keep, what earlier sessions have left |
-//! | `setting_aside` | [`Queue`]: stanzas that are set aside and go back |
+//! | `queue` | [`Queue`]: stanzas for the client, stanzas the server has to keep, stanzas of earlier sessions |
+//! | `setting_aside` | [`Queue`]: stanzas that are set aside, and their return to the queue |
 //! | `spooling` | [`Queue`] between memory and the disk |
 //! | `segments` | the stanzas in memory, written and unwritten |
 //! | `spilled`, `tail`, `notes` | the stanzas that only the spool has |
@@ -21,7 +21,7 @@
 //! | `earlier` | the spools of earlier sessions |
 //! | `aside` | the stanzas that are set aside |
 //! | `room`, `budget` | bounds of memory |
-//! | `number`, `queued`, `spooled`, `unsaved` | numbers; a stanza in memory, and on disk; what no disk has |
+//! | `number`, `queued`, `spooled`, `unsaved` | sequence numbers; a stanza in memory, and on disk; a count of unsaved stanzas |
 
 mod aside;
 mod budget;
@@ -67,12 +67,12 @@ pub use spilled::{ArchiveCopy, NoStanza};
 pub use spooled::{Load, Spooled};
 pub use unsaved::Unsaved;
 
-/// Where a pushed stanza went.
+/// The storage of a stanza that was added to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Into memory.
+    /// In memory.
     Memory(Seq),
-    /// There is no room, or older ones are before it: only the spool is to have it until its turn comes.
+    /// In the spool only, until the stanza's turn comes: memory has no room, or older stanzas there come first.
     SpoolOnly(Seq),
 }
 
@@ -90,7 +90,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty queue that holds up to `limit` bytes.
+    /// Creates an empty queue that holds up to `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             numbers: Numbers::default(),
@@ -104,58 +104,58 @@ impl Queue {
         }
     }
 
-    /// Holds up to `limit` bytes from now on; what is more already stays.
+    /// Changes the limit, in bytes. Stanzas that exceed a lower limit stay.
     pub fn change_limit(&mut self, limit: usize) {
         self.room.change_limit(limit);
     }
 
-    /// Lets the queue share memory with others, from its beginning.
+    /// Makes the queue share memory with other queues. Call it before the first stanza.
     pub fn share(&mut self, budget: Arc<Budget>) {
         self.room.share(budget);
         self.on_changed();
     }
 
-    /// Lets the queues that share memory know how much of it this one has now.
-    pub fn tell_share(&mut self) {
-        self.room.tell();
+    /// Publishes the queue's memory use to the queues that share memory with it.
+    pub fn publish_use(&mut self) {
+        self.room.publish();
     }
 
-    /// The store works on so many bytes: they are memory that all queues share, until it is done.
+    /// Charges the bytes that the store is working on to the shared memory, until the store is done.
     pub fn charge_store(&mut self, bytes: usize) {
         self.room.charge_store(bytes);
     }
 
-    /// Why stanzas go to the spool only, once for each time that they begin to.
+    /// Returns why stanzas go to the spool only, once each time this begins.
     pub fn take_full(&mut self) -> Option<Full> {
         self.room.take_full()
     }
 
-    /// Whether the numbers come to their end.
+    /// Returns whether the sequence numbers are nearly used up.
     pub fn is_exhausted(&self) -> bool {
         self.numbers.is_exhausted()
     }
 
-    /// The number of the newest stanza, or of none that came yet.
+    /// The number of the newest stanza, or the number before the first one.
     pub fn newest(&self) -> Seq {
         self.numbers.newest()
     }
 
-    /// How many stanzas in memory are of a kind that may notify.
+    /// The number of stanzas in memory that are of a kind that may notify.
     pub fn notifying(&self) -> usize {
         self.segments.notifying()
     }
 
-    /// How many stanzas wait, of those with their place in memory.
+    /// The number of waiting stanzas in memory, spilled ones included.
     pub fn len(&self) -> usize {
         self.segments.len() + self.spill.len()
     }
 
-    /// What they count for, in bytes.
+    /// The memory charge of these stanzas and of those set aside, in bytes.
     pub fn bytes(&self) -> usize {
         self.segments.bytes() + self.aside.bytes() + self.spill.bytes()
     }
 
-    /// Whether nothing waits that has its place in memory.
+    /// Returns whether no stanza waits in memory and none is spilled.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -165,23 +165,23 @@ impl Queue {
         self.segments.iter().filter(|item| !item.gone)
     }
 
-    /// The stanza at this place, if memory has it.
+    /// The stanza with this number, if it is in memory.
     pub fn find(&self, seq: Seq) -> Option<&Queued> {
         self.segments.find(seq)
     }
 
-    /// From now on the stanzas keep no more alive than themselves.
+    /// Makes each stanza own its bytes, so that it keeps no larger buffer alive.
     pub fn compact(&mut self) {
         self.segments.compact();
     }
 
-    /// Accounts for the memory that is in use now. Each change ends with it.
+    /// Updates the account of used memory. Every change of the queue ends with this call.
     fn on_changed(&mut self) {
         self.room.set(self.bytes() + self.flight.bytes());
         debug_assert!(self.check(), "{self:?}");
     }
 
-    /// Returns whether the parts agree with each other. Only debug builds ask.
+    /// Returns whether the parts agree with each other. Only debug builds call it.
     fn check(&self) -> bool {
         let own = |item: &&Queued| !number::is_inherited(item.seq);
         let newest = self.segments.iter().rev().find(own);
@@ -189,29 +189,30 @@ impl Queue {
             && self.flight.check()
             && self.aside.check()
             && self.room.check(self.bytes() + self.flight.bytes())
-            // The tail is behind all that memory has, and what is on its way to the disk belongs to it.
+            // All stanzas of the tail come after those in memory, and stanzas on their way to the disk belong to the tail.
             && newest.is_none_or(|newest| !self.tail.has(newest.seq))
             && (self.flight.is_empty() || self.tail.is_open())
             && self.spill.first().is_none_or(|first| !self.tail.has(first) && self.segments.find(first).is_none())
     }
 }
 
-/// What the client gets.
+/// Stanzas for the client.
 impl Queue {
-    /// Appends a stanza that was given a place.
+    /// Appends a stanza that has a sequence number.
     pub fn hold(&mut self, item: Queued) {
         self.segments.push(item);
         self.on_changed();
     }
 
-    /// The next stanza to be written; `None` if one comes first that is only on disk.
+    /// The next stanza to write. `None` if a stanza that only the disk holds comes first.
     pub fn next_unwritten(&self) -> Option<&Queued> {
         let next = self.segments.next_unwritten()?;
         let first_elsewhere = self.spill.first().into_iter().chain(self.earlier.gap()).min();
         first_elsewhere.is_none_or(|first| first > next.seq).then_some(next)
     }
 
-    /// Takes the next unwritten stanza for writing, unless one that memory does not have comes first; it stays until acknowledged.
+    /// Takes the next unwritten stanza for writing, unless one that is not in memory comes first. It stays in the queue
+    /// until the client acknowledges it.
     pub fn write_next(&mut self) -> Option<&Queued> {
         self.next_unwritten()?;
         self.segments.write_next()
@@ -222,7 +223,7 @@ impl Queue {
         self.segments.note_written(at);
     }
 
-    /// Whether the client was sent something that it has not acknowledged.
+    /// Returns whether the client was sent a stanza that it has not acknowledged.
     pub fn awaits_ack(&self) -> bool {
         self.segments.has_written()
     }
@@ -238,8 +239,9 @@ impl Queue {
         written.filter_map(|item| if item.gone { self.aside.find(item.seq) } else { Some(item) })
     }
 
-    /// Forgets the first `count` written stanzas: the client has them. Returns the spools that have some of them, each with its
-    /// last one: the spools need not keep what is up to there. The own spool is `None`.
+    /// Removes the first `count` written stanzas, which the client has acknowledged. Returns the spools that hold some of
+    /// them, each with the number of the last one: the spool may delete everything up to it. `None` is the session's own
+    /// spool.
     pub fn acknowledge(&mut self, count: usize) -> Vec<(Option<LoginId>, Seq)> {
         let mut spools: Vec<(Option<LoginId>, Seq)> = Vec::new();
         for _ in 0..count {
@@ -254,7 +256,7 @@ impl Queue {
             }
         }
         self.segments.shrink_if_empty();
-        // One that took its place again may come before what has passed.
+        // A stanza that was put back may come before the acknowledged ones.
         let first = self.segments.iter().next().map_or(Seq::MAX, |item| item.seq);
         let passed = self.segments.passed().min(first.previous());
         self.earlier.forget_origins(passed, |seq| self.aside.has(seq));
@@ -262,8 +264,8 @@ impl Queue {
         spools
     }
 
-    /// Everything is to be written again, to a new attachment, and says since when it waits. What was returned to its sender
-    /// need not be counted any more: the client has told how far it is.
+    /// Marks all stanzas as unwritten, for a new attachment; each gets a delay stamp when it is written. Placeholders of
+    /// returned stanzas are removed, because the client has reported its count.
     pub fn rewind(&mut self) {
         self.segments.rewind();
         if self.segments.iter().any(|item| item.gone) {
@@ -279,12 +281,12 @@ impl Queue {
         removed
     }
 
-    /// The newest stanza is held: once written it says since when it waits.
+    /// Marks the newest stanza as delayed: it gets a delay stamp when it is written.
     pub fn delay(&mut self, seq: Seq) {
         self.segments.delay(seq);
     }
 
-    /// Drops stanzas that need not be kept, and returns them.
+    /// Removes the stanzas that need not be kept, and returns them.
     pub fn remove_where(&mut self, unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let removed = self.segments.remove_where(unwanted);
         self.on_changed();
@@ -292,22 +294,22 @@ impl Queue {
     }
 }
 
-/// What the server has to keep.
+/// Stanzas that the server has to keep.
 impl Queue {
-    /// The number of the first stanza on the server's leg that is neither the client's nor the disk's; `None` if all are.
+    /// The server's number of the first stanza that neither the client nor the disk has, `None` if there is none.
     pub fn first_unsettled(&mut self) -> Option<ServerSeq> {
         self.segments.pass_settled();
         self.find_unsettled()
     }
 
-    /// The same without noting how far it was looked for.
+    /// The same as [`Queue::first_unsettled`], without noting how far the search got.
     pub fn find_unsettled(&self) -> Option<ServerSeq> {
         let first = self.segments.first_unsettled().or_else(|| self.flight.first_unsettled());
         first.into_iter().chain(self.aside.first_unsettled(self.last_committed())).min()
     }
 
-    /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
-    /// the places that the spool must not keep.
+    /// Removes the stanzas above this server number: the server still holds them and delivers them elsewhere. Returns the
+    /// numbers that the spool must delete.
     pub fn give_back(&mut self, acked: ServerSeq) -> Vec<RangeInclusive<Seq>> {
         let theirs = |item: &Queued| item.server_seq.is_some_and(|seq| seq > acked);
         let given = self.remove_where(theirs);
@@ -319,49 +321,50 @@ impl Queue {
     }
 }
 
-/// What earlier sessions of the device have left.
+/// Stanzas of earlier sessions of the device.
 impl Queue {
-    /// Opens the gap: the spools of earlier sessions were asked for.
+    /// Opens the gap. Call it when the store is asked for the spools of earlier sessions.
     pub fn open_gap(&mut self) {
         self.earlier.open_gap(self.segments.last_written());
     }
 
-    /// These spools belong to the session: all that earlier sessions have left, those included that were named before.
+    /// Adds the spools of earlier sessions, which now belong to this session. `spools` lists all of them, those named
+    /// before included.
     pub fn on_taken_over(&mut self, spools: &[Inherited]) {
         self.earlier.on_taken_over(spools);
     }
 
-    /// The spools could not be asked for; they have to be asked for again.
+    /// Notes that the store could not list the spools. They must be requested again.
     pub fn on_not_taken_over(&mut self) {
         self.earlier.on_not_taken_over();
     }
 
-    /// Whether the gap is open.
+    /// Returns whether the gap is open.
     pub fn has_gap(&self) -> bool {
         self.earlier.gap().is_some()
     }
 
-    /// Whether it is not known yet which spools there are.
+    /// Returns whether the list of spools is not known yet.
     pub fn awaits_spools(&self) -> bool {
         self.earlier.is_asked()
     }
 
-    /// A stanza of an earlier spool was read, and is for the client.
+    /// Inserts a stanza that was read from an earlier spool.
     pub fn push_inherited(&mut self, spool: LoginId, place: Seq, element: Element, received: UnixMillis) {
         match self.earlier.on_read(spool, place) {
             Some(seq) => self.segments.insert(Queued::read_back(element, seq, received)),
-            // It stays on disk, for a later session.
+            // The stanza stays on disk, for a later session.
             None => self.read_all_of(spool),
         }
         self.on_changed();
     }
 
-    /// An earlier spool was read up to this place.
+    /// Notes that an earlier spool was read up to this number.
     pub fn skip_inherited(&mut self, spool: LoginId, place: Seq) {
         self.earlier.skip(spool, place);
     }
 
-    /// An earlier spool has no more.
+    /// Notes that an earlier spool was read completely.
     pub fn read_all_of(&mut self, spool: LoginId) {
         self.earlier.skip(spool, Seq::MAX);
         self.close_gap();
@@ -372,7 +375,7 @@ impl Queue {
         self.earlier.close_gap();
     }
 
-    /// Where the inherited stanza with this number lies.
+    /// The spool that holds the inherited stanza with this number, and its number there.
     pub fn origin(&self, seq: Seq) -> Option<(LoginId, Seq)> {
         self.earlier.origin(seq)
     }

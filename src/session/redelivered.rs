@@ -1,8 +1,8 @@
-//! Messages that may come a second time: a server whose connection broke sends again what it saw no acknowledgement of, and
-//! Pushward has kept it.
+//! Messages that may come a second time: a server whose connection broke sends unacknowledged messages again, but Pushward
+//! has kept them.
 //!
-//! Of each kept message two hashes are remembered: by the id that the own archive has given it, and by its content. A second
-//! delivery is known by its `<delay/>`, which only the own host or account may have written.
+//! Of each kept message two hashes are remembered: of the id that the own archive has given it, and of its content. A
+//! second delivery is recognized by its `<delay/>`, which only the own host or account may have written.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -14,29 +14,29 @@ use crate::hash::keyed;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
-/// Kept messages that are remembered of a device.
+/// The number of kept messages that are remembered per device.
 const MOST: usize = 1000;
-/// How long each is.
+/// The time for which each is remembered.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// What is known of a message that was kept.
+/// The record of a message that was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RepeatedMessage {
-    /// Until when it is remembered.
+    /// The time until which it is remembered.
     until: UnixMillis,
     marks: Marks,
 }
 
-/// What a message is known by.
+/// The hashes that identify a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marks {
-    /// Of the sender and the id of the own archive.
+    /// The hash of the sender and the id in the own archive.
     archived: Option<u64>,
-    /// Of addresses, type, id and children; none without an id.
+    /// The hash of addresses, type, id and children; `None` without an id.
     content: Option<u64>,
 }
 
-/// Whose messages they are, and by which key they are hashed.
+/// The account whose messages are compared, and the key of the hashes.
 #[derive(Clone, Copy)]
 pub(super) struct OwnMessages<'a> {
     pub(super) account: &'a BareJid,
@@ -48,24 +48,24 @@ pub(super) struct OwnMessages<'a> {
 pub(super) struct KeptMessages(VecDeque<RepeatedMessage>);
 
 impl KeptMessages {
-    /// Whether nothing is remembered.
+    /// Returns whether nothing is remembered.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many messages are remembered.
+    /// The number of remembered messages.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Remembers all of another memory as well.
+    /// Adds all messages of another memory.
     pub(super) fn add(&mut self, other: Self) {
         self.0.extend(other.0);
         self.0.make_contiguous().sort_by_key(|copy| copy.until);
         self.shorten();
     }
 
-    /// Forgets what is too old at this time.
+    /// Forgets messages that are too old.
     fn age(&mut self, now: UnixMillis) {
         self.0.retain(|copy| copy.until > now);
         if self.0.is_empty() {
@@ -97,7 +97,7 @@ impl KeptMessages {
         known.and_then(|at| self.0.remove(at)).is_some()
     }
 
-    /// Bytes of memory that it has.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.0.capacity() * size_of::<RepeatedMessage>()
     }
@@ -113,7 +113,7 @@ impl Marks {
 }
 
 impl OwnMessages<'_> {
-    /// Whether the server itself says that a message comes late (XEP-0203).
+    /// Returns whether the server itself marks a message as delayed (XEP-0203).
     pub(super) fn comes_late(self, message: &Element) -> bool {
         let by_own = |delay: &Node<'_>| {
             let from = delay.attr("from").map(|from| Jid::new(&from));
@@ -140,7 +140,7 @@ impl OwnMessages<'_> {
         for name in ["from", "to", "id"] {
             node.attr(name).hash(&mut hasher);
         }
-        // RFC 6121 §5.2.2: without a type it is normal.
+        // RFC 6121 §5.2.2: a message without a type is normal.
         node.attr("type").as_deref().unwrap_or("normal").hash(&mut hasher);
         let attribute = |name: &str, value: &str| {
             let mut hasher = keyed(self.seed);
@@ -148,7 +148,7 @@ impl OwnMessages<'_> {
             hasher.finish()
         };
         for child in node.children() {
-            // The id of the own archive may be there once and missing the next time.
+            // The id of the own archive may be missing in the other delivery.
             if !child.is("delay", ns::DELAY) && !child.is("stanza-id", ns::STANZA_ID) {
                 child.digest(&mut hasher, attribute);
             }

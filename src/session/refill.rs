@@ -1,48 +1,48 @@
-//! Stanzas are read back from the disk: what was asked for, and when a disk that could not be read is asked again.
+//! The reading of stanzas from disk: the open request, and the retry after a failure.
 
 use std::time::{Duration, Instant};
 
 use crate::push::account::LoginId;
 use crate::seq::Seq;
 
-/// How long after a failure the disk is read again.
+/// The time after a failed read until the next attempt.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
-/// Stanzas that are being read back.
+/// An open read request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loading {
-    /// The session that wrote the spool; `None` for the own one.
+    /// The session that wrote the spool; `None` for the own session.
     pub(super) spool: Option<LoginId>,
-    /// What was on disk of the own spool when they were asked for.
+    /// The number up to which the own spool was on disk at the time of the request.
     pub(super) committed: Seq,
 }
 
-/// What to ask the disk for again.
+/// The reads to repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadAgain {
     /// Stanzas.
     Stanzas,
-    /// The spools of earlier sessions, too.
+    /// Stanzas, and the list of spools of earlier sessions.
     Spools,
 }
 
-/// What the disk was asked for.
+/// The state of reading from disk.
 #[derive(Debug, Default)]
 pub(super) struct Refill {
     loading: Option<Loading>,
-    /// When to read again from a disk that could not be read.
+    /// The time of the next attempt after a failed read.
     again_at: Option<Instant>,
-    /// Then the spools of earlier sessions are asked for again, too.
+    /// True if the list of spools of earlier sessions is to be requested again as well.
     retakes: bool,
 }
 
 impl Refill {
-    /// Whether stanzas were asked for that have not come.
+    /// Returns whether a read request is open.
     pub(super) fn is_loading(&self) -> bool {
         self.loading.is_some()
     }
 
-    /// Whether stanzas may be asked for.
+    /// Returns whether stanzas may be requested.
     pub(super) fn may_load(&self) -> bool {
         self.loading.is_none() && self.again_at.is_none()
     }
@@ -51,24 +51,24 @@ impl Refill {
         self.loading = Some(loading);
     }
 
-    /// The stanzas that were asked for have come.
+    /// Ends the open request, whose stanzas have come.
     pub(super) fn take(&mut self) -> Option<Loading> {
         self.loading.take()
     }
 
-    /// The stanzas that were asked for cannot be read now.
+    /// Schedules another attempt, because the stanzas cannot be read now.
     pub(super) fn on_load_failed(&mut self, now: Instant) {
         self.loading = None;
         self.again_at = Some(now + READ_AGAIN);
     }
 
-    /// The spools of earlier sessions cannot be taken over now.
+    /// Schedules another attempt, because the spools of earlier sessions cannot be taken over now.
     pub(super) fn on_take_over_failed(&mut self, now: Instant) {
         self.retakes = true;
         self.again_at = Some(now + READ_AGAIN);
     }
 
-    /// What is to be asked for again now.
+    /// The reads to repeat now.
     pub(super) fn on_timeout(&mut self, now: Instant) -> Option<ReadAgain> {
         self.again_at.take_if(|at| *at <= now)?;
         Some(if std::mem::take(&mut self.retakes) { ReadAgain::Spools } else { ReadAgain::Stanzas })

@@ -1,11 +1,11 @@
-//! The memory of a device: messages that the server may send a second time, and messages that the device has got. All sessions of
-//! the device share it, since a server may repeat a message to another session than the one that had it.
+//! The memory of a device: messages that the server may send a second time, and messages that the device has received. All
+//! sessions of the device share it, because a server may repeat a message to another session than the first one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::redelivered::{KeptMessages, OwnMessages};
-use super::travel::Had;
+use super::travel::ReceivedMessages;
 use crate::clock::UnixMillis;
 use crate::sync::lock;
 use crate::xml::Element;
@@ -23,8 +23,8 @@ pub struct DeviceMemory {
 struct Remembered {
     /// Messages that the server may send a second time.
     kept: KeptMessages,
-    /// Messages that the device has got.
-    had: Had,
+    /// Messages that the device has received.
+    had: ReceivedMessages,
 }
 
 impl DeviceMemory {
@@ -33,7 +33,7 @@ impl DeviceMemory {
         self.memory() == 0
     }
 
-    /// Bytes of memory in use.
+    /// The bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -65,7 +65,7 @@ impl DeviceMemory {
             && self.update(|remembered| remembered.kept.absorbs(now, message, own))
     }
 
-    /// Remembers a message that the device has got, by its hashes.
+    /// Remembers a message that the device has received, by its hashes.
     pub(crate) fn note_had(&self, marks: impl Iterator<Item = u64>) {
         let mut marks = marks.peekable();
         if marks.peek().is_some() {
@@ -73,7 +73,7 @@ impl DeviceMemory {
         }
     }
 
-    /// Returns whether the device has got a message with any of these hashes.
+    /// Returns whether the device has received a message with any of these hashes.
     pub(super) fn has_had(&self, marks: impl Iterator<Item = u64>) -> bool {
         !self.is_empty() && self.lock().as_ref().is_some_and(|remembered| remembered.had.has(marks))
     }
@@ -108,7 +108,7 @@ impl DeviceMemory {
         result
     }
 
-    /// The memory stays valid if another thread has panicked.
+    /// Takes the lock. The memory stays valid if another thread has panicked.
     fn lock(&self) -> MutexGuard<'_, Option<Box<Remembered>>> {
         lock(&self.remembered)
     }

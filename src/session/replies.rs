@@ -1,8 +1,8 @@
-//! Replies of Pushward that had no place in memory and are on their way to the disk.
+//! Replies of Pushward that did not fit into memory and are on their way to the disk.
 
 use crate::seq::Seq;
 
-/// Bytes of replies that may be on their way to the disk.
+/// The bytes of replies that may be on their way to the disk.
 const REPLIES: usize = 64 << 10;
 
 /// Replies on their way to the disk. Few sessions have any.
@@ -16,19 +16,19 @@ struct StoredReplies {
 }
 
 impl SpooledReplies {
-    /// A reply to the client had no place in memory.
+    /// Adds a reply to the client that did not fit into memory.
     pub(super) fn add(&mut self, seq: Seq, len: usize) {
         let replies = self.0.get_or_insert_default();
         **replies = StoredReplies { bytes: replies.bytes.saturating_add(len), last: seq };
     }
 
-    /// What was handed to the spool up to this sequence number is on disk.
+    /// Notes that everything handed to the spool up to this sequence number is on disk.
     pub(super) fn on_spooled(&mut self, seq: Seq) {
         self.0 = self.0.take().filter(|replies| replies.last > seq);
     }
 
-    /// Whether they are over the mark for replies that wait to be written.
-    pub(super) fn owe_too_much(&self) -> bool {
+    /// Returns whether they exceed the limit for replies that wait to be written.
+    pub(super) fn are_over_limit(&self) -> bool {
         self.0.as_ref().is_some_and(|replies| replies.bytes >= REPLIES)
     }
 }

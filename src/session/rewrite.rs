@@ -1,6 +1,7 @@
-//! What is changed on its way to the client: stream features, disco#info of the account, delay stamps.
+//! Rewrites of stanzas and stream features on their way to the client: stream features, disco#info of the account, delay
+//! stamps.
 //!
-//! A rewrite copies the original bytes around its cut or insertion; what it does not touch stays byte for byte (invariant 3).
+//! A rewrite copies the original bytes around its cuts and insertions. All other bytes stay unchanged (invariant 3).
 
 pub mod offers;
 pub mod sasl2;
@@ -15,7 +16,7 @@ use crate::push::settings::PushSettings;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 use splice::{append, splice};
 
-/// Which `<stream:features/>` these are.
+/// The phase of the stream to which a `<stream:features/>` belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeaturesPhase {
     /// Over TLS, before SASL.
@@ -24,12 +25,12 @@ pub enum FeaturesPhase {
     Authenticated,
     /// After SASL2 and Bind 2 in one.
     Bound {
-        /// Stream management was enabled as well.
+        /// True if stream management was enabled as well.
         managed: bool,
     },
 }
 
-/// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
+/// Returns features as the client may see them: without those that end at Pushward, and with those that Pushward provides.
 pub fn features(element: &Element, phase: FeaturesPhase, leg: Leg) -> Bytes {
     let root = element.node();
     let filter = MechanismFilter::new(&root, leg);
@@ -51,7 +52,7 @@ pub fn features(element: &Element, phase: FeaturesPhase, leg: Leg) -> Bytes {
     splices.sort_by_key(|(range, _)| range.start);
     if phase != FeaturesPhase::Unauthenticated {
         let mut ours = XmlWriter::new();
-        // xmpp.js does whatever is offered, though it was done inline: it would resume the session that it has just begun.
+        // xmpp.js uses every offered feature, even if it was done inline: it would resume the session that has just begun.
         if phase != (FeaturesPhase::Bound { managed: true }) {
             ours.start("sm").attr("xmlns", ns::SM).end();
         }
@@ -63,14 +64,15 @@ pub fn features(element: &Element, phase: FeaturesPhase, leg: Leg) -> Bytes {
     splice(element, &splices)
 }
 
-/// Features whose limit of a stanza's size (XEP-0478) is at most `max_bytes`, ours; `None` if it is, or if there is none.
+/// Returns features with the limit of a stanza's size (XEP-0478) lowered to `max_bytes`. `None` if it is not larger, or
+/// absent.
 pub fn limits(element: &Element, max_bytes: usize) -> Option<Bytes> {
     let size = element.node().child("limits", ns::STREAM_LIMITS)?.child("max-bytes", ns::STREAM_LIMITS)?;
     let larger = size.text().trim().parse::<usize>().is_ok_and(|theirs| theirs > max_bytes);
     larger.then(|| splice(element, &[(size.inner(), max_bytes.to_string().into_bytes())]))
 }
 
-/// Features whose other end is Pushward, or that cannot pass through a TLS terminator.
+/// Returns whether a feature's other end is Pushward, or it cannot pass a TLS terminator.
 fn dropped(child: &Node<'_>) -> bool {
     const ALWAYS: [(&str, &str); 8] = [
         ("starttls", ns::TLS),
@@ -82,16 +84,16 @@ fn dropped(child: &Node<'_>) -> bool {
         ("pipelining", ns::PIPELINING),
         ("unbind", ns::BIND),
     ];
-    // jabberd2's acknowledgements, of a draft of XEP-0198.
+    // The acknowledgements of jabberd2, from a draft of XEP-0198.
     const DRAFT: &str = "http://www.xmpp.org/extensions/xep-0198.html";
     ALWAYS.iter().any(|(name, ns)| child.is(name, ns))
         || child.name() == "ack" && child.ns().starts_with(DRAFT)
-        // ejabberd's push, acknowledgements and rebinding of old.
+        // The old push, acknowledgements and rebinding of ejabberd.
         || child.ns().starts_with("p1:")
 }
 
-/// The disco#info result of the account with the features of push (XEP-0357 §4.1); `None` if it has these already. Other
-/// extensions `tigase:push` go: registrations end at Pushward, so what the server could do with them no client gets.
+/// Returns the disco#info result of the account with the features of push (XEP-0357 §4.1); `None` if it has these already.
+/// Other extensions `tigase:push` are removed: registrations end at Pushward, so no client can use the server's.
 pub fn account_info(element: &Element, settings: &PushSettings) -> Option<Bytes> {
     let root = element.node();
     let query = root.child("query", ns::DISCO_INFO)?;
@@ -115,7 +117,7 @@ pub fn account_info(element: &Element, settings: &PushSettings) -> Option<Bytes>
     (!splices.is_empty()).then(|| splice(element, &splices))
 }
 
-/// A stanza that waited, with the time it came (XEP-0203), unless it says so already. An iq takes no delay.
+/// Returns a stanza with its arrival time (XEP-0203). `None` if it has a delay already, or is an iq, which takes none.
 pub fn delayed(element: &Element, domain: &str, received: UnixMillis) -> Option<Bytes> {
     let root = element.node();
     let takes_delay = matches!(element.kind(), Kind::Message | Kind::Presence);
@@ -245,7 +247,7 @@ mod tests {
         assert_eq!(account_info(&element("<iq type='result' id='1'/>"), settings), None);
     }
 
-    /// Siskin leaves calls in the stream alone if it sees `tigase:push:jingle:0`, whoever offered it.
+    /// Siskin leaves calls to push if it sees `tigase:push:jingle:0`, no matter who offered it.
     #[test]
     fn the_account_offers_the_extensions_that_pushward_has_and_no_others() {
         let theirs = ["x", "tigase:push:jingle:0", "tigase:push:encrypt:0", "tigase:push:away:0", "y"];

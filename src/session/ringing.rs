@@ -6,7 +6,7 @@ use super::account::AccountView;
 use crate::seq::Seq;
 use crate::xml::{Element, ns};
 
-/// How long a live client may leave a call unacknowledged before it is pushed.
+/// The time that a live client has to acknowledge a call before it is pushed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A call that is to be pushed if the client does not acknowledge it.
@@ -26,20 +26,20 @@ impl Ringing {
         self.seq
     }
 
-    /// When it is pushed.
+    /// The time at which it is pushed.
     pub(super) fn until(self) -> Instant {
         self.until
     }
 
-    /// The client has its whole time again, if that was over.
+    /// Restarts the client's time if it is over.
     pub(super) fn prolonged(self, now: Instant) -> Self {
         if self.until <= now { Self::new(now, self.seq) } else { self }
     }
 }
 
-/// Whether a stanza may be about a call, for a device that is there and has a registration.
+/// Returns whether a stanza may be about a call, for a device with a registration.
 pub(super) fn may_ring(element: &Element, account: &AccountView) -> bool {
-    // What the namespaces of Jingle and of XEP-0353 begin with.
+    // The common prefix of the namespaces of Jingle and XEP-0353.
     const CALLS: [&str; 2] = ["urn:xmpp:jingle", ns::CALL_INVITES];
     account.has_registration() && CALLS.iter().any(|ns| element.mentions(ns))
 }

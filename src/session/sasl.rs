@@ -1,16 +1,17 @@
-//! What a SASL exchange says in the clear: who wants to log in.
+//! The clear-text content of a SASL exchange: the name that logs in.
 //!
-//! Only the authentication identity is kept. A password or proof passes through here and is neither stored nor printed.
+//! Only the authentication identity is kept. A password or proof passes through and is neither stored nor printed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::xml::ns;
 
-/// Whom the server let in: the authentication identity of the exchange it answered with `<success/>`.
+/// The identity that the server accepted: the authentication identity of the exchange that it answered with `<success/>`.
 ///
-/// Two equal identities are the same account, because a server maps the identity to an account in a fixed way. It exists only
-/// for PLAIN and SCRAM without an authorization identity; for all else a resumption is proven by a probe bind.
+/// Two equal identities are the same account, because a server maps the identity to an account in a fixed way. It exists
+/// only for PLAIN and SCRAM without an authorization identity. With other mechanisms, a resumption is proven by a probe
+/// bind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SaslIdentity {
     /// The served host.
@@ -19,7 +20,7 @@ pub struct SaslIdentity {
     pub authcid: String,
 }
 
-/// The two ways in which SASL is spoken.
+/// The two profiles of SASL in XMPP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// RFC 6120 §6.
@@ -44,25 +45,25 @@ impl Profile {
 pub struct SaslExchange {
     profile: Profile,
     mechanism: String,
-    /// What the first message of the client said; `None` inside when it named nobody in the clear.
+    /// The name in the client's first message; `None` inside if it had none in the clear.
     first: Option<Option<String>>,
-    /// The first message of a SCRAM client says that it could bind the channel, had the server offered it.
+    /// True if a SCRAM client's first message indicates that it supports channel binding but saw none offered.
     missed_binding: bool,
 }
 
 impl SaslExchange {
-    /// A new exchange: what any before said counts no more.
+    /// Begins an exchange. Earlier ones have no effect.
     pub fn begin(profile: Profile, mechanism: String) -> Self {
         Self { profile, mechanism, first: None, missed_binding: false }
     }
 
-    /// How it is spoken.
+    /// The profile of the exchange.
     pub fn profile(&self) -> Profile {
         self.profile
     }
 
-    /// The client's next message. Only the first one names who logs in; it comes with what begins the exchange or, if that
-    /// was empty, with the first `<response/>`.
+    /// Takes the client's next message. Only the first one contains the name. It comes with the element that begins the
+    /// exchange or, if that was empty, with the first `<response/>`.
     pub fn client_message(&mut self, message: &str) {
         if self.first.is_none() && !message.is_empty() {
             self.first = Some(authcid(&self.mechanism, message));
@@ -70,12 +71,13 @@ impl SaslExchange {
         }
     }
 
-    /// Whether the client says that it could bind the channel and that the server does not offer it (RFC 5802 §6).
+    /// Returns whether the client indicates that it supports channel binding and the server does not offer it (RFC 5802
+    /// §6).
     pub fn missed_binding(&self) -> bool {
         self.missed_binding
     }
 
-    /// Whether a challenge of the server carries a hash of what it offers: `h`, once `d` (XEP-0474).
+    /// Returns whether a challenge of the server contains a hash of its offers: `h`, formerly `d` (XEP-0474).
     pub fn hashes_offers(&self, challenge: &str) -> bool {
         let is_hash = |field: &str| field.starts_with("h=") || field.starts_with("d=");
         self.is_scram() && decoded(challenge).is_some_and(|text| text.starts_with("r=") && text.split(',').any(is_hash))
@@ -85,7 +87,7 @@ impl SaslExchange {
         self.mechanism.starts_with("SCRAM-")
     }
 
-    /// Who logged in, if the exchange said so in the clear.
+    /// The name that logged in, if it was sent in the clear.
     pub fn authcid(&self) -> Option<String> {
         self.first.clone().flatten()
     }
@@ -93,7 +95,7 @@ impl SaslExchange {
 
 /// Reads the authentication identity from a client's first SASL message, base64 as on the wire (RFC 6120 §6.4.2).
 ///
-/// `None` when there is none in the clear, or when an authorization identity asks for somebody else.
+/// `None` if there is none in the clear, or if an authorization identity requests another account.
 fn authcid(mechanism: &str, message: &str) -> Option<String> {
     let text = decoded(message)?;
     match mechanism {

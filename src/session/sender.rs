@@ -1,9 +1,9 @@
-//! Who may have sent an answer of the server (RFC 6120 §8.1.2.1): an answer is known by its id and its sender.
+//! Verification of the sender of an answer (RFC 6120 §8.1.2.1): an answer is identified by its id and its sender.
 
 use crate::jid::{BareJid, FullJid, Jid};
 
-/// Returns whether an answer with this `from` comes from the server of a session: without `from`, from the own bare or full JID, or
-/// from the domain. Anybody else can only guess the id.
+/// Returns whether an answer with this `from` comes from the server of a session: without `from`, from the own bare or full
+/// JID, or from the domain. Any other sender can only guess the id.
 pub(super) fn is_server(from: Option<&str>, own: &FullJid) -> bool {
     let Some(from) = from else { return true };
     let from = Jid::new(from);
@@ -14,7 +14,8 @@ pub(super) fn is_server(from: Option<&str>, own: &FullJid) -> bool {
     }
 }
 
-/// The same before a JID is bound, on a stream to `host`. `account`: whose login it is, as far as it is known.
+/// The same as [`is_server`] before a JID is bound, on a stream to `host`. `account` is the account of the login, if it is
+/// known.
 pub(super) fn is_host(from: Option<&str>, host: &str, account: Option<&BareJid>) -> bool {
     let Some(from) = from else { return true };
     let from = Jid::new(from);

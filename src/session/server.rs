@@ -1,4 +1,5 @@
-//! The stream to the server: what is written to it, what it confirms, which of our requests it has not answered.
+//! The stream to the server: the writing end, the stanzas that the server confirms, and our requests that it has not
+//! answered. `Session` owns one [`ServerStream`].
 
 mod answered;
 mod confirmation;
@@ -50,24 +51,25 @@ impl ServerStream {
         }
     }
 
-    /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
+    /// Enables our own stream management with the server (XEP-0198 §3): without resumption, and independent of the
+    /// client's.
     pub(super) fn enable(&mut self, now: Instant, effects: &mut Effects) {
         if self.leg.confirms() {
             self.write(now, nonza::enable(), effects);
         }
     }
 
-    /// Writes what comes from elsewhere.
+    /// Writes bytes that do not answer the server.
     pub(super) fn write(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
         self.writer.write(now, Output::ToUpstream(bytes), effects);
     }
 
-    /// Answers what the server itself has sent.
+    /// Answers something that the server itself has sent.
     fn reply(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
         self.writer.write(now, Output::ReplyToUpstream(bytes), effects);
     }
 
-    /// Forwards an element of the client as it is.
+    /// Forwards an element of the client unchanged.
     pub(super) fn forward(&mut self, now: Instant, element: Element, effects: &mut Effects) {
         let bytes = element.into_stream(self.identity.client_header());
         self.write(now, bytes, effects);
@@ -79,13 +81,13 @@ impl ServerStream {
         self.forward(now, stanza, effects);
     }
 
-    /// Answers a stanza of the server by one of our own.
+    /// Answers a stanza of the server with a stanza of our own.
     pub(super) fn answer(&mut self, now: Instant, stanza: Bytes, effects: &mut Effects) {
         self.confirmation.injected();
         self.reply(now, stanza, effects);
     }
 
-    /// Answers a ping (XEP-0199) in place of the client; whether the iq is one.
+    /// Answers a ping (XEP-0199) in place of the client; returns whether the iq is one.
     pub(super) fn answer_ping(&mut self, now: Instant, iq: &Element, effects: &mut Effects) -> bool {
         let node = iq.node();
         let is_ping = node.attr("type").as_deref() == Some("get") && node.child("ping", ns::PING).is_some();
@@ -101,14 +103,14 @@ impl ServerStream {
         self.write(now, stanza, effects);
     }
 
-    /// Tells the server that the client is active (XEP-0352 §5.2).
+    /// Sends `<active/>` to the server (XEP-0352 §5.2).
     pub(super) fn send_active(&mut self, now: Instant, effects: &mut Effects) {
         let mut xml = XmlWriter::new();
         xml.start("active").attr("xmlns", ns::CSI);
         self.write(now, xml.finish(), effects);
     }
 
-    /// Asks for the roster.
+    /// Requests the roster.
     pub(super) fn ask_for_roster(&mut self, now: Instant, effects: &mut Effects) {
         let id = self.pending.id();
         let mut xml = XmlWriter::new();
@@ -137,14 +139,14 @@ impl ServerStream {
         self.writer.end();
     }
 
-    /// Writes nothing any more.
+    /// Stops writing.
     pub(super) fn end(&mut self) {
         self.writer.end();
     }
 
     // Stream management
 
-    /// Whether the server counts what it sends.
+    /// Returns whether the server counts the stanzas that it sends.
     pub(super) fn counts(&self) -> bool {
         self.leg.is_on()
     }
@@ -159,22 +161,22 @@ impl ServerStream {
         self.leg.unsettled(first_unsettled)
     }
 
-    /// Whether a stream error came.
-    pub(super) fn has_said_why(&self) -> bool {
-        self.leg.has_said_why()
+    /// Returns whether a stream error came.
+    pub(super) fn has_stream_error(&self) -> bool {
+        self.leg.has_stream_error()
     }
 
-    /// A stanza came; its number, if the server counts it.
+    /// Counts a stanza that came. Returns its number, if the server counts it.
     pub(super) fn on_stanza(&mut self) -> Option<ServerSeq> {
         self.leg.on_received()
     }
 
-    /// The server's answer to our `<enable/>`.
+    /// Notes the server's `<enabled/>`.
     pub(super) fn on_enabled(&mut self) {
         self.leg.enabled();
     }
 
-    /// The server has refused our `<enable/>`.
+    /// Notes that the server refused our `<enable/>`.
     pub(super) fn on_refused(&mut self) {
         self.leg.refused();
     }
@@ -185,7 +187,7 @@ impl ServerStream {
         self.reply(now, ack(h), effects);
     }
 
-    /// Takes the server's `<a/>`; whether it is one.
+    /// Takes the server's `<a/>`; returns whether its `h` is valid.
     pub(super) fn on_ack(&mut self, node: &Node<'_>) -> bool {
         let h = node.attr("h").and_then(|h| Handled::parse(&h));
         h.map(|h| self.confirmation.server_acked(h)).is_some()
@@ -193,35 +195,35 @@ impl ServerStream {
 
     /// Takes a stream error.
     pub(super) fn on_stream_error(&mut self, error: &Node<'_>) -> StreamError {
-        self.leg.says_why();
+        self.leg.on_stream_error();
         let elsewhere = error.child("see-other-host", ns::STREAM_ERRORS).is_some();
         if elsewhere { StreamError::SeeOtherHost } else { StreamError::Passed }
     }
 
-    /// Whether a stream error confirms that the account was removed. XEP-0077 §3.2: with the account its streams end, with one of
-    /// these conditions.
+    /// Returns whether a stream error confirms that the account was removed. XEP-0077 §3.2: the server ends the streams of
+    /// a removed account with one of these conditions.
     pub(super) fn takes_back_account(&mut self, now: Instant, error: &Node<'_>) -> bool {
         let removed = ["not-authorized", "conflict"].iter().any(|name| error.child(name, ns::STREAM_ERRORS).is_some());
         removed && self.pending.take_unnamed_removal(now)
     }
 
-    /// Sends an `<a/>`, if there is anything to acknowledge. `first`: the first unsettled stanza.
+    /// Sends an `<a/>`, if there is anything to acknowledge. `first` is the first unsettled stanza.
     pub(super) fn settle(&mut self, now: Instant, settling: Settling, first: Option<ServerSeq>, effects: &mut Effects) {
         if let Some(h) = self.leg.settle(settling, first) {
             self.reply(now, ack(h), effects);
         }
     }
 
-    // What the server has of the client
+    // Confirmation of the client's stanzas
 
-    /// Asks the server what it has, unless it was asked or has all.
+    /// Asks the server for a confirmation, unless a question is open or everything is confirmed.
     pub(super) fn ask_if_needed(&mut self, now: Instant, effects: &mut Effects) {
         if self.confirmation.must_ask() {
             self.ask(now, effects);
         }
     }
 
-    /// Asks the server what it has: by `<r/>`, or by a ping behind what was sent.
+    /// Asks the server for a confirmation: by `<r/>`, or by a ping sent after the stanzas.
     pub(super) fn ask(&mut self, now: Instant, effects: &mut Effects) {
         let question = if self.leg.confirms() {
             self.confirmation.asked(now);
@@ -239,102 +241,102 @@ impl ServerStream {
         effects.push(Output::Watch(Peer::Server));
     }
 
-    /// Asks the server what it has, if the pause between two questions is over.
+    /// Asks the server for a confirmation, if the pause between two questions is over.
     pub(super) fn ask_if_due(&mut self, now: Instant, effects: &mut Effects) {
         if self.confirmation.must_ask() && self.confirmation.pause().is_none_or(|at| at <= now) {
             self.ask(now, effects);
         }
     }
 
-    /// When the server is to be asked; `None` if it is to be asked at once, or not at all.
+    /// The time at which the server is to be asked; `None` if at once, or not at all.
     pub(super) fn question_due(&self) -> Option<Instant> {
         self.confirmation.pause().filter(|_| self.confirmation.must_ask())
     }
 
-    /// Whether the server was asked and has not answered.
+    /// Returns whether the server was asked and has not answered.
     pub(super) fn is_asked(&self) -> bool {
         self.confirmation.is_asked()
     }
 
-    /// The `h` for the client: the server has its stanzas up to here.
+    /// The `h` for the client: the number of its stanzas that the server has confirmed.
     pub(super) fn handled(&self) -> Handled {
         self.confirmation.handled()
     }
 
-    /// Whether the server has all that the client sent.
+    /// Returns whether the server has confirmed everything that the client sent.
     pub(super) fn has_all(&self) -> bool {
         self.confirmation.is_complete()
     }
 
-    /// Whether the client may send more.
+    /// Returns whether the client may send more.
     pub(super) fn has_room(&self) -> bool {
         self.confirmation.has_room()
     }
 
-    /// When the client's `<r/>` is to be answered, whatever the server does.
+    /// The time at which the client's `<r/>` is answered, even if the server confirms nothing.
     pub(super) fn answer_deadline(&self) -> Option<Instant> {
         self.confirmation.answer_deadline()
     }
 
-    /// Bytes of memory in use.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.confirmation.memory()
     }
 
-    /// The client begins to count its stanzas.
+    /// Starts counting the client's stanzas, after its `<enable/>`.
     pub(super) fn on_client_enabled(&mut self) {
         self.confirmation.enable();
     }
 
-    /// A stanza of the client was answered here.
+    /// Counts a stanza of the client that was answered here.
     pub(super) fn on_answered_here(&mut self) {
         self.confirmation.consumed();
     }
 
-    /// The client resumes: what is beyond the returned count it sends again.
+    /// Resets the count for a client that resumes, and returns it. The client sends later stanzas again.
     pub(super) fn on_client_resumed(&mut self) -> Handled {
         self.confirmation.rewind();
         self.confirmation.handled()
     }
 
-    /// The client's `<r/>`, behind so many stanzas that were not forwarded yet.
+    /// Takes the client's `<r/>`, which came after `unforwarded` stanzas that were not forwarded yet.
     pub(super) fn on_client_asks(&mut self, now: Instant, unforwarded: u64) {
         self.confirmation.client_asks(now, unforwarded);
     }
 
-    /// Replies that wait for the client came over half their mark, or have all left since.
+    /// Notes that replies to the client exceed half their limit, or have all been written since.
     pub(super) fn on_replies_wait(&mut self, now: Instant, many: Replies, unforwarded: u64) {
         self.confirmation.answer_together(now, many, unforwarded);
     }
 
-    /// The number of `<a/>`s that are to be sent to the client now.
+    /// Takes the number of `<a/>`s that are to be sent to the client now.
     pub(super) fn take_answers(&mut self, now: Instant) -> usize {
         self.confirmation.take_answers(now)
     }
 
     // Requests
 
-    /// The client has asked for the features of its account.
+    /// Notes that the client requested the features of its account.
     pub(super) fn on_features_request(&mut self, id: &str) {
         self.pending.query(id);
     }
 
-    /// The client has asked to remove its account.
+    /// Notes that the client requested the removal of its account.
     pub(super) fn on_removal_request(&mut self, now: Instant, id: &str) {
         self.pending.removal(now, id);
     }
 
-    /// Whether no answer of the server can concern Pushward.
+    /// Returns whether no answer of the server can concern Pushward.
     pub(super) fn awaits_nothing(&self) -> bool {
         self.pending.is_idle()
     }
 
-    /// Whether an answer with this id belongs to a request of Pushward.
+    /// Returns whether an answer with this id belongs to a request of Pushward.
     pub(super) fn is_ours(&self, id: &str) -> bool {
         self.pending.is_ours(id)
     }
 
-    /// Takes an iq that came from the server: what it answers. A request answers nothing that Pushward knows.
+    /// Returns the request that an iq of the server answers. An iq request answers none that Pushward knows.
     pub(super) fn on_answer(&mut self, node: &Node<'_>) -> Answered {
         let is_server = self.identity.is_server(node.attr("from").as_deref());
         let answered = self.pending.on_answer(node, is_server);
@@ -343,19 +345,19 @@ impl ServerStream {
         if is_ping { Answered::Ping } else { answered }
     }
 
-    /// Declares the outcome of publishes unknown whose time is over; a late answer will still be swallowed.
+    /// Declares the outcome of late publishes unknown. A late answer is still not passed to the client.
     pub(super) fn give_up_late_publishes(&mut self, now: Instant, effects: &mut Effects) {
         while let Some(number) = self.pending.take_late(now) {
             effects.push(Output::Carried { number, outcome: Box::new(Outcome::Unknown) });
         }
     }
 
-    /// The server is not read from now on: no clock runs for what it was asked.
+    /// Stops the clocks for the server's answers while the server is not read.
     pub(super) fn on_paused(&mut self, now: Instant) {
         self.confirmation.pause_server(now);
     }
 
-    /// The server is read again.
+    /// Starts the clocks again when the server is read again.
     pub(super) fn on_unpaused(&mut self, now: Instant) {
         let later = self.confirmation.unpause_server(now);
         if let Some(since) = self.leg.asked() {
@@ -363,22 +365,22 @@ impl ServerStream {
         }
     }
 
-    /// The open question waits to be written: no clock runs for its answer.
+    /// Stops the clock for the open question while it waits to be written.
     pub(super) fn on_question_waits(&mut self) {
         self.confirmation.question_waits();
     }
 
-    /// The open question has left: from now on the server may be late with its answer.
+    /// Starts the clock for the open question once it is written.
     pub(super) fn on_question_left(&mut self, now: Instant) {
         self.confirmation.question_left(now);
     }
 
-    /// Whether the server has confirmed nothing for too long: its connection counts as lost.
+    /// Returns whether the server has confirmed nothing for too long, so that its connection counts as lost.
     pub(super) fn is_lost(&self, now: Instant) -> bool {
         self.confirmation.server_deadline().is_some_and(|at| at <= now)
     }
 
-    /// Whether the server's answer to our `<enable/>` is late, if it may take so long.
+    /// Returns whether the server's answer to our `<enable/>` is late, if it may take this long.
     pub(super) fn is_silent(&self, now: Instant, patience: Duration) -> bool {
         self.enable_deadline(patience).is_some_and(|at| at <= now)
     }
@@ -387,7 +389,7 @@ impl ServerStream {
         self.leg.deadline(patience).filter(|_| !self.confirmation.is_server_paused())
     }
 
-    /// When the stream has something to do.
+    /// The time at which the stream has something to do.
     pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
         let enabled = self.enable_deadline(settings.server_timeout);
         let keepalive = self.writer.deadline(settings.stream_management.upstream_keepalive);

@@ -1,4 +1,4 @@
-//! What an operator set, and may set anew while a session runs.
+//! Settings of sessions that an operator may change while sessions run. `config` fills them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::push::settings::PushSettings;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The settings of sessions, as far as the operator chooses them.
+/// The settings of sessions that the operator chooses.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `[stream_management]`
@@ -18,9 +18,9 @@ pub struct Settings {
     pub push: Arc<PushSettings>,
     /// `[push]`: the hold of sessions with a registration.
     pub hibernation: Hibernation,
-    /// `[push] publish_timeout`: how long a push service may take to answer.
+    /// `[push] publish_timeout`: the time that a push service has to answer.
     pub publish_timeout: Duration,
-    /// `[limits] server_timeout`: how long the server may take to answer.
+    /// `[limits] server_timeout`: the time that the server has to answer.
     pub server_timeout: Duration,
     /// `[limits] session_queue`, bytes.
     pub session_queue: usize,
@@ -28,9 +28,9 @@ pub struct Settings {
     pub unauthenticated_stanza: usize,
     /// `[limits] stanza`, bytes.
     pub stanza: usize,
-    /// Keys the hashes by which stanzas are known to be the same: random, one for the process.
+    /// The key of the hashes that recognize repeated stanzas: random, one for the process.
     pub seed: u64,
-    /// What servers offer under these settings.
+    /// The features that servers offer, rewritten under these settings.
     pub offers: Arc<Offers>,
 }
 
@@ -54,12 +54,12 @@ impl Default for Settings {
 /// The hold of sessions whose device has a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hibernation {
-    /// `max_hibernation_timeout`: how long a session is held for its client, from the last contact: 72 h.
+    /// `max_hibernation_timeout`: the time for which a session is held for its client, from the last contact: 72 h.
     pub max_timeout: Duration,
-    /// `hibernation_after_push`: how long a dark session is held at most once an important push went out; without it as long as
-    /// before.
+    /// `hibernation_after_push`: the maximum hold of a dark session after an important push was sent. `None` does not
+    /// shorten it.
     pub after_push: Option<Duration>,
-    /// `linger`: the session goes on when its client closes its stream.
+    /// `linger`: the session stays when its client closes its stream.
     pub linger: bool,
 }
 
@@ -72,28 +72,29 @@ impl Default for Hibernation {
 /// The times of stream management and liveness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamManagement {
-    /// How long a session without a registration is held for its client: 10 min. XEP-0198 §5 `max`.
+    /// The time for which a session without a registration is held for its client: 10 min. XEP-0198 §5 `max`.
     pub resume_timeout: Duration,
-    /// How late an `<a/>` for an important stanza may be before it is pushed: 30 s.
+    /// The delay of an `<a/>` for an important stanza after which it is pushed: 30 s.
     pub max_ack_delay: Duration,
-    /// How much later, after `max_ack_delay`, the connection is given up: 30 s.
+    /// The time after `max_ack_delay` until the connection is given up: 30 s.
     pub ack_timeout: Duration,
-    /// How long a client may be silent before it is asked with `<r/>`: 5 min.
+    /// The time of a client's silence after which it is asked with `<r/>`: 5 min.
     pub idle_probe: Duration,
-    /// How long a write to a client may stall: 30 s.
+    /// The time for which a write to a client may stall: 30 s.
     pub write_timeout: Duration,
-    /// How long the connection to the server may be silent before whitespace is sent on it: 5 min.
+    /// The time of silence on the connection to the server after which whitespace is sent: 5 min.
     pub upstream_keepalive: Duration,
-    /// How long a stanza may be unacknowledged by a live client before it is spooled. Without it, 100 ms where the server has
-    /// no stream management, and 1 s where it has.
+    /// The time for which a live client may leave a stanza unacknowledged before it is spooled. `None` means 100 ms if the
+    /// server has no stream management, and 1 s if it has.
     pub spool_after: Option<Duration>,
-    /// How long after its first presence a device gets what another device of the account does not fetch: 5 s.
+    /// The time after its first presence until a device gets stanzas that another device of the account does not fetch: 5
+    /// s.
     pub orphan_grace: Duration,
-    /// How long stanzas wait for their device on disk: 14 d.
+    /// The time for which stanzas wait for their device on disk: 14 d.
     pub orphan_ttl: Duration,
-    /// How long before the end of its hold a dark device is woken: 2 min.
+    /// The time before the end of its hold at which a dark device is woken: 2 min.
     pub wake_before_expiry: Duration,
-    /// How many wake pushes may be sent in a second: 50.
+    /// The maximum number of wake pushes per second: 50.
     pub wake_rate: u32,
 }
 
@@ -116,7 +117,8 @@ impl Default for StreamManagement {
 }
 
 impl StreamManagement {
-    /// How long a stanza that the server's stream management counts may be unacknowledged by a live client before it is spooled.
+    /// The time for which a live client may leave a stanza unacknowledged before it is spooled, if the server's stream
+    /// management counts the stanza.
     pub fn spool_after_counted(&self) -> Duration {
         self.spool_after.unwrap_or(SECOND)
     }

@@ -1,8 +1,8 @@
-//! What a session does while the spool refuses stanzas: a bound is reached, or the disk fails.
+//! The state of a spool that refuses stanzas, because a limit is reached or the disk fails.
 //!
-//! The session goes on. Memory keeps what the spool refuses, and offers it again. While the client is there, the server is not
-//! read beyond a bound. While it is not, the oldest stanzas beyond the bound go back to their senders, so that the
-//! acknowledgements to the server move on.
+//! The session continues. Memory keeps the stanzas that the spool refuses, and offers them again. While the client is
+//! connected, the server is not read beyond a limit. While it is not, the oldest stanzas beyond the limit are returned to
+//! their senders, so that the acknowledgements to the server advance.
 
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,16 @@ use super::queue::Company;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, ErrorType, Kind, StanzaCondition, stanza_error};
 
-/// How long after a refusal the spool is asked again.
+/// The time after a refusal until the spool is asked again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// What the spool is asked to take then, in bytes: the rest follows once it has.
+/// The bytes that the spool is asked to take then. If it accepts, the rest follows.
 pub(super) const TRIAL: usize = 64 << 10;
 
-/// Whether the spool takes what it is handed.
+/// The state of the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spool {
     Accepts,
-    /// It has refused, and is asked again then.
+    /// It has refused. It is asked again at this time.
     Refuses(Instant),
     /// It has refused, and was asked again.
     Asked,
@@ -33,7 +33,7 @@ impl Spool {
         self == Self::Accepts
     }
 
-    /// When it is asked again.
+    /// The time at which it is asked again.
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
             Self::Refuses(at) => Some(at),
@@ -45,14 +45,14 @@ impl Spool {
 /// Stanzas that the spool did not take and memory could not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shed {
-    /// How many went back to their senders with an error.
+    /// The number returned to their senders with an error.
     pub returned: u32,
-    /// How many are lost: those that must not be answered, or whose server is gone.
+    /// The number lost: stanzas that must not be answered, or whose server is gone.
     pub lost: u32,
 }
 
-/// The error with which a stanza goes back that nobody can keep; `None` if it must not be answered. What came to the account is
-/// only answered if no other client was there to get it.
+/// The error with which a stanza that cannot be kept is returned; `None` if it must not be answered. A stanza to the
+/// account is answered only if no other client was online to get it.
 pub(super) fn returned(element: &Element, account: &BareJid, company: Company) -> Option<Bytes> {
     let node = element.node();
     if is_request(element) {

@@ -11,7 +11,7 @@ use crate::xml::{XmlWriter, ns};
 pub struct Handled(u32);
 
 impl Handled {
-    /// A count as it stands on the wire.
+    /// Creates a count from its value on the wire.
     pub fn new(h: u32) -> Self {
         Self(h)
     }
@@ -24,7 +24,7 @@ impl Handled {
         text.parse().ok().map(Self)
     }
 
-    /// A count of a whole session, as it stands on the wire.
+    /// Converts the count of a whole session to its value on the wire.
     pub fn wrapping(count: u64) -> Self {
         // The remainder is below 2^32, so the conversion cannot fail.
         Self(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
@@ -39,19 +39,19 @@ impl Handled {
         Self(self.0.wrapping_add(n))
     }
 
-    /// How far this is beyond an earlier count.
+    /// The difference to an earlier count.
     pub fn since(self, earlier: Self) -> u32 {
         self.0.wrapping_sub(earlier.0)
     }
 }
 
-/// The peer acknowledged stanzas that were never sent to it.
+/// Error: the peer acknowledged stanzas that were never sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the peer acknowledged {} stanzas, but only {} were sent", h.0, sent.0)]
 pub struct TooHigh {
-    /// What the peer claims.
+    /// The count that the peer claims.
     pub h: Handled,
-    /// What was sent.
+    /// The count of sent stanzas.
     pub sent: Handled,
 }
 
@@ -72,33 +72,33 @@ impl TooHigh {
 pub struct ClientLeg {
     sent: Handled,
     acked: Handled,
-    /// Stanzas written before `<enable/>`, whose receipt the first ack proves as well.
+    /// The number of stanzas written before `<enable/>`. The first ack confirms them as well.
     preceding: usize,
 }
 
 impl ClientLeg {
-    /// A leg whose stream already carried so many stanzas that nobody acknowledged.
+    /// Creates a leg on whose stream `preceding` stanzas were sent before, and not acknowledged.
     pub fn behind(preceding: usize) -> Self {
         Self { preceding, ..Self::default() }
     }
 
-    /// A stanza was written to the peer.
+    /// Counts a stanza that was written to the peer.
     pub fn on_sent(&mut self) {
         self.sent = self.sent.plus(1);
     }
 
-    /// How many stanzas were written to the peer.
+    /// The count of stanzas written to the peer.
     pub fn sent(&self) -> Handled {
         self.sent
     }
 
-    /// Stanzas that were written and not acknowledged.
+    /// The number of stanzas that were written and not acknowledged.
     pub fn unacked(&self) -> usize {
         let unacked = self.sent.since(self.acked);
         usize::try_from(unacked).unwrap_or(usize::MAX).saturating_add(self.preceding)
     }
 
-    /// Whether the peer may claim this `h`.
+    /// Checks an `h` of the peer.
     ///
     /// # Errors
     /// [`TooHigh`] when it claims stanzas that were never sent.
@@ -106,7 +106,7 @@ impl ClientLeg {
         self.newly_acked(h).map(drop)
     }
 
-    /// Takes the peer's `h` and returns how many more stanzas it has acknowledged.
+    /// Takes the peer's `h`, and returns the number of newly acknowledged stanzas.
     ///
     /// # Errors
     /// [`TooHigh`] when it claims stanzas that were never sent.
@@ -117,7 +117,8 @@ impl ClientLeg {
         Ok(newly.saturating_add(std::mem::take(&mut self.preceding)))
     }
 
-    /// The stanzas after the peer's last `h` will be written again, with the same numbers (XEP-0198 §5).
+    /// Resets the count of sent stanzas. Those after the peer's last `h` will be written again, with the same numbers
+    /// (XEP-0198 §5).
     pub fn rewind(&mut self) {
         self.sent = self.acked;
     }
@@ -127,7 +128,7 @@ impl ClientLeg {
         if newly <= self.sent.since(self.acked) {
             Ok(newly)
         } else if newly > u32::MAX / 2 {
-            // Serial arithmetic: an `h` behind the last one is old news, not an error.
+            // Serial arithmetic: an `h` below the last one is old, not an error.
             Ok(0)
         } else {
             Err(TooHigh { h, sent: self.sent })
@@ -135,14 +136,15 @@ impl ClientLeg {
     }
 }
 
-/// How it is known that the client has what was written to it.
+/// The way in which the client acknowledges written stanzas.
 #[derive(Debug)]
 pub(super) enum Tracking {
-    /// It is not: what is written counts as read.
+    /// It does not: written stanzas count as read.
     None,
     /// By stream management.
     Sm(ClientLeg),
-    /// By the answers to pings, for a client with a registration that knows no stream management. The open one's id.
+    /// By answers to pings, for a client with a registration and without stream management. Contains the open ping's id and
+    /// count.
     Ping(ClientLeg, Option<(String, Handled)>),
 }
 

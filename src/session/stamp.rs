@@ -1,4 +1,5 @@
-//! When stanzas came, for their delay stamps: no two of a session came at once, so that no client shows them in another order.
+//! Arrival times of stanzas, for their delay stamps. No two stanzas of a session have the same time, so that no client
+//! reorders them.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use crate::clock::UnixMillis;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stamps(UnixMillis);
 
-/// How much later a stamp is than the clock said, in steps of 32 ms: there is one in every stanza that waits.
+/// The difference by which a stamp is later than the clock, in steps of 32 ms. It is small because every waiting stanza has
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ahead(u8);
 
@@ -19,7 +21,7 @@ impl Ahead {
         Self(u8::try_from(by.as_millis().div_ceil(Self::STEP.into())).unwrap_or(u8::MAX))
     }
 
-    /// The time by which it is later, rounded up to a step.
+    /// The difference, rounded up to a step.
     pub(super) fn duration(self) -> Duration {
         Duration::from_millis((u32::from(self.0) * Self::STEP).into())
     }
@@ -28,14 +30,14 @@ impl Ahead {
 /// The stamp of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// The time of the stanza, later than all that were given before.
+    /// The time of the stanza, later than all earlier stamps.
     pub(super) received: UnixMillis,
-    /// How much later that is than the clock said, as far as it fits.
+    /// The difference by which it is later than the clock, as far as it fits.
     pub(super) ahead: Ahead,
 }
 
 impl Stamps {
-    /// The stamp of a stanza that comes at this time.
+    /// Returns the stamp of a stanza that comes now.
     pub(super) fn next(&mut self, now: UnixMillis) -> Stamp {
         self.0 = now.max(self.0.plus(Duration::from_millis(1)));
         Stamp { received: self.0, ahead: Ahead::of(self.0.since(now)) }

@@ -1,4 +1,4 @@
-//! The clear-text stream before TLS (RFC 6120 §5): Pushward answers it alone, the server never sees it.
+//! The clear-text stream of a client before TLS (RFC 6120 §5). Pushward answers it; the server is not involved.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use super::RandomSource;
 use super::hosts::served_host;
 use crate::xml::{self, Frame, StreamCondition, XmlWriter, ns};
 
-/// What to do after a frame of the clear-text stream.
+/// The action after a frame of the clear-text stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StartTlsStep {
-    /// Write this and read on.
+    /// Write this and continue reading.
     Reply(Bytes),
-    /// Write this, throw away what else was received in the clear (RFC 6120 §5.4.3.3), and negotiate TLS for this host.
+    /// Write this, discard all other bytes received in the clear (RFC 6120 §5.4.3.3), and negotiate TLS for this host.
     Proceed {
         /// The answer.
         reply: Bytes,
@@ -23,7 +23,7 @@ pub enum StartTlsStep {
     },
     /// Write this and close.
     Refuse(Bytes),
-    /// Nothing.
+    /// Do nothing.
     Wait,
 }
 
@@ -35,7 +35,7 @@ pub struct StartTls {
 }
 
 impl StartTls {
-    /// A stream on which nothing was said yet; `hosts` are the served domains.
+    /// Creates a new stream. `hosts` are the served domains.
     pub fn new(hosts: Arc<HashSet<String>>, random: RandomSource) -> Self {
         Self { hosts, random, host: None }
     }
@@ -52,7 +52,7 @@ impl StartTls {
             (Frame::Element(_), Some(_)) => StartTlsStep::Refuse(xml::stream_error(
                 StreamCondition::PolicyViolation,
                 None,
-                Some("Use STARTTLS: nothing else is offered without encryption"),
+                Some("STARTTLS is required"),
             )),
             (Frame::Whitespace | Frame::Skipped(_), _) => StartTlsStep::Wait,
             (Frame::Close, _) => StartTlsStep::Refuse(Bytes::from_static(xml::STREAM_CLOSE)),
@@ -76,7 +76,7 @@ impl StartTls {
     }
 }
 
-/// A stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
+/// Returns a stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
 fn refusal(header: &xml::Header, condition: StreamCondition, random: RandomSource) -> Bytes {
     let mut reply = xml::stream_header(header.to().unwrap_or_default(), &stream_id(random), header.lang()).to_vec();
     reply.extend_from_slice(&xml::stream_error(condition, None, None));

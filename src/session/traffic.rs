@@ -1,4 +1,4 @@
-//! Frames of both streams, the end of the server's, and stanzas on their way from one to the other.
+//! Frames of both streams, the end of the server's stream, and stanzas on their way from one stream to the other.
 
 use std::time::Instant;
 
@@ -32,7 +32,7 @@ impl Session {
         }
     }
 
-    /// Takes a frame whose turn it is.
+    /// Takes a frame that need not wait.
     fn take_client_frame(&mut self, now: Instant, frame: Frame) {
         if matches!(frame, Frame::Close) {
             self.device.on_client_ends(now, &mut self.effects);
@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    /// The presence that waited has been forwarded: what came behind it follows.
+    /// Takes the frames that waited for a presence, after the presence has been forwarded.
     pub(super) fn go_on_behind_presence(&mut self, now: Instant) {
         while !self.lifecycle.is_ending()
             && let Some(frame) = self.device.next_behind()
@@ -81,9 +81,9 @@ impl Session {
                     self.server.forward(now, element, &mut self.effects);
                 }
             }
-            // It is about the client's stream, which it closes now (RFC 6120 §4.9.1.1), and no fault of the server's.
+            // An error about the client's stream, which it closes now (RFC 6120 §4.9.1.1). The server is not at fault.
             (ns::STREAMS, "error") => self.device.on_client_ends(now, &mut self.effects),
-            // Elements that would change the upstream stream behind our back.
+            // Elements that would change the upstream stream without Pushward's knowledge.
             (ns::TLS | ns::SASL | ns::SASL2 | ns::COMPRESS_PROTOCOL | ns::SM2, _) => {
                 self.refuse_client(now, StreamCondition::UnsupportedStanzaType);
             }
@@ -125,7 +125,7 @@ impl Session {
         if element.kind() == Kind::Iq {
             let is_ours = self.device.is_ping_answer(now, &element, &mut self.effects);
             if is_ours || self.answers_request(now, &element) {
-                // XEP-0198 §4: handled, whoever answers it.
+                // XEP-0198 §4: it counts as handled, no matter who answers it.
                 return self.server.on_answered_here();
             }
             if element.mentions(MUCSUB) {
@@ -143,7 +143,7 @@ impl Session {
         }
     }
 
-    /// Answers an iq that is ours to answer, and notes one whose answer concerns us.
+    /// Answers an iq that Pushward has to answer, and notes one whose answer concerns Pushward.
     fn answers_request(&mut self, now: Instant, iq: &Element) -> bool {
         let node = iq.node();
         let id = || node.attr("id").unwrap_or_default();
@@ -164,11 +164,11 @@ impl Session {
         false
     }
 
-    // The server's frames
+    // Frames of the server
 
     pub(super) fn on_server_frame(&mut self, now: Instant, frame: Frame) {
         match frame {
-            // Never relayed: there are clients that give up on whitespace.
+            // Whitespace is never relayed: some clients fail on it.
             Frame::Whitespace => {}
             Frame::Element(element) if element.kind() == Kind::Other => self.on_server_nonza(now, &element),
             Frame::Element(element) => {
@@ -188,7 +188,7 @@ impl Session {
             (ns::SM, "enabled") => self.server.on_enabled(),
             (ns::SM, "failed") => self.server.on_refused(),
             (ns::SM, "r") => {
-                // What was given back stays unacknowledged.
+                // Stanzas that were given back stay unacknowledged.
                 let given_back = self.gives_back().then(|| self.server.acked().next());
                 let unsettled = given_back.or_else(|| self.device.delivery_mut().first_unsettled());
                 self.server.on_ack_request(now, unsettled, &mut self.effects);
@@ -232,7 +232,7 @@ impl Session {
             if awaits_answer && self.takes_answer(now, &element, server_seq) {
                 return;
             }
-            // XEP-0199: while the client is dark, pings are answered for it, so that nobody takes it for gone.
+            // XEP-0199: pings are answered for a dark client, so that it does not seem offline.
             if !self.device.client().is_open() && self.server.answer_ping(now, &element, &mut self.effects) {
                 return;
             }
@@ -241,7 +241,7 @@ impl Session {
         self.deliver(now, Incoming { element, server_seq, cause: Cause::Relayed });
     }
 
-    /// An answer for the client came by another way than the server's stream, which therefore does not count it.
+    /// Delivers an answer that came by another way than the server's stream, which therefore does not count it.
     pub(super) fn on_routed(&mut self, now: Instant, answer: Element) {
         if answer.kind() == Kind::Iq && !self.takes_answer(now, &answer, None) {
             self.deliver(now, Incoming { element: answer, server_seq: None, cause: Cause::Relayed });
@@ -254,7 +254,7 @@ impl Session {
         self.server.publish(now, &CarriedPublish { number, publish, deadline }, &mut self.effects);
     }
 
-    /// Takes the answers to our own requests, and rewrites those that concern us.
+    /// Takes the answers to our own requests, and rewrites those that concern Pushward.
     fn takes_answer(&mut self, now: Instant, element: &Element, server_seq: Option<ServerSeq>) -> bool {
         match self.server.on_answer(&element.node()) {
             Answered::Client => false,
@@ -293,7 +293,7 @@ impl Session {
         }
         let server_seq = self.server.on_stanza();
         if self.gives_back() {
-            // The server sends it elsewhere, since it is not acknowledged.
+            // It is not acknowledged, so the server delivers it elsewhere.
             return;
         }
         let node = element.node();
@@ -314,8 +314,8 @@ impl Session {
         }
     }
 
-    /// Handles a skipped iq result or error. A request of our own is answered by what is left of it. The client gets an error in
-    /// place of the answer to its request.
+    /// Handles a skipped iq result or error. If it answers our own request, its remains are used as the answer. The client
+    /// gets an error in place of the answer to its request.
     fn on_skipped_answer(&mut self, now: Instant, element: &Element, server_seq: Option<ServerSeq>) {
         let node = element.node();
         let is_ours = node.attr("id").is_some_and(|id| self.server.is_ours(&id));
@@ -327,7 +327,7 @@ impl Session {
         }
     }
 
-    // The server is lost
+    // Loss of the server
 
     pub(super) fn on_server_closes(&mut self, now: Instant) {
         let close = Bytes::from_static(xml::STREAM_CLOSE);
@@ -337,18 +337,18 @@ impl Session {
             }
             return self.on_server_ended_in_order();
         }
-        // RFC 6120 §4.4: it is answered.
+        // RFC 6120 §4.4: the footer is answered.
         self.server.write(now, close.clone(), &mut self.effects);
         self.device.client().write(close, &mut self.effects);
         self.begin_end(now, EndReason::UpstreamClosed);
     }
 
-    /// Without a footer the client comes back and logs in again.
+    /// Ends without a footer, so that the client reconnects and logs in again.
     pub(super) fn on_server_lost(&mut self, now: Instant) {
         if !self.lifecycle.is_ending() {
             return self.begin_end(now, EndReason::UpstreamLost);
         }
-        if self.server.has_said_why() {
+        if self.server.has_stream_error() {
             return self.on_server_ended_in_order();
         }
         if self.lifecycle.last().is_some_and(|last| self.keeps(last.reason)) {
@@ -360,7 +360,7 @@ impl Session {
         self.end();
     }
 
-    /// The server has ended its stream in order: it sends elsewhere all that it was not acknowledged.
+    /// Ends after the server ended its stream in order: it delivers all unacknowledged stanzas elsewhere.
     fn on_server_ended_in_order(&mut self) {
         let keeps = self.lifecycle.last().is_some_and(|last| self.keeps(last.reason));
         if keeps && self.server.counts() {
@@ -369,17 +369,17 @@ impl Session {
         self.end();
     }
 
-    /// The server has not answered our `<enable/>` in time: the client is to come back.
+    /// Ends because the server has not answered our `<enable/>` in time. The client is expected to reconnect.
     pub(super) fn on_server_silent(&mut self, now: Instant) {
         self.effects.event(Event::ServerSilent);
-        self.tell_client(StreamCondition::RemoteConnectionFailed);
+        self.send_stream_error(StreamCondition::RemoteConnectionFailed);
         self.begin_end(now, EndReason::UpstreamSilent);
     }
 
-    /// Writes a stanza to the client, or lets it wait.
+    /// Writes a stanza to the client, or makes it wait.
     fn deliver(&mut self, now: Instant, stanza: Incoming) {
         if self.gives_back() {
-            // Not acknowledged any more, so the server sends it elsewhere.
+            // The stanza is not acknowledged any more, so the server delivers it elsewhere.
             return self.device.hold_given_back(now, stanza);
         }
         if self.lifecycle.is_ending() && is_request(&stanza.element) {
@@ -391,7 +391,7 @@ impl Session {
         self.device.deliver(now, stanza, &mut self.server, &mut self.effects);
     }
 
-    /// A reply of our own counts and waits like any other stanza.
+    /// Delivers a reply of our own, which counts and waits like any other stanza.
     pub(super) fn deliver_reply(&mut self, now: Instant, reply: Bytes) {
         if let Ok(element) = Element::parse(reply, self.device.client().header()) {
             self.deliver(now, Incoming { element, server_seq: None, cause: Cause::Reply });

@@ -1,4 +1,4 @@
-//! How a session loses its client, is resumed, gives way to a newer one, and ends.
+//! The state changes of a session: loss of its client, resumption, replacement by a newer session, and the end.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use super::succession::Successor;
 use crate::seq::Seq;
 use crate::xml::{self, StreamCondition};
 
-/// How long a resumption waits for the server to confirm what the client sent before.
+/// The time that a resumption waits for the server to confirm what the client sent before.
 const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Session {
-    // The client is lost, and resumes
+    // Loss of the client and resumption
 
     pub(super) fn on_client_lost(&mut self, now: Instant) {
         let Self { device, server, effects, .. } = self;
@@ -27,7 +27,7 @@ impl Session {
             return;
         }
         if self.lifecycle.is_leaving() {
-            // It closed its stream before: nobody resumes it.
+            // It closed its stream before, so it will not resume.
             device.retire_id(server, effects);
             return device.detach(now);
         }
@@ -43,7 +43,7 @@ impl Session {
         self.on_client_gone(now);
     }
 
-    /// The client has gone, and nothing is awaited that the session could be held for.
+    /// Handles the loss of a client whose session does not wait for a registration to be stored.
     fn on_client_gone(&mut self, now: Instant) {
         if !self.device.is_to_be_held() {
             return self.begin_end(now, EndReason::ClientLost);
@@ -65,14 +65,15 @@ impl Session {
         if server.has_all() {
             return device.send_resumed(now, server, effects);
         }
-        // What the client sent last is on its way to the server: a client that is told less would send it twice.
+        // The client's last stanzas may be on their way to the server. With a lower count, the client would send them
+        // twice.
         device.client_mut().await_confirmation(now + RESUME_PATIENCE);
         server.ask_if_needed(now, effects);
     }
 
     // Time
 
-    /// The wake-up ends.
+    /// Ends a wake-up.
     pub(super) fn on_quiet(&mut self, now: Instant) {
         self.go_on(now);
         self.device.delivery_mut().on_quiet(&mut self.effects);
@@ -90,9 +91,9 @@ impl Session {
             return self.settle(now);
         }
         let unsettled = self.device.delivery_mut().first_unsettled();
-        self.server.settle(now, Settling::WhenOwed, unsettled, &mut self.effects);
+        self.server.settle(now, Settling::WhenAwaited, unsettled, &mut self.effects);
         self.device.write_more(now, &mut self.server, &mut self.effects);
-        // What the backlog held up has been forwarded.
+        // Frames that waited for the backlog have been forwarded.
         self.go_on_behind_presence(now);
         self.ask_server_if_due(now);
         self.device.answer(now, &mut self.server, &mut self.effects);
@@ -105,7 +106,7 @@ impl Session {
         }
     }
 
-    /// Acknowledges to the server all that may be.
+    /// Acknowledges as many stanzas to the server as possible.
     pub(super) fn settle(&mut self, now: Instant) {
         if !self.gives_back() {
             let unsettled = self.device.delivery_mut().first_unsettled();
@@ -145,10 +146,10 @@ impl Session {
         self.server.keep_alive(now, self.settings.stream_management.upstream_keepalive, &mut self.effects);
     }
 
-    /// What was handed to the spool is on disk.
+    /// Notes that the stanzas handed to the spool are on disk.
     pub(super) fn on_spooled(&mut self, now: Instant, up_to: Seq) {
         self.device.on_spooled(up_to, &mut self.effects);
-        // A server that dies forgets what it was not told of, or sends it a second time.
+        // A server that ends forgets unacknowledged stanzas, or sends them a second time.
         self.settle(now);
         self.device.spill(self.server.acked());
         if self.lifecycle.is_ending() {
@@ -163,7 +164,7 @@ impl Session {
         }
     }
 
-    /// The store has answered a request of the client.
+    /// Takes the store's answer to a request of the client.
     pub(super) fn on_stored(&mut self, now: Instant, token: Token, stored: Stored) {
         if let Some(reply) = self.device.on_stored(token, stored, &mut self.effects) {
             self.deliver_reply(now, reply);
@@ -171,7 +172,7 @@ impl Session {
         }
     }
 
-    // A newer session, and the daemon's wishes
+    // A newer session, and requests of the daemon
 
     pub(super) fn on_successor(&mut self, now: Instant, successor: Option<Successor>) {
         let ignored = successor.is_some() && self.lifecycle.is_ending();
@@ -180,9 +181,9 @@ impl Session {
         }
     }
 
-    /// Ends in favour of the newer session; a client that is still connected is told why (RFC 6120 §4.9.3.3).
+    /// Ends in favour of the newer session. A client that is still connected gets the reason (RFC 6120 §4.9.3.3).
     fn be_superseded(&mut self, now: Instant) {
-        self.tell_client(StreamCondition::Conflict);
+        self.send_stream_error(StreamCondition::Conflict);
         self.begin_end(now, EndReason::Superseded);
     }
 
@@ -199,18 +200,18 @@ impl Session {
         if self.device.client().is_dark() && self.device.account().has_registration() {
             self.effects.push(Output::Wake(WakeReason::Restart));
         }
-        self.tell_client(StreamCondition::SystemShutdown);
+        self.send_stream_error(StreamCondition::SystemShutdown);
         self.begin_end(now, EndReason::Drained);
     }
 
-    /// Sends a stream error to a client that is there.
-    pub(super) fn tell_client(&mut self, condition: StreamCondition) {
+    /// Sends a stream error to the client, if it is connected.
+    pub(super) fn send_stream_error(&mut self, condition: StreamCondition) {
         self.device.client().write(xml::stream_error(condition, None, None), &mut self.effects);
     }
 
-    // The client leaves
+    // Leaving of the client
 
-    /// The client closed its stream. Its requests are answered before the footer, as far as the store answers in time.
+    /// Handles a client that closed its stream. Its requests are answered before the footer, if the store answers in time.
     pub(super) fn on_client_closes(&mut self, now: Instant) {
         if self.device.account().has_open_requests() {
             return self.await_store(now, Leave::Closed);
@@ -218,16 +219,16 @@ impl Session {
         self.on_client_closed(now);
     }
 
-    /// Lets the client's end wait for the store's answers: a registration decides what becomes of the session.
+    /// Delays the client's end until the store has answered: a registration decides whether the session is held.
     fn await_store(&mut self, now: Instant, how: Leave) {
-        // What comes meanwhile is not certain to be read.
+        // Stanzas that come meanwhile may be lost unread.
         self.device.client_mut().track_silently();
         self.lifecycle.await_store(now, how);
     }
 
-    /// The client's end goes on, once the store has answered or is late.
+    /// Completes the client's end, once the store has answered or is late.
     pub(super) fn leave_if_due(&mut self, now: Instant) {
-        // The account is known as it is once no change of it is open.
+        // The state of the account is certain once no change of it is open.
         let waits = self.device.account().awaits_store();
         let leave = if waits { self.lifecycle.take_late_leave(now) } else { self.lifecycle.take_leave() };
         match leave {
@@ -238,7 +239,7 @@ impl Session {
         }
     }
 
-    /// The client closed its stream, and nothing more is to be answered.
+    /// Handles a client that closed its stream and gets no more answers.
     fn on_client_closed(&mut self, now: Instant) {
         let parting = self.device.take_parting();
         if !self.device.client().is_dark() {
@@ -253,7 +254,7 @@ impl Session {
         self.begin_end(now, EndReason::ClientClosed);
     }
 
-    /// The session goes on for its pushes.
+    /// Holds the session for its pushes after the client closed its stream.
     fn linger(&mut self, now: Instant, presence: Bytes) {
         self.server.inject(now, presence, &mut self.effects);
         self.device.retire_id(&self.server, &mut self.effects);
@@ -273,13 +274,13 @@ impl Session {
 
     // The end
 
-    /// Whether what the client does not have is kept here. A server whose connection breaks without a word may be dead: it sends
-    /// nothing elsewhere then.
+    /// Returns whether the stanzas that the client does not have are kept here. A server whose connection breaks without a
+    /// stream error may be gone, and would then not deliver them elsewhere.
     pub(super) fn keeps(&self, reason: EndReason) -> bool {
-        reason.keeps_all() || reason == EndReason::UpstreamLost && !self.server.has_said_why()
+        reason.keeps_all() || reason == EndReason::UpstreamLost && !self.server.has_stream_error()
     }
 
-    /// Whether stanzas that come now stay the server's.
+    /// Returns whether stanzas that come now are left to the server.
     pub(super) fn gives_back(&self) -> bool {
         let keeps = self.lifecycle.last().is_some_and(|last| self.keeps(last.reason));
         self.lifecycle.is_ending() && self.server.counts() && !keeps
@@ -304,7 +305,7 @@ impl Session {
         device.retire_id(server, effects);
         let theirs = !self.keeps(reason) && self.server.counts();
         if theirs && reason.has_upstream() {
-            // Nothing more is acknowledged after it.
+            // Nothing is acknowledged afterwards.
             self.settle(now);
         }
         if theirs {
@@ -317,7 +318,7 @@ impl Session {
         self.drive_end(now);
     }
 
-    /// Goes on with the end as far as it can.
+    /// Continues the end as far as possible.
     pub(super) fn drive_end(&mut self, now: Instant) {
         match self.lifecycle.last() {
             Some(last) => self.finish_spooling(now, last),
@@ -326,13 +327,13 @@ impl Session {
         }
     }
 
-    /// Writes the footer once the disk has what came before the end, or will not have it.
+    /// Writes the footer once the stanzas from before the end are on disk, or cannot be stored.
     fn finish_spooling(&mut self, now: Instant, last: Last) {
         let reason = last.reason;
         if !reason.has_upstream() {
             return self.end();
         }
-        // What has come since.
+        // Stanzas that came since the end began.
         self.device.spool_all(&mut self.effects);
         let late = last.is_late(now) || last.is_asked;
         let accepts = self.device.delivery().spool_accepts();
@@ -347,7 +348,7 @@ impl Session {
             if accepts && !last.is_asked && !self.device.delivery().queue().is_committed() {
                 self.effects.event(Event::SpoolLate);
             }
-            // Nobody else has it.
+            // No other party has these stanzas.
             let server = Some(&mut self.server).filter(|_| self.lifecycle.can_answer());
             self.device.delivery_mut().shed_all(now, server, &mut self.effects);
             if self.awaits_last(now, last) {
@@ -355,15 +356,16 @@ impl Session {
             }
         }
         if reason != EndReason::ClientClosed && self.device.client().has_tombstone() && !self.server.has_all() {
-            // Its answer comes before the server's footer.
+            // The server's answer comes before its footer.
             self.server.ask(now, &mut self.effects);
         }
         self.server.close(now, &mut self.effects);
         self.lifecycle.await_footer(now, reason);
     }
 
-    /// Whether stanzas may be on their way that only this session can return to their senders, which it cannot behind its footer:
-    /// the server is to send no more, and its answer to a ping is behind the last one (RFC 6120 §10.1).
+    /// Returns whether to wait for stanzas on their way. Only this session can return them to their senders, which is
+    /// impossible after its footer. The server gets `unavailable` presence, and its answer to a ping follows its
+    /// last stanza (RFC 6120 §10.1).
     fn awaits_last(&mut self, now: Instant, last: Last) -> bool {
         if self.server.counts() {
             return false;
@@ -378,7 +380,7 @@ impl Session {
         true
     }
 
-    /// What came last is kept, and the session is no more.
+    /// Spools the last stanzas, and ends the session.
     pub(super) fn end(&mut self) {
         let Some(reason) = self.lifecycle.end_reason() else { return };
         self.device.spool_at_last(&mut self.effects);

@@ -1,8 +1,9 @@
-//! Which messages may go to another device of the account when their own does not fetch them, and which devices have them
-//! already.
+//! Messages that may go to another device of the account if their own device does not fetch them, and messages that a
+//! device has already.
 //!
-//! A message to the bare JID is the account's. So is a chat message to a full JID that is gone (RFC 6121 §8.5.3.2.1), and most
-//! servers treat a normal one alike. A device that got it as a copy or carbon does not get it again.
+//! A message to the bare JID belongs to the account. So does a chat message to a full JID that is gone (RFC 6121
+//! §8.5.3.2.1), and most servers treat a normal message the same way. A device that got it as a copy or carbon does not get
+//! it again.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -16,30 +17,30 @@ use crate::push::classify::says_something;
 use crate::push::rooms::Rooms;
 use crate::xml::{Element, Kind, Node, ns};
 
-/// Messages of a device that are remembered, each by two hashes at most.
+/// The number of hashes of messages that are remembered per device. A message has two hashes at most.
 const MOST: usize = 2000;
-/// What a hash costs, in the order of their coming and in the set.
+/// The bytes of a hash, in the list and in the set.
 const HASH: usize = 24;
 
-/// The messages that a device has got of late.
+/// The messages that a device has received recently.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Had {
+pub(super) struct ReceivedMessages {
     order: VecDeque<u64>,
     marks: HashSet<u64>,
 }
 
-impl Had {
-    /// Whether nothing is remembered.
+impl ReceivedMessages {
+    /// Returns whether nothing is remembered.
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// Remembers all of a later memory as well.
+    /// Adds all messages of a later memory.
     pub(super) fn add(&mut self, later: &Self) {
         later.order.iter().for_each(|mark| self.note(*mark));
     }
 
-    /// Bytes of memory that it has.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.order.len() * HASH
     }
@@ -61,7 +62,7 @@ impl Had {
     }
 }
 
-/// The hashes by which a conversational message is known: its id in the own archive, and the sender with the id that it gave.
+/// The hashes that identify a conversational message: of its id in the own archive, and of its sender with the sender's id.
 pub(super) fn marks(element: &Element, own: OwnMessages<'_>) -> impl Iterator<Item = u64> + use<> {
     let root = element.node();
     let inner = forwarded(element, &root);
@@ -102,8 +103,8 @@ fn is_conversational(message: &Node<'_>) -> bool {
     matches!(message.attr("type").as_deref(), None | Some("chat" | "normal"))
 }
 
-/// Whether a message came from a room that the client is in, or is about to join: what its occupants say in private is for this
-/// client alone. To be asked when it comes.
+/// Returns whether a message came from a room that the client is in, or is about to join: private messages of occupants are
+/// for this client alone. Call it when the message comes.
 pub(super) fn is_from_room(element: &Element, rooms: &Rooms) -> bool {
     if element.kind() != Kind::Message || rooms.is_empty() {
         return false;
@@ -113,7 +114,7 @@ pub(super) fn is_from_room(element: &Element, rooms: &Rooms) -> bool {
     BareJid::new(bare).is_ok_and(|room| rooms.nick(&room).is_some())
 }
 
-/// Whether a message may go to another device if its own does not fetch it.
+/// Returns whether a message may go to another device if its own does not fetch it.
 pub(super) fn may_travel(element: &Element, company: Company) -> bool {
     let message = element.node();
     if element.kind() != Kind::Message || company == Company::Room || !is_conversational(&message) {
@@ -129,7 +130,7 @@ pub(super) fn may_travel(element: &Element, company: Company) -> bool {
     if message.children().any(restricted) {
         return false;
     }
-    // Servers deliver to the account's own addresses only.
+    // Servers deliver only stanzas to the account's own addresses.
     let to_client = message.attr("to").is_some_and(|to| to.contains('/'));
     if !to_client {
         return company == Company::None;
@@ -185,11 +186,11 @@ mod tests {
 
     #[test]
     fn the_newest_marks_are_remembered() {
-        let mut had = Had::default();
+        let mut had = ReceivedMessages::default();
         (0..=MOST as u64).for_each(|mark| had.note(mark));
         had.note(5);
         assert!(!had.has([0]) && had.has([1, 0]) && had.order.len() == MOST && had.marks.len() == MOST);
-        let mut other = Had::default();
+        let mut other = ReceivedMessages::default();
         other.add(&had);
         assert_eq!(other, had);
     }

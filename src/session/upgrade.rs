@@ -1,23 +1,23 @@
-//! The clear-text stream to a server that speaks STARTTLS (RFC 6120 §5.4): what Pushward says on it as a client.
+//! The clear-text stream to a server that uses STARTTLS (RFC 6120 §5.4). Pushward is its client.
 //!
-//! Nothing of a user is said here, and nothing that came in the clear is believed once TLS stands.
+//! The stream carries no user data, and everything that came in the clear is discarded once TLS is established.
 
 use bytes::Bytes;
 
 use crate::xml::{Element, Frame, XmlWriter, excerpt, ns};
 
-/// What to do after a frame of the server.
+/// The action after a frame of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum UpgradeStep {
-    /// Read on.
+    /// Continue reading.
     Wait,
-    /// Write this and read on.
+    /// Write this and continue reading.
     Send(Bytes),
-    /// Throw away what else was received in the clear (RFC 6120 §5.4.3.3), and negotiate TLS.
+    /// Discard all other bytes received in the clear (RFC 6120 §5.4.3.3), and negotiate TLS.
     Proceed,
 }
 
-/// Why there will be no TLS on this stream.
+/// The reason why TLS cannot be negotiated on this stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpgradeRefusal {
     /// The server's features are without STARTTLS.
@@ -29,23 +29,23 @@ pub enum UpgradeRefusal {
     /// The server closed the stream, with this condition if it gave one (RFC 6120 §4.9.3).
     #[error("it refused the stream: {0}")]
     Stream(String),
-    /// The server said what nobody says here.
+    /// The server sent something that is unexpected here.
     #[error("it did not answer as a server for client connections does")]
     Protocol,
 }
 
 impl UpgradeRefusal {
-    /// What to do about it.
+    /// The remedy, for the operator.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotOffered => {
-                "let the server offer TLS on this port (Prosody: a certificate, and tls in modules_enabled; ejabberd: \
-                 starttls: true and certfiles), or write upstream_tls = \"off\" over loopback, or \"direct\" for a port that \
-                 starts with TLS"
+                "enable TLS on this port of the server (Prosody: a certificate, and tls in modules_enabled; ejabberd: \
+                    starttls: true and certfiles), or set upstream_tls = \"off\" over loopback, or \"direct\" for a \
+                    port that starts with TLS"
             }
-            Self::Failed => "give the server a certificate for the domain; its log says what is missing",
+            Self::Failed => "give the server a certificate for the domain; see its log for what is missing",
             Self::Stream(condition) if condition == "host-unknown" => {
-                "let the server serve the domain, or name another server"
+                "configure the domain on the server, or name another server"
             }
             Self::Stream(_) | Self::Protocol => "name the server's port for client connections with STARTTLS",
         }
@@ -66,7 +66,8 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// A stream for this domain, and what opens it. No `from`: nobody else's business without TLS (RFC 6120 §4.7.1).
+    /// Creates a stream to this domain. Returns its header as well, which has no `from`: without TLS, the user must not be
+    /// revealed (RFC 6120 §4.7.1).
     pub fn new(domain: &str) -> (Self, Bytes) {
         let domain = quick_xml::escape::escape(domain);
         let (client, streams) = (ns::CLIENT, ns::STREAMS);
@@ -79,7 +80,7 @@ impl Upgrade {
     /// Takes the server's next frame.
     ///
     /// # Errors
-    /// [`UpgradeRefusal`]: the connection is of no use any more.
+    /// [`UpgradeRefusal`] if the connection cannot be used any more.
     pub fn handle(&mut self, frame: &Frame) -> Result<UpgradeStep, UpgradeRefusal> {
         match (frame, &self.state) {
             (Frame::Whitespace | Frame::Skipped(_), _) => Ok(UpgradeStep::Wait),
@@ -97,7 +98,7 @@ impl Upgrade {
             (Frame::Element(element), UpgradeState::Proceed) if element.is("failure", ns::TLS) => {
                 Err(UpgradeRefusal::Failed)
             }
-            (Frame::Close, _) => Err(UpgradeRefusal::Stream("it was closed without a reason".to_owned())),
+            (Frame::Close, _) => Err(UpgradeRefusal::Stream("the server closed it without a reason".to_owned())),
             (Frame::Open(_) | Frame::Element(_), _) => Err(UpgradeRefusal::Protocol),
         }
     }
@@ -124,7 +125,7 @@ pub fn stream_error_condition(error: &Element) -> String {
     excerpt(condition.map_or("undefined-condition", |condition| condition.name()))
 }
 
-/// Whether features say that nothing goes on without TLS.
+/// Returns whether features require TLS.
 pub fn requires_tls(features: &Element) -> bool {
     features.node().child("starttls", ns::TLS).is_some_and(|starttls| starttls.child("required", ns::TLS).is_some())
 }

@@ -3,16 +3,16 @@
 /// The watch over an attachment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Vigil {
-    /// When it began, on the session's own clock in milliseconds.
+    /// The time at which it began, in milliseconds on the session's own clock.
     began: u32,
-    /// The guard has taken the attachment's end.
+    /// True if the end of the attachment was reported to the guard.
     ended: bool,
-    /// The first unacknowledged stanza is a suspect: nothing is written behind it until it is acknowledged.
+    /// True if the first unacknowledged stanza is a suspect: nothing is written after it until it is acknowledged.
     alone: bool,
 }
 
 impl Vigil {
-    /// Begins at this time of the session's own clock.
+    /// Begins the watch at this time of the session's own clock.
     pub(super) fn new(began: u32) -> Self {
         Self { began, ..Self::default() }
     }
@@ -21,22 +21,22 @@ impl Vigil {
         self.began
     }
 
-    /// The attachment ends; whether it is the first time that this is said.
+    /// Notes that the attachment ends; returns whether this is the first report.
     pub(super) fn end(&mut self) -> bool {
         !std::mem::replace(&mut self.ended, true)
     }
 
-    /// Whether a suspect was written alone, and awaits its acknowledgement.
+    /// Returns whether a suspect was written alone and awaits acknowledgement.
     pub(super) fn is_alone(self) -> bool {
         self.alone
     }
 
-    /// A suspect is written alone.
+    /// Notes that a suspect is written alone.
     pub(super) fn begin_alone(&mut self) {
         self.alone = true;
     }
 
-    /// All that was written is acknowledged.
+    /// Notes that everything written is acknowledged.
     pub(super) fn on_all_acknowledged(&mut self) {
         self.alone = false;
     }

@@ -16,16 +16,16 @@ pub(super) fn next(config: &Config, found: &FoundServer) -> String {
     let mut text = String::new();
     if found.ready {
         let who = found.software.map_or_else(|| "The server".to_owned(), |software| software.to_string());
-        text += &format!("{who} is ready at {}: nothing is to be changed there.\n", found.upstream);
+        text += &format!("{who} is ready at {}; its configuration needs no change.\n", found.upstream);
     } else {
-        text += &format!("{found} Only Pushward is to connect to it, over loopback and without TLS.\n");
+        text += &format!("{found} Configure it so that only Pushward connects to it, over loopback and without TLS.\n");
         for (software, commands) in [(Software::Prosody, PROSODY), (Software::Ejabberd, EJABBERD)] {
             if found.software.is_none_or(|found| found == software) {
                 let commands = moved(commands, &found.upstream);
-                text += &format!("\nWith {software}, as Debian configures it, as root:\n\n{commands}");
+                text += &format!("\nFor {software} with Debian's default configuration, run as root:\n\n{commands}");
             }
         }
-        text.push_str("\nThen `pushward check` says whether that was all.\n");
+        text.push_str("\nThen run `pushward check`; it reports anything that is still wrong.\n");
     }
     start(&mut text, config);
     text

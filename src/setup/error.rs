@@ -9,17 +9,17 @@ use crate::exit;
 /// The reason why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SetupError {
-    #[error("{path} is there already, and is left alone; --force replaces it, --output FILE writes elsewhere", path = .0.display())]
+    #[error("{path} already exists; use --force to replace it, or --output FILE to write another file", path = .0.display())]
     Exists(PathBuf),
-    #[error("not a terminal to ask on, so these options are needed: {}", .0.join(", "))]
+    #[error("standard input is not a terminal, so these options are required: {}", .0.join(", "))]
     Missing(Vec<&'static str>),
-    #[error("nobody answers: {0}")]
+    #[error("cannot read an answer: {0}")]
     Unanswered(io::Error),
-    #[error("there is no certificate for {0}; name it with --certificate FILE --key FILE")]
+    #[error("no certificate found for {0}; name it with --certificate FILE --key FILE")]
     NoCertificate(String),
     #[error("{0}")]
     Wrong(ConfigErrors),
-    #[error("{path} cannot be written: {source}", path = .path.display())]
+    #[error("cannot write {path}: {source}", path = .path.display())]
     Unwritable { path: PathBuf, source: io::Error },
 }
 

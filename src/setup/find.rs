@@ -62,7 +62,7 @@ pub(super) struct FoundServer {
 
 impl fmt::Display for FoundServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(address) = &self.answers else { return write!(f, "No server answers at {}.", self.upstream) };
+        let Some(address) = &self.answers else { return write!(f, "No XMPP server answers at {}.", self.upstream) };
         match self.software {
             Some(software) => write!(f, "{software} answers at {address}")?,
             None => write!(f, "A server answers at {address}")?,

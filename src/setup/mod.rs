@@ -32,7 +32,7 @@ pub async fn run(config: &Path, options: SetupOptions) -> ExitCode {
     let output = options.output.clone().unwrap_or_else(|| config.to_owned());
     match write(&output, options).await {
         Ok(advice) => {
-            println!("{} is written; pushward check says of it:", output.display());
+            println!("{} written. `pushward check` reports:", output.display());
             let report = check::examine(&output).await;
             print!("{report}\n{advice}");
             ExitCode::from(report.exit())
@@ -89,7 +89,7 @@ async fn server(asker: &mut Prompt, draft: &mut Draft, options: &SetupOptions) -
 fn missing(options: &SetupOptions) -> Vec<&'static str> {
     let mut missing = vec!["--domain DOMAIN"];
     if options.certificate.is_none() {
-        missing.push("--certificate FILE --key FILE (unless they are where they are looked for)");
+        missing.push("--certificate FILE --key FILE (unless setup finds them)");
     }
     missing
 }

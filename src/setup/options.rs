@@ -8,40 +8,40 @@ use crate::config::UpstreamTls;
 /// The options of `pushward setup`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct SetupOptions {
-    /// The domain: what stands behind the @ of the users' addresses
+    /// Domain: the part of the users' addresses after the @
     #[arg(long)]
     pub domain: Option<String>,
-    /// The server's address and port for client connections; by default 127.0.0.1:5322
+    /// Address and port of the XMPP server for client connections; default: 127.0.0.1:5322
     #[arg(long, value_name = "HOST:PORT")]
     pub upstream: Option<String>,
-    /// When TLS starts on the connection to it; by default what works, without TLS first
+    /// TLS to the server: off, starttls or direct; default: the first that works, in this order
     #[arg(long, value_name = "WHEN", value_parser = upstream_tls)]
     pub upstream_tls: Option<UpstreamTls>,
-    /// The authority that issued its certificate, PEM; by default the system's
+    /// Certificate of the authority that issued the server's certificate, PEM; default: the system's authorities
     #[arg(long, value_name = "FILE")]
     pub upstream_ca: Option<PathBuf>,
-    /// The domain's certificate chain, PEM; by default it is looked for
+    /// Certificate chain of the domain, PEM; default: searched in the usual places
     #[arg(long, value_name = "FILE", requires = "key")]
     pub certificate: Option<PathBuf>,
-    /// The certificate's private key, PEM
+    /// Private key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub key: Option<PathBuf>,
-    /// Where clients connect with STARTTLS, any number of times; by default port 5222 of every address
+    /// Address and port for clients with STARTTLS, repeatable; default: port 5222 on all addresses
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// Where clients connect with TLS at once, any number of times; by default port 5223 of every address
+    /// Address and port for clients with direct TLS, repeatable; default: port 5223 on all addresses
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen_tls: Vec<SocketAddr>,
-    /// The directory of the database; by default state, or /var/lib/pushward for /etc/pushward/config.toml
+    /// Directory of the database; default: state, or /var/lib/pushward for /etc/pushward/config.toml
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
-    /// Where the configuration is written; by default the file that --config names
+    /// Configuration file to write; default: the file that --config names
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Replace a configuration that is there
+    /// Replace an existing configuration
     #[arg(long)]
     pub force: bool,
-    /// Ask nothing
+    /// Do not ask; use the options and defaults
     #[arg(long, short)]
     pub yes: bool,
 }

@@ -1,4 +1,5 @@
-//! What is asked of the store about accounts, their devices, and what a restart and time do to them.
+//! The calls of [`Store`] for accounts, devices, tombstones and wakes, for recovery after a restart and for expiry. Sessions
+//! make them through `relay`; the upkeep task calls [`Store::recover`] and [`Store::expire`].
 
 use std::sync::Arc;
 
@@ -8,14 +9,14 @@ use super::error::StoreError;
 use super::newest::ChangeId;
 use super::op::{Effect, Op};
 use super::query::{Piece, Query, QueryAnswer};
-use super::tasks::{Asking, Task, TaskWait, Ticket, What};
+use super::tasks::{PendingOutcome, Task, TaskKind, TaskWait, Ticket};
 use super::values::{AccountPage, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
 use crate::clock::{self, UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 
 impl Store {
-    /// What is kept about an account, as it is on disk; the default if nothing is.
+    /// Returns the record of an account as it is on disk, or the default if there is none.
     ///
     /// # Errors
     /// [`StoreError::UnknownVersion`], [`StoreError::Corrupt`], [`StoreError::Database`], [`StoreError::NoAnswer`];
@@ -27,7 +28,7 @@ impl Store {
         Ok(account)
     }
 
-    /// What is kept about an account after all changes up to now, be they on disk or not.
+    /// Returns an account after all changes accepted so far, including those that are not on disk yet.
     ///
     /// # Errors
     /// As [`Store::account`].
@@ -40,30 +41,31 @@ impl Store {
     /// Changes an account and returns it once the change is on disk, with what [`Account::apply`] returned. Changes of an
     /// account are applied in the order of the calls. A change that makes no difference costs no sync.
     ///
-    /// What depends on a device goes with it: if the device turns out to be another, its spools and its wake become the
-    /// other's; if it is forgotten, they are deleted. A login and the loss of the last registration delete the wake. The end of
-    /// a session deletes its spool if that is empty.
+    /// Records that depend on a device follow it. If the device turns out to be another known device, its spools and its wake
+    /// move to that device; if the device is forgotten, they are deleted. A login and the loss of the last registration delete
+    /// the wake. The end of a session deletes its spool if that is empty.
     ///
-    /// [`Change::Removed`] deletes every record of the account, even those that cannot be read, as far as they belong to logins
-    /// that were given out before this call. From then on the spool calls of those logins are refused with
-    /// [`StoreError::AccountRemoved`]; a login that is entered again goes on. No stanza that was deleted is read again, though it
+    /// [`Change::Removed`] deletes every record of the account that belongs to a login id given out before this call,
+    /// including records that cannot be read. From then on the spool calls of those logins are refused with
+    /// [`StoreError::AccountRemoved`]; a login that is entered again continues. No deleted stanza is read again, though it
     /// takes a while until all are gone from the disk.
     ///
-    /// Not cancel safe: dropped while waiting, the change may be applied or not.
+    /// Not cancel safe: if the future is dropped while waiting, the change may or may not be applied.
     ///
     /// # Errors
-    /// As [`Store::account`], and nothing was changed; except after [`StoreError::Database`] and [`StoreError::NoAnswer`], when
-    /// that is unknown. [`StoreError::Closed`] after [`Store::shutdown`].
+    /// As [`Store::account`], and nothing was changed; after [`StoreError::Database`] and [`StoreError::NoAnswer`] it is
+    /// unknown whether something was. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         let patiently = matches!(change, Change::Succeeded { .. } | Change::Resumable { .. });
         let awaited = if patiently { TaskWait::Sometime } else { TaskWait::Commit };
-        let (ticket, asking) = Ticket::new();
+        let (ticket, pending) = Ticket::new();
         self.send_change(account, change, ticket, awaited)?;
-        changed(self.wait(asking).await?)
+        changed(self.wait(pending).await?)
     }
 
-    /// As [`Store::change`] for what a session leaves behind, but returns as soon as the change is in order: all later changes of
-    /// the account come behind it. Does not wait. What [`Store::change`] would return can be waited for, without end.
+    /// As [`Store::change`], for the changes that a session leaves behind, but returns without waiting, as soon as the change
+    /// has its place in the order: all later changes of the account come after it. The returned future yields what
+    /// [`Store::change`] would return and waits without a deadline.
     ///
     /// # Errors
     /// [`StoreError::Closed`] after [`Store::shutdown`]; the future's are those of [`Store::change`].
@@ -72,14 +74,14 @@ impl Store {
         account: &BareJid,
         change: Change,
     ) -> Result<impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>, StoreError> {
-        let (ticket, asking) = Ticket::without_end();
+        let (ticket, pending) = Ticket::without_end();
         self.send_change(account, change, ticket, TaskWait::Sometime)?;
-        Ok(answered(asking))
+        Ok(answered(pending))
     }
 
-    /// Applies a login as [`Store::change`] does, and returns what is known of its device at that moment. All later changes come
-    /// behind it, but it is not on disk yet and reads do not see it: a crash may forget it unless a later change was stored, and
-    /// so may a commit that fails, which is logged.
+    /// Applies a login as [`Store::change`] does, and returns what is known of its device at that moment. All later changes
+    /// come after it. The login is not on disk yet and reads do not see it. It may be lost in a crash, unless a later change
+    /// was stored, or by a failed commit, which is logged.
     ///
     /// # Errors
     /// As [`Store::change`]. A spool that cannot be read is logged and counts as empty.
@@ -87,8 +89,8 @@ impl Store {
         Ok(self.log_in_knowing(account, None, login).await?.0)
     }
 
-    /// The same for an account of which a newer state may be known than is on disk. Also returns what [`Store::change_behind`]
-    /// does.
+    /// As [`Store::log_in`], for an account of which the caller may know a newer state than the disk has. Also returns the
+    /// future that [`Store::change_behind`] returns.
     ///
     /// # Errors
     /// As [`Store::log_in`].
@@ -104,20 +106,20 @@ impl Store {
         let reader = self.shared.newest.read(account);
         let hidden = self.shared.deletions.of_account(account);
         let query = Query::Spools { account: account.clone(), hidden };
-        // Whoever logs in waits as long as the caller lets them.
+        // No deadline here: the caller limits how long a login waits.
         let QueryAnswer::Spools { account: read, spools } = self.shared.engine.read(query).await? else {
             return Err(StoreError::Mistaken);
         };
         let newest = known.filter(|known| read.as_ref().is_ok_and(|read| read.revision < known.revision));
         let read = newest.map_or(read, |newest| Ok((*newest).clone()))?;
-        let (ticket, asking) = Ticket::without_end();
+        let (ticket, pending) = Ticket::without_end();
         let (before, after, device, sent) = reader.accept(read, &login, |id| {
             self.enqueue(self.change_task(account, login.clone(), ticket, TaskWait::Sometime, id))
         });
         self.sent(sent)?;
         let knew_agent = agent.is_some() && before.devices.iter().any(|device| device.agent == agent);
         let waits = spools.iter().any(|spool| Some(spool.device) == device && spool.login != id && spool.waits);
-        Ok((LoggedIn { account: after, device, knew_agent, waits }, answered(asking)))
+        Ok((LoggedIn { account: after, device, knew_agent, waits }, answered(pending)))
     }
 
     fn send_change(
@@ -142,12 +144,12 @@ impl Store {
         } else {
             Op::Change { account, change, revision }
         };
-        let what = What::Write(op);
-        Task { what, weight: 0, awaited, ticket, behalf: None, change: Some(id), is_second_try: false }
+        let kind = TaskKind::Write(op);
+        Task { kind, weight: 0, awaited, ticket, behalf: None, change: Some(id), is_second_try: false }
     }
 
-    /// The accounts behind a name that [`AccountPage::next`] gave, or from the first, as of the last commit: at most
-    /// `limit` records are looked at. Those that cannot be read are logged and passed over.
+    /// Returns accounts as of the last commit, from the first one or after a name that [`AccountPage::next`] gave. Reads at
+    /// most `limit` records. Those that cannot be read are logged and skipped.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
@@ -158,7 +160,7 @@ impl Store {
         Ok(page)
     }
 
-    /// The number of accounts that have a record, as of the last commit.
+    /// Returns the number of accounts that have a record, as of the last commit.
     ///
     /// # Errors
     /// As [`Store::accounts`].
@@ -174,25 +176,25 @@ impl Store {
     /// Writes a session's tombstone and returns once it is on disk. `sm_id` is the resumption id that the session had.
     ///
     /// # Errors
-    /// [`StoreError::Database`], and it may be there or not; [`StoreError::Closed`] after [`Store::shutdown`].
+    /// [`StoreError::Database`]: the tombstone may or may not be stored. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn save_tombstone(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         self.write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone }).await.map(drop)
     }
 
-    /// As [`Store::save_tombstone`], unless the account was removed since the session's login: nothing is kept of it.
+    /// As [`Store::save_tombstone`], but stores nothing if the account was removed after the session's login.
     ///
     /// # Errors
     /// As [`Store::save_tombstone`].
     pub async fn save_tombstone_of(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         let session = SpoolId { account: tombstone.account.clone(), login };
-        let what = What::Write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone });
-        match self.ask(what, 0, TaskWait::Commit, Some(session)).await {
+        let kind = TaskKind::Write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone });
+        match self.ask(kind, 0, TaskWait::Commit, Some(session)).await {
             Ok(_) | Err(StoreError::AccountRemoved { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// The tombstone of the session that had this resumption id. The caller compares the account.
+    /// Returns the tombstone of the session that had this resumption id. The caller compares the account.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
@@ -203,16 +205,16 @@ impl Store {
         Ok(tombstone)
     }
 
-    /// Notes that a device is to be woken, in place of an earlier note, and returns once that is on disk. A login of the
-    /// device undoes it, as does the loss of its last registration.
+    /// Saves a note that a device is to be woken, replacing an earlier note, and returns once it is on disk. A login of the
+    /// device and the loss of its last registration delete the note.
     ///
     /// # Errors
-    /// [`StoreError::Database`], and it may be noted or not; [`StoreError::Closed`] after [`Store::shutdown`].
+    /// [`StoreError::Database`]: the note may or may not be stored. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn wake(&self, slot: &Slot, wake: Wake) -> Result<(), StoreError> {
         self.write(Op::SaveWake { slot: slot.clone(), wake }).await.map(drop)
     }
 
-    /// The devices that are to be woken. A note that cannot be read is replaced: the device is woken too.
+    /// Returns the devices that are to be woken. A note that cannot be read is replaced, so its device is woken too.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
@@ -229,15 +231,15 @@ impl Store {
         Ok(wakes)
     }
 
-    /// Writes a note that cannot be read again, as far as its key says what it was.
+    /// Rewrites an unreadable note. The key says which device it is for; the time and the reason are lost.
     async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
         let wake = Wake { since: clock::unix_secs(), reason: WakeReason::Restart };
-        tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
+        tracing::error!(account = %slot.account, "unreadable wake record replaced");
         self.wake(slot, wake).await?;
         Ok(wake)
     }
 
-    /// Notes that a device needs not to be woken any more.
+    /// Deletes the note that a device is to be woken.
     ///
     /// # Errors
     /// As [`Store::wake`].
@@ -247,9 +249,9 @@ impl Store {
 
     // Age, and a restart
 
-    /// To be called once, before anybody logs in: the sessions that were open when the process ended are lost. Marks their
-    /// devices so, notes those that own a registration to be woken, unless they are noted already, deletes empty spools, and
-    /// returns the slots of all, in one transaction. Accounts that cannot be read are passed over.
+    /// Handles the sessions that were open when the previous process ended: they are lost. Marks their devices as closed,
+    /// saves a wake for those that own a registration and have none yet, deletes empty spools, and returns the slots of all
+    /// these devices, in one transaction. Accounts that cannot be read are skipped. Call it once, before any login.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Closed`].
@@ -260,16 +262,16 @@ impl Store {
         Ok(slots)
     }
 
-    /// Deletes what is too old at `now`, piece by piece; what waits for a device that is forgotten goes with
-    /// it. Records that cannot be read are passed over.
+    /// Deletes records that are too old at `now`, in pieces. A device that is forgotten takes its waiting stanzas with it.
+    /// Records that cannot be read are skipped.
     ///
     /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Closed`]; what was deleted before stays deleted.
+    /// [`StoreError::Database`], [`StoreError::Closed`]. Pieces deleted before the error stay deleted.
     pub async fn expire(&self, now: UnixSecs, ttl: Ttl) -> Result<Expired, StoreError> {
         self.expire_noting(now, ttl, |_, _| {}).await
     }
 
-    /// The same. Calls back with each account that has changed.
+    /// As [`Store::expire`], and calls `note` with each account that has changed.
     ///
     /// # Errors
     /// As [`Store::expire`].
@@ -346,16 +348,16 @@ impl Store {
         Ok(count)
     }
 
-    /// Has something written that changes many accounts.
+    /// Sends a write that changes many accounts and waits for its outcome.
     async fn write_many(&self, op: impl FnOnce(u64) -> Op) -> Result<Effect, StoreError> {
-        let (ticket, asking) = Ticket::new();
+        let (ticket, pending) = Ticket::new();
         let sent = self.shared.newest.in_order(|revision| {
-            let what = What::Write(op(revision));
+            let kind = TaskKind::Write(op(revision));
             let (awaited, behalf) = (TaskWait::Commit, None);
-            self.enqueue(Task { what, weight: 0, awaited, ticket, behalf, change: None, is_second_try: false })
+            self.enqueue(Task { kind, weight: 0, awaited, ticket, behalf, change: None, is_second_try: false })
         });
         self.sent(sent)?;
-        self.wait(asking).await
+        self.wait(pending).await
     }
 
     async fn expired(&self, op: Op) -> Result<u64, StoreError> {
@@ -369,7 +371,7 @@ fn changed(effect: Effect) -> Result<(Account, Option<DeviceId>), StoreError> {
     Ok((account, device))
 }
 
-/// Waits for the outcome of a change without end.
-async fn answered(asking: Asking) -> Result<(Account, Option<DeviceId>), StoreError> {
-    changed(asking.answered.await.map_err(|_| StoreError::Closed)??)
+/// Waits for the outcome of a change, without a deadline.
+async fn answered(pending: PendingOutcome) -> Result<(Account, Option<DeviceId>), StoreError> {
+    changed(pending.answered.await.map_err(|_| StoreError::Closed)??)
 }

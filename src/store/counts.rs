@@ -1,7 +1,8 @@
-//! What waits in the spools, counted in memory: one entry for each spool in which something is, or was while its session is open.
+//! Counts of the stanzas in each spool, in memory: one entry for each spool that has stanzas, or had some while its session is
+//! open. The store checks its bounds and reports its metrics from [`SpoolCounts`].
 //!
-//! The writer's thread is the only one that changes it. What a write adds is counted before its commit, so that the bounds hold
-//! for all writes of a group, and is taken back if the commit fails.
+//! Only the writer thread changes the counts. A write is counted before its commit, so that the bounds hold for all writes of
+//! a group; if the commit fails, the count is taken back.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -25,7 +26,7 @@ struct CountedSpools {
     accounts: HashMap<BareJid, Vec<(LoginId, Count)>>,
     stanzas: u64,
     bytes: u64,
-    /// The part of both that no commit has confirmed yet.
+    /// The part of both that is not committed yet.
     uncommitted: Backlog,
 }
 
@@ -34,7 +35,7 @@ impl CountedSpools {
         self.accounts.get(&spool.account)?.iter().find(|(login, _)| *login == spool.login).map(|(_, count)| count)
     }
 
-    /// Changes the count of a spool, and the sums.
+    /// Changes the count of a spool and the totals.
     fn change(&mut self, spool: &SpoolId, change: impl FnOnce(&mut Count)) {
         let spools = match self.accounts.get_mut(&spool.account) {
             Some(spools) => spools,
@@ -84,30 +85,30 @@ impl SpoolCounts {
         lock(&self.0)
     }
 
-    /// What is in a spool.
+    /// Returns the count of a spool.
     pub(super) fn of(&self, spool: &SpoolId) -> Count {
         self.spools().get(spool).copied().unwrap_or_default()
     }
 
-    /// The spools of an account.
+    /// Returns the spools of an account with their counts.
     pub(super) fn of_account(&self, account: &BareJid) -> Vec<(LoginId, Count)> {
         self.spools().accounts.get(account).cloned().unwrap_or_default()
     }
 
-    /// The number of stanzas in all spools, and their bytes, with those of the group that is being committed.
+    /// Returns the number of stanzas in all spools and their bytes, including those of the group that is being committed.
     pub(super) fn all(&self) -> (u64, u64) {
         let spools = self.spools();
         (spools.stanzas, spools.bytes)
     }
 
-    /// The number of stanzas in all spools that are on disk, and their bytes.
+    /// Returns the number of stanzas in all spools and their bytes, as far as they are on disk.
     pub(super) fn on_disk(&self) -> (u64, u64) {
         let spools = self.spools();
         let Backlog { count, bytes, .. } = spools.uncommitted;
         (spools.stanzas.saturating_sub(count), spools.bytes.saturating_sub(bytes))
     }
 
-    /// Counts stanzas that come into a spool, unless they break a bound.
+    /// Counts stanzas that are added to a spool, or refuses them if they exceed a bound.
     pub(super) fn admit(&self, spool: &SpoolId, added: Count, limits: &SpoolLimits) -> Result<(), StoreError> {
         let mut spools = self.spools();
         let own = spools.get(spool).map_or(0, |count| count.backlog.bytes);
@@ -128,12 +129,12 @@ impl SpoolCounts {
         Ok(())
     }
 
-    /// Notes that stanzas which were admitted are on disk.
+    /// Notes that admitted stanzas are on disk.
     pub(super) fn on_committed(&self, added: Count) {
         self.spools().settle(added);
     }
 
-    /// Takes back what was admitted. The spool is as it was before.
+    /// Takes back admitted stanzas, which restores the count of the spool.
     pub(super) fn take_back(&self, spool: &SpoolId, added: Count, last_seq: Seq) {
         let mut spools = self.spools();
         spools.settle(added);
@@ -143,7 +144,7 @@ impl SpoolCounts {
         });
     }
 
-    /// Notes what an engine has done.
+    /// Applies a change that an engine reports.
     pub(super) fn note(&self, spool: &SpoolId, counted: CountChange) {
         let mut spools = self.spools();
         match counted {
@@ -158,7 +159,7 @@ impl SpoolCounts {
         }
     }
 
-    /// Sets what was counted anew. The last sequence number does not fall.
+    /// Sets the result of a recount. The last sequence number never decreases.
     pub(super) fn set(&self, spool: &SpoolId, counted: Count) {
         self.spools().change(spool, |count| {
             let last_seq = count.backlog.last_seq.max(counted.backlog.last_seq);

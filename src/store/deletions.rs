@@ -1,4 +1,5 @@
-//! Deletions that were ordered and are not on disk yet, and removals of accounts. Both are known in memory only.
+//! Deletions that are ordered but not on disk yet, and removals of accounts, both in memory only. Reads and the writer use
+//! [`Deletions`] to hide deleted stanzas and to refuse calls of logins whose account was removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Bound, RangeInclusive};
@@ -11,15 +12,15 @@ use crate::push::account::LoginId;
 use crate::seq::Seq;
 use crate::sync::lock;
 
-/// Removals that are remembered. One that is forgotten leaves the refusal of old sessions to the sessions themselves, which
-/// learn of the removal by another way.
+/// The number of removals that are remembered. If one is forgotten, the store no longer refuses old sessions; those learn of
+/// the removal in another way.
 const REMOVALS: usize = 1 << 16;
 
-/// Ranges of a spool that one deletion lists.
+/// The most ranges of a spool that one deletion lists.
 const RANGES: usize = 1024;
 
-/// Sequence numbers of a spool whose stanzas are deleted for every reader, though they may still be on disk: start → end, neither
-/// overlapping nor adjacent.
+/// Sequence numbers of a spool whose stanzas count as deleted for every reader, though they may still be on disk: start → end,
+/// neither overlapping nor adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct HiddenRanges(BTreeMap<Seq, Seq>);
 
@@ -41,19 +42,19 @@ impl HiddenRanges {
         self.0.insert(start, end);
     }
 
-    /// The last of the hidden seqs that follow each other from this one on, if it is hidden.
+    /// Returns the last sequence number of the hidden range that contains this one, if it is hidden.
     pub(super) fn end_of(&self, seq: Seq) -> Option<Seq> {
         self.0.range(..=seq).next_back().map(|(_, end)| *end).filter(|end| *end >= seq)
     }
 
-    /// The first hidden ranges from a seq on.
+    /// Returns the first hidden ranges from a sequence number on.
     pub(super) fn first(&self, from: Seq, at_most: usize) -> Vec<RangeInclusive<Seq>> {
         let within = self.end_of(from).map(|end| from..=end);
         let behind = (Bound::Excluded(from), Bound::Unbounded);
         within.into_iter().chain(self.0.range(behind).map(|(start, end)| *start..=*end)).take(at_most).collect()
     }
 
-    /// Shows seqs again.
+    /// Makes sequence numbers visible again.
     fn show_all(&mut self, seqs: &RangeInclusive<Seq>) {
         let (first, last) = (*seqs.start(), *seqs.end());
         let within = |(start, end): (&Seq, &Seq)| (*end >= first && *start <= last).then_some((*start, *end));
@@ -70,7 +71,7 @@ impl HiddenRanges {
     }
 }
 
-/// What is known in memory of deletions and removals.
+/// The deletions and removals that are known in memory.
 #[derive(Debug, Default)]
 pub(super) struct Deletions {
     spools: Mutex<DeletedSpools>,
@@ -80,7 +81,7 @@ pub(super) struct Deletions {
 #[derive(Debug, Default)]
 struct DeletedSpools {
     hidden: HashMap<SpoolId, HiddenRanges>,
-    /// Stanzas whose callers stopped waiting for their commit. Their callers may hand them over again, under the same numbers.
+    /// Stanzas whose callers stopped waiting for the commit. Callers may hand them over again under the same numbers.
     given_up: HashMap<SpoolId, BTreeSet<Seq>>,
 }
 
@@ -102,9 +103,9 @@ impl DeletedSpools {
 /// The newest removal of an account.
 #[derive(Clone, Debug)]
 struct RemovedAccount {
-    /// The highest login that had been given out.
+    /// The highest login that had been given out at the removal.
     up_to: LoginId,
-    /// Those that were entered again since then, because their sessions go on.
+    /// Logins that were entered again since then, because their sessions continue.
     again: Vec<LoginId>,
 }
 
@@ -117,20 +118,20 @@ impl Deletions {
         lock(&self.removals)
     }
 
-    /// Hides stanzas from all readers, until they are gone from the disk.
+    /// Hides stanzas from all readers until they are gone from the disk.
     pub(super) fn hide(&self, spool: &SpoolId, seqs: &[RangeInclusive<Seq>]) {
         self.spools().hide(spool, seqs.iter().cloned());
     }
 
-    /// Hides stanzas that may come into a spool later, because their caller does not wait for them any more.
+    /// Hides stanzas that may still be stored later, after their caller stopped waiting.
     pub(super) fn give_up(&self, spool: &SpoolId, seqs: &[Seq]) {
         let mut spools = self.spools();
         spools.hide(spool, seqs.iter().map(|seq| *seq..=*seq));
         spools.given_up.entry(spool.clone()).or_default().extend(seqs);
     }
 
-    /// The caller hands over stanzas again that it had given up. Returns their numbers: what is there from before is to be
-    /// deleted first.
+    /// Makes stanzas visible again that the caller had given up and now hands over again. Returns their numbers: older copies
+    /// of them are to be deleted first.
     pub(super) fn take_back(&self, spool: &SpoolId, seqs: impl Iterator<Item = Seq>) -> Vec<Seq> {
         let mut spools = self.spools();
         let DeletedSpools { hidden, given_up } = &mut *spools;
@@ -145,35 +146,35 @@ impl Deletions {
         taken
     }
 
-    /// Nothing is handed over again of this spool.
+    /// Forgets the given-up stanzas of a spool: none is handed over again.
     pub(super) fn forget_given_up(&self, spool: &SpoolId) {
         self.spools().given_up.remove(spool);
     }
 
-    /// The hidden stanzas of a spool.
+    /// Returns the hidden stanzas of a spool.
     pub(super) fn of(&self, spool: &SpoolId) -> HiddenRanges {
         self.spools().hidden.get(spool).cloned().unwrap_or_default()
     }
 
-    /// The hidden stanzas of an account's spools.
+    /// Returns the hidden stanzas of each spool of an account.
     pub(super) fn of_account(&self, account: &BareJid) -> HashMap<SpoolId, HiddenRanges> {
         let spools = self.spools();
         let own = spools.hidden.iter().filter(|(spool, _)| spool.account == *account);
         own.map(|(spool, hidden)| (spool.clone(), hidden.clone())).collect()
     }
 
-    /// What is to be deleted from a spool.
+    /// Returns the deletion that is due for a spool, if any.
     pub(super) fn deletion(&self, spool: &SpoolId) -> Option<Deletion> {
         self.spools().deletion(spool)
     }
 
-    /// What is to be deleted from all spools.
+    /// Returns the deletions that are due for all spools.
     pub(super) fn all(&self) -> Vec<Deletion> {
         let spools = self.spools();
         spools.hidden.keys().filter_map(|spool| spools.deletion(spool)).collect()
     }
 
-    /// The spools of an account of which something is hidden.
+    /// Returns the spools of an account that have hidden stanzas.
     pub(super) fn spools_of(&self, account: &BareJid) -> Vec<SpoolId> {
         self.spools().hidden.keys().filter(|spool| spool.account == *account).cloned().collect()
     }
@@ -187,12 +188,12 @@ impl Deletions {
         self.spools().hidden.get(spool).is_some_and(|hidden| hidden.end_of(seq).is_some())
     }
 
-    /// Returns whether nothing of a spool is hidden.
+    /// Returns whether no stanza of a spool is hidden.
     pub(super) fn is_settled(&self, spool: &SpoolId) -> bool {
         !self.spools().hidden.contains_key(spool)
     }
 
-    /// What this deletion named is gone from the disk, up to where it has come.
+    /// Notes that a deletion is done on disk; with `below`, only for the numbers below it.
     pub(super) fn gone(&self, deletion: &Deletion, below: Option<Seq>) {
         let mut spools = self.spools();
         let Some(hidden) = spools.hidden.get_mut(&deletion.spool) else { return };
@@ -209,13 +210,13 @@ impl Deletions {
         }
     }
 
-    /// Whether a login's account was removed since.
+    /// Returns whether the account was removed after this login.
     pub(super) fn is_removed(&self, account: &BareJid, login: LoginId) -> bool {
         let removals = self.removals();
         removals.get(account).is_some_and(|removal| login <= removal.up_to && !removal.again.contains(&login))
     }
 
-    /// An account is removed, for all logins up to this one.
+    /// Notes that an account is removed, for all logins up to this one.
     pub(super) fn removed(&self, account: &BareJid, up_to: LoginId) {
         let mut removals = self.removals();
         removals.insert(account.clone(), RemovedAccount { up_to, again: Vec::new() });
@@ -225,7 +226,7 @@ impl Deletions {
         }
     }
 
-    /// A login is entered again after its account was removed.
+    /// Notes that a login is entered again after its account was removed.
     pub(super) fn entered(&self, account: &BareJid, login: LoginId) {
         if let Some(removal) = self.removals().get_mut(account)
             && login <= removal.up_to

@@ -1,7 +1,8 @@
-//! The seam between the store and the database behind it.
+//! The interface between the store and the database: [`Engine`].
 //!
 //! The store groups writes, waits for outcomes, checks bounds and counts. An engine commits a group as one transaction and
-//! answers reads. It is chosen once; callers of the store do not know which it is.
+//! answers reads. It is chosen when the store is opened ([`Engines`](super::engines::Engines)); callers of the store do not
+//! know which one it is.
 
 use std::time::Duration;
 
@@ -16,97 +17,98 @@ use crate::push::account::LoginId;
 
 /// A database.
 pub(super) trait Engine: Send + Sync {
-    /// What was in the database when it was opened. Blocks.
+    /// Returns what was in the database when it was opened. Blocks.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     fn opening(&self) -> Result<OpeningState, StoreError>;
 
-    /// Commits a group in its order, as one transaction. Blocks, and is called by one thread.
+    /// Commits the writes of a group in order, as one transaction. Blocks, and is called by one thread only.
     ///
     /// # Errors
-    /// [`Failure::Refused`]: nothing of it is in force, or ever will be. [`Failure::Unknown`]: it may be in force now or later.
-    /// Once the engine has answered a later call, that is decided.
+    /// [`Failure::Refused`]: nothing of it is committed, now or later. [`Failure::Unknown`]: it may be committed now or later;
+    /// once the engine has answered a later call, that is decided.
     fn commit(&self, group: &OpGroup<'_>) -> Result<Committed, Failure>;
 
-    /// Answers a question from what was last committed.
+    /// Answers a read, as of the last commit.
     ///
     /// # Errors
-    /// [`StoreError::Database`], and what is wrong with the record that was asked for.
+    /// [`StoreError::Database`], and the error of a record that cannot be read.
     fn read(&self, query: Query) -> impl Future<Output = Result<QueryAnswer, StoreError>> + Send;
 
-    /// Returns an error if the database cannot be read, or not be written as far as is known.
+    /// Returns an error if the database cannot be read or, as far as is known, cannot be written.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The error of the database.
     fn health(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// When [`Engine::maintain`] is to be called.
+    /// Returns the time at which [`Engine::maintain`] is to be called.
     fn maintenance(&self) -> Option<Instant>;
 
-    /// Does what the engine needs for itself, until `is_wanted` says that writes wait and it has taken long enough. Blocks, and
-    /// is called by the thread that commits.
+    /// Does the engine's own maintenance. Stops when it has taken long enough and `is_wanted` returns true, which means that
+    /// writes wait. Blocks, and is called by the thread that commits.
     fn maintain(&self, is_wanted: &dyn Fn() -> bool);
 
-    /// Writes what is in spools whose rows do not say it, and closes the database. Nothing is committed or read after it.
+    /// Saves the counts of spools whose rows have none, and closes the database. Nothing is committed or read afterwards.
     fn close(&self, counts: &[(SpoolId, Count)]);
 }
 
-/// What a database holds when it is opened.
+/// The content of a database when it is opened.
 #[derive(Debug, Default)]
 pub(super) struct OpeningState {
     /// The highest login that was used.
     pub(super) login: LoginId,
     /// The highest revision of an account that was stored.
     pub(super) revision: u64,
-    /// The spools in which something is.
+    /// The counts of the spools.
     pub(super) counts: Vec<(SpoolId, Count)>,
-    /// The spools whose rows do not say what is in them.
+    /// The spools whose rows have no count.
     pub(super) not_counted: Vec<SpoolId>,
 }
 
 /// Writes of one transaction.
 pub(super) struct OpGroup<'a> {
     pub(super) ops: &'a [Op],
-    /// Deletions that nobody waits for. They are performed behind the writes, as far as there is time, if anything is committed.
+    /// Deletions that no caller waits for. They are performed after the writes, as far as there is time, if anything is
+    /// committed.
     pub(super) lazy: &'a [Deletion],
-    /// They are due: they are performed even if nothing else is committed.
+    /// True if the lazy deletions are performed even if nothing else is committed.
     pub(super) is_due: bool,
-    /// How long deletions may go on, at least twice as many stanzas as are added aside.
+    /// The time for deletions. At least twice as many stanzas as the group adds are deleted in any case.
     pub(super) time: Duration,
-    /// Says that other writes wait.
+    /// Returns whether other writes wait.
     pub(super) is_wanted: &'a dyn Fn() -> bool,
-    /// Bytes of all stanzas that wait.
+    /// The bytes of all stanzas in the spools.
     pub(super) held: u64,
 }
 
-/// What came of a group.
+/// The result of a committed group.
 #[derive(Debug, Default)]
 pub(super) struct Committed {
-    /// One for each write.
+    /// The outcome of each write.
     pub(super) outcomes: Vec<OpOutcome>,
-    /// One for each lazy deletion that was begun.
+    /// The progress of each lazy deletion that was begun.
     pub(super) lazy: Vec<OpProgress>,
-    /// In the order in which it happened.
+    /// Changes of the counts, in order.
     pub(super) counted: Vec<(SpoolId, CountChange)>,
-    /// Stanzas that were found to be unreadable. They are still there.
+    /// Stanzas that turned out to be unreadable. They are still there.
     pub(super) unreadable: Vec<Unreadable>,
-    /// Spools that were deleted with their devices. What was in them, nobody has fetched.
+    /// Spools that were deleted with their devices. No client has fetched their stanzas.
     pub(super) forgotten: Vec<SpoolId>,
-    /// The number of other stanzas that were deleted though nobody has fetched them.
+    /// The number of other stanzas that were deleted without having been fetched.
     pub(super) lost: u64,
-    /// The engine has more to delete by itself.
+    /// True if the engine has more to delete.
     pub(super) more: bool,
-    /// How long the commit took. `None`: nothing was to be written.
+    /// The duration of the commit; `None` if there was nothing to write.
     pub(super) took: Option<Duration>,
 }
 
-/// Why a group is not known to be committed.
+/// The reason why a group is not known to be committed.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// It is not committed.
+    /// The group is not committed.
     Refused(StoreError),
-    /// Not known: the database did not answer.
+    /// The database did not answer.
     #[cfg_attr(not(test), expect(dead_code, reason = "the embedded engine always knows"))]
     Unknown,
 }

@@ -1,4 +1,4 @@
-//! The choice of an engine.
+//! The choice of an engine: [`Engines`] dispatches the calls of [`Engine`].
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::values::SpoolId;
 pub(super) enum Engines {
     /// redb, in the state directory.
     Embedded(Embedded),
-    /// For tests: stalls, and loses answers.
+    /// An engine for tests that stalls and loses answers.
     #[cfg(test)]
     Faulty(Faulty),
 }

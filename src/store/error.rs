@@ -1,4 +1,4 @@
-//! What can go wrong, and whose fault it is.
+//! The errors of the store ([`StoreError`]). Each says whose fault it is.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,101 +6,101 @@ use std::sync::Arc;
 use crate::jid::BareJid;
 use crate::seq::Seq;
 
-/// Why the store did not do what it was asked.
+/// The error of a call to the store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The operator's: the directory or the file cannot be made or opened.
+    /// Fault of the operator: the directory or the file cannot be created or opened.
     #[error("{path}: {error}; `state` in the configuration must name a directory that this user can write to", path = .path.display())]
     Inaccessible {
         /// The directory or file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: Arc<std::io::Error>,
     },
-    /// The operator's: another process has the database.
+    /// Fault of the operator: another process uses the database.
     #[error("the database is in use by another process; is pushward running already, with the same `state`?")]
     InUse,
-    /// Nobody's: the last process that had the database was killed.
-    #[error("the database was not closed; the next start of pushward repairs it")]
+    /// No fault: the last process that used the database was killed.
+    #[error("the database was not closed cleanly; the next start of pushward repairs it")]
     NotClosed,
-    /// The disk's: the database cannot be read or written. Whether a change that failed so is on disk is unknown.
+    /// Fault of the disk: the database cannot be read or written. Whether the change is on disk is unknown.
     #[error("the database failed: {0}")]
     Database(Arc<redb::Error>),
-    /// The operator's: a newer version wrote this record; nothing was changed.
+    /// Fault of the operator: a newer version wrote this record. Nothing was changed.
     #[error("a record of {account} is of version {version}, which this version cannot read; run a newer one")]
     UnknownVersion {
-        /// Whose record it is.
+        /// The account of the record.
         account: BareJid,
         /// The record's version.
         version: u8,
     },
-    /// The disk's: a record that no version wrote; nothing was changed.
+    /// Fault of the disk: no version wrote a record like this. Nothing was changed.
     #[error("a record of {account} is corrupt: {reason} at byte {at} of {len}")]
     Corrupt {
-        /// Whose record it is.
+        /// The account of the record.
         account: BareJid,
-        /// What kind of damage; never the content.
+        /// The kind of damage; never the content.
         reason: &'static str,
-        /// Where the damage was noticed, in bytes.
+        /// The position of the damage, in bytes.
         at: usize,
-        /// Bytes of the record.
+        /// The length of the record, in bytes.
         len: usize,
     },
-    /// The operator's: a newer version wrote the database; nothing was changed.
+    /// Fault of the operator: a newer version wrote the database. Nothing was changed.
     #[error("the database has tables of version {version}, which this version cannot read; run a newer one")]
     NewerSchema {
         /// The version of its tables.
         version: u64,
     },
-    /// The sender's or the operator's: what waits has reached a bound; nothing was changed.
+    /// Fault of the sender or the operator: the waiting stanzas have reached a bound. Nothing was changed.
     #[error("the spool is full: {which} is {limit} bytes")]
     SpoolFull {
         /// The bound, in bytes.
         limit: u64,
-        /// Which bound.
+        /// The bound that was reached.
         which: SpoolBound,
     },
-    /// The caller's: another stanza has or had this sequence number in the spool, or the call's are not in order; nothing was
-    /// changed.
-    #[error("place {seq} of the spool is taken: its last is {last_seq}")]
+    /// Fault of the caller: another stanza has or had this sequence number in the spool, or the stanzas of the call are not in
+    /// order. Nothing was changed.
+    #[error("sequence number {seq} of the spool is taken: its last is {last_seq}")]
     SequenceTaken {
-        /// The sequence number that was asked for.
+        /// The sequence number of the refused stanza.
         seq: Seq,
-        /// The last one that was ever used.
+        /// The highest sequence number that was used so far.
         last_seq: Seq,
     },
-    /// The user's or the operator's: the account was removed after the session's login; nothing of it is kept.
+    /// Fault of the user or the operator: the account was removed after the session's login. Nothing of it is kept.
     #[error("the account {account} was removed after this session logged in")]
     AccountRemoved {
         /// The account.
         account: BareJid,
     },
-    /// The machine's: it has no thread for the writer.
-    #[error("no thread can be started for the store: {0}")]
+    /// Fault of the machine: the writer thread cannot be started.
+    #[error("cannot start a thread for the database: {0}")]
     NoThread(Arc<std::io::Error>),
-    /// The database's: it has not said in time whether a change is stored. Nothing of it will come into force that could be
-    /// delivered twice: stanzas are deleted again if they come into the spool after all.
-    #[error("the database has not answered within {within:?}; the change counts as refused")]
+    /// Fault of the database: it has not reported in time whether a change is stored. The change cannot cause a second
+    /// delivery: if its stanzas come into the spool after all, they are deleted again.
+    #[error("the database has not answered within {within:?}; the change counts as failed")]
     NoAnswer {
-        /// `[store] patience`.
+        /// The value of `[store] patience`.
         within: std::time::Duration,
     },
-    /// The engine's: it has answered something else than it was asked.
-    #[error("the database has answered another question")]
+    /// Fault of the engine: its answer does not fit the question.
+    #[error("the database gave an answer of the wrong kind")]
     Mistaken,
-    /// Nobody's: the store was shut down, or its writer has died.
-    #[error("the store is shut down")]
+    /// No fault: the store was shut down, or its writer thread has ended.
+    #[error("the database is closed")]
     Closed,
 }
 
-/// A bound of the spool; shown as its key in the configuration.
+/// A bound of the spool. [`Display`](std::fmt::Display) shows its key in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SpoolBound {
-    /// Of what waits for one session.
+    /// The bound of the stanzas that wait for one session.
     PerSession,
-    /// Of what waits for one account.
+    /// The bound of the stanzas that wait for one account.
     PerAccount,
-    /// Of all that waits.
+    /// The bound of all waiting stanzas.
     All,
 }
 
@@ -121,18 +121,19 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 }
 
 impl StoreError {
-    /// Whether one record cannot be read, and all else may be in order: to try again changes nothing.
+    /// Returns whether the error is about one unreadable record, while everything else may be in order. Trying again has no
+    /// effect.
     pub fn is_of_one_record(&self) -> bool {
         matches!(self, Self::UnknownVersion { .. } | Self::Corrupt { .. })
     }
 }
 
-/// Lets pass what concerns one record only.
+/// Logs and drops an error that is about one record only.
 pub(super) fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError> {
     match result {
         Err(error @ StoreError::Database(_)) => Err(error),
         Err(error) => {
-            tracing::error!(%error, "passed over");
+            tracing::error!(%error, "unreadable record skipped");
             Ok(())
         }
         Ok(()) => Ok(()),

@@ -1,4 +1,4 @@
-//! The ids of logins.
+//! The ids of logins, given out by [`Logins`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,23 +9,23 @@ use crate::push::account::LoginId;
 pub(super) struct Logins(AtomicU64);
 
 impl Logins {
-    /// Goes on behind the highest that was used.
+    /// Starts after the highest id that was used.
     pub(super) fn behind(highest: LoginId) -> Self {
         Self(AtomicU64::new(highest.0))
     }
 
     pub(super) fn next(&self) -> LoginId {
         let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| last.checked_add(1));
-        // Only a damaged database gets there.
+        // Only a damaged database leads to this bound.
         LoginId(before.unwrap_or(u64::MAX).saturating_add(1))
     }
 
-    /// Notes that a login is in use.
-    pub(super) fn saw(&self, login: LoginId) {
+    /// Notes that an id is in use.
+    pub(super) fn note_used(&self, login: LoginId) {
         self.0.fetch_max(login.0, Ordering::Relaxed);
     }
 
-    /// The highest that was given out.
+    /// Returns the highest id that was given out.
     pub(super) fn highest(&self) -> LoginId {
         LoginId(self.0.load(Ordering::Relaxed))
     }

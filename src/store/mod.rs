@@ -1,47 +1,49 @@
-//! What must outlive the process: accounts, the stanzas that wait for their devices, tombstones and wakes.
+//! The persistent state: accounts, the stanzas that wait for their devices, tombstones and wakes. [`Store`] is the handle that
+//! `relay` uses for sessions and upkeep; [`StoreError`] is what its calls return.
 //!
 //! ```text
 //!  callers ── Store ── accounts, spools: calls become an Op or a Query ─────┐
 //!               │                                                           │ reads
 //!             writer: groups, windows, patience, bounds, lazy deletions     │
 //!               │ commit(group of Op) → outcome of each                     │
-//!             engine: the seam ─────────────────────────────────────────────┘
+//!             engine: interface ────────────────────────────────────────────┘
 //!               └── embedded: redb in the state directory
 //! ```
 //!
 //! | file | content |
 //! |---|---|
 //! | `accounts`, `spools` | the calls of the store |
-//! | `writer` | the one thread that has groups of writes committed |
-//! | `deletions`, `counts`, `newest`, `logins` | what the writer and the calls know in memory |
-//! | `tasks`, `shared` | what calls and the writer hand to each other |
-//! | `engine`, `op`, `query` | the seam: writes, reads and outcomes as data |
+//! | `writer` | the one thread that commits groups of writes |
+//! | `deletions`, `counts`, `newest`, `logins` | the state in memory that the writer and the calls use |
+//! | `tasks`, `shared` | the jobs and the state that calls and the writer share |
+//! | `engine`, `op`, `query` | the interface of an engine: writes, reads and outcomes as data |
 //! | `engines` | the choice of an engine |
 //! | `embedded` | redb |
 //! | `schema` | tables, keys, records, version |
-//! | `values`, `error` | what callers see |
+//! | `values`, `error` | the types that callers use |
 //!
-//! Reads see what is on disk. Changes go through one writer thread that has whatever waits committed as one transaction with
-//! one sync, and are answered only then (invariant 2 of the crate); deletions of what was delivered may wait for the next.
-//! A login promises nothing to anybody: it is answered when it is in order, and what it leads to is stored behind it.
+//! Reads return what is on disk. Changes go through one writer thread. It commits all waiting changes as one transaction with
+//! one sync and answers them only then (invariant 2 of the crate). Deletions of delivered stanzas may wait for the next
+//! transaction. A login is answered as soon as it has its place in the order, because nothing has been promised to anyone by
+//! then; it is committed before the changes that follow from it.
 //!
-//! **A spool** is named by the login whose session created it ([`SpoolId`]); its row says which device it is for and which
-//! login's session reads it, its *owner*. [`Store::take_over`] changes the owner, and a device that turns out to be another
-//! changes the device: no stanza is copied. The row of a spool in which nothing is goes when its session ends. What is in a spool
-//! is counted in memory; on disk a stanza is one row.
+//! **A spool** is named by the login whose session created it ([`SpoolId`]). Its row says which device it is for and which
+//! login's session reads it, its *owner*. [`Store::take_over`] changes the owner, and if a device turns out to be another
+//! known device, the row gets that one: no stanza is copied. The row of an empty spool is deleted when its session ends. The
+//! stanzas of a spool are counted in memory; on disk each is one row.
 //!
-//! **Outcomes.** A write is committed, refused (a bound, a disk that is full or fails), or its outcome is unknown. Then the same
-//! is asked again until it is known. A caller waits for `[store] patience`; after that the write counts as refused
-//! ([`StoreError::NoAnswer`]), and stanzas that come into a spool all the same are deleted again and read by nobody: their
-//! session may have given them back to their senders, or hand them over again under the same numbers.
+//! **Outcomes.** A write is committed, is refused (a bound, a disk that is full or fails), or has an unknown outcome. If the
+//! outcome is unknown, the same group is committed again until it is known. A caller waits for `[store] patience`; after that
+//! the write counts as refused ([`StoreError::NoAnswer`]). If its stanzas come into a spool after all, they are deleted again
+//! and never read: their session may have returned them to their senders, or may hand them over again under the same numbers.
 //!
-//! **Repeating a call** whose outcome is unknown is safe: [`Store::spool`] passes over what is there already; deletions,
-//! [`Store::take_over`] and [`Store::change`] come to the same state; [`Store::adopt_shared`] moves what is left.
+//! **Repeating a call** whose outcome is unknown is safe: [`Store::spool`] skips stanzas that are there already; deletions,
+//! [`Store::take_over`] and [`Store::change`] lead to the same state; [`Store::adopt_shared`] moves what is left.
 //!
 //! # The queue
 //!
-//! No caller waits for room in the writer's queue: it has no bound of its own. It is bounded by what was admitted before, since
-//! each session and each upkeep task has one call at work and waits for its answer before the next.
+//! The writer's queue has no bound of its own, so no caller waits for room in it. It is bounded by its users: each session and
+//! each upkeep task has one call in progress and waits for its answer before the next.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -63,6 +65,8 @@ mod embedded;
 mod engine;
 mod engines;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod logins;
 mod newest;
 mod op;
@@ -98,10 +102,10 @@ use newest::NewestRecords;
 use op::{Effect, Op};
 use query::{Query, QueryAnswer};
 use shared::{PATIENCE, Shared};
-use tasks::{Asking, Job, Task, TaskWait, Ticket, What};
+use tasks::{Job, PendingOutcome, Task, TaskKind, TaskWait, Ticket};
 
-/// A handle of the store; clones share it. Once the last one is dropped the writer ends, and the database is closed;
-/// at once after [`Store::shutdown`].
+/// A handle to the store; clones share it. When the last one is dropped, or at once after [`Store::shutdown`], the writer ends
+/// and the database is closed.
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -119,9 +123,9 @@ impl Store {
         Self::open_with(directory, SpoolLimits::default())
     }
 
-    /// Opens or creates the database in a directory, which is created with mode 0700; the file has mode 0600. Blocks:
-    /// after a crash the database is repaired first, one of an older version is converted, and a large file that is mostly free
-    /// is compacted.
+    /// Opens or creates the database in a directory, which is created with mode 0700; the file has mode 0600. Blocks: after a
+    /// crash the database is repaired first, one of an older version is converted, and a large file that is mostly free is
+    /// compacted.
     ///
     /// # Errors
     /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Database`] if the file is
@@ -138,7 +142,7 @@ impl Store {
             .open(&path)
             .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
             .map_err(inaccessible(&path))?;
-        // Else a crash could lose the file's name, and with it what was committed to the file.
+        // Without this sync, a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
         let engine = Embedded::new(Disk::new(InDirectory::new(directory))?)?;
         let opening = engine.opening()?;
@@ -177,21 +181,21 @@ impl Store {
         Ok(store)
     }
 
-    /// Refuses further changes, for every clone, and returns once all accepted ones were answered and the database is closed.
-    /// Can be called again.
+    /// Refuses further changes, for every clone, and returns once all accepted ones are answered and the database is closed.
+    /// May be called again.
     pub async fn shutdown(&self) {
         self.shared.is_stopping.store(true, Ordering::Relaxed);
-        // An error means that the writer was told before, or has died.
+        // An error means that the writer has ended already.
         drop(self.jobs.send(Job::Stop));
         self.ended.cancelled().await;
     }
 
-    /// The number of changes that were accepted and not answered yet.
+    /// Returns the number of changes that were accepted and are not answered yet.
     pub fn unanswered(&self) -> u64 {
         self.shared.unanswered.load(Ordering::Relaxed)
     }
 
-    /// Sets other bounds of the spool; what waits already stays.
+    /// Sets the bounds of the spool. Stanzas that wait already are kept.
     pub fn set_limits(&self, limits: SpoolLimits) {
         *lock(&self.shared.limits) = limits;
     }
@@ -202,22 +206,23 @@ impl Store {
         self.shared.patience.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// The number of transactions that were committed since the store was opened; for metrics and tests.
+    /// Returns the number of transactions committed since the store was opened, for metrics and tests.
     pub fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::Relaxed)
     }
 
-    /// How long commits take.
+    /// Returns the durations of the commits.
     pub fn commit_time(&self) -> &Latency {
         &self.shared.commit_time
     }
 
-    /// The number of stanzas that were lost because the disk has them in a form that cannot be read.
+    /// Returns the number of stanzas that were lost: unreadable on disk, or deleted with their device before any client had
+    /// fetched them.
     pub fn lost(&self) -> &Counter {
         &self.shared.lost
     }
 
-    /// What the database in a directory holds.
+    /// Returns the numbers of records in the database and the size of its file in this directory.
     ///
     /// # Errors
     /// As [`Store::account`].
@@ -226,35 +231,35 @@ impl Store {
             return Err(StoreError::Mistaken);
         };
         let directory = directory.to_owned();
-        // The file system may stall too.
+        // The file system may stall as well.
         let file = tokio::task::spawn_blocking(move || Self::file_size(&directory)).await;
         let file = file.map_err(|_| StoreError::Closed)?.unwrap_or_default();
         let (stanzas, bytes) = self.shared.counts.on_disk();
         Ok(Measures { accounts, wakes, stanzas, bytes, file })
     }
 
-    /// Returns an error if the database cannot be read, or not be written as far as is known.
+    /// Returns an error if the database cannot be read or, as far as is known, cannot be written.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The error of the database.
     pub async fn health(&self) -> Result<(), StoreError> {
         self.shared.engine.health().await
     }
 
-    /// Bytes of the database's file in a directory.
+    /// Returns the size in bytes of the database file in a directory.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub fn file_size(directory: &Path) -> io::Result<u64> {
         Ok(std::fs::metadata(directory.join(FILE))?.len())
     }
 
-    /// Lets the writer hurry: somebody now waits behind a change that nobody waited for so far.
+    /// Makes the writer commit sooner: a caller now waits for a change that no caller waited for so far.
     pub(crate) fn hurry(&self) {
         self.shared.hurry.store(true, Ordering::Relaxed);
     }
 
-    /// Reads what the last commit left.
+    /// Reads from the database, as of the last commit.
     async fn read(&self, query: Query) -> Result<QueryAnswer, StoreError> {
         let patience = self.shared.patience();
         match timeout(patience, self.shared.engine.read(query)).await {
@@ -263,39 +268,41 @@ impl Store {
         }
     }
 
-    /// Has the writer do something, and returns the outcome once it is on disk.
+    /// Sends a write to the writer and returns the outcome once it is on disk.
     async fn write(&self, op: Op) -> Result<Effect, StoreError> {
-        self.ask(What::Write(op), 0, TaskWait::Commit, None).await
+        self.ask(TaskKind::Write(op), 0, TaskWait::Commit, None).await
     }
 
-    /// The same with all that can be said of a task. `weight`: bytes that it brings; `behalf`: the session for which it is.
+    /// Sends a task to the writer and waits for its outcome. `weight`: the bytes that it adds. `behalf`: the session for which
+    /// it is done.
     async fn ask(
         &self,
-        what: What,
+        kind: TaskKind,
         weight: usize,
         awaited: TaskWait,
         behalf: Option<SpoolId>,
     ) -> Result<Effect, StoreError> {
-        let (ticket, asking) = Ticket::new();
-        self.send(Task { what, weight, awaited, ticket, behalf, change: None, is_second_try: false })?;
-        self.wait(asking).await
+        let (ticket, pending) = Ticket::new();
+        self.send(Task { kind, weight, awaited, ticket, behalf, change: None, is_second_try: false })?;
+        self.wait(pending).await
     }
 
-    /// Waits for an outcome as long as a caller does.
-    async fn wait(&self, mut asking: Asking) -> Result<Effect, StoreError> {
+    /// Waits for an outcome, for as long as `[store] patience`.
+    async fn wait(&self, mut pending: PendingOutcome) -> Result<Effect, StoreError> {
         let patience = self.shared.patience();
-        match timeout(patience, &mut asking.answered).await {
+        match timeout(patience, &mut pending.answered).await {
             Ok(answer) => answer.map_err(|_| StoreError::Closed)?,
-            Err(_) => asking.give_up().unwrap_or(Err(StoreError::NoAnswer { within: patience })),
+            Err(_) => pending.give_up().unwrap_or(Err(StoreError::NoAnswer { within: patience })),
         }
     }
 
-    /// Puts a task into the writer's queue, without waiting.
+    /// Puts a task into the writer's queue without waiting.
     fn send(&self, task: Task) -> Result<(), StoreError> {
         self.sent(self.enqueue(task))
     }
 
-    /// The same, for a caller that holds a lock: what the queue does not take must go to [`Store::sent`] behind that.
+    /// As [`Store::send`], for a caller that holds a lock. After releasing it, the caller must pass the result to
+    /// [`Store::sent`], which answers a task that the queue did not take.
     fn enqueue(&self, task: Task) -> Result<(), Box<Task>> {
         self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
         match self.jobs.send(Job::Task(Box::new(task))) {

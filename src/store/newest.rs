@@ -1,7 +1,8 @@
-//! Changes of accounts that were accepted and are not answered yet: what an account is after them is known before any is on disk.
+//! Changes of accounts that are accepted but not answered yet. With [`NewestRecords`] the store knows an account after all
+//! changes before they are on disk.
 //!
-//! Each change gets a revision in the order in which the writer gets it. An account that was read has the changes up to its
-//! revision.
+//! Each change gets a revision, in the order in which the writer receives the changes. The record of an account includes the
+//! changes up to its revision.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -17,15 +18,16 @@ pub(super) struct NewestRecords(Mutex<NewestAccounts>);
 #[derive(Debug, Default)]
 struct NewestAccounts {
     open: HashMap<BareJid, OpenAccount>,
-    /// The highest revision that was given to a change. Revisions grow across restarts, too.
+    /// The highest revision that was given to a change. Revisions also increase across restarts.
     revision: u64,
 }
 
 #[derive(Debug, Default)]
 struct OpenAccount {
-    /// In their order.
+    /// In order of their revisions.
     changes: Vec<Accepted>,
-    /// While somebody reads the account, changes that are answered meanwhile stay: it is not known whether the reader sees them.
+    /// The number of current reads of the account. While it is not 0, answered changes are kept, since it is unknown whether
+    /// the readers see them.
     readers: usize,
 }
 
@@ -36,16 +38,16 @@ struct Accepted {
     is_answered: bool,
 }
 
-/// Names an accepted change.
+/// The identity of an accepted change.
 #[derive(Debug)]
 pub(super) struct ChangeId {
     account: BareJid,
-    /// The revision of the account after it.
+    /// The revision of the account after the change.
     pub(super) revision: u64,
 }
 
 impl NewestRecords {
-    /// Goes on behind the highest revision that was stored.
+    /// Starts after the highest revision that was stored.
     pub(super) fn behind(revision: u64) -> Self {
         Self(Mutex::new(NewestAccounts { revision, ..NewestAccounts::default() }))
     }
@@ -54,7 +56,7 @@ impl NewestRecords {
         lock(&self.0)
     }
 
-    /// Accepts a change behind all earlier ones of its account. `send` puts it into the writer's queue in the same order.
+    /// Accepts a change after all earlier ones of its account. `send` puts it into the writer's queue in the same order.
     pub(super) fn accept<T>(&self, account: &BareJid, change: &Change, send: impl FnOnce(ChangeId) -> T) -> T {
         self.accounts().accept(account, change, send)
     }
@@ -66,7 +68,7 @@ impl NewestRecords {
         send(revision)
     }
 
-    /// A change is on disk.
+    /// Notes that a change is on disk.
     pub(super) fn on_stored(&self, change: &ChangeId) {
         let mut accounts = self.accounts();
         match accounts.open.get_mut(&change.account) {
@@ -79,12 +81,12 @@ impl NewestRecords {
         }
     }
 
-    /// A change was refused.
+    /// Notes that a change was refused.
     pub(super) fn on_refused(&self, change: &ChangeId) {
         self.accounts().forget(change);
     }
 
-    /// Begins to read an account. To be called before it is read.
+    /// Begins to read an account. Call it before the read.
     pub(super) fn read<'n>(&'n self, account: &BareJid) -> NewestReader<'n> {
         self.accounts().open.entry(account.clone()).or_default().readers += 1;
         NewestReader { newest: self, account: account.clone() }
@@ -121,7 +123,7 @@ impl NewestAccounts {
         }
     }
 
-    /// The account after all accepted changes.
+    /// Returns the account after all accepted changes.
     fn after(&self, account: &BareJid, mut state: Account) -> Account {
         let read = state.revision;
         let changes = self.open.get(account).into_iter().flat_map(|open| &open.changes);
@@ -133,19 +135,19 @@ impl NewestAccounts {
     }
 }
 
-/// Somebody who reads an account from the disk.
+/// A read of an account from the disk that is in progress.
 pub(super) struct NewestReader<'n> {
     newest: &'n NewestRecords,
     account: BareJid,
 }
 
 impl NewestReader<'_> {
-    /// The account after all changes that were accepted up to now. `read` is what the disk has.
+    /// Returns the account after all changes accepted so far. `read` is what the disk has.
     pub(super) fn after(&self, read: Account) -> Account {
         self.newest.accounts().after(&self.account, read)
     }
 
-    /// Accepts a change, and returns the account before it, the account after it, and what [`Account::apply`] returned.
+    /// Accepts a change and returns the account before it, the account after it, and what [`Account::apply`] returned.
     pub(super) fn accept<T>(
         &self,
         read: Account,
@@ -204,7 +206,7 @@ mod tests {
         let (newest, account) = (NewestRecords::behind(u64::MAX - 9), "romeo@example.org".parse().unwrap());
         let first = subscribed(&newest, &account, 1);
         let reader = newest.read(&account);
-        // On disk, which may have been read before.
+        // It is on disk, and the reader may or may not have seen it.
         newest.on_stored(&first);
         let second = subscribed(&newest, &account, 2);
         newest.on_refused(&second);

@@ -1,8 +1,8 @@
-//! Writes as data.
+//! Writes as data ([`Op`]), and their outcomes.
 //!
-//! An engine commits writes in groups. After an outcome that is unknown the same group is committed again, so every [`Op`] says
-//! why a repetition does no harm: it is *idempotent* (a second time it changes nothing), or *checked* (the engine sees that it
-//! was done).
+//! An engine commits writes in groups. If an outcome is unknown, the same group is committed again, so each [`Op`] says why a
+//! repetition does no harm: it is *idempotent* (a repetition changes nothing), or *checked* (the engine detects that it was
+//! done).
 
 use std::ops::RangeInclusive;
 
@@ -18,19 +18,19 @@ use crate::session::queue::Spooled;
 /// A write.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    /// Applies a change to an account, and to what depends on that. The account has this revision then, if the change makes a
-    /// difference. Not [`Change::Removed`].
+    /// Applies a change to an account and to the records that depend on it. If the change makes a difference, the account gets
+    /// this revision. [`Change::Removed`] is not allowed here.
     ///
-    /// Checked: an account that has this revision or a higher one has the change.
+    /// Checked: an account that has this or a higher revision includes the change.
     Change { account: BareJid, change: Change, revision: u64 },
-    /// Deletes what is kept about an account and belongs to logins up to this one.
+    /// Deletes the records of an account that belong to logins up to this one.
     ///
     /// Idempotent, as long as it is repeated before later writes.
     Remove { account: BareJid, up_to: LoginId, revision: u64, left: Option<Box<RecordRemoval>> },
-    /// Adds stanzas to a spool, all or none. The spool has had stanzas up to `known`: those up to there must be in it, byte for
-    /// byte.
+    /// Adds stanzas to a spool, all or none. The spool has had stanzas up to `known`: given stanzas up to that number must be
+    /// in it, byte for byte.
     ///
-    /// Idempotent: behind `known` a stanza replaces the one with its number.
+    /// Idempotent: after `known`, a stanza replaces the one with its number.
     Spool { spool: SpoolId, device: DeviceId, items: Vec<Spooled>, known: Seq },
     /// Deletes stanzas. Idempotent.
     Delete(Deletion),
@@ -38,9 +38,10 @@ pub(super) enum Op {
     ///
     /// Idempotent: it finds again what it owns already.
     TakeOver { account: BareJid, device: DeviceId, to: LoginId },
-    /// Moves shared stanzas from the spools of a device without a session into another spool, to the first of these numbers.
+    /// Moves shared stanzas from the spools of a device without a session into another spool, under the first of these
+    /// numbers.
     ///
-    /// Checked: stanzas that are at these numbers already were moved by it.
+    /// Checked: if stanzas have these numbers already, this write moved them.
     Adopt {
         account: BareJid,
         from: DeviceId,
@@ -57,32 +58,32 @@ pub(super) enum Op {
     ExpireTombstones { sm_ids: Vec<String>, before: UnixSecs },
     /// Notes that a device is to be woken. Idempotent.
     SaveWake { slot: Slot, wake: Wake },
-    /// Deletes such a note. Idempotent.
+    /// Deletes the note that a device is to be woken. Idempotent.
     DeleteWake { slot: Slot },
-    /// Closes the logins that a crash left open, and notes wakes for their devices.
+    /// Closes the logins that a crash left open, and saves wakes for their devices.
     ///
-    /// Idempotent in what it writes. A repetition finds no open login any more, and names none.
+    /// Idempotent in what it writes. A repetition finds no open login and returns no device.
     Recover { now: UnixSecs, revision: u64 },
-    /// Forgets registrations and devices of accounts that were not seen since then.
+    /// Forgets registrations and devices of these accounts that were not seen since `before`.
     ///
-    /// Idempotent; a repetition counts nothing.
+    /// Idempotent; a repetition returns 0.
     Forget { accounts: Vec<BareJid>, before: UnixSecs, revision: u64 },
-    /// Deletes stanzas at the front of a spool that came before then, unless its device has a session.
+    /// Deletes stanzas at the front of a spool that came before `before`, unless its device has a session.
     ///
-    /// Idempotent; a repetition counts nothing.
+    /// Idempotent; a repetition returns 0.
     Expire { spool: SpoolId, before: UnixMillis },
-    /// Writes into the row of a spool what is in it, if the group has something else to commit. If its session has ended and
-    /// nothing is, the row goes. Idempotent.
+    /// Saves the count of a spool in its row, if the group has something else to commit. If its session has ended and the
+    /// spool is empty, the row is deleted. Idempotent.
     SaveCount { spool: SpoolId, count: Count, has_ended: bool },
 }
 
 impl Op {
-    /// The number of stanzas that it adds.
+    /// Returns the number of stanzas that it adds.
     pub(super) fn added(&self) -> usize {
         if let Self::Spool { items, .. } = self { items.len() } else { 0 }
     }
 
-    /// Returns whether it must not be performed before deletions from this spool.
+    /// Returns whether it must not be performed before earlier deletions from this spool.
     pub(super) fn follows(&self, deletion: &SpoolId) -> bool {
         match self {
             Self::Spool { spool, .. } | Self::Expire { spool, .. } => spool == deletion,
@@ -101,21 +102,21 @@ impl Op {
     }
 }
 
-/// What the removal of an account leaves to do.
+/// The part of an account's removal that is left to do.
 #[derive(Clone, Debug)]
 pub(super) struct RecordRemoval {
-    /// The account after it.
+    /// The account after the removal.
     pub(super) account: Account,
-    /// The resumption ids of tombstones that are still to be deleted.
+    /// The resumption ids of the tombstones that are still to be deleted.
     pub(super) tombstones: Vec<String>,
 }
 
 /// A search for shared stanzas, spool by spool.
 #[derive(Clone, Debug)]
 pub(super) struct SpoolSearch {
-    /// Those still to be looked through, the next one last.
+    /// The spools that are still to be searched, the next one last.
     pub(super) spools: Vec<SpoolId>,
-    /// Where to go on in the next one.
+    /// The number from which the next spool is searched.
     pub(super) from: Seq,
 }
 
@@ -123,50 +124,50 @@ pub(super) struct SpoolSearch {
 #[derive(Clone, Debug)]
 pub(super) struct Deletion {
     pub(super) spool: SpoolId,
-    /// Not all, if there are many.
+    /// Only the first ranges, if there are many.
     pub(super) ranges: Vec<RangeInclusive<Seq>>,
 }
 
-/// How far a deletion has come.
+/// The progress of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpProgress {
-    /// Everything below this number is gone.
+    /// Everything below this number is deleted.
     Below(Seq),
-    /// All of it is gone.
+    /// Everything is deleted.
     Done,
 }
 
-/// What came of a write in a group that was committed.
+/// The outcome of a write in a group that was committed.
 #[derive(Debug)]
 pub(super) enum OpOutcome {
     /// It was done.
     Done(Effect),
-    /// Some of it was done. This goes on with it.
+    /// Some of it was done. This write continues it.
     Unfinished(Op),
     /// Nothing of it was done.
     Refused(StoreError),
 }
 
-/// What a write found.
+/// The result of a write.
 #[derive(Debug)]
 pub(super) enum Effect {
     Nothing,
     /// The account after a change, and what [`Account::apply`] returned.
     Changed(Account, Option<DeviceId>),
     Deleted(OpProgress),
-    /// The spools, in the order of their logins.
+    /// The spools, ordered by login.
     TookOver(Vec<LoginId>),
     /// The number of stanzas that moved.
     Adopted(u64),
     /// The devices whose sessions were open.
     Recovered(Vec<Slot>),
-    /// The accounts that changed, and the number of registrations that went.
+    /// The accounts that changed, and the number of registrations that were forgotten.
     Forgot(Vec<(BareJid, Account)>, u64),
     /// The number of records that were deleted.
     Expired(u64),
 }
 
-/// How the number of stanzas in a spool has changed.
+/// A change of the number of stanzas in a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CountChange {
     /// These were added, up to [`last_seq`](super::Backlog::last_seq).
@@ -175,7 +176,7 @@ pub(super) enum CountChange {
     Removed(Count),
     /// All were deleted.
     Emptied,
-    /// The spool is gone, with all that was in it.
+    /// The spool was deleted with all stanzas in it.
     Gone,
 }
 
@@ -184,7 +185,7 @@ pub(super) enum CountChange {
 pub(super) struct Unreadable {
     pub(super) spool: SpoolId,
     pub(super) seqs: Vec<RangeInclusive<Seq>>,
-    /// Of the first of them.
+    /// The error of the first of them.
     pub(super) error: Option<StoreError>,
 }
 

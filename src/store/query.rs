@@ -1,4 +1,4 @@
-//! Reads as data. An engine answers them from what was last committed.
+//! Reads as data ([`Query`], [`QueryAnswer`]). An engine answers them as of the last commit.
 
 use std::collections::HashMap;
 
@@ -16,11 +16,11 @@ use crate::session::queue::Spooled;
 /// A read.
 #[derive(Clone, Debug)]
 pub(super) enum Query {
-    /// What is kept about an account. [`QueryAnswer::Account`].
+    /// The record of an account. [`QueryAnswer::Account`].
     Account { account: BareJid },
-    /// The accounts behind a name, at most so many records. [`QueryAnswer::Accounts`].
+    /// The accounts after a name, at most `limit` records. [`QueryAnswer::Accounts`].
     Accounts { after: Option<String>, limit: usize },
-    /// The number of accounts, and of wakes. [`QueryAnswer::Sizes`].
+    /// The number of accounts and of wakes. [`QueryAnswer::Sizes`].
     Sizes,
     /// The spools of an account, and the account. `hidden`: stanzas that count as deleted. [`QueryAnswer::Spools`].
     Spools { account: BareJid, hidden: HashMap<SpoolId, HiddenRanges> },
@@ -28,18 +28,18 @@ pub(super) enum Query {
     Devices,
     /// Counts the stanzas of a spool. [`QueryAnswer::Count`].
     Count { spool: SpoolId },
-    /// The stanzas of a spool behind a number that are not hidden: one at least, then up to so much [`Spooled::weight`].
+    /// The visible stanzas of a spool after a number: at least one, then up to `weight` (the sum of [`Spooled::weight`]).
     /// [`QueryAnswer::Stanzas`].
     Stanzas { spool: SpoolId, hidden: HiddenRanges, after: Seq, weight: usize },
     /// The tombstone of a resumption id. [`QueryAnswer::Tombstone`].
     Tombstone { sm_id: String },
     /// The devices that are to be woken. [`QueryAnswer::Wakes`].
     Wakes,
-    /// Accounts behind a name with something that was not seen since then. [`QueryAnswer::Unseen`].
+    /// The accounts after a name that have something not seen since `before`. [`QueryAnswer::Unseen`].
     Unseen { after: String, before: UnixSecs },
-    /// Tombstones behind a resumption id that are older than this. [`QueryAnswer::OldTombstones`].
+    /// The tombstones after a resumption id that are older than `before`. [`QueryAnswer::OldTombstones`].
     OldTombstones { after: String, before: UnixSecs },
-    /// Spools behind this one whose devices have no session. [`QueryAnswer::Away`].
+    /// The spools after this one whose devices have no session. [`QueryAnswer::Away`].
     Away { after: (String, u64) },
 }
 
@@ -60,7 +60,7 @@ pub(super) enum QueryAnswer {
     Count(Count),
     Stanzas(Vec<Spooled>, Unreadable),
     Tombstone(Option<Tombstone>),
-    /// With the note, if it can be read.
+    /// Each with its note, if that can be read.
     Wakes(Vec<(Slot, Option<Wake>)>),
     Unseen(Piece<String, BareJid>),
     OldTombstones(Piece<String, String>),
@@ -78,7 +78,7 @@ pub(super) struct HeldContents {
     pub(super) waits: bool,
 }
 
-/// A piece of a table: what is due in it, and where the next one starts.
+/// A piece of a table: the keys in it that are due, and the start of the next piece.
 #[derive(Debug)]
 pub(super) struct Piece<K, D> {
     pub(super) due: Vec<D>,

@@ -1,4 +1,4 @@
-//! The tables: keys, records, version. Nothing else in the crate knows how anything is written.
+//! The schema of the database: tables, keys, records, version. No other module knows how records are encoded.
 //!
 //! | table | key → value |
 //! |---|---|
@@ -14,11 +14,11 @@
 //!
 //! 1. A spool belonged to a device (`slots`, `spool`); there was no `meta`.
 //! 2. A spool belongs to a session. Each row of `spools` counts the stanzas of its spool.
-//! 3. The row of a spool to which a session adds counts nothing ([`Row::count`]); `meta` has `revision`. The row of version 2 is
-//!    a row of version 3 that counts, so that nothing but `meta` has to be written anew.
+//! 3. The row of a spool to which a session adds has no count ([`Row::count`]); `meta` has `revision`. A row of version 2 is a
+//!    row of version 3 with a count, so only `meta` has to be rewritten.
 //!
-//! An older database is converted when it is opened (`embedded::convert`). A newer one is refused, and nothing is changed. Each
-//! record has a version of its own besides: a record of a newer version is refused alone.
+//! An older database is converted when it is opened (`embedded::convert`). A newer one is refused, and nothing is changed.
+//! Each record also has a version of its own: a record of a newer version is refused alone.
 
 use std::ops::RangeInclusive;
 
@@ -49,10 +49,11 @@ pub(super) const DOOMED: TableDefinition<'static, (&'static str, u64), u64> = Ta
 /// Resumption id → the tombstone of its session.
 pub(super) const TOMBSTONES: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("tombstones");
 /// Bare JID, resumption id: the tombstones of an account.
-pub(super) const BURIED: TableDefinition<'static, (&'static str, &'static str), ()> = TableDefinition::new("buried");
-/// Bare JID, device → why it is to be woken.
+pub(super) const ACCOUNT_TOMBSTONES: TableDefinition<'static, (&'static str, &'static str), ()> =
+    TableDefinition::new("buried");
+/// Bare JID, device → the reason why it is to be woken.
 pub(super) const WAKES: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("wakes");
-/// Names → numbers.
+/// Name → number.
 pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 /// The number of tables.
 pub(super) const TABLES: usize = 8;
@@ -72,7 +73,7 @@ pub(super) mod key {
     pub(in crate::store) const LOGIN: &str = "login";
     /// The highest revision of an account that was stored.
     pub(in crate::store) const REVISION: &str = "revision";
-    /// The login under which a slot's stanzas are put, while it is converted.
+    /// The login under which the stanzas of a slot are stored while the slot is converted.
     pub(in crate::store) const CONVERTING: &str = "converting";
 }
 
@@ -105,10 +106,10 @@ impl SpoolId {
 const COMPACT: u8 = 1;
 /// The version of the account records that are written. A change of [`Account`] that serde cannot bridge needs a new one.
 const ACCOUNT: u8 = 2;
-/// The version before, in which the ids of logins were random: they count as older than all that are given out now.
+/// The previous version, in which login ids were random: they count as older than all that are given out now.
 const RANDOM_LOGINS: u8 = 1;
 
-/// The record of an account, if it has one.
+/// Encodes an account; `None` if it needs no record.
 pub(super) fn encode_account(account: &BareJid, state: &Account) -> Result<Option<Vec<u8>>, StoreError> {
     if *state == Account::default() {
         return Ok(None);
@@ -120,7 +121,7 @@ pub(super) fn encode_account(account: &BareJid, state: &Account) -> Result<Optio
     }
 }
 
-/// The account in a record.
+/// Decodes the record of an account.
 pub(super) fn decode_account(account: &BareJid, record: &[u8]) -> Result<Account, StoreError> {
     let parse = |json| serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len()));
     match record.split_first() {
@@ -131,7 +132,7 @@ pub(super) fn decode_account(account: &BareJid, record: &[u8]) -> Result<Account
     }
 }
 
-/// serde's own message may quote values, which are secrets.
+/// Returns the error of a damaged account record. serde's own message may quote values, which are secrets.
 fn corrupt(account: &BareJid, error: &serde_json::Error, len: usize) -> StoreError {
     let reason = match error.classify() {
         Category::Io => "unwritable",
@@ -142,7 +143,7 @@ fn corrupt(account: &BareJid, error: &serde_json::Error, len: usize) -> StoreErr
     StoreError::Corrupt { account: account.clone(), reason, at: error.column(), len }
 }
 
-/// The number of stanzas, and what they count for.
+/// The number of stanzas and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) backlog: Backlog,
@@ -162,7 +163,7 @@ impl Count {
         self.backlog.bytes = self.backlog.bytes.saturating_sub(other.backlog.bytes);
         self.shared = self.shared.saturating_sub(other.shared);
         if self.backlog.count == 0 {
-            // A record that was damaged counts for something else than when it was written.
+            // A damaged record may count for something else than when it was written.
             (self.backlog.bytes, self.shared) = (0, 0);
         }
     }
@@ -175,15 +176,15 @@ pub(super) struct Row {
     pub(super) device: DeviceId,
     /// The login whose session reads the spool.
     pub(super) owner: LoginId,
-    /// What is in the spool. `None` while the store counts it in memory: after a crash the stanzas are counted.
+    /// The count of the spool. `None` while the store counts it in memory; after a crash the stanzas are counted again.
     pub(super) count: Option<Count>,
 }
 
 impl Row {
-    /// Stands in a record in place of a count.
+    /// The value in a record that replaces a missing count.
     const NOT_COUNTED: u64 = u64::MAX;
 
-    /// The row of a spool that is counted in memory.
+    /// Creates the row of a spool that is counted in memory.
     pub(super) fn new(device: DeviceId, owner: LoginId) -> Self {
         Self { device, owner, count: None }
     }
@@ -210,7 +211,7 @@ impl Row {
 }
 
 impl Spooled {
-    /// Bytes that it counts for.
+    /// Returns the bytes that it counts for.
     pub(super) fn cost(&self) -> u64 {
         (self.bytes.len() as u64).saturating_add(ITEM_OVERHEAD)
     }
@@ -232,7 +233,7 @@ impl Spooled {
     }
 }
 
-/// What a stanza's record counts for, and whether it is shared; nothing else of it is looked at.
+/// Returns the bytes that a stanza's record counts for, and whether the stanza is shared. Does not decode the rest.
 pub(super) fn measure(record: &[u8]) -> (u64, bool) {
     /// Version, flags and time.
     const HEADER: usize = 10;
@@ -250,7 +251,7 @@ impl Tombstone {
         record
     }
 
-    /// An unreadable one says as little as none, which is safe: a wrong `h` would not be.
+    /// Decodes a tombstone. An unreadable one counts as absent, which is safe; a wrong `h` would not be.
     pub(super) fn decode(record: &[u8]) -> Option<Self> {
         /// Version, device, h and time.
         const HEADER: usize = 21;
@@ -285,14 +286,14 @@ impl Wake {
     }
 }
 
-/// A new compact record: one byte of version, then numbers in big endian, then what remains.
+/// Starts a compact record: one byte of version, then numbers in big endian, then the rest.
 fn start(capacity: usize) -> Vec<u8> {
     let mut record = Vec::with_capacity(capacity.saturating_add(1));
     record.push(COMPACT);
     record
 }
 
-/// Reads a compact record piece by piece.
+/// A reader of compact records, field by field.
 struct RecordReader<'r> {
     account: &'r BareJid,
     len: usize,
@@ -321,7 +322,7 @@ impl<'r> RecordReader<'r> {
         self.take().map(u64::from_be_bytes)
     }
 
-    /// The error of a record that has something else here than what may be.
+    /// Returns the error of an invalid value at the current position.
     fn corrupt(&self, reason: &'static str) -> StoreError {
         let at = self.len.saturating_sub(self.rest.len());
         StoreError::Corrupt { account: self.account.clone(), reason, at, len: self.len }

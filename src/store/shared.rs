@@ -1,4 +1,4 @@
-//! What the writer shares with the handles of the store.
+//! The state that the writer shares with the handles of the store.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::jid::BareJid;
 use crate::metrics::Latency;
 use crate::sync::lock;
 
-/// `[store] patience` unless another is set.
+/// The default of `[store] patience`.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -29,18 +29,18 @@ pub(super) struct Shared {
     /// In milliseconds.
     pub(super) patience: AtomicU64,
     pub(super) commits: AtomicU64,
-    /// Changes that were accepted and not answered.
+    /// The number of changes that were accepted and are not answered.
     pub(super) unanswered: AtomicU64,
     pub(super) commit_time: Latency,
-    /// Stanzas that are lost because they cannot be read, or nobody has fetched them.
+    /// The number of stanzas that were lost: unreadable, or deleted before any client had fetched them.
     pub(super) lost: Counter,
     pub(super) deletions: Deletions,
     pub(super) counts: SpoolCounts,
     pub(super) newest: NewestRecords,
     pub(super) logins: Logins,
-    /// Somebody now waits behind a patient job.
+    /// True if a caller now waits for a job that no caller waited for.
     pub(super) hurry: AtomicBool,
-    /// The store is shut down.
+    /// True if the store is shut down.
     pub(super) is_stopping: AtomicBool,
 }
 
@@ -49,12 +49,12 @@ impl Shared {
         *lock(&self.limits)
     }
 
-    /// How long a caller waits for an outcome.
+    /// Returns how long a caller waits for an outcome.
     pub(super) fn patience(&self) -> Duration {
         Duration::from_millis(self.patience.load(Ordering::Relaxed))
     }
 
-    /// Answers a question.
+    /// Answers a task.
     pub(super) fn answer(&self, ticket: Ticket, change: Option<ChangeId>, answer: Result<Effect, StoreError>) {
         if let Some(change) = change {
             match &answer {
@@ -66,7 +66,7 @@ impl Shared {
         ticket.answer(answer);
     }
 
-    /// Returns whether what was hidden is gone from the disk.
+    /// Returns whether the hidden stanzas are gone from the disk.
     pub(super) fn is_settled(&self, scope: &TaskScope) -> bool {
         match scope {
             TaskScope::Spool(spool) => self.deletions.is_settled(spool),
@@ -81,11 +81,11 @@ impl Shared {
         self.lost.inc_by(stanzas as u64);
         tracing::error!(
             account = %spool.account, login = spool.login.0, stanzas, first, %error,
-            "stanzas on disk cannot be read: they are lost and deleted"
+            "unreadable stanzas on disk: lost and deleted"
         );
     }
 
-    /// Counts and logs what was in spools that went with their devices.
+    /// Counts and logs the stanzas in spools that were deleted with their devices.
     pub(super) fn note_forgotten(&self, spools: &[SpoolId]) {
         let mut lost: Vec<(&BareJid, u64)> = Vec::new();
         for spool in spools {
@@ -97,7 +97,7 @@ impl Shared {
         }
         for (account, stanzas) in lost.into_iter().filter(|(_, stanzas)| *stanzas > 0) {
             self.lost.inc_by(stanzas);
-            tracing::warn!(%account, stanzas, "never_fetched: what waited for a device that is forgotten is deleted");
+            tracing::warn!(%account, stanzas, "stanzas never fetched: deleted because their device was forgotten");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What sessions ask of their spools.
+//! The calls of [`Store`] for spools. The sessions make them.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -9,7 +9,7 @@ use super::Store;
 use super::error::StoreError;
 use super::op::{Effect, Op};
 use super::query::{HeldContents, Query, QueryAnswer};
-use super::tasks::{Job, TaskScope, TaskWait, What};
+use super::tasks::{Job, TaskKind, TaskScope, TaskWait};
 use super::values::{Backlog, InheritedSpool, Slot, SpoolId};
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
@@ -17,42 +17,44 @@ use crate::seq::Seq;
 use crate::session::queue::Spooled;
 
 impl Store {
-    /// The id of the next login. It is higher than all that were given out before, in this process or an earlier one, as far
-    /// as anything of them is on disk. Does not wait.
+    /// Returns the id of the next login. It is higher than all earlier ones, of this process or a previous one, as far as
+    /// anything of them is on disk. Does not wait.
     pub fn next_login(&self) -> LoginId {
         self.shared.logins.next()
     }
 
-    /// The newest login that was given an id.
+    /// Returns the highest login id that was given out.
     pub fn newest_login(&self) -> LoginId {
         self.shared.logins.highest()
     }
 
     /// Puts stanzas into the spool of a session, all or none, and returns once they are on disk. `device` is the session's.
-    /// Each `seq` must be higher than the one before and than [`Backlog::last_seq`]; a stanza that is there already, equal in
-    /// everything, is passed over, so that a call whose outcome is unknown can be repeated. While many calls come, they wait
-    /// for each other, 40 ms at most.
+    /// Each `seq` must be higher than the one before and than [`Backlog::last_seq`]; a stanza that is already there and equal
+    /// in everything is skipped, so a call whose outcome is unknown can be repeated. While many calls arrive, they wait for
+    /// each other, 40 ms at most.
     ///
-    /// Not cancel safe: dropped while waiting, the stanzas may be on disk or not.
+    /// Not cancel safe: if the future is dropped while waiting, the stanzas may or may not be on disk.
     ///
     /// # Errors
-    /// [`StoreError::SpoolFull`], [`StoreError::SequenceTaken`], [`StoreError::AccountRemoved`], [`StoreError::UnknownVersion`],
-    /// [`StoreError::Corrupt`]: none is stored. [`StoreError::NoAnswer`]: none is read by anybody, until the same are handed over
-    /// again. [`StoreError::Database`]: unknown. [`StoreError::Closed`] after [`Store::shutdown`].
+    /// [`StoreError::SpoolFull`], [`StoreError::SequenceTaken`], [`StoreError::AccountRemoved`],
+    /// [`StoreError::UnknownVersion`], [`StoreError::Corrupt`]: none is stored. [`StoreError::NoAnswer`]: no read returns them
+    /// until the same stanzas are handed over again. [`StoreError::Database`]: unknown. [`StoreError::Closed`] after
+    /// [`Store::shutdown`].
     pub async fn spool(&self, spool: &SpoolId, device: DeviceId, items: Vec<Spooled>) -> Result<(), StoreError> {
         let weight = items.iter().map(|item| item.bytes.len()).fold(0, usize::saturating_add);
         let seqs: Vec<Seq> = items.iter().map(|item| item.seq).collect();
-        let what = What::Write(Op::Spool { spool: spool.clone(), device, items, known: Seq::ZERO });
-        let outcome = self.ask(what, weight, TaskWait::Sometime, Some(spool.clone())).await;
+        let kind = TaskKind::Write(Op::Spool { spool: spool.clone(), device, items, known: Seq::ZERO });
+        let outcome = self.ask(kind, weight, TaskWait::Sometime, Some(spool.clone())).await;
         if let Err(StoreError::NoAnswer { .. }) = outcome {
-            // They may come into the spool after all, when their session has done something else with them.
+            // They may still be stored later, after their session has handled them in another way.
             self.shared.deletions.give_up(spool, &seqs);
         }
         outcome.map(drop)
     }
 
-    /// The stanzas of a spool behind the number `after`, in order: one at least if there is any, then up to so much
-    /// [`Spooled::weight`]. Those that cannot be read are lost: they are passed over, counted in [`Store::lost`], and deleted.
+    /// Returns the stanzas of a spool after the number `after`, in order: at least one if there is any, then up to `weight`
+    /// (the sum of [`Spooled::weight`]). Those that cannot be read are lost: they are skipped, counted in [`Store::lost`], and
+    /// deleted.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::NoAnswer`]; [`StoreError::Closed`] if the runtime is shutting down.
@@ -62,17 +64,17 @@ impl Store {
         let QueryAnswer::Stanzas(items, unreadable) = self.read(query).await? else { return Err(StoreError::Mistaken) };
         if !unreadable.seqs.is_empty() {
             self.shared.note_unreadable(&unreadable);
-            // This process does not show them again, whatever becomes of that.
+            // This process does not return them again, even if the deletion fails.
             if let Err(error) = self.discard(spool, unreadable.seqs).await {
-                tracing::warn!(%error, "stanzas that cannot be read are not deleted yet");
+                tracing::warn!(%error, "unreadable stanzas not deleted yet");
             }
         }
         Ok(items)
     }
 
-    /// Deletes the stanzas of a spool up to the number `up_to`, behind all earlier calls. Returns as soon as no reader of this
-    /// process sees them any more; on disk they end with the next commits, the first at the latest after a second. A crash
-    /// before that brings them back. What is spooled later under such a number may be deleted too.
+    /// Deletes the stanzas of a spool up to the number `up_to`, after all earlier calls. Returns as soon as no read of this
+    /// process returns them. The next commits delete them on disk, the first after one second at the latest. A crash before
+    /// that brings them back. Stanzas that are spooled later under such a number may be deleted too.
     ///
     /// # Errors
     /// [`StoreError::Closed`] after [`Store::shutdown`].
@@ -82,23 +84,24 @@ impl Store {
         answered.await.map_err(|_| StoreError::Closed)
     }
 
-    /// Deletes stanzas of a spool, behind all earlier calls, and returns once they are gone from the disk. No reader sees any of
-    /// them from the moment on in which the call is in order. Many stanzas are deleted in several transactions: a crash before
-    /// the call returns may bring some of them back.
+    /// Deletes stanzas of a spool, after all earlier calls, and returns once they are gone from the disk. No read returns any
+    /// of them from the moment the writer has received the call. Many stanzas are deleted in several transactions: after a
+    /// crash before the call returns, some of them may be back.
     ///
-    /// Dropped while waiting, it goes on.
+    /// If the future is dropped while waiting, the deletion continues.
     ///
     /// # Errors
-    /// As [`Store::account`]; this process shows none of them again all the same, and tries once more with its next commits.
+    /// As [`Store::account`]. Even then, this process returns none of them again and retries the deletion with its next
+    /// commits.
     pub async fn discard(&self, spool: &SpoolId, seqs: Vec<RangeInclusive<Seq>>) -> Result<(), StoreError> {
-        let what = What::Discard(spool.clone(), seqs);
-        self.ask(what, 0, TaskWait::Commit, None).await.map(drop)
+        let kind = TaskKind::Discard(spool.clone(), seqs);
+        self.ask(kind, 0, TaskWait::Commit, None).await.map(drop)
     }
 
-    /// Makes a session the owner of the spools that ended sessions of its device have left, and returns them, in the order of
-    /// their logins, once that is on disk: every spool of the device in which something is, other than `to`'s own, whose owner
-    /// is `to` or is not among the account's open logins. If the account cannot be read, only what is `to`'s already. No stanza
-    /// moves. Can be repeated: what is left of the spools that `to` owns already is returned again.
+    /// Makes a session the owner of the spools that ended sessions of its device have left, and returns these spools, ordered
+    /// by login, once that is on disk. They are all non-empty spools of the device, other than `to`'s own, whose owner is `to`
+    /// or is not among the account's open logins. If the account cannot be read, only those that `to` owns already. No stanza
+    /// moves. May be repeated: what is left of the spools that `to` owns already is returned again.
     ///
     /// # Errors
     /// As [`Store::account`]; [`StoreError::AccountRemoved`].
@@ -109,18 +112,18 @@ impl Store {
         to: LoginId,
     ) -> Result<Vec<InheritedSpool>, StoreError> {
         let session = SpoolId { account: account.clone(), login: to };
-        let what = What::Write(Op::TakeOver { account: account.clone(), device, to });
-        let Effect::TookOver(spools) = self.ask(what, 0, TaskWait::Commit, Some(session)).await? else {
+        let kind = TaskKind::Write(Op::TakeOver { account: account.clone(), device, to });
+        let Effect::TookOver(spools) = self.ask(kind, 0, TaskWait::Commit, Some(session)).await? else {
             return Err(StoreError::Mistaken);
         };
         let of = |spool| self.shared.counts.of(&SpoolId { account: account.clone(), login: spool }).backlog;
         Ok(spools.into_iter().map(|spool| InheritedSpool { spool, backlog: of(spool) }).collect())
     }
 
-    /// Moves stanzas that are addressed to the account itself from the spools that ended sessions of another device have left
-    /// into `to`, to the first of these numbers, in their order: at most 256, and as many as there are numbers. Returns how many
-    /// moved, once that is on disk; the caller repeats the call with the next numbers until it is 0. The bounds of the spool are
-    /// not checked, since nothing is added.
+    /// Moves stanzas that are addressed to the bare JID from the spools that ended sessions of another device have left into
+    /// `to`, under the first of these numbers and in order: at most 256, and as many as there are numbers. Returns the number
+    /// of moved stanzas once that is on disk; the caller repeats the call with the next numbers until it is 0. The bounds of
+    /// the spool are not checked, since nothing is added.
     ///
     /// # Errors
     /// As [`Store::spool`].
@@ -135,14 +138,14 @@ impl Store {
         let spools = self.shared.counts.of_account(account).into_iter();
         let without = spools.filter(|(_, count)| count.shared == 0).map(|(login, _)| login).collect();
         let (account, to, session) = (account.clone(), to.clone(), to.clone());
-        let what = What::Write(Op::Adopt { account, from, to, device, seqs, without, search: None });
-        let Effect::Adopted(moved) = self.ask(what, 0, TaskWait::Commit, Some(session)).await? else {
+        let kind = TaskKind::Write(Op::Adopt { account, from, to, device, seqs, without, search: None });
+        let Effect::Adopted(moved) = self.ask(kind, 0, TaskWait::Commit, Some(session)).await? else {
             return Err(StoreError::Mistaken);
         };
         Ok(moved)
     }
 
-    /// The other devices of an account that have stanzas waiting and no open session.
+    /// Returns the other devices of an account that have waiting stanzas and no open session.
     ///
     /// # Errors
     /// As [`Store::account`].
@@ -163,7 +166,7 @@ impl Store {
         Ok(orphans)
     }
 
-    /// What all spools of a device hold.
+    /// Returns the sum of all spools of a device.
     ///
     /// # Errors
     /// As [`Store::account`].
@@ -173,7 +176,7 @@ impl Store {
         Ok(own.fold(Backlog::default(), |sum, (_, backlog)| sum.and(backlog)))
     }
 
-    /// What waits for each device for which something does. Looks at every row.
+    /// Returns the backlog of each device that has one. Reads every row.
     ///
     /// # Errors
     /// As [`Store::account`].
@@ -190,7 +193,7 @@ impl Store {
         Ok(backlogs)
     }
 
-    /// Bytes that wait in all.
+    /// Returns the bytes of all waiting stanzas.
     ///
     /// # Errors
     /// None: they are counted in memory.
@@ -198,7 +201,7 @@ impl Store {
         Ok(self.shared.counts.all().1)
     }
 
-    /// An account, and the devices of its spools with what is in each, once nothing of them is hidden.
+    /// Returns an account, and the device and backlog of each of its spools, once no stanza of them is hidden.
     async fn spools_of(
         &self,
         account: &BareJid,
@@ -214,11 +217,11 @@ impl Store {
         Ok((state, spools.into_iter().map(with_counts).collect()))
     }
 
-    /// Returns once what is hidden of an account's spools is gone from the disk.
+    /// Returns once the hidden stanzas of an account's spools are gone from the disk.
     pub(super) async fn settle(&self, account: &BareJid) -> Result<(), StoreError> {
         if self.shared.deletions.spools_of(account).is_empty() {
             return Ok(());
         }
-        self.ask(What::Settle(TaskScope::Account(account.clone())), 0, TaskWait::Commit, None).await.map(drop)
+        self.ask(TaskKind::Settle(TaskScope::Account(account.clone())), 0, TaskWait::Commit, None).await.map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! What the writer is asked for, and whom it answers.
+//! The jobs of the writer, and the channels for their answers.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -17,83 +17,83 @@ use crate::seq::Seq;
 /// A job for the writer.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Do this in the next transaction.
+    /// Perform this task in the next transaction.
     Task(Box<Task>),
-    /// Delete what is in a spool up to this number, with the next transactions or in a second.
+    /// Delete the stanzas of a spool up to this number, with the next transactions or after one second.
     Unspool { spool: SpoolId, up_to: Seq, accepted: oneshot::Sender<()> },
-    /// Take no more jobs, and end once the accepted ones are answered.
+    /// Accept no more jobs, and end once the accepted ones are answered.
     Stop,
     /// Do nothing until the other end is dropped.
     #[cfg(test)]
     Stall(std::sync::mpsc::Receiver<()>),
 }
 
-/// Something to do in a transaction.
+/// A task to be performed in a transaction.
 #[derive(Debug)]
 pub(super) struct Task {
-    pub(super) what: What,
-    /// Bytes that it brings.
+    pub(super) kind: TaskKind,
+    /// The bytes that it adds.
     pub(super) weight: usize,
     pub(super) awaited: TaskWait,
     pub(super) ticket: Ticket,
-    /// The session for which it is done: it is refused once the account was removed.
+    /// The session for which it is done. The task is refused if the session's account was removed.
     pub(super) behalf: Option<SpoolId>,
     pub(super) change: Option<ChangeId>,
-    /// It was put off once until what was deleted is not counted any more.
+    /// True if it was put off once, until deleted stanzas are no longer counted.
     pub(super) is_second_try: bool,
 }
 
-/// What is to be done.
+/// The work of a task.
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum TaskKind {
     Write(Op),
-    /// Answer once what is hidden is gone from the disk.
+    /// Answer once the hidden stanzas are gone from the disk.
     Settle(TaskScope),
-    /// Hide stanzas, then the same.
+    /// Hide stanzas, and answer once they are gone from the disk.
     Discard(SpoolId, Vec<RangeInclusive<Seq>>),
 }
 
-/// Spools.
+/// The spools of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TaskScope {
     Spool(SpoolId),
     Account(BareJid),
 }
 
-/// How long the commit may wait for more.
+/// The urgency of the commit of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskWait {
-    /// Somebody waits for it.
+    /// A caller waits for it.
     Commit,
-    /// What asked for it goes on meanwhile.
+    /// The caller continues meanwhile, so the commit may wait for more tasks.
     Sometime,
 }
 
-/// The writer's end of a question.
+/// The writer's end of a task's answer.
 pub(super) struct Ticket {
     answer: Option<oneshot::Sender<Result<Effect, StoreError>>>,
     given_up: Option<Arc<AtomicBool>>,
 }
 
-/// The end of whoever asked.
-pub(super) struct Asking {
+/// The caller's end of a task's answer.
+pub(super) struct PendingOutcome {
     pub(super) answered: oneshot::Receiver<Result<Effect, StoreError>>,
     given_up: Option<Arc<AtomicBool>>,
 }
 
 impl Ticket {
-    /// A question whose asker may stop waiting.
-    pub(super) fn new() -> (Self, Asking) {
+    /// Creates both ends for a caller that may stop waiting.
+    pub(super) fn new() -> (Self, PendingOutcome) {
         let (answer, answered) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
-        let asking = Asking { answered, given_up: Some(Arc::clone(&given_up)) };
-        (Self { answer: Some(answer), given_up: Some(given_up) }, asking)
+        let pending = PendingOutcome { answered, given_up: Some(Arc::clone(&given_up)) };
+        (Self { answer: Some(answer), given_up: Some(given_up) }, pending)
     }
 
-    /// A question that is asked until it is answered.
-    pub(super) fn without_end() -> (Self, Asking) {
+    /// Creates both ends for a caller that never stops waiting.
+    pub(super) fn without_end() -> (Self, PendingOutcome) {
         let (answer, answered) = oneshot::channel();
-        (Self { answer: Some(answer), given_up: None }, Asking { answered, given_up: None })
+        (Self { answer: Some(answer), given_up: None }, PendingOutcome { answered, given_up: None })
     }
 
     #[cfg(test)]
@@ -101,21 +101,21 @@ impl Ticket {
         Self { answer: None, given_up: None }
     }
 
-    /// Returns whether the asker counts it as refused already.
+    /// Returns whether the caller already counts the task as refused.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.as_ref().is_some_and(|given_up| given_up.load(Ordering::Acquire))
     }
 
     pub(super) fn answer(self, answer: Result<Effect, StoreError>) {
         if let Some(sender) = self.answer {
-            // A caller that was cancelled no longer waits; what it asked for stands.
+            // A cancelled caller no longer waits; the outcome stands.
             drop(sender.send(answer));
         }
     }
 }
 
-impl Asking {
-    /// Stops waiting. Returns the answer if it has come in this moment.
+impl PendingOutcome {
+    /// Stops waiting. Returns the answer if it has arrived just now.
     pub(super) fn give_up(mut self) -> Option<Result<Effect, StoreError>> {
         self.answered.close();
         let answer = self.answered.try_recv().ok();

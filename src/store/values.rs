@@ -1,4 +1,4 @@
-//! What the store keeps and is asked for, as callers know it.
+//! The types of the store that its callers use.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::push::account::{Account, DeviceId, LoginId};
 use crate::seq::Seq;
 pub use crate::session::WakeReason;
 
-/// Bytes that a stanza counts for beyond its own: its key, its record's header, its share of the tree.
+/// The bytes that a stanza counts for in addition to its own: its key, the header of its record, its share of the tree.
 pub const ITEM_OVERHEAD: u64 = 64;
 
 /// A device of an account.
@@ -21,7 +21,7 @@ pub struct Slot {
     pub device: DeviceId,
 }
 
-/// Names a spool: the account and the login of the session that created it.
+/// The name of a spool: the account and the login of the session that created it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpoolId {
     /// The account.
@@ -30,20 +30,20 @@ pub struct SpoolId {
     pub login: LoginId,
 }
 
-/// What a spool, or all spools of a device, hold.
+/// The stanzas in a spool, or in all spools of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// The number of stanzas that wait.
+    /// The number of waiting stanzas.
     pub count: u64,
-    /// Bytes that they count for, [`ITEM_OVERHEAD`] included.
+    /// The bytes that they count for, [`ITEM_OVERHEAD`] included.
     pub bytes: u64,
-    /// The last sequence number ever used in the spool, 0 if none was; of several spools, the highest. It outlives the stanzas
-    /// as long as the session that created the spool is open.
+    /// The highest sequence number ever used in the spool, 0 if none was; of several spools, the highest. It is kept after the
+    /// stanzas are deleted, as long as the session that created the spool is open.
     pub last_seq: Seq,
 }
 
 impl Backlog {
-    /// Both together.
+    /// Returns the sum of both.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
@@ -56,16 +56,16 @@ impl Backlog {
 /// The bounds of the spool, in bytes, [`ITEM_OVERHEAD`] per stanza included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpoolLimits {
-    /// For one session.
+    /// The bound for one session.
     pub per_session: u64,
-    /// For one account; never more than an eighth of `all`.
+    /// The bound for one account; the effective bound is never more than an eighth of `all`.
     pub per_account: u64,
-    /// In all.
+    /// The bound for all sessions together.
     pub all: u64,
 }
 
 impl SpoolLimits {
-    /// The bound of one account that is in force.
+    /// Returns the effective bound for one account.
     pub fn of_account(&self) -> u64 {
         self.per_account.min(self.all / 8)
     }
@@ -88,7 +88,7 @@ impl From<&config::SpoolSizes> for SpoolLimits {
 pub struct InheritedSpool {
     /// The login that names it.
     pub spool: LoginId,
-    /// What is in it.
+    /// The stanzas in it.
     pub backlog: Backlog,
 }
 
@@ -105,50 +105,50 @@ pub struct LoggedIn {
     pub waits: bool,
 }
 
-/// Some of the accounts, in the order of their names.
+/// A page of accounts, ordered by name.
 #[derive(Clone, Debug, Default)]
 pub struct AccountPage {
     /// The accounts.
     pub accounts: Vec<(BareJid, Account)>,
-    /// Where the next page begins: behind this name; `None` if this is the last.
+    /// The name after which the next page begins; `None` if this is the last page.
     pub next: Option<String>,
 }
 
-/// What is left of a session.
+/// The record of an ended session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tombstone {
-    /// Whose session it was.
+    /// The account of the session.
     pub account: BareJid,
-    /// The device's.
+    /// The device of the session.
     pub device: DeviceId,
-    /// The number of the client's stanzas that it had handled: XEP-0198's `h`.
+    /// The number of the client's stanzas that the session had handled: `h` of XEP-0198.
     pub h: u32,
-    /// When it ended.
+    /// The time at which it ended.
     pub at: UnixSecs,
 }
 
 /// A note that a device is to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wake {
-    /// Since when.
+    /// The time since which it is to be woken.
     pub since: UnixSecs,
     /// The reason.
     pub reason: WakeReason,
 }
 
-/// How long records are kept.
+/// The lifetimes of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttl {
-    /// Stanzas of devices without an open session, since they came.
+    /// For stanzas of devices without an open session, since they came.
     pub orphan: Duration,
-    /// Tombstones, since the session's end.
+    /// For tombstones, since the end of the session.
     pub tombstone: Duration,
-    /// Registrations and devices without an open session, since they were last seen; registrations, since their service was last
-    /// within reach.
+    /// For registrations and devices without an open session, since they were last seen; for registrations also since their
+    /// app server was last reachable.
     pub registration: Duration,
 }
 
-/// How much was deleted because of its age.
+/// The number of records that were deleted because of their age.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Stanzas.
@@ -159,17 +159,17 @@ pub struct Expired {
     pub registrations: u64,
 }
 
-/// What the database holds.
+/// The numbers of records in the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measures {
-    /// Accounts about which something is kept.
+    /// The number of accounts that have a record.
     pub accounts: u64,
-    /// Devices that are to be woken.
+    /// The number of devices that are to be woken.
     pub wakes: u64,
-    /// Stanzas that wait.
+    /// The number of waiting stanzas.
     pub stanzas: u64,
-    /// What they count for, in bytes.
+    /// The bytes that they count for.
     pub bytes: u64,
-    /// Bytes of the database's file; 0 if the system does not say.
+    /// The size of the database file in bytes; 0 if the system does not report it.
     pub file: u64,
 }

@@ -1,4 +1,4 @@
-//! The one thread that writes: group commit, lazy deletions, and waiting for outcomes.
+//! The one thread that writes: group commit, lazy deletions, and retries of commits whose outcome is unknown.
 
 mod admit;
 mod group;
@@ -26,21 +26,20 @@ use super::values::SpoolId;
 use crate::limits::Seldom;
 use crate::seq::Seq;
 
-/// While commits follow each other this closely, each waits a little, so that more goes into one: a commit costs the processor
-/// and the disk as much for one job as for many.
+/// While the last commit is more recent than this, each commit waits a little, so that it includes more jobs: a commit costs
+/// the processor and the disk as much for one job as for many.
 const BUSY: Duration = Duration::from_millis(20);
-/// How long a deletion may wait for another job's commit.
+/// The longest time that a deletion waits for the commit of another job.
 const LAZY: Duration = Duration::from_secs(1);
-/// How long a transaction goes on deleting, piece by piece, while nobody waits for its commit. On a disk that is slow to commit
-/// it is longer: half of the time that the last commit took.
+/// The time that a transaction spends on deletions, piece by piece, while no caller waits for its commit. On a slow disk it is
+/// longer: half of the duration of the last commit.
 const ERASING: Duration = Duration::from_millis(10);
-/// The time until an engine is asked again that has not said what came of a group: the first is the least, the second the most.
+/// The time until a group is committed again whose outcome is unknown: the first value, doubled up to the second.
 const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-/// Rows of ended sessions that get their counts with one group.
+/// The most rows of ended sessions that get their counts with one group.
 const ROWS: usize = 64;
 
-/// Starts the thread. It ends after [`Job::Stop`], or when all senders are gone and the queue is empty; then it drops
-/// `ended`.
+/// Starts the thread. It ends after [`Job::Stop`], or when all senders are gone and the queue is empty; then it drops `ended`.
 pub(super) fn spawn(
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedReceiver<Job>,
@@ -51,7 +50,7 @@ pub(super) fn spawn(
     let writer = Writer {
         shared,
         timer,
-        // What a crash left doomed.
+        // A crash may have left doomed spools.
         due: Some(Instant::now()),
         unfinished: VecDeque::new(),
         not_counted: opening.not_counted.iter().cloned().collect(),
@@ -71,25 +70,25 @@ pub(super) fn spawn(
 
 struct Writer {
     shared: Arc<Shared>,
-    /// Waits for jobs.
+    /// The runtime that provides timeouts and runs reads while the thread waits.
     timer: Runtime,
-    /// When deletions must wait no longer.
+    /// The time at which deletions must be committed.
     due: Option<Instant>,
     /// Tasks that are to have another turn.
     unfinished: VecDeque<Task>,
-    /// Spools whose rows do not say what is in them.
+    /// Spools whose rows have no count.
     not_counted: HashSet<SpoolId>,
     /// Those of them whose sessions have ended.
     ended: VecDeque<SpoolId>,
-    /// When the last transaction was committed.
+    /// The time of the last commit.
     committed: Option<Instant>,
-    /// How long that took.
+    /// The duration of the last commit.
     commit_took: Duration,
-    /// Lines about what was not stored: while the disk fails, any client can cause them.
+    /// Limits the log lines about failed commits: while the disk fails, any client can cause them.
     failures: Seldom,
 }
 
-/// Why the writer goes on.
+/// The reason why the writer wakes up.
 enum Next {
     Job(Job),
     Due,
@@ -119,16 +118,16 @@ impl Writer {
         if !self.shared.deletions.is_empty() {
             self.perform(JobGroup::last(self.not_saved()), &jobs);
         }
-        // Whoever has a handle still cannot keep it open.
+        // Closes the database even if there are still handles of the store.
         self.shared.engine.close(&self.not_saved());
     }
 
-    /// What is in the spools whose rows do not say it.
+    /// Returns the counts of the spools whose rows have none.
     fn not_saved(&self) -> Vec<(SpoolId, Count)> {
         self.not_counted.iter().map(|spool| (spool.clone(), self.shared.counts.of(spool))).collect()
     }
 
-    /// A group with what is to have another turn, and with counts of spools to which no session adds any more.
+    /// Begins a group with the tasks that are to have another turn.
     fn begin(&mut self) -> JobGroup {
         let mut group = JobGroup::default();
         for _ in 0..self.unfinished.len() {
@@ -139,7 +138,7 @@ impl Writer {
         group
     }
 
-    /// Adds counts of spools to which no session adds any more, in front of what changes them.
+    /// Adds the counts of spools whose sessions have ended, before the writes that change them.
     fn count_ended(&mut self, ops: &mut Vec<Op>, entries: &mut Vec<Entry>) {
         let shared = Arc::clone(&self.shared);
         let mut counts = Vec::new();
@@ -158,7 +157,7 @@ impl Writer {
 
     fn next(&self, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Next {
         let maintenance = self.shared.engine.maintenance();
-        // It does not wait behind jobs that never end.
+        // Maintenance does not wait for a pause between jobs.
         if maintenance.is_some_and(|at| at <= Instant::now()) {
             return Next::Maintain;
         }
@@ -181,9 +180,9 @@ impl Writer {
             }
             Job::Unspool { spool, up_to, accepted } => {
                 self.due.get_or_insert_with(|| Instant::now() + LAZY);
-                // From here on, it is in order, and readers see it.
+                // From now on the deletion is in order, and reads respect it.
                 self.shared.deletions.hide(&spool, &[Seq::ZERO..=up_to]);
-                // A caller that was cancelled no longer waits.
+                // A cancelled caller no longer waits.
                 accepted.send(()).ok();
             }
             Job::Stop => {
@@ -195,7 +194,7 @@ impl Writer {
         }
     }
 
-    /// Takes the jobs that wait, as far as there is room.
+    /// Takes the waiting jobs, as far as there is room.
     fn fill(&mut self, group: &mut JobGroup, jobs: &mut mpsc::UnboundedReceiver<Job>) {
         while !group.is_full() {
             match jobs.try_recv() {
@@ -205,7 +204,7 @@ impl Writer {
         }
     }
 
-    /// Waits for more while many jobs come.
+    /// Waits for more jobs while many arrive.
     fn gather(&mut self, group: &mut JobGroup, jobs: &mut mpsc::UnboundedReceiver<Job>) {
         if group.is_empty() || self.committed.is_none_or(|at| at.elapsed() >= BUSY) {
             return;
@@ -216,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// Has a group committed, and answers each of its tasks.
+    /// Commits a group and answers each of its tasks.
     fn perform(&mut self, mut group: JobGroup, jobs: &mpsc::UnboundedReceiver<Job>) {
         if group.is_empty() {
             return;
@@ -248,7 +247,7 @@ impl Writer {
         }
     }
 
-    /// Asks the engine until it knows what came of the group.
+    /// Commits a group, and repeats that until the outcome is known.
     fn commit(
         &mut self,
         group: &mut JobGroup,
@@ -271,7 +270,7 @@ impl Writer {
             });
             match committed {
                 Ok(committed) if asked > 0 => {
-                    tracing::warn!(asked, waited = ?begun.elapsed(), "commit outcome known: the database answers again");
+                    tracing::warn!(asked, waited = ?begun.elapsed(), "commit outcome known: database answers again");
                     self.note(&committed, lazy);
                     self.recount(doubtful);
                     let Committed { outcomes, more, took, .. } = committed;
@@ -283,7 +282,7 @@ impl Writer {
             }
             if let Some(suppressed) = self.failures.next() {
                 let jobs = group.ops.len();
-                tracing::error!(jobs, suppressed, "commit outcome unknown: the same group is committed again");
+                tracing::error!(jobs, suppressed, "commit outcome unknown: committing the same group again");
             }
             let is_over = jobs.is_closed() || shared.is_stopping.load(Ordering::Relaxed);
             if is_over && begun.elapsed() >= shared.patience() {

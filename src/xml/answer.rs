@@ -7,7 +7,7 @@ use super::node::Node;
 use super::ns;
 use super::writer::XmlWriter;
 
-/// Begins a stanza of this type with the same name and id, addressed back.
+/// Begins a reply to a stanza: same name and id, this type, addressed to the sender.
 pub fn answer(stanza: &Node<'_>, kind: &str) -> XmlWriter {
     let mut xml = XmlWriter::new();
     xml.start(stanza.name()).attr("type", kind);
@@ -19,14 +19,14 @@ pub fn answer(stanza: &Node<'_>, kind: &str) -> XmlWriter {
     xml
 }
 
-/// A stanza error in answer to a stanza.
+/// Returns a stanza error in reply to a stanza.
 pub fn stanza_error(stanza: &Node<'_>, kind: ErrorType, condition: StanzaCondition) -> Bytes {
     let mut xml = answer(stanza, "error");
     xml.start("error").attr("type", kind.name()).start(condition.name()).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 
-/// Returns whether a stanza is an iq request, which has to be answered.
+/// Returns whether a stanza is an iq request, which must be answered.
 pub fn is_request(stanza: &Node<'_>) -> bool {
     stanza.name() == "iq" && matches!(stanza.attr("type").as_deref(), Some("get" | "set"))
 }

@@ -1,14 +1,15 @@
-//! Characters: what may stand in names, text and attribute values (XML 1.0 §2.2, §2.3, §4.1).
+//! Character classes for names, text and attribute values (XML 1.0 §2.2, §2.3, §4.1). Both paths use them.
 
 use super::error::{FrameError, Restricted, Unfit};
 
-/// May start a name.
+/// Set for bytes that may start a name.
 pub(super) const START: u8 = 1;
-/// May stand in a name. Includes `:` and bytes above ASCII, which [`super::exact::names::check`] checks.
+/// Set for bytes that may occur in a name. Includes `:` and bytes above ASCII, which `exact::names::check`
+/// checks.
 pub(super) const NAME: u8 = 2;
-/// `:` or above ASCII.
+/// Set for `:` and bytes above ASCII.
 pub(super) const CHECK: u8 = 4;
-/// White space (XML 1.0 §2.3 `S`).
+/// Set for white space (XML 1.0 §2.3 `S`).
 pub(super) const SPACE: u8 = 8;
 
 const CLASSES: [u8; 256] = {
@@ -33,13 +34,13 @@ const CLASSES: [u8; 256] = {
     }
 };
 
-/// The class of a byte: [`START`], [`NAME`], [`CHECK`], [`SPACE`] or nothing.
+/// Returns the class of a byte: [`START`], [`NAME`], [`CHECK`], [`SPACE`] or nothing.
 #[inline(always)]
 pub(super) fn class(byte: u8) -> u8 {
     CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
-/// The end of the white space that begins at `at`.
+/// Returns the end of the white space that begins at `at`.
 #[inline]
 pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
@@ -49,7 +50,7 @@ pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// The number of bytes from the start that are printable ASCII and none of `stops`.
+/// Returns the number of bytes from the start that are printable ASCII and none of `stops`.
 #[inline]
 pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
     let [a, b, c] = stops.map(|stop| ONES * u64::from(stop));
@@ -77,16 +78,16 @@ pub(super) fn check_text(text: &[u8], at: usize) -> Result<(), FrameError> {
     check_references(text, at)
 }
 
-/// Checks the inside of an attribute value or CDATA section that may hold references.
+/// Checks the content of an attribute value or CDATA section. It may contain references.
 pub(super) fn check_value(value: &[u8], at: usize) -> Result<(), FrameError> {
     check_chars(value, at)?;
     check_references(value, at)
 }
 
-/// Checks that all is UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
+/// Checks that all bytes are UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
 pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     let forbidden = |byte: &u8| *byte < 0x20 && class(*byte) & SPACE == 0;
-    // A fold without an early exit, so that it is vectorised.
+    // A fold without an early exit, so that the compiler vectorises it.
     if bytes.iter().fold(false, |found, byte| found | (*byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r'))) {
         let found = bytes.iter().position(forbidden).unwrap_or(0);
         return Err(FrameError::unfit(Unfit::Character, at + found));
@@ -103,12 +104,13 @@ pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     }
 }
 
-/// Returns whether what holds no control characters is UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
+/// Returns whether bytes without control characters are UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
 pub(super) fn is_plain_unicode(bytes: &[u8]) -> bool {
     simdutf8::basic::from_utf8(bytes).is_ok() && noncharacter(bytes).is_none()
 }
 
-/// The place of U+FFFE or U+FFFF in UTF-8, the only non-control characters that XML excludes: EF BF BE, EF BF BF.
+/// Returns the place of U+FFFE or U+FFFF in UTF-8, the only non-control characters that XML excludes: EF BF BE, EF BF
+/// BF.
 fn noncharacter(bytes: &[u8]) -> Option<usize> {
     memchr::memchr_iter(0xEF, bytes).find(|found| matches!(bytes.get(found + 1..found + 3), Some([0xBF, 0xBE | 0xBF])))
 }
@@ -120,8 +122,8 @@ fn check_references(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Checks what follows a `&` (XML 1.0 §4.1); returns its length with the `;`. Only the five predefined entities are allowed
-/// (RFC 6120 §11.1).
+/// Checks the reference after a `&` (XML 1.0 §4.1). Returns its length including the `;`. Only the five predefined
+/// entities are allowed (RFC 6120 §11.1).
 pub(super) fn check_reference(rest: &[u8], at: usize) -> Result<usize, FrameError> {
     let malformed = Err(FrameError::unfit(Unfit::Reference, at));
     let name_len = rest.iter().position(|b| class(*b) & NAME == 0 && *b != b'#').unwrap_or(rest.len());
@@ -165,7 +167,7 @@ mod tests {
             assert_eq!(plain_run(&plain, *b"<&]"), len);
             for at in 0..len {
                 let mut bytes = plain.clone();
-                // What stands behind it makes no difference.
+                // The byte after the run makes no difference.
                 bytes[len - 1] = b'<';
                 for special in [b'<', b'&', b']', 0, 0x1F, b'\t', 0x80, 0xFF] {
                     bytes[at] = special;

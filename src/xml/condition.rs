@@ -5,15 +5,15 @@
 pub enum StreamCondition {
     /// XML that cannot be processed as a stream.
     BadFormat,
-    /// A newer stream of the same client replaces this one.
+    /// A newer stream of the same client replaces this stream.
     Conflict,
-    /// The peer has not done in time what was expected of it.
+    /// The peer did not act in time.
     ConnectionTimeout,
     /// The stream is addressed to a host that is not served.
     HostUnknown,
-    /// The stream is addressed to nobody.
+    /// The stream has no address.
     ImproperAddressing,
-    /// An error of Pushward itself.
+    /// An internal error of Pushward.
     InternalServerError,
     /// The sender of a stanza is not the peer.
     InvalidFrom,
@@ -27,22 +27,22 @@ pub enum StreamCondition {
     PolicyViolation,
     /// The server does not answer.
     RemoteConnectionFailed,
-    /// There is no room for another stream now.
+    /// There are no resources for another stream now.
     ResourceConstraint,
     /// XML that streams must not contain (RFC 6120 §11.1).
     RestrictedXml,
-    /// The process ends.
+    /// The process is shutting down.
     SystemShutdown,
-    /// Another condition, which an application-specific element names.
+    /// Another condition, named by an application-specific element.
     UndefinedCondition,
     /// The bytes are not UTF-8.
     UnsupportedEncoding,
-    /// A top-level element that is not expected here.
+    /// A top-level element is not expected here.
     UnsupportedStanzaType,
 }
 
 impl StreamCondition {
-    /// The name of the element.
+    /// Returns the name of the element.
     pub const fn name(self) -> &'static str {
         match self {
             Self::BadFormat => "bad-format",
@@ -72,26 +72,26 @@ impl StreamCondition {
 pub enum StanzaCondition {
     /// The request is malformed.
     BadRequest,
-    /// The request asks for a feature that is not there.
+    /// The request asks for a feature that is not implemented.
     FeatureNotImplemented,
-    /// An error of Pushward itself.
+    /// An internal error of Pushward.
     InternalServerError,
-    /// What the request is about does not exist.
+    /// The item of the request does not exist.
     ItemNotFound,
     /// The stanza breaks a rule of its recipient.
     NotAcceptable,
-    /// Nobody may do this.
+    /// No entity is allowed to do this.
     NotAllowed,
-    /// There is no room now.
+    /// There are no resources now.
     ResourceConstraint,
-    /// Nobody is there to answer.
+    /// The recipient is not available.
     ServiceUnavailable,
-    /// The request is out of order.
+    /// The request is not expected at this point.
     UnexpectedRequest,
 }
 
 impl StanzaCondition {
-    /// The name of the element.
+    /// Returns the name of the element.
     pub const fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad-request",
@@ -107,7 +107,7 @@ impl StanzaCondition {
     }
 }
 
-/// The type of a stanza error: what the sender may do about it (RFC 6120 §8.3.2).
+/// The type of a stanza error. It states what the sender may do (RFC 6120 §8.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorType {
     /// Authenticate, then send it again.
@@ -121,7 +121,7 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
-    /// The value of the `type` attribute.
+    /// Returns the value of the `type` attribute.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auth => "auth",

@@ -1,5 +1,5 @@
-//! A hash of the content of an element, the same however a server writes it: the order of attributes, quotes, references and the
-//! form of empty elements make no difference.
+//! The hash of an element's content. It is independent of how a server writes the element: the order of attributes, the
+//! quotes, the references and the form of empty elements make no difference.
 
 use std::hash::Hasher;
 
@@ -12,13 +12,14 @@ use super::exact::normalized;
 use super::node::Node;
 use super::ns;
 
-/// Marks that no text contains, since XML has no such characters.
+/// Separators that no text contains, since XML excludes these characters.
 const START: u8 = 1;
 const END: u8 = 2;
 
 impl Node<'_> {
-    /// Feeds a hasher with names as they are written, attributes and text. Redundant declarations of the content namespace are
-    /// left out; prefixes count as they are written. `attribute` hashes one attribute, so that their order does not matter.
+    /// Feeds a hasher with the names as written, the attributes and the text. Omits redundant declarations of the
+    /// content namespace. Prefixes count as written. `attribute` hashes one attribute, so that the order of attributes
+    /// does not matter.
     pub fn digest<H: Hasher>(&self, hasher: &mut H, attribute: impl Fn(&str, &str) -> u64) {
         let raw = std::str::from_utf8(self.raw()).unwrap_or_default();
         let mut reader = Reader::from_str(raw);

@@ -1,4 +1,4 @@
-//! One top-level element of a stream, kept as it came.
+//! [`Element`]: one top-level element of a stream, kept as received.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::scope::{Declared, Decls};
 pub struct Element {
     bytes: Bytes,
     header: Arc<Header>,
-    /// Data that few elements have, boxed so that the others stay small.
+    /// Data that few elements have. It is boxed to keep the others small.
     rare: Option<Arc<Rare>>,
     kind: Kind,
 }
@@ -27,21 +27,21 @@ pub struct Element {
 struct Rare {
     /// Namespace declarations inside the element.
     decls: Option<Box<Declared>>,
-    /// The prefixes of the stream header that it uses, one bit each.
+    /// The prefixes of the stream header that the element uses, one bit each.
     borrowed: u64,
-    /// Its part of the memory that large elements share.
+    /// Its part of the memory shared by large elements.
     _charge: Option<Charge>,
 }
 
 impl Element {
-    /// Reads an element that Pushward has written, valid on the stream that `header` opened. Fails if it is not exactly one
+    /// Parses an element that Pushward has written for the stream of `header`. Fails if it is not exactly one
     /// well-formed element.
     pub fn parse(bytes: Bytes, header: &Arc<Header>) -> Result<Element, FrameError> {
         if bytes.first() != Some(&b'<') {
             return Err(FrameError::BadFormat { what: "text" });
         }
         let mut scan = Scan::default();
-        // It was bounded where it came from.
+        // Its size was limited where it was received.
         match scan.advance(&bytes, header, &FrameLimits::server(bytes.len()))? {
             Some(len) if len == bytes.len() => Ok(Element::new(bytes, Arc::clone(header), scan.finish(), None)),
             Some(_) => Err(FrameError::BadFormat { what: "content behind the element" }),
@@ -56,42 +56,42 @@ impl Element {
         Element { bytes, header, rare, kind }
     }
 
-    /// An element of this kind without prefixes; the caller has checked both.
+    /// Creates an element of this kind without prefixes. The caller has checked both.
     pub(super) fn of_kind(bytes: Bytes, header: &Arc<Header>, kind: Kind) -> Element {
         Element { bytes, header: Arc::clone(header), rare: None, kind }
     }
 
-    /// The element exactly as it came.
+    /// Returns the element exactly as received.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// Returns its bytes, and consumes it.
+    /// Returns its bytes.
     pub(super) fn into_bytes(self) -> Bytes {
         self.bytes
     }
 
-    /// The kind.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The header of the stream on which it came.
+    /// Returns the header of the stream on which the element was received.
     pub fn header(&self) -> &Arc<Header> {
         &self.header
     }
 
-    /// Copies it into memory of its own, so that it does not keep alive what was read together with it.
+    /// Copies the element into its own memory, so that it does not keep the shared read buffer alive.
     pub fn compact(&self) -> Element {
         Element { bytes: Bytes::copy_from_slice(&self.bytes), ..self.clone() }
     }
 
-    /// Returns whether these bytes occur anywhere in it: a cheap test before a parse.
+    /// Returns whether these bytes occur anywhere in the element: a cheap test before parsing.
     pub fn mentions(&self, needle: &str) -> bool {
         memchr::memmem::find(&self.bytes, needle.as_bytes()).is_some()
     }
 
-    /// The prefixes of its stream's header that it uses, one bit each.
+    /// Returns the prefixes of its stream's header that it uses, one bit each.
     pub(super) fn borrowed(&self) -> u64 {
         self.rare.as_ref().map_or(0, |rare| rare.borrowed)
     }
@@ -101,7 +101,7 @@ impl Element {
     }
 }
 
-/// Kind and length; never content.
+/// Formats kind and length, never content.
 impl std::fmt::Debug for Element {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Element").field("kind", &self.kind).field("len", &self.bytes.len()).finish()

@@ -1,11 +1,11 @@
-//! Errors of a stream, and the stream errors that are sent for them.
+//! Errors of a stream, and the stream errors sent in response.
 
 use bytes::Bytes;
 
 use super::condition::StreamCondition;
 use super::writer::stream_error;
 
-/// An error in a stream, which cannot be read on.
+/// An error in a stream, after which it cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The bytes are not well-formed XML 1.0, or not namespace-well-formed.
@@ -13,15 +13,15 @@ pub enum FrameError {
     NotWellFormed {
         /// The finding.
         what: &'static str,
-        /// Where, in bytes from the start of the top-level element or stream header.
+        /// The place, in bytes from the start of the top-level element or stream header.
         at: usize,
     },
-    /// The tags are in order, but what stands in them or between them is not well-formed.
+    /// The tags are in order, but a name, value or text is not well-formed.
     #[error("not well-formed: {what} at byte {at}")]
     Unfit {
         /// The finding.
         what: Unfit,
-        /// Where, in bytes from the start of the top-level element or stream header.
+        /// The place, in bytes from the start of the top-level element or stream header.
         at: usize,
     },
     /// XML that is well-formed but prohibited in XMPP (RFC 6120 §11.1).
@@ -30,21 +30,21 @@ pub enum FrameError {
     /// A top-level element or stream header is longer than allowed.
     #[error("element longer than {limit} bytes")]
     TooLarge {
-        /// Bytes allowed.
+        /// The maximum bytes.
         limit: usize,
     },
     /// Elements are nested deeper than allowed.
     #[error("elements nested deeper than {limit}")]
     TooDeep {
-        /// Levels allowed, the top-level element included.
+        /// The maximum levels, including the top-level element.
         limit: usize,
     },
-    /// More attributes on a tag, or namespace prefixes in scope, than anybody needs.
+    /// A tag has too many attributes, or there are too many namespace prefixes in scope.
     #[error("more than {limit} {what}")]
     TooMany {
-        /// The kind of thing that there is too much of.
+        /// The kind of item that there are too many of.
         what: &'static str,
-        /// The number that is allowed.
+        /// The maximum number.
         limit: usize,
     },
     /// The stream header is not `{streams}stream`, or its default namespace is not the expected one (RFC 6120 §4.8).
@@ -53,7 +53,7 @@ pub enum FrameError {
     /// The XML declaration names an encoding other than UTF-8, or bytes are not UTF-8 (RFC 6120 §11.6).
     #[error("not UTF-8")]
     BadEncoding,
-    /// Well-formed XML where the stream has no place for it (RFC 6120 §4.9.3.1).
+    /// Well-formed XML in a place where the stream does not allow it (RFC 6120 §4.9.3.1).
     #[error("unexpected {what}")]
     BadFormat {
         /// The finding.
@@ -61,28 +61,28 @@ pub enum FrameError {
     },
 }
 
-/// An error within an element whose tags are in order, so that its end can be found.
+/// An error inside an element whose tags are in order. Its end can be found, so the element can be skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// A name that XML does not allow, or not in its 4th edition.
+    /// A name that XML does not allow, or that its 4th edition does not allow.
     Name,
-    /// A prefix that stands for no namespace.
+    /// A prefix without a declared namespace.
     Unbound,
-    /// An attribute is given twice.
+    /// An attribute occurs twice.
     DuplicateAttribute,
     /// A prefix is declared twice on one tag.
     DeclaredTwice,
-    /// A prefix or namespace that must not be declared.
+    /// A declaration of a reserved prefix or namespace.
     Reserved,
-    /// A prefix is declared to stand for nothing.
+    /// A declaration of a prefix with an empty namespace.
     Undeclared,
     /// A character that XML excludes.
     Character,
     /// `]]>` in text.
     Terminator,
-    /// A `&` that begins no reference, or one to a character that XML excludes.
+    /// A `&` that starts no reference, or a reference to a character that XML excludes.
     Reference,
-    /// A reference to a number that is no character's.
+    /// A reference to a number that is not a character.
     NoCharacter,
 }
 
@@ -110,7 +110,7 @@ pub enum Restricted {
     Doctype,
     /// A comment.
     Comment,
-    /// A processing instruction, or an XML declaration anywhere but at the start of a stream.
+    /// A processing instruction, or an XML declaration that is not at the start of a stream.
     ProcessingInstruction,
     /// A reference to an entity other than the five predefined ones.
     Entity,
@@ -128,7 +128,7 @@ impl std::fmt::Display for Restricted {
 }
 
 impl FrameError {
-    /// The stream error condition to close the stream with (RFC 6120 §4.9.3).
+    /// Returns the condition of the stream error to send (RFC 6120 §4.9.3).
     pub fn condition(&self) -> StreamCondition {
         match self {
             FrameError::NotWellFormed { .. } | FrameError::Unfit { .. } => StreamCondition::NotWellFormed,
@@ -142,18 +142,18 @@ impl FrameError {
         }
     }
 
-    /// The application-specific condition that goes with it (RFC 6120 §4.9.4, §4.9.3.14).
+    /// Returns the application-specific condition to add (RFC 6120 §4.9.4, §4.9.3.14).
     pub fn application(&self) -> Option<&'static [u8]> {
         let too_large = matches!(self, FrameError::TooLarge { .. });
         too_large.then_some(b"<stanza-too-big xmlns='urn:xmpp:errors'/>")
     }
 
-    /// The stream error with which the stream is closed.
+    /// Returns the stream error that closes the stream.
     pub fn stream_error(&self) -> Bytes {
         stream_error(self.condition(), self.application(), None)
     }
 
-    /// The same error of bytes that begin `by` later.
+    /// Returns the same error with its place moved by `by` bytes.
     pub(super) fn moved(self, by: usize) -> Self {
         match self {
             FrameError::NotWellFormed { what, at } => FrameError::NotWellFormed { what, at: at + by },

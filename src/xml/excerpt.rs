@@ -1,10 +1,10 @@
-//! Text of a peer in a form that is safe in a log line or an operator's list.
+//! Text of a peer in a form that is safe in a log line or in the output for the operator.
 
-/// Characters that are kept.
+/// The maximum characters that are kept.
 const EXCERPT: usize = 200;
 
-/// Returns what a peer said in one line: control characters and those that turn the direction of text are escaped, and only
-/// the first 200 characters are kept.
+/// Returns a peer's text in one line. Escapes control characters and characters that change the direction of text, and
+/// keeps only the first 200 characters.
 pub fn excerpt(words: &str) -> String {
     let mut excerpt = String::new();
     let mut length = 0;

@@ -1,4 +1,5 @@
-//! Bytes in any chunking become frames: the stream header, top-level elements, white space, the end of the stream.
+//! [`Framer`] turns bytes in any chunking into [`Frame`]s: the stream header, top-level elements, white space, the end
+//! of the stream. Each connection (`net::conn`) has one.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::ns;
 use super::scan::Scan;
 use super::skip::{ElementSkip, Read, SkipReason, Skipped};
 
-/// The longest element, in bytes: offsets within it are small.
+/// The maximum bytes of an element, so that offsets within it fit into 32 bits.
 const LARGEST: usize = i32::MAX as usize;
 
 /// A unit of an XML stream (RFC 6120 §4).
@@ -24,19 +25,19 @@ const LARGEST: usize = i32::MAX as usize;
 pub enum Frame {
     /// The stream was opened, or restarted.
     Open(Arc<Header>),
-    /// A whole top-level element: a stanza, or something of the stream's own.
+    /// A whole top-level element: a stanza or a nonza.
     Element(Element),
-    /// White space between top-level elements, a keepalive (RFC 6120 §4.6.1). How a run is split into frames depends on
-    /// how it arrived.
+    /// White space between top-level elements, a keepalive (RFC 6120 §4.6.1). The number of frames for a run of white
+    /// space depends on its chunks.
     Whitespace,
-    /// An element that cannot be passed on, see [`Framer::skip_unfit`].
+    /// An element that cannot be forwarded. See [`Framer::skip_unfit`].
     Skipped(Box<Skipped>),
     /// The stream was closed with its end tag (RFC 6120 §4.4).
     Close,
 }
 
 impl Frame {
-    /// Returns whether it is a message, a presence or an iq (RFC 6120 §8).
+    /// Returns whether the frame is a message, a presence or an iq (RFC 6120 §8).
     pub fn is_stanza(&self) -> bool {
         match self {
             Self::Element(element) => element.kind() != Kind::Other,
@@ -46,7 +47,7 @@ impl Frame {
     }
 }
 
-/// Cuts a byte stream into frames and checks them. Any chunking gives the same frames.
+/// Cuts a byte stream into frames and checks them. All chunkings give the same frames.
 pub struct Framer {
     buffer: BytesMut,
     limits: FrameLimits,
@@ -54,7 +55,7 @@ pub struct Framer {
     expected: Expected,
     scan: Scan,
     closing: Boundary,
-    /// Set if elements that cannot be passed on are skipped. Without it they end the stream.
+    /// Set if elements that cannot be forwarded are skipped. If not set, they end the stream.
     skips: Option<Box<Skips>>,
 }
 
@@ -74,12 +75,12 @@ enum Expected {
 }
 
 impl Framer {
-    /// A framer for client streams: the default namespace is `jabber:client`.
+    /// Creates a framer for client streams: the default namespace is `jabber:client`.
     pub fn new(limits: FrameLimits) -> Self {
         Framer::with_default_namespace(limits, ns::CLIENT)
     }
 
-    /// A framer for streams with another default namespace, such as `jabber:server`.
+    /// Creates a framer for streams with another default namespace, such as `jabber:server`.
     pub fn with_default_namespace(limits: FrameLimits, ns: &'static str) -> Self {
         Framer {
             buffer: BytesMut::new(),
@@ -92,24 +93,24 @@ impl Framer {
         }
     }
 
-    /// Skips elements that cannot be passed on, instead of failing, if their end can be found. Elements without room in `share`
-    /// are skipped, too. For streams from the host's own server.
+    /// Skips elements that cannot be forwarded, instead of failing, if their end can be found. Also skips elements
+    /// without room in `share`. Used for streams from the host's own server.
     pub fn skip_unfit(&mut self, share: Option<MemoryShare>) {
         self.skips = Some(Box::new(Skips { share, charge: None, current: None }));
     }
 
-    /// Replaces the limits, for bytes that are not yet framed.
+    /// Replaces the limits for bytes that are not framed yet.
     pub fn set_limits(&mut self, limits: FrameLimits) {
         self.limits = limits;
     }
 
-    /// The buffer to which received bytes are appended; call [`Framer::next_frame`] until `None` afterwards. The bytes in it
-    /// must not be changed.
+    /// Returns the buffer for received bytes. After appending to it, call [`Framer::next_frame`] until it returns
+    /// `None`. Bytes in the buffer must not be changed.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// The next frame, if it is whole. After an error, the same error again.
+    /// Returns the next frame if it is complete. After an error, returns the same error again.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         if let Expected::Failed(error) = self.expected {
             return Err(error);
@@ -121,7 +122,7 @@ impl Framer {
         result
     }
 
-    /// Expects a stream header next (RFC 6120 §5.4.3.3, §6.4.6). Buffered bytes stay. To be called between frames.
+    /// Expects a stream header next (RFC 6120 §5.4.3.3, §6.4.6). Keeps the buffered bytes. Call it only between frames.
     pub fn restart(&mut self) {
         self.expected = Expected::Header(HeaderScan::default());
         self.scan = Scan::default();
@@ -131,8 +132,8 @@ impl Framer {
         }
     }
 
-    /// Replaces the stream's header by its interned form (see [`Header::interned`]), and returns that. Frees the memory that
-    /// earlier elements needed. Returns `None` if no stream is open.
+    /// Replaces the stream's header by its interned form (see [`Header::interned`]) and returns that. Frees memory
+    /// needed by earlier elements. Returns `None` if no stream is open.
     pub fn intern_header(&mut self, cache: &mut HeaderCache) -> Option<Arc<Header>> {
         self.scan.shrink();
         let Expected::Stream(header) = &mut self.expected else { return None };
@@ -140,8 +141,8 @@ impl Framer {
         Some(Arc::clone(header))
     }
 
-    /// Discards the buffered bytes (RFC 6120 §5.4.3.3: nothing sent in the clear may count after STARTTLS) and restarts.
-    /// Returns their number.
+    /// Discards the buffered bytes and restarts. RFC 6120 §5.4.3.3: bytes sent in clear text must be ignored after
+    /// STARTTLS. Returns the number of discarded bytes.
     pub fn discard(&mut self) -> usize {
         let len = self.buffer.len();
         self.buffer.clear();
@@ -149,7 +150,7 @@ impl Framer {
         len
     }
 
-    /// Bytes of memory in use for the element that is being read.
+    /// Returns the bytes of memory in use for the element that is being read.
     pub fn memory(&self) -> usize {
         self.buffer.capacity() + self.scan.memory()
     }
@@ -192,14 +193,14 @@ impl Framer {
         if frame.is_none() && self.buffer.len() > limit { Err(FrameError::TooLarge { limit }) } else { Ok(frame) }
     }
 
-    /// Reads on in an element.
+    /// Continues reading an element.
     fn element(&mut self, header: Arc<Header>) -> Result<Option<Frame>, FrameError> {
         let limit = self.limits.bytes.min(LARGEST);
         let window = self.buffer.get(..limit).unwrap_or(&self.buffer);
         let found = self.scan.advance(window, &header, &self.limits);
         let error = match found {
             Ok(None) if self.buffer.len() > limit => FrameError::TooLarge { limit },
-            Ok(found) if !self.has_room(found) => return self.pass_over(&header, SkipReason::NoRoom),
+            Ok(found) if !self.has_room(found) => return self.start_skip(&header, SkipReason::NoRoom),
             Ok(None) => return Ok(None),
             Err(error) => error,
             Ok(Some(len)) => {
@@ -209,26 +210,26 @@ impl Framer {
             }
         };
         match SkipReason::of(&error).filter(|_| self.skips.is_some()) {
-            Some(reason) => self.pass_over(&header, reason),
+            Some(reason) => self.start_skip(&header, reason),
             None => Err(error),
         }
     }
 
-    /// Returns whether there is memory for the element. `found`: its length, if it is whole.
+    /// Returns whether there is memory for the element. `found` is its length if it is complete.
     fn has_room(&mut self, found: Option<usize>) -> bool {
         let Some(Skips { share: Some(share), charge, .. }) = self.skips.as_deref_mut() else { return true };
         let bytes = found.unwrap_or(self.buffer.len());
         if bytes <= share.free {
             return true;
         }
-        // The rest of the buffer does not belong to a whole element.
+        // The remaining buffer does not belong to a complete element.
         let held = if found.is_some() { bytes } else { self.buffer.capacity() };
         let memory = held + self.scan.memory();
         charge.get_or_insert_with(|| Charge::of(&share.memory)).set(memory)
     }
 
-    /// Starts to skip the element that the buffer begins with.
-    fn pass_over(&mut self, header: &Arc<Header>, reason: SkipReason) -> Result<Option<Frame>, FrameError> {
+    /// Starts to skip the element at the start of the buffer.
+    fn start_skip(&mut self, header: &Arc<Header>, reason: SkipReason) -> Result<Option<Frame>, FrameError> {
         let Some(skips) = &mut self.skips else { return Ok(None) };
         let scan = std::mem::take(&mut self.scan);
         let read = Read { bytes: scan.checked(), depth: scan.depth() };
@@ -263,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interned_header_means_the_same_and_is_shared_by_streams_that_are_alike() {
+    fn an_interned_header_has_the_same_meaning_and_is_shared_by_similar_streams() {
         let mut cache = HeaderCache::default();
         let mut opened = |attributes: &str, name: &str| {
             let mut framer = Framer::new(FrameLimits::new(4096, 8));
@@ -292,7 +293,7 @@ mod tests {
         xmlns:stream='http://etherx.jabber.org/streams' to='example.org' version='1.0' xml:lang='en'>";
     const LIMITS: FrameLimits = FrameLimits::new(4096, 8);
 
-    /// The frames of `input`, given in chunks of `chunk` bytes; runs of white space as one line.
+    /// Returns the frames of `input`, given in chunks of `chunk` bytes. A run of white space gives one line.
     fn frames(input: &[u8], chunk: usize) -> Vec<String> {
         let mut framer = Framer::new(LIMITS);
         let mut seen: Vec<String> = Vec::new();
@@ -323,7 +324,7 @@ mod tests {
         seen
     }
 
-    /// Checks what comes of `content` behind a stream header, in one piece and byte by byte.
+    /// Checks the frames of `content` after a stream header, in one piece and byte by byte.
     fn check(content: &[u8], expected: &str) {
         let input = [HEADER.as_bytes(), content].concat();
         for chunk in [1, 7, input.len()] {
@@ -517,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_discarded_counts_for_nothing() {
+    fn discarded_bytes_are_ignored() {
         let mut framer = Framer::new(LIMITS);
         framer.buffer().extend_from_slice(format!("{HEADER}<iq><a b='").as_bytes());
         assert!(matches!(framer.next_frame(), Ok(Some(Frame::Open(_)))));
@@ -536,7 +537,7 @@ mod tests {
         assert!(matches!(framer.next_frame(), Ok(Some(Frame::Element(e))) if e.kind() == Kind::Iq));
     }
 
-    /// A stanza may come in one byte a read: 200 KiB rescanned each time would be 20 GB of work.
+    /// A stanza may arrive one byte per read. Scanning 200 KiB again each time would process 20 GB.
     #[test]
     fn a_large_stanza_that_comes_byte_by_byte_costs_linear_work() {
         let size = 200 << 10;

@@ -1,15 +1,15 @@
-//! A hash table of byte strings that are stored elsewhere, with five bytes for each slot. A peer cannot choose strings that
-//! collide.
+//! A hash table of byte strings that are stored elsewhere, with five bytes per slot. A peer cannot choose strings that
+//! collide. `scope.rs` uses it for prefixes, `exact/` for attributes.
 
-/// Slots of the smallest table.
+/// The number of slots of the smallest table.
 const SMALLEST: usize = 16;
 
-/// Numbers, each found by the string that it stands for.
+/// A set of numbers. Each is found by the string that it stands for.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// A power of two of them.
+    /// The numbers. The length is a power of two.
     slots: Vec<u32>,
-    /// A part of the hash of each slot's string, so that few strings need a look; zero if the slot is free.
+    /// A part of the hash of each slot's string, so that few strings must be compared. Zero if the slot is free.
     marks: Vec<u8>,
     used: usize,
 }
@@ -19,19 +19,19 @@ fn mark(hash: u64) -> u8 {
 }
 
 impl Table {
-    /// Bytes of memory that it has.
+    /// Returns the bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.slots.capacity() * size_of::<u32>() + self.marks.capacity()
     }
 
-    /// The number whose string has this hash and is the `same`.
+    /// Returns the number whose string has this hash and for which `same` returns true.
     pub(super) fn find(&self, hash: u64, same: impl Fn(u32) -> bool) -> Option<u32> {
         let slot = self.slot(hash, same)?;
         self.slots.get(slot).copied().filter(|_| self.marks.get(slot) != Some(&0))
     }
 
-    /// Puts a number in the place of that whose string is the `same`, which it returns; if there is none, it is added.
-    /// `hash_of` tells the hash of a number's string.
+    /// Replaces the number for which `same` returns true, and returns it. If there is none, adds the number. `hash_of`
+    /// returns the hash of a number's string.
     pub(super) fn replace(
         &mut self,
         hash: u64,
@@ -49,7 +49,7 @@ impl Table {
         known.then_some(before)
     }
 
-    /// The slot of the number, or the free one where it would be; `None` if there are no slots.
+    /// Returns the slot of the number, or the free slot for it. Returns `None` if there are no slots.
     fn slot(&self, hash: u64, same: impl Fn(u32) -> bool) -> Option<usize> {
         let (mask, mark) = (self.slots.len().checked_sub(1)?, mark(hash));
         let mut slot = usize::try_from(hash & mask as u64).ok()?;

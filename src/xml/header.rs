@@ -1,4 +1,4 @@
-//! A stream header (RFC 6120 §4.7), and the namespace context that it gives to the elements of its stream.
+//! [`Header`]: a stream header (RFC 6120 §4.7), and the namespace context that it gives to the elements of its stream.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::ns;
 
-/// A stream header, kept as it came.
+/// A stream header, kept as received.
 pub struct Header {
     context: Arc<NamespaceContext>,
-    /// Absent in an interned header.
+    /// `None` in an interned header.
     own: Option<Box<OwnHeader>>,
 }
 
-/// The part of a header that the meaning of its elements depends on.
+/// The part of a header on which the meaning of its elements depends.
 #[derive(PartialEq, Eq)]
 pub(super) struct NamespaceContext {
     pub(super) name: Box<[u8]>,
@@ -31,9 +31,9 @@ pub(super) struct OwnHeader {
     pub(super) version: Option<Box<str>>,
 }
 
-/// Namespace contexts of recent streams. Streams with an identical context share one allocation.
+/// The namespace contexts of recent streams. Streams with an identical context share one allocation.
 ///
-/// Whoever opens streams keeps one of these for all of them.
+/// The code that opens streams keeps one cache for all of them.
 #[derive(Default)]
 pub struct HeaderCache {
     recent: Vec<Arc<NamespaceContext>>,
@@ -66,8 +66,8 @@ impl Header {
         Header { context: Arc::new(context), own: Some(Box::new(own)) }
     }
 
-    /// Returns a header that keeps only the namespace context. Recent streams with an identical context share one allocation
-    /// of it. The header itself is the stream's own, because each of its elements counts as a holder.
+    /// Returns a header that keeps only the namespace context. Recent streams with an identical context share one
+    /// allocation of it. The returned header itself is not shared, because each of its elements counts as a reference.
     pub fn interned(&self, cache: &mut HeaderCache) -> Arc<Header> {
         Arc::new(Header { context: cache.intern(&self.context), own: None })
     }
@@ -77,7 +77,7 @@ impl Header {
         self.own.is_none()
     }
 
-    /// Returns whether an element means the same under the other header.
+    /// Returns whether an element has the same meaning under the other header.
     pub fn means_the_same(&self, other: &Header) -> bool {
         let (own, other) = (&self.context, &other.context);
         let is_equal = || own.default == other.default && own.prefixes == other.prefixes && own.lang == other.lang;
@@ -89,7 +89,7 @@ impl Header {
         Arc::ptr_eq(&self.context, &other.context)
     }
 
-    /// The header byte for byte, with its XML declaration and white space between them.
+    /// Returns the header byte for byte, including its XML declaration and the white space after that.
     pub fn bytes(&self) -> &[u8] {
         self.own().map(|own| &*own.bytes).unwrap_or_default()
     }
@@ -98,37 +98,38 @@ impl Header {
         self.own.as_deref()
     }
 
-    /// The `from` of the stream (RFC 6120 §4.7.1).
+    /// Returns the `from` of the stream (RFC 6120 §4.7.1).
     pub fn from(&self) -> Option<&str> {
         self.own()?.from.as_deref()
     }
 
-    /// The `to` of the stream (RFC 6120 §4.7.2).
+    /// Returns the `to` of the stream (RFC 6120 §4.7.2).
     pub fn to(&self) -> Option<&str> {
         self.own()?.to.as_deref()
     }
 
-    /// The stream id (RFC 6120 §4.7.3).
+    /// Returns the stream id (RFC 6120 §4.7.3).
     pub fn id(&self) -> Option<&str> {
         self.own()?.id.as_deref()
     }
 
-    /// The version of XMPP (RFC 6120 §4.7.5).
+    /// Returns the version of XMPP (RFC 6120 §4.7.5).
     pub fn version(&self) -> Option<&str> {
         self.own()?.version.as_deref()
     }
 
-    /// The default language of the stream (`xml:lang`, RFC 6120 §4.7.4).
+    /// Returns the default language of the stream (`xml:lang`, RFC 6120 §4.7.4).
     pub fn lang(&self) -> Option<&str> {
         self.context.lang.as_deref()
     }
 
-    /// The default namespace of the stream (RFC 6120 §4.8.2).
+    /// Returns the default namespace of the stream (RFC 6120 §4.8.2).
     pub fn default_namespace(&self) -> &str {
         &self.context.default
     }
 
-    /// The namespace of the stream's stanzas (RFC 6120 §4.8.2): the default one, unless that is the streams' own.
+    /// Returns the namespace of the stream's stanzas (RFC 6120 §4.8.2): the default namespace, unless that is the
+    /// streams namespace.
     pub fn content_namespace(&self) -> &str {
         match self.default_namespace() {
             ns::STREAMS => ns::CLIENT,
@@ -136,24 +137,24 @@ impl Header {
         }
     }
 
-    /// The namespaces it declares: prefix (empty for the default one) and name.
+    /// Returns the declared namespaces: prefix (empty for the default namespace) and name.
     pub fn prefixes(&self) -> impl Iterator<Item = (&str, &str)> {
         let prefixed = self.context.prefixes.iter().map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
         std::iter::once(("", self.default_namespace())).chain(prefixed)
     }
 
-    /// The declarations without the default one; [`Header::prefix`] gives indices into these.
+    /// Returns a declaration other than the default one. [`Header::prefix`] returns its index.
     pub(super) fn declared(&self, index: usize) -> Option<(&str, &str)> {
         self.context.prefixes.get(index).map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()))
     }
 
-    /// The index and namespace of a prefix.
+    /// Returns the index and the namespace of a prefix.
     pub(super) fn prefix(&self, prefix: &[u8]) -> Option<(usize, &str)> {
         let index = self.context.prefixes.iter().position(|(own, _)| own.as_bytes() == prefix)?;
         self.declared(index).map(|(_, uri)| (index, uri))
     }
 
-    /// The qualified name of the start tag, which the end tag repeats.
+    /// Returns the qualified name of the start tag, which the end tag repeats.
     pub(super) fn name(&self) -> &[u8] {
         &self.context.name
     }

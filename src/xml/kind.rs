@@ -15,7 +15,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of an element with this local name in the content namespace.
+    /// Returns the kind of an element with this local name in the content namespace.
     pub(super) fn of(name: &[u8]) -> Self {
         match name {
             b"message" => Self::Message,

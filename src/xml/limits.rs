@@ -1,12 +1,12 @@
-//! Bounds on what a peer may make us hold or work on.
+//! [`FrameLimits`]: limits on the memory and the work that a peer can cause.
 
-/// Bounds on the memory that a peer may make us hold. Bounds on its tags protect against clients and strangers; the own server
-/// has none.
+/// Limits on the memory that a peer can occupy. The limits on tags apply to clients and to peers on the internet; the
+/// host's own server has none.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameLimits {
-    /// Bytes of one top-level element, or of a stream header.
+    /// The maximum bytes of one top-level element, or of a stream header.
     pub bytes: usize,
-    /// Nested elements, the top-level one included.
+    /// The maximum number of nested elements, including the top-level element.
     pub depth: usize,
     peer: LimitedPeer,
 }
@@ -20,22 +20,22 @@ enum LimitedPeer {
 }
 
 impl FrameLimits {
-    /// The bounds of a peer on the internet.
+    /// Returns the limits for a peer on the internet.
     pub const fn new(bytes: usize, depth: usize) -> Self {
         Self { bytes, depth, peer: LimitedPeer::Internet }
     }
 
-    /// The bounds of a client.
+    /// Returns the limits for a client.
     pub const fn client(bytes: usize, depth: usize) -> Self {
         Self { bytes, depth, peer: LimitedPeer::Client }
     }
 
-    /// The bounds of the own server: bytes alone.
+    /// Returns the limits for the host's own server: only bytes.
     pub const fn server(bytes: usize) -> Self {
         Self { bytes, depth: usize::MAX, peer: LimitedPeer::Server }
     }
 
-    /// Attributes on one tag.
+    /// Returns the maximum number of attributes on one tag.
     pub(super) const fn attributes(&self) -> usize {
         match self.peer {
             LimitedPeer::Internet => 128,
@@ -44,7 +44,7 @@ impl FrameLimits {
         }
     }
 
-    /// Prefixes that an element declares and that are in scope at any one place.
+    /// Returns the maximum number of prefixes that an element declares and that are in scope at any place.
     pub(super) const fn prefixes(&self) -> usize {
         match self.peer {
             LimitedPeer::Internet | LimitedPeer::Client => 64,
@@ -52,7 +52,7 @@ impl FrameLimits {
         }
     }
 
-    /// Declarations within an element.
+    /// Returns the maximum number of declarations within an element.
     pub(super) const fn declarations(&self) -> usize {
         match self.peer {
             LimitedPeer::Internet | LimitedPeer::Client => 4096,

@@ -1,9 +1,9 @@
-//! A bound on the memory of large elements, shared by all streams.
+//! A limit on the memory of large elements, shared by all streams.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The memory for large elements of all streams.
+/// The memory used by the large elements of all streams.
 #[derive(Debug, Default)]
 pub struct SharedMemory {
     limit: AtomicUsize,
@@ -11,21 +11,21 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// Sets the bound, in bytes. It applies to elements that come later.
+    /// Sets the limit, in bytes. It applies to later elements.
     pub fn update(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes in use by large elements.
+    /// Returns the bytes used by large elements.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
 
-/// The part that one stream may take of the shared memory.
+/// The access of one stream to the shared memory.
 #[derive(Clone, Debug)]
 pub struct MemoryShare {
-    /// Elements up to this number of bytes take none of it.
+    /// The maximum bytes of an element that is not counted.
     pub free: usize,
     /// The shared memory.
     pub memory: Arc<SharedMemory>,
@@ -43,7 +43,7 @@ impl Charge {
         Self { memory: Arc::clone(memory), bytes: 0 }
     }
 
-    /// Changes the number of bytes in use. Returns false, and changes nothing, if that is too much.
+    /// Changes the number of bytes in use. Returns false and changes nothing if the limit would be exceeded.
     pub(super) fn set(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else {
             self.memory.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_share_the_memory_and_give_back_what_they_had() {
+    fn elements_share_the_memory_and_free_it_when_dropped() {
         let memory = Arc::new(SharedMemory::default());
         memory.update(100);
         let (mut one, mut other) = (Charge::of(&memory), Charge::of(&memory));

@@ -1,4 +1,5 @@
-//! Rewriting an element for another stream: what it borrows from its stream's header is declared on its start tag.
+//! Rewriting of an element for another stream: the namespaces declared by its own stream header are declared on its
+//! start tag.
 
 use std::sync::Arc;
 
@@ -9,19 +10,20 @@ use super::header::Header;
 use super::kind::Kind;
 
 impl Element {
-    /// Returns bytes with the same meaning on the stream that `target` opened. As they came if it is the same header or nothing is
-    /// borrowed from the header; else with the borrowed namespaces declared on the start tag, and with `xml:lang` if the
-    /// streams' languages differ and the stanza has none (RFC 6120 §4.7.4, §8.1.5).
+    /// Returns bytes with the same meaning on the stream that `target` opened. They are unchanged if both headers are
+    /// the same, or if the element uses no prefix of the header. Otherwise the used namespaces are declared on the
+    /// start tag. `xml:lang` is added if the languages of the streams differ and the stanza has none (RFC 6120 §4.7.4,
+    /// §8.1.5).
     pub fn on_stream(&self, target: &Arc<Header>) -> Bytes {
         self.rewritten_for(target).unwrap_or_else(|| self.bytes().clone())
     }
 
-    /// The same as [`Element::on_stream`], and consumes the element.
+    /// Does the same as [`Element::on_stream`], and consumes the element.
     pub fn into_stream(self, target: &Arc<Header>) -> Bytes {
         self.rewritten_for(target).unwrap_or_else(|| self.into_bytes())
     }
 
-    /// Its bytes on the stream that `target` opened, if they differ.
+    /// Returns its bytes on the stream that `target` opened, if they differ.
     fn rewritten_for(&self, target: &Arc<Header>) -> Option<Bytes> {
         if self.header().shares_context(target) {
             return None;
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_goes_unchanged_to_a_stream_that_means_the_same() {
+    fn an_element_is_unchanged_on_a_stream_with_the_same_context() {
         let own = header("xml:lang='en' xmlns:p='u' id='1'");
         let target = header("id='2' xml:lang='EN' xmlns:p='u'");
         for xml in
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_element_borrows_from_its_header_goes_with_it() {
+    fn namespaces_of_the_header_are_declared_on_the_element() {
         let own = header("xmlns:p='u' xmlns:q='v&amp;&#39;w' xmlns:r='x'");
         let check = |xml: &'static str, expected: &str| {
             assert_eq!(element(xml, &own).on_stream(&header("xmlns:r='y'")), expected);

@@ -1,5 +1,5 @@
-//! A borrowed view of an element, read in place. Its bytes were checked by the framer: tags are well-formed and match,
-//! and there are no comments, instructions or declarations.
+//! [`Node`], a borrowed view of an element, read in place. The framer has checked the bytes: tags are well-formed and
+//! match, and there are no comments, instructions or declarations.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -38,7 +38,7 @@ struct NodeSpan {
 }
 
 impl Element {
-    /// A view of its root.
+    /// Returns a view of its root.
     pub fn node(&self) -> Node<'_> {
         Node::root(self)
     }
@@ -51,11 +51,11 @@ impl Element {
 
 impl<'a> Node<'a> {
     fn root(element: &'a Element) -> Node<'a> {
-        // The framer has checked it, so neither of these fails.
+        // The framer has checked the element, so neither of these fails.
         let document = std::str::from_utf8(element.bytes()).unwrap_or_default();
         let end = document.len();
         let (start_tag_end, empty) = tag_end(document.as_bytes(), 0).unwrap_or((end, true));
-        // What stands behind the last `<` is the root's end tag.
+        // The last `<` begins the root's end tag.
         let end_tag_start = if empty { end } else { memrchr(b'<', document.as_bytes()).unwrap_or(end) };
         let span = NodeSpan { start: 0, start_tag_end, end_tag_start, end };
         Node::new(element, document, span, element.header().default_namespace(), ScopeId::default())
@@ -81,12 +81,12 @@ impl<'a> Node<'a> {
         node
     }
 
-    /// The local name.
+    /// Returns the local name.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// The namespace, resolved through the elements around it and the stream header; empty if it has none.
+    /// Returns the namespace, resolved through the parent elements and the stream header; empty if it has none.
     pub fn ns(&self) -> &'a str {
         self.ns
     }
@@ -96,13 +96,13 @@ impl<'a> Node<'a> {
         self.name == name && self.ns == ns
     }
 
-    /// The value of the attribute with this name as written, such as `xml:lang`; references are resolved and white space is
-    /// normalised.
+    /// Returns the value of the attribute with this name as written, such as `xml:lang`. Resolves references and
+    /// normalises white space.
     pub fn attr(&self, name: &str) -> Option<Cow<'a, str>> {
         self.raw_attr(name).map(normalized)
     }
 
-    /// The range of an attribute in the element's bytes, with the white space before it, to cut it out.
+    /// Returns the range of an attribute in the element's bytes, including the white space before it, to cut it out.
     pub fn attr_range(&self, name: &str) -> Option<Range<usize>> {
         let value = self.raw_attr(name)?;
         let from = value.as_ptr().addr().checked_sub(self.document.as_ptr().addr())?;
@@ -110,17 +110,17 @@ impl<'a> Node<'a> {
         Some(start..from + value.len() + 1)
     }
 
-    /// The elements directly within, in order.
+    /// Returns the child elements in order.
     pub fn children(&self) -> Children<'a> {
         Children { parent: *self, at: self.start_tag_end }
     }
 
-    /// The first element directly within that has this local name and namespace.
+    /// Returns the first child element with this local name and namespace.
     pub fn child(&self, name: &str, ns: &str) -> Option<Node<'a>> {
         self.children().find(|child| child.is(name, ns))
     }
 
-    /// The character data directly within, with references and CDATA sections resolved and line ends normalised.
+    /// Returns the direct character data. Resolves references and CDATA sections and normalises line ends.
     pub fn text(&self) -> Cow<'a, str> {
         let inner = self.document.get(self.inner()).unwrap_or_default();
         if memchr3(b'<', b'&', b'\r', inner.as_bytes()).is_none() {
@@ -150,22 +150,22 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The element's bytes as they came.
+    /// Returns the element's bytes as received.
     pub fn raw(&self) -> &'a [u8] {
         self.document.get(self.range()).unwrap_or_default().as_bytes()
     }
 
-    /// The range of its bytes.
+    /// Returns the range of its bytes.
     pub fn range(&self) -> Range<usize> {
         self.start..self.end
     }
 
-    /// The range of its start tag.
+    /// Returns the range of its start tag.
     pub fn start_tag(&self) -> Range<usize> {
         self.start..self.start_tag_end
     }
 
-    /// The range between its start tag and its end tag; empty for `<x/>`.
+    /// Returns the range between its start tag and its end tag; empty for `<x/>`.
     pub fn inner(&self) -> Range<usize> {
         self.start_tag_end..self.end_tag_start
     }
@@ -175,12 +175,12 @@ impl<'a> Node<'a> {
         self.start_tag_end == self.end
     }
 
-    /// The offset behind the name in the start tag, where attributes can be inserted.
+    /// Returns the offset after the name in the start tag, where attributes can be inserted.
     pub(super) fn name_end(&self) -> usize {
         self.start + 1 + self.qualified_name().len()
     }
 
-    /// The text between `<` and `>` or `/>`.
+    /// Returns the text between `<` and `>` or `/>`.
     fn tag(&self) -> &'a str {
         let tag = self.document.get(self.start_tag()).unwrap_or_default();
         let tag = tag.strip_prefix('<').unwrap_or(tag);
@@ -204,7 +204,7 @@ impl<'a> Node<'a> {
             let open = skip_space(bytes, equals + 1);
             let quote = *bytes.get(open)?;
             let close = open + 1 + memchr(quote, bytes.get(open + 1..)?)?;
-            // White space may stand before the equals sign.
+            // White space may precede the equals sign.
             let rest = tag.get(start..equals)?.strip_prefix(name);
             if rest.is_some_and(|rest| rest.trim_ascii_start().is_empty()) {
                 return tag.get(open + 1..close);
@@ -214,7 +214,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Name, namespace and length; never content.
+/// Formats name, namespace and length, never content.
 impl std::fmt::Debug for Node<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node")
@@ -225,10 +225,10 @@ impl std::fmt::Debug for Node<'_> {
     }
 }
 
-/// The elements directly within a [`Node`].
+/// The child elements of a [`Node`].
 pub struct Children<'a> {
     parent: Node<'a>,
-    /// The place from which the next one is searched.
+    /// The place from which the next child is searched.
     at: usize,
 }
 
@@ -245,7 +245,7 @@ impl<'a> Iterator for Children<'a> {
     }
 }
 
-/// The next start or end tag from `at` on; what looks like one in a CDATA section is none.
+/// Returns the next start or end tag from `at` on. Ignores text in CDATA sections.
 fn next_tag(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let start = at + memchr(b'<', bytes.get(at..)?)?;
@@ -256,7 +256,7 @@ fn next_tag(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The offset behind the `>` of the start tag at `at`, and whether the element is written as `<x/>`.
+/// Returns the offset after the `>` of the start tag at `at`, and whether the element is written as `<x/>`.
 fn tag_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
     loop {
         let found = at + memchr3(b'>', b'"', b'\'', bytes.get(at..)?)?;
@@ -267,7 +267,7 @@ fn tag_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
     }
 }
 
-/// The element whose start tag is at `start`.
+/// Returns the element whose start tag is at `start`.
 fn element_at(bytes: &[u8], start: usize) -> Option<NodeSpan> {
     let (start_tag_end, empty) = tag_end(bytes, start)?;
     if empty {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_what_stands_directly_within() {
+    fn text_excludes_that_of_child_elements() {
         for (xml, expected) in [
             ("<a/>", ""),
             ("<a></a>", ""),
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_say_where_a_node_lies() {
+    fn ranges_are_the_places_of_a_node() {
         let element = element("<a b='>'>\u{e9}<c><c/></c >&amp;<c d='/'/></a>");
         let all = |range: Range<usize>| std::str::from_utf8(&element.bytes()[range]).unwrap();
         let root = element.node();
@@ -377,7 +377,7 @@ mod tests {
         assert!(root.child("c", "other").is_none());
     }
 
-    /// The result of an independent parser for an element: names, attributes, text directly within, depth first.
+    /// Returns the result of an independent parser for an element: names, attributes, direct text, depth first.
     fn oracle(xml: &str) -> Vec<String> {
         let mut reader = Reader::from_str(xml);
         let (mut found, mut open) = (Vec::<String>::new(), Vec::new());
@@ -424,7 +424,7 @@ mod tests {
         const NAMES: [&str; 3] = ["a", "ab", "a-b"];
         const VALUES: [&str; 5] = ["''", "\"a='1'\"", "'/>'", "'\"<'", "\t"];
         const TEXTS: [&str; 7] = ["", "x", "a='&lt;'>", "&#x26;", "<![CDATA[</b><c d='>]]>", "\r\n", "<![CDATA[]]>"];
-        // xorshift: the same documents for every run.
+        // xorshift, for the same documents in every run.
         let mut state = 88_172_645_463_325_252_u64;
         let mut below = |n: usize| {
             state ^= state << 13;

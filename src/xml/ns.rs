@@ -40,7 +40,7 @@ pub const BIND2: &str = "urn:xmpp:bind:0";
 pub const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 /// Stream management (XEP-0198).
 pub const SM: &str = "urn:xmpp:sm:3";
-/// Stream management, the version before (XEP-0198).
+/// The previous version of stream management (XEP-0198).
 pub const SM2: &str = "urn:xmpp:sm:2";
 /// Client state indication (XEP-0352).
 pub const CSI: &str = "urn:xmpp:csi:0";
@@ -73,23 +73,23 @@ pub const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
 pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
 /// `FORM_TYPE` of publish options (XEP-0060 §7.1.5).
 pub const PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
-/// The prefix of the namespaces of all extensions of push that Siskin asks for.
+/// The prefix of the namespaces of all push extensions that Siskin requests.
 pub const TIGASE_PUSH_ANY: &str = "tigase:push:";
-/// Extensions of push that Siskin asks for: encrypted payloads.
+/// Push extension of Siskin: encrypted payloads.
 pub const TIGASE_ENCRYPT: &str = "tigase:push:encrypt:0";
-/// Extensions of push that Siskin asks for: payloads encrypted with AES-128-GCM.
+/// Push extension of Siskin: payloads encrypted with AES-128-GCM.
 pub const TIGASE_ENCRYPT_AES128GCM: &str = "tigase:push:encrypt:aes-128-gcm";
-/// Extensions of push that Siskin asks for: mute unknown senders.
+/// Push extension of Siskin: mute unknown senders.
 pub const TIGASE_FILTER_IGNORE_UNKNOWN: &str = "tigase:push:filter:ignore-unknown:0";
-/// Extensions of push that Siskin asks for: filters by room.
+/// Push extension of Siskin: filters by room.
 pub const TIGASE_FILTER_GROUPCHAT: &str = "tigase:push:filter:groupchat:0";
-/// Extensions of push that Siskin asks for: muted senders.
+/// Push extension of Siskin: muted senders.
 pub const TIGASE_FILTER_MUTED: &str = "tigase:push:filter:muted:0";
-/// Extensions of push that Siskin asks for: priority.
+/// Push extension of Siskin: priority.
 pub const TIGASE_PRIORITY: &str = "tigase:push:priority:0";
-/// Extensions of push that Siskin asks for: push when away.
+/// Push extension of Siskin: push when away.
 pub const TIGASE_AWAY: &str = "tigase:push:away:0";
-/// Extensions of push that Siskin asks for: calls.
+/// Push extension of Siskin: calls.
 pub const TIGASE_JINGLE: &str = "tigase:push:jingle:0";
 
 /// Service discovery, information (XEP-0030).
@@ -117,13 +117,13 @@ pub const ERRORS: &str = "urn:xmpp:errors";
 
 /// Multi-user chat (XEP-0045).
 pub const MUC: &str = "http://jabber.org/protocol/muc";
-/// Multi-user chat, what rooms say to occupants (XEP-0045).
+/// Multi-user chat, information from rooms to occupants (XEP-0045).
 pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
-/// Stable identities of those in a room (XEP-0421).
+/// Stable identities of occupants of a room (XEP-0421).
 pub const OCCUPANT_ID: &str = "urn:xmpp:occupant-id:0";
 /// Direct invitations to rooms (XEP-0249).
 pub const CONFERENCE: &str = "jabber:x:conference";
-/// OMEMO as deployed before versions (XEP-0384 0.3).
+/// OMEMO as deployed before its versioned namespaces (XEP-0384 0.3).
 pub const OMEMO_AXOLOTL: &str = "eu.siacs.conversations.axolotl";
 /// OMEMO (XEP-0384).
 pub const OMEMO0: &str = "urn:xmpp:omemo:0";
@@ -131,7 +131,7 @@ pub const OMEMO0: &str = "urn:xmpp:omemo:0";
 pub const OMEMO1: &str = "urn:xmpp:omemo:1";
 /// OMEMO (XEP-0384).
 pub const OMEMO2: &str = "urn:xmpp:omemo:2";
-/// OpenPGP as of old (XEP-0027).
+/// Legacy OpenPGP (XEP-0027).
 pub const PGP_ENCRYPTED: &str = "jabber:x:encrypted";
 /// OpenPGP for XMPP (XEP-0373).
 pub const OPENPGP: &str = "urn:xmpp:openpgp:0";

@@ -1,20 +1,20 @@
-//! The elements that are open, and the names that their end tags have to repeat.
+//! [`OpenElements`]: the open elements, and the names that their end tags must repeat.
 
 use super::scope::ScopeId;
 
-/// The number of innermost elements that are kept unpacked. Those around them are packed: about two bytes each.
+/// The number of innermost elements that are kept unpacked. The outer ones are packed, with about two bytes each.
 const AT_HAND: usize = 64;
 
-/// A name as it is spelled.
+/// A name as written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spelled {
     pub(super) start: usize,
     pub(super) len: usize,
-    /// The eight bytes from `start` on, the first lowest; those behind the name mean nothing.
+    /// The eight bytes from `start` on, the first one lowest. Bytes after the name have no meaning.
     pub(super) word: u64,
 }
 
-/// An element whose end tag has not come.
+/// An element whose end tag has not arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenElement {
     pub(super) name: Spelled,
@@ -25,20 +25,20 @@ pub(super) struct OpenElement {
 /// The open elements, the innermost last.
 #[derive(Debug, Default)]
 pub(super) struct OpenElements {
-    /// The innermost ones; none only if none is open.
+    /// The innermost elements; empty only if no element is open.
     near: Vec<OpenElement>,
     far: Option<Box<Packed>>,
 }
 
-/// Elements of which little is stored. Each entry is read from its end: how far its name begins behind that of the one before,
-/// its length, and how much more is in scope.
+/// A compact list of elements. Each entry is read from its end: the distance of its name from the previous one, its
+/// length, and the number of additional declarations in scope.
 #[derive(Debug, Default)]
 struct Packed {
     bytes: Vec<u8>,
     count: usize,
-    /// The place of the last one's name.
+    /// The place of the last element's name.
     start: usize,
-    /// The scope within the last one.
+    /// The scope within the last element.
     scope: ScopeId,
 }
 
@@ -66,7 +66,7 @@ impl OpenElements {
         self.near.push(open);
     }
 
-    /// Takes the innermost one. `bytes`: where the names are.
+    /// Removes the innermost element. `bytes` contains the names.
     #[inline(always)]
     pub(super) fn pop(&mut self, bytes: &[u8]) -> Option<OpenElement> {
         let open = self.near.pop();
@@ -76,12 +76,12 @@ impl OpenElements {
         open
     }
 
-    /// Gives back room that is not in use.
+    /// Frees unused memory.
     pub(super) fn shrink(&mut self) {
         self.near.shrink_to_fit();
     }
 
-    /// Bytes of memory that it has.
+    /// Returns the bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.near.capacity() * size_of::<OpenElement>() + self.far.as_ref().map_or(0, |far| far.bytes.capacity())
     }
@@ -133,7 +133,7 @@ impl Packed {
         Some(OpenElement { name: Spelled::new(bytes, start, start + (len >> 1)), scope })
     }
 
-    /// Appends a number, seven bits a byte, the lowest last: each byte but the first is marked.
+    /// Appends a number with seven bits per byte, the lowest last. Each byte but the first is marked.
     fn put(&mut self, number: usize) {
         let digits = (usize::BITS - number.leading_zeros()).div_ceil(7).max(1);
         if self.bytes.capacity() - self.bytes.len() < 10 {
@@ -160,19 +160,19 @@ impl Packed {
 }
 
 impl Spelled {
-    /// The name at `start..end`.
+    /// Reads the name at `start..end`.
     pub(super) fn new(bytes: &[u8], start: usize, end: usize) -> Self {
         let name = bytes.get(start..end).unwrap_or_default();
         let word = name.iter().take(8).rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
         Self { start, len: name.len(), word }
     }
 
-    /// The name in these bytes, where it was found.
+    /// Returns the name in these bytes.
     pub(super) fn bytes<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.start..self.start + self.len).unwrap_or_default()
     }
 
-    /// Returns whether it fits into a word.
+    /// Returns whether the name fits into a word.
     #[inline(always)]
     pub(super) fn is_short(&self) -> bool {
         self.len <= 8
@@ -181,7 +181,7 @@ impl Spelled {
     /// Returns whether a word begins with this short name.
     #[inline(always)]
     pub(super) fn begins(&self, word: u64) -> bool {
-        // Nothing is shifted out but what stands behind the name.
+        // Only bytes after the name are shifted out.
         (word ^ self.word) << ((64 - 8 * self.len) % 64) == 0
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn elements_come_back_as_they_were_however_many_are_open() {
         let bytes: Vec<u8> = (0..200_000).map(|at| b'a' + (at % 23) as u8).collect();
-        // xorshift: the same for every run.
+        // xorshift, for the same sequence in every run.
         let mut state = 88_172_645_463_325_252_u64;
         let mut below = |n: u64| {
             state ^= state << 13;

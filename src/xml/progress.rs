@@ -1,62 +1,62 @@
-//! The state of an element while it is being read, on either path.
+//! [`ScanProgress`]: the state of an element while it is read, shared by both paths.
 
 use super::kind::Kind;
 use super::open_elements::{OpenElement, OpenElements, Spelled};
 use super::scope::{Declared, ScopeId};
 
-/// Progress in one top-level element. Offsets count from its `<`.
+/// The progress in one top-level element. Offsets count from its `<`.
 #[derive(Debug, Default)]
 pub(super) struct ScanProgress {
     at: usize,
     open: OpenElements,
-    /// Few elements have any.
+    /// The namespace declarations. Few elements have any.
     declared: Option<Box<Declared>>,
     kind: Kind,
     borrowed: u64,
 }
 
-/// The properties of a finished element.
+/// The properties of a complete element.
 #[derive(Debug, Default)]
 pub(super) struct FoundElement {
     pub(super) kind: Kind,
-    /// The namespace declarations inside.
+    /// The namespace declarations inside the element.
     pub(super) decls: Option<Box<Declared>>,
-    /// One bit for each prefix of the stream header that is used.
+    /// The prefixes of the stream header that are used, one bit each.
     pub(super) borrowed: u64,
 }
 
 impl ScanProgress {
-    /// The place of the next token.
+    /// Returns the place of the next token.
     #[inline(always)]
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// Goes on to this place; everything before it is checked.
+    /// Moves to this place. Everything before it is checked.
     #[inline(always)]
     pub(super) fn advance_to(&mut self, at: usize) {
         self.at = at;
     }
 
-    /// The number of open elements.
+    /// Returns the number of open elements.
     #[inline(always)]
     pub(super) fn depth(&self) -> usize {
         self.open.len()
     }
 
-    /// Returns whether no element is open: before the root, and behind it.
+    /// Returns whether no element is open: before the root, and after it.
     #[inline(always)]
     pub(super) fn is_outside(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// The innermost open element.
+    /// Returns the innermost open element.
     #[inline(always)]
     pub(super) fn innermost(&self) -> Option<&OpenElement> {
         self.open.last()
     }
 
-    /// The namespace scope at this place.
+    /// Returns the namespace scope at this place.
     #[inline(always)]
     pub(super) fn scope(&self) -> ScopeId {
         self.open.last().map(|open| open.scope).unwrap_or_default()
@@ -99,32 +99,32 @@ impl ScanProgress {
         }
     }
 
-    /// The namespace declarations so far.
+    /// Returns the namespace declarations so far.
     pub(super) fn declared(&self) -> Option<&Declared> {
         self.declared.as_deref()
     }
 
-    /// The namespace declarations so far, to add some.
+    /// Returns the namespace declarations so far, for adding some.
     pub(super) fn declared_mut(&mut self) -> &mut Declared {
         self.declared.get_or_insert_default()
     }
 
-    /// Notes the prefixes of the stream header, one bit each, that a tag uses.
+    /// Records the prefixes of the stream header, one bit each, that a tag uses.
     pub(super) fn borrow_prefixes(&mut self, bits: u64) {
         self.borrowed |= bits;
     }
 
-    /// Frees memory that is not in use.
+    /// Frees unused memory.
     pub(super) fn shrink(&mut self) {
         self.open.shrink();
     }
 
-    /// Bytes of memory in use beside the element's own.
+    /// Returns the bytes of memory in use in addition to the element's own.
     pub(super) fn memory(&self) -> usize {
         self.open.memory() + self.declared.as_ref().map_or(0, |declared| declared.memory())
     }
 
-    /// Returns what was found, and starts with the next element.
+    /// Returns the properties of the element, and resets the state for the next one.
     pub(super) fn finish(&mut self) -> FoundElement {
         self.at = 0;
         let mut decls = self.declared.take().filter(|declared| !declared.is_empty());

@@ -1,8 +1,9 @@
-//! One forward pass over a top-level element that checks everything that XMPP allows of XML 1.0 and its namespaces.
+//! [`Scan`]: one forward pass over a top-level element that checks all rules of XML 1.0 and its namespaces, as XMPP
+//! restricts them.
 //!
-//! The fast path takes ordinary tokens. The exact path takes one token when the fast path declines it, and one that is cut off
-//! by the end of the bytes. Both leave the same [`ScanProgress`], so that frames and errors are the same on either path and under
-//! any chunking, and the work is linear in the bytes.
+//! The fast path takes ordinary tokens. The exact path takes one token when the fast path declines it, or when the
+//! token is cut off by the end of the bytes. Both update the same [`ScanProgress`]. So frames and errors are the same
+//! on either path and under any chunking, and the work is linear in the bytes.
 
 use fearless_simd::Level;
 
@@ -21,8 +22,8 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Reads on. Returns the length of the element once it is whole. `bytes` starts with the element's `<` and may have
-    /// grown since the last call.
+    /// Continues reading. Returns the length of the element once it is complete. `bytes` starts with the element's `<`
+    /// and may have grown since the last call.
     pub(super) fn advance(
         &mut self,
         bytes: &[u8],
@@ -32,7 +33,8 @@ impl Scan {
         self.advance_with(Some(Level::new()), bytes, header, limits)
     }
 
-    /// Reads on with the instructions of a processor of this level; without a level on the exact path alone.
+    /// Continues reading with the instructions of a processor of this level. Without a level it uses only the exact
+    /// path.
     #[inline(always)]
     pub(super) fn advance_with(
         &mut self,
@@ -56,28 +58,28 @@ impl Scan {
         }
     }
 
-    /// Bytes of the element that were checked.
+    /// Returns the number of checked bytes of the element.
     pub(super) fn checked(&self) -> usize {
         self.progress.at()
     }
 
-    /// Elements that are open behind the checked bytes.
+    /// Returns the number of elements that are open after the checked bytes.
     pub(super) fn depth(&self) -> usize {
         self.progress.depth()
     }
 
-    /// Frees memory that is not in use.
+    /// Frees unused memory.
     pub(super) fn shrink(&mut self) {
         self.progress.shrink();
         self.exact.shrink();
     }
 
-    /// Returns what was found in the element, and is ready for the next one.
+    /// Returns the properties of the element, and resets the state for the next one.
     pub(super) fn finish(&mut self) -> FoundElement {
         self.progress.finish()
     }
 
-    /// Bytes of memory in use beside the element's own.
+    /// Returns the bytes of memory in use in addition to the element's own.
     pub(super) fn memory(&self) -> usize {
         self.progress.memory() + self.exact.memory()
     }

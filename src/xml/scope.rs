@@ -1,7 +1,7 @@
-//! Namespace declarations and their scopes (Namespaces in XML 1.0 §6).
+//! Namespace declarations and their scopes (Namespaces in XML 1.0 §6): [`Declared`] during reading, [`Decls`] afterwards.
 //!
-//! While an element is read, a table has the current declaration of each prefix. Afterwards the declarations of each tag stand
-//! side by side, ordered by prefix, and refer to those of the tag around it. A lookup takes at most logarithmic time.
+//! While an element is read, a table holds the current declaration of each prefix. Afterwards the declarations of each
+//! tag are adjacent, sorted by prefix, and refer to those of the enclosing tag. A lookup takes at most logarithmic time.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -13,39 +13,39 @@ use super::limits::FrameLimits;
 use super::ns;
 use crate::hash;
 
-/// Marks the place of a namespace that was normalised.
+/// Marks the place of a normalised namespace.
 const NORMALIZED: u32 = 1 << 31;
-/// Marks a declaration, or its number in the table, that is not in scope any more.
+/// Marks a declaration, or its number in the table, that is no longer in scope.
 const CLOSED: u32 = 1 << 31;
-/// Up to this number, declarations are searched one by one.
+/// The maximum number of declarations that are searched linearly.
 const FEW: usize = 8;
 
-/// A namespace declaration inside an element. Default declarations are kept only when their name needs normalising,
-/// because the others can be read off the tag. Small, because a peer can make many.
+/// A namespace declaration inside an element. A default declaration is kept only if its name needs normalising, because
+/// others can be read from the tag. The struct is small, because a peer can create many.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decl {
-    /// The place where the prefix begins, an empty one if it is the default's; and [`CLOSED`] once it is.
+    /// The place of the prefix (empty for the default namespace). Marked with [`CLOSED`] after the scope ended.
     prefix: u32,
-    /// The place of the namespace: in the element's bytes, or marked as [`NORMALIZED`].
+    /// The place of the namespace in the element's bytes, or in the normalised names if marked with [`NORMALIZED`].
     uri: u32,
     uri_len: u32,
-    /// While it is in scope, a hash of the namespace. Afterwards, where the declarations of its tag begin.
+    /// While in scope: a hash of the namespace. Afterwards: the first declaration of its tag.
     hash_or_first: u32,
-    /// While it is in scope, the declaration that it hides, where there are many. Afterwards, what is in scope around its tag.
+    /// While in scope: the declaration that it hides, if there are many. Afterwards: the scope around its tag.
     hides_or_outer: u32,
 }
 
-/// A place among the declarations: behind those of the innermost tag that has some; zero is none.
+/// The number of declarations up to and including the innermost tag that has some. Zero means no declarations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScopeId(u32);
 
 impl ScopeId {
-    /// The number of declarations between an outer scope and this one.
+    /// Returns the number of declarations between an outer scope and this one.
     pub(super) fn since(self, outer: ScopeId) -> usize {
         self.0.saturating_sub(outer.0) as usize
     }
 
-    /// The scope with so many declarations less.
+    /// Returns the scope with `count` fewer declarations.
     pub(super) fn before(self, count: usize) -> ScopeId {
         ScopeId(self.0 - u32::try_from(count).unwrap_or_default())
     }
@@ -56,11 +56,11 @@ impl ScopeId {
     }
 }
 
-/// The declarations of one element, in the order of their tags, those of each tag in the order of their prefixes.
+/// The declarations of one element, in the order of their tags, and of each tag in the order of their prefixes.
 #[derive(Debug, Default)]
 pub(super) struct Decls {
     list: Vec<Decl>,
-    /// Names that had to be normalised.
+    /// The names that had to be normalised.
     normalized: String,
 }
 
@@ -68,7 +68,7 @@ pub(super) struct Decls {
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     decls: Decls,
-    /// The current declaration of each prefix, counted from one, where there are many.
+    /// The current declaration of each prefix, counted from one. Used if there are many.
     current: Table,
     /// The number of declarations in scope.
     in_scope: usize,
@@ -77,7 +77,7 @@ pub(super) struct Declared {
 /// A namespace that a tag declares.
 pub(super) struct Namespace<'a> {
     pub(super) uri: &'a str,
-    /// The place where it is spelled like this; absent if it had to be normalised.
+    /// The place of the same bytes in the element; `None` if the name had to be normalised.
     pub(super) at: Option<usize>,
 }
 
@@ -86,7 +86,7 @@ fn ends_prefix(byte: u8) -> bool {
 }
 
 fn offset(at: usize) -> u32 {
-    // The framer bounds an element to what this can hold.
+    // The framer limits elements to this range.
     u32::try_from(at).unwrap_or_default()
 }
 
@@ -114,12 +114,12 @@ impl Decl {
         end.and_then(|end| rest.get(..end)).unwrap_or_default()
     }
 
-    /// Returns whether this is its prefix. It may itself be much longer.
+    /// Returns whether this is its prefix. Its own prefix may be much longer.
     fn has_prefix(&self, bytes: &[u8], prefix: &[u8]) -> bool {
         self.compare(bytes, prefix) == Ordering::Equal
     }
 
-    /// Compares its prefix with this one, at the cost of the shorter one.
+    /// Compares its prefix with this one, in time proportional to the shorter one.
     fn compare(&self, bytes: &[u8], prefix: &[u8]) -> Ordering {
         self.prefix_on(bytes).iter().take_while(|byte| !ends_prefix(**byte)).cmp(prefix)
     }
@@ -132,7 +132,7 @@ impl Decl {
 }
 
 impl Decls {
-    /// Bytes of memory that they have.
+    /// Returns the bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.list.capacity() * size_of::<Decl>() + self.normalized.capacity()
     }
@@ -146,13 +146,13 @@ impl Decls {
         within.get(decl.place()).unwrap_or_default()
     }
 
-    /// Returns the namespace as text; the element was checked.
+    /// Returns the namespace as text. The element was checked.
     fn uri_in<'a>(&'a self, decl: &Decl, document: &'a str) -> &'a str {
         let within = if decl.uri & NORMALIZED == 0 { document } else { &self.normalized };
         within.get(decl.place()).unwrap_or_default()
     }
 
-    /// The namespace of `prefix` within this scope of the whole element; `None` if only the stream header may declare it.
+    /// Returns the namespace of `prefix` in this scope of a complete element; `None` if only the header may declare it.
     fn resolve<'a>(&'a self, document: &'a str, mut scope: ScopeId, prefix: &[u8]) -> Option<&'a str> {
         let bytes = document.as_bytes();
         while let Some(last) = self.get(scope.0) {
@@ -165,14 +165,14 @@ impl Decls {
         None
     }
 
-    /// The declarations of the tag at this place.
+    /// Returns the declarations of the tag at this place.
     fn of_tag(&self, tag: &Range<usize>) -> Range<usize> {
         let before = |at: usize| self.list.partition_point(|decl| decl.at() < at);
         if self.list.is_empty() { 0..0 } else { before(tag.start)..before(tag.end) }
     }
 
-    /// The scope within the element whose start tag lies there, in `outer`; and the default namespace that the tag declares, if
-    /// that had to be normalised.
+    /// Returns the scope within the element with this start tag, whose outer scope is `outer`. Returns also the default
+    /// namespace that the tag declares, if it had to be normalised.
     pub(super) fn enter<'a>(
         &'a self,
         document: &'a str,
@@ -190,12 +190,12 @@ impl Decls {
 }
 
 impl Declared {
-    /// Bytes of memory that they have.
+    /// Returns the bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.decls.memory() + self.current.memory()
     }
 
-    /// Frees what only reading needs; the element is whole.
+    /// Frees memory that is needed only for reading, after the element is complete.
     pub(super) fn finish(&mut self) {
         self.current = Table::default();
         let Decls { list, normalized } = &mut self.decls;
@@ -209,12 +209,12 @@ impl Declared {
         self.decls.list.is_empty()
     }
 
-    /// The declarations of a whole element.
+    /// Returns the declarations of a complete element.
     pub(super) fn decls(&self) -> &Decls {
         &self.decls
     }
 
-    /// The number of declarations so far.
+    /// Returns the number of declarations so far.
     pub(super) fn len(&self) -> usize {
         self.decls.list.len()
     }
@@ -255,8 +255,8 @@ impl Declared {
         Ok(())
     }
 
-    /// Brings the declarations from number `first` on into scope: those of one tag, which stands in `outer`. Returns the scope
-    /// within the tag's element.
+    /// Brings the declarations from number `first` on into scope. They belong to one tag with the outer scope `outer`.
+    /// Returns the scope within the tag's element.
     pub(super) fn enter(&mut self, bytes: &[u8], first: usize, outer: ScopeId) -> Result<ScopeId, FrameError> {
         let own = self.decls.list.get_mut(first..).unwrap_or_default();
         if own.is_empty() {
@@ -269,7 +269,7 @@ impl Declared {
         }
         let len = self.decls.list.len();
         if len > FEW {
-            // Those before are in the table, unless there were few.
+            // Earlier declarations are in the table, unless there were few.
             let first = if first > FEW { first } else { 0 };
             (first..len).for_each(|index| self.bring_into_scope(bytes, index));
         }
@@ -286,7 +286,7 @@ impl Declared {
         }
     }
 
-    /// Makes this number the current one of the declaration's prefix; returns the one before.
+    /// Makes this number the current one of the declaration's prefix. Returns the previous one.
     fn set_current(&mut self, bytes: &[u8], index: usize, number: u32) -> Option<u32> {
         let decls = &self.decls;
         let prefix_of = |number: u32| decls.get(number & !CLOSED).map(|decl| decl.prefix(bytes)).unwrap_or_default();
@@ -329,19 +329,19 @@ impl Declared {
     }
 }
 
-/// The part of a hash that fits into a declaration.
+/// Returns the part of a hash that fits into a declaration.
 fn short(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// The namespace of a prefix, and where it is declared.
+/// The namespace of a prefix, and the place of its declaration.
 #[derive(Clone, Copy)]
 pub(super) enum PrefixBinding<'a> {
     /// A declaration within the element.
     Own {
         /// The namespace.
         uri: &'a [u8],
-        /// As much of its hash as is stored.
+        /// The stored part of its hash.
         hash: u32,
     },
     /// The prefix `xml`.
@@ -358,7 +358,7 @@ impl<'a> PrefixBinding<'a> {
         }
     }
 
-    /// A hash of the namespace, so that two need not be compared unless they are likely to be the same.
+    /// Returns a hash of the namespace. Two namespaces are compared only if their hashes are equal.
     pub(super) fn hash(self) -> u32 {
         match self {
             PrefixBinding::Own { hash, .. } => hash,

@@ -1,4 +1,5 @@
-//! Skips an element that cannot be passed on, in bounded memory: only its end is searched for.
+//! Skipping of an element that cannot be forwarded, in bounded memory: only its end is searched for. The framer returns
+//! a [`Skipped`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use super::header::Header;
 use super::kind::Kind;
 use super::writer::XmlWriter;
 
-/// The most bytes of an attribute's value that are kept: the length of a full JID (RFC 7622 §3.1).
+/// The maximum bytes of an attribute value that is kept: the length of a full JID (RFC 7622 §3.1).
 const VALUE: usize = 3071;
-/// The longest name, in bytes, whose end tag is compared.
+/// The maximum bytes of a name whose end tag is compared.
 const NAME: usize = 256;
 
 /// The reason why an element was skipped.
@@ -25,21 +26,21 @@ const NAME: usize = 256;
 pub enum SkipReason {
     /// The element is larger than `[limits] upstream_stanza`.
     TooLarge,
-    /// The element is larger than `[limits] stanza`, and other large elements use the memory that such elements share.
+    /// The element is larger than `[limits] stanza`, and other large elements use the shared memory.
     NoRoom,
     /// A prefix was not declared.
     Prefix,
-    /// Some parsers refuse the name of an element or attribute.
+    /// Some parsers reject the name of an element or attribute.
     Name,
     /// The element is not well-formed in another way.
     Malformed,
 }
 
 impl SkipReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] = [Self::TooLarge, Self::NoRoom, Self::Prefix, Self::Name, Self::Malformed];
 
-    /// Its name in logs and metrics.
+    /// Returns its name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::TooLarge => "too_large",
@@ -50,7 +51,7 @@ impl SkipReason {
         }
     }
 
-    /// The reason to skip an element with this error; `None` if its end cannot be found.
+    /// Returns the reason to skip an element with this error, or `None` if its end cannot be found.
     pub(super) fn of(error: &FrameError) -> Option<Self> {
         match error {
             FrameError::Unfit { what: Unfit::Unbound, .. } => Some(Self::Prefix),
@@ -72,9 +73,9 @@ impl SkipReason {
 /// An element that was skipped.
 #[derive(Clone, Debug)]
 pub struct Skipped {
-    /// An empty element of the same kind, for a stanza with its `type`, `id`, `from` and `to`.
+    /// An empty element of the same kind. A stanza keeps its `type`, `id`, `from` and `to`.
     pub element: Element,
-    /// Its name, as it may stand in a log line.
+    /// Its name, in a form that is safe in a log line.
     pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
@@ -82,51 +83,57 @@ pub struct Skipped {
     pub reason: SkipReason,
 }
 
-/// The place in the element of the next byte.
+/// The state of the search within the element.
 #[derive(Clone, Copy, Debug)]
 enum Within {
     Content,
-    /// Behind `<`.
+    /// After `<`.
     Markup,
-    /// In a start tag, behind this byte.
+    /// In a start tag, after this byte.
     Start(u8),
     /// In an attribute value with this quote.
     Value(u8),
     End,
-    /// Behind `<!`, of which so much is known to begin a CDATA section.
+    /// After `<!`. Holds the number of bytes that match the beginning of a CDATA section.
     Declaration(usize),
-    /// In a CDATA section, behind so many `]`, two at most.
+    /// In a CDATA section, after this number of `]`, at most two.
     CData(usize),
 }
 
 const CDATA: &[u8] = b"[CDATA[";
 
-/// The part of an element that was read before it was given up.
+/// The part of an element that was read before it was skipped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
-    /// Bytes.
+    /// The number of bytes.
     pub(super) bytes: usize,
-    /// Elements that are open behind them. All of it was read if there are none.
+    /// The number of elements open after these bytes. If it is zero, the whole element was read.
     pub(super) depth: usize,
 }
 
-/// Progress in an element that is skipped.
+/// The progress in an element that is skipped.
 #[derive(Debug)]
 pub(super) struct ElementSkip {
     within: Within,
     depth: usize,
-    /// The name of the element, unless it is very long, and what there is of the end tag's.
+    /// The name of the element, unless it is very long.
     name: Option<Box<[u8]>>,
+    /// The name of the end tag, as far as it was read.
     end: Vec<u8>,
     whole: bool,
     skipped: Option<Box<Skipped>>,
 }
 
 impl ElementSkip {
-    /// Skips the element that starts with `bytes`, from the end of what was `read` of it.
+    /// Skips the element that starts with `bytes`, from the end of the part described by `read`.
     pub(super) fn new(bytes: &[u8], header: &Arc<Header>, read: Read, reason: SkipReason) -> Self {
         let root = Root::read(bytes);
-        let skipped = Skipped { element: root.left(header), name: root.shown(), bytes: read.bytes as u64, reason };
+        let skipped = Skipped {
+            element: root.remaining_element(header),
+            name: root.log_name(),
+            bytes: read.bytes as u64,
+            reason,
+        };
         let name = (root.name.len() <= NAME).then(|| root.name.into());
         let whole = read.bytes > 0 && read.depth == 0;
         let skipped = Some(Box::new(skipped));
@@ -139,7 +146,7 @@ impl ElementSkip {
         }
     }
 
-    /// Reads on. Returns how many of the bytes belong to the element and, at its end, what was skipped.
+    /// Continues reading. Returns the number of bytes that belong to the element and, at its end, the skipped element.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(usize, Option<Box<Skipped>>), FrameError> {
         let mut at = 0;
         while let Some(byte) = bytes.get(at).copied().filter(|_| !self.whole) {
@@ -163,7 +170,7 @@ impl ElementSkip {
         Ok((at, if self.whole { self.skipped.take() } else { None }))
     }
 
-    /// Takes a byte that may change the place. Returns whether it is the last one.
+    /// Processes a byte that may change the state. Returns whether it is the last byte.
     fn step(&mut self, byte: u8) -> Result<bool, FrameError> {
         let mut whole = false;
         self.within = match (self.within, byte) {
@@ -213,12 +220,13 @@ impl ElementSkip {
     }
 }
 
-/// The readable parts of a start tag that is damaged or incomplete.
+/// The readable parts of a damaged or incomplete start tag.
 struct Root<'a> {
     name: &'a [u8],
     /// The values of [`KEPT`].
     values: [Option<Cow<'a, str>>; 4],
-    /// The namespace that the tag declares for its own name's prefix, or the default one if it has none.
+    /// The namespace that the tag declares for the prefix of its own name, or the default namespace if it has no
+    /// prefix.
     declared: Option<Cow<'a, str>>,
 }
 
@@ -259,8 +267,8 @@ impl<'a> Root<'a> {
         if namespace == Some(header.default_namespace()) { Kind::of(local) } else { Kind::Other }
     }
 
-    /// The remains of the element.
-    fn left(&self, header: &Arc<Header>) -> Element {
+    /// Returns the remaining empty element.
+    fn remaining_element(&self, header: &Arc<Header>) -> Element {
         let kind = self.kind(header);
         let name = match kind {
             Kind::Message => "message",
@@ -278,12 +286,12 @@ impl<'a> Root<'a> {
         Element::of_kind(xml.finish(), header, kind)
     }
 
-    fn shown(&self) -> String {
+    fn log_name(&self) -> String {
         excerpt(&String::from_utf8_lossy(self.name.get(..NAME).unwrap_or(self.name)))
     }
 }
 
-/// The name and value of the attribute behind the white space at `at`, and where it ends.
+/// Returns the name and value of the attribute after the white space at `at`, and its end.
 fn attribute(tag: &[u8], at: usize) -> Option<(&[u8], &[u8], usize)> {
     let start = skip_space(tag, at);
     let equals = start + tag.get(start..)?.iter().position(|byte| matches!(byte, b'=' | b'<' | b'>'))?;
@@ -293,7 +301,7 @@ fn attribute(tag: &[u8], at: usize) -> Option<(&[u8], &[u8], usize)> {
     Some((tag.get(start..equals)?.trim_ascii_end(), tag.get(open + 1..end)?, end + 1))
 }
 
-/// Returns whether this attribute says what the prefix stands for, or the default namespace is.
+/// Returns whether this attribute declares the prefix, or the default namespace if the prefix is empty.
 fn declares(key: &[u8], prefix: &[u8]) -> bool {
     match key.strip_prefix(b"xmlns") {
         Some([]) => prefix.is_empty(),
@@ -302,7 +310,7 @@ fn declares(key: &[u8], prefix: &[u8]) -> bool {
     }
 }
 
-/// A value that is in order and not too long.
+/// Returns a value that is valid and not too long.
 fn readable(value: &[u8]) -> Option<Cow<'_, str>> {
     let value = Some(value).filter(|value| value.len() <= VALUE && check_value(value, 0).is_ok())?;
     std::str::from_utf8(value).ok().map(normalized)
@@ -313,7 +321,7 @@ mod tests {
     use super::*;
     use crate::xml::{Header, ns};
 
-    /// Returns what is skipped of these bytes, given in chunks of `chunk` bytes, and the number of bytes left.
+    /// Returns the skipped element of these bytes, given in chunks of `chunk` bytes, and the number of remaining bytes.
     fn skip(bytes: &[u8], chunk: usize) -> Result<Option<(Box<Skipped>, usize)>, FrameError> {
         let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:c='jabber:client'>";
         let header = Arc::new(Header::parse(header.into()).unwrap());
@@ -330,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_is_passed_over_up_to_its_end_whatever_is_in_it() {
+    fn an_element_is_skipped_up_to_its_end_whatever_it_contains() {
         for (xml, kind, name) in [
             ("<message/>", Kind::Message, "message"),
             ("<message a='/>'></message >", Kind::Message, "message"),
@@ -362,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_says_whose_it_is() {
+    fn a_skipped_stanza_keeps_its_addresses() {
         let long = "x".repeat(VALUE + 1);
         for (xml, expected) in [
             ("<iq to='a&amp;b' p:x='' id = \"1\"\n type='get'><x/>", "<iq type='get' id='1' to='a&amp;b'/>"),

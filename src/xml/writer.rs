@@ -1,4 +1,4 @@
-//! Writing XML: nothing that a caller passes as text or value can end up as markup.
+//! [`XmlWriter`] writes XML. It escapes text and values, so no caller's text can become markup.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,23 +16,23 @@ pub const STREAM_CLOSE: &[u8] = b"</stream:stream>";
 #[derive(Debug, Default)]
 pub struct XmlWriter {
     buffer: Vec<u8>,
-    /// The places of the names of the open elements in the buffer.
+    /// The places of the open elements' names in the buffer.
     open: Vec<Range<usize>>,
     in_tag: bool,
 }
 
 impl XmlWriter {
-    /// An empty writer.
+    /// Creates an empty writer.
     pub fn new() -> Self {
         XmlWriter::default()
     }
 
-    /// An empty writer with room for so many bytes.
+    /// Creates an empty writer with a capacity in bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         XmlWriter { buffer: Vec::with_capacity(bytes), open: Vec::with_capacity(8), in_tag: false }
     }
 
-    /// Opens an element. `name` is written as it is, with its prefix if it has one.
+    /// Opens an element. `name` is written unchanged, with its prefix if it has one.
     pub fn start(&mut self, name: &str) -> &mut Self {
         self.close_tag();
         self.put("<").put(name);
@@ -42,7 +42,7 @@ impl XmlWriter {
         self
     }
 
-    /// Adds an attribute to the element just opened. Ignored (an error in debug builds) once something was written within.
+    /// Adds an attribute to the element just opened. Ignored (an error in debug builds) after content was written.
     pub fn attr(&mut self, name: &str, value: &str) -> &mut Self {
         debug_assert!(self.in_tag, "attribute {name} behind the start tag");
         if self.in_tag {
@@ -51,7 +51,7 @@ impl XmlWriter {
         self
     }
 
-    /// Adds character data. Characters that XML cannot carry are left out.
+    /// Adds character data. Omits characters that XML cannot contain.
     pub fn text(&mut self, text: &str) -> &mut Self {
         self.close_tag();
         self.put(&escaped(text, WriterPlace::Text))
@@ -64,7 +64,7 @@ impl XmlWriter {
         self
     }
 
-    /// Closes the innermost open element, as `<x/>` if nothing was written within.
+    /// Closes the innermost open element, as `<x/>` if it has no content.
     pub fn end(&mut self) -> &mut Self {
         match self.open.pop() {
             None => self,
@@ -79,7 +79,7 @@ impl XmlWriter {
         }
     }
 
-    /// Closes what is open and returns all that was written.
+    /// Closes all open elements and returns the written bytes.
     pub fn finish(mut self) -> Bytes {
         while !self.open.is_empty() {
             self.end();
@@ -87,7 +87,7 @@ impl XmlWriter {
         self.buffer.into()
     }
 
-    /// Returns all that was written, with what is open left open: the header of a stream.
+    /// Returns the written bytes without closing the open elements, for the header of a stream.
     pub fn open(mut self) -> Bytes {
         self.close_tag();
         self.buffer.into()
@@ -112,9 +112,9 @@ enum WriterPlace {
     Value,
 }
 
-/// Escapes, also the white space that a reader would normalise away (XML 1.0 §2.11, §3.3.3).
+/// Escapes text, including white space that a reader would normalise (XML 1.0 §2.11, §3.3.3).
 fn escaped(text: &str, place: WriterPlace) -> Cow<'_, str> {
-    // The first byte of U+FFFE and U+FFFF, and of others.
+    // The first byte of U+FFFE and U+FFFF, and of other characters.
     const MAYBE_NONCHARACTER: u8 = 0xEF;
     let stays = |byte: u8| byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&' | b'\'' | b'"' | MAYBE_NONCHARACTER);
     if text.bytes().all(stays) {
@@ -136,7 +136,7 @@ fn escaped(text: &str, place: WriterPlace) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The header of a client stream that we open in answer to a client's (RFC 6120 §4.7). `lang`: `en` if there is none.
+/// Returns the stream header that Pushward sends in response to a client's (RFC 6120 §4.7). `lang` defaults to `en`.
 pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
     let value = |value| escaped(value, WriterPlace::Value);
     let (from, id, lang) = (value(from), value(id), value(lang.unwrap_or("en")));
@@ -147,7 +147,8 @@ pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
     ))
 }
 
-/// A stream error and the end of the stream (RFC 6120 §4.9). `application`: an application-specific condition, already XML.
+/// Returns a stream error and the end of the stream (RFC 6120 §4.9). `application` is an application-specific condition
+/// as XML.
 pub fn stream_error(condition: StreamCondition, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
     let mut error = XmlWriter::new();
     error.start("stream:error").start(condition.name()).attr("xmlns", ns::STREAM_ERRORS).end();

@@ -1,5 +1,5 @@
-//! The structure of `src/` as rules that can fail: dependencies point down, the core knows no input and output, and types are
-//! cut small.
+//! Rules for the structure of `src/`: dependencies point down, the core does no input or output, and types stay small.
+//! Each rule is a test that fails on a violation.
 
 mod source;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use source::{Crate, Segments};
 
-/// The modules of the crate, from the bottom up. A module may use those of lower floors; those of one floor do not know each other.
+/// The modules of the crate, from the bottom up. A module may use those of lower rows, but not those of its own row.
 const FLOORS: &[(&str, &[&str])] = &[
     ("leaves", &["clock", "exit", "hash", "jid", "paths", "secret", "seq", "sync"]),
     ("leaves: xml", &["xml"]),
@@ -33,7 +33,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// The modules of the pure core, and the leaves that they use.
 const CORE: &[&str] = &["jid", "xml", "push", "session"];
 
-/// Paths that the core must not name: input and output, tasks, clocks and randomness.
+/// Paths that the core must not use: input and output, tasks, clocks and randomness.
 const FOREIGN: &[&[&str]] = &[
     &["tokio"],
     &["tokio_util"],
@@ -58,7 +58,7 @@ const FOREIGN: &[&[&str]] = &[
     &["crate", "clock", "unix_millis"],
 ];
 
-/// Types that make a `static` a state of the process.
+/// Types that turn a `static` into process-wide state.
 const SHARED_STATE: &[&str] = &["Mutex", "RwLock", "OnceLock", "Cell", "RefCell", "DashMap"];
 
 fn source() -> Crate {
@@ -67,7 +67,7 @@ fn source() -> Crate {
     source
 }
 
-/// Fails with all findings, one a line.
+/// Fails with all findings, one per line.
 fn check(rule: &str, findings: impl IntoIterator<Item = String>) {
     let findings: BTreeSet<_> = findings.into_iter().collect();
     assert!(findings.is_empty(), "{rule}:\n  {}", findings.into_iter().collect::<Vec<_>>().join("\n  "));

@@ -1,7 +1,8 @@
-//! The modules of `src/`, read with `syn`: what each declares, and the paths that it names.
+//! Reads the modules of `src/` with `syn`. [`Crate`] holds what each module declares and the paths that it names; the
+//! rules in `main.rs` use it.
 //!
-//! Code under `#[cfg(test)]` does not count. A path to a re-export is followed to the file that declares the item, and a path
-//! inside a macro call is found by its tokens.
+//! Code under `#[cfg(test)]` and `#[cfg(any(test, fuzzing))]` does not count. A path to a re-export is followed to the file that declares the item.
+//! Paths inside macro calls are found by their tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,12 +21,12 @@ pub(crate) type Segments = Vec<String>;
 pub(crate) struct Module {
     /// The file, relative to `src`.
     pub(crate) file: PathBuf,
-    /// Lines up to the first test module.
+    /// The number of lines up to the first test module.
     pub(crate) lines: usize,
     children: BTreeSet<String>,
-    /// The items that it declares itself.
+    /// The items that the module itself declares.
     items: BTreeSet<String>,
-    /// Imported names, and the paths that they stand for.
+    /// Imported names, and the full paths that they stand for.
     imports: BTreeMap<String, Segments>,
     /// Modules whose items are all imported.
     globs: Vec<Segments>,
@@ -37,7 +38,7 @@ pub(crate) struct Module {
     pub(crate) structs: Vec<(String, usize)>,
     /// The types and traits that it declares.
     pub(crate) types: Vec<String>,
-    /// Functions with a parameter that is a tuple.
+    /// Functions with a tuple parameter.
     pub(crate) tuples: Vec<String>,
     /// Types with an inherent `impl` block, as they are written.
     pub(crate) impls: BTreeSet<Segments>,
@@ -51,14 +52,15 @@ pub(crate) struct Crate {
 }
 
 impl Crate {
-    /// Reads the crate from its `lib.rs` on.
+    /// Reads the crate, beginning with its `lib.rs`.
     pub(crate) fn read(src: &Path) -> Self {
         let mut modules = BTreeMap::new();
         read_module(src, Path::new("lib.rs"), src, Segments::new(), &mut modules);
         Self { modules }
     }
 
-    /// Returns the file that declares what a path in a module names: its module. `None` if that is another crate's.
+    /// Returns the module whose file declares the item that `path` names in `module`. `None` if the item is in another
+    /// crate.
     pub(crate) fn resolve(&self, module: &Segments, path: &[String]) -> Option<Segments> {
         self.resolve_within(module, path, 16)
     }
@@ -133,9 +135,15 @@ fn read_module(src: &Path, file: &Path, folder: &Path, name: Segments, modules: 
 
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
-        attribute.path().is_ident("test")
-            || attribute.path().is_ident("cfg")
-                && attribute.parse_args::<syn::Path>().is_ok_and(|argument| argument.is_ident("test"))
+        attribute.path().is_ident("test") || attribute.path().is_ident("cfg") && is_for_tests(attribute)
+    })
+}
+
+/// Returns whether a `cfg` is `test` or `any(test, fuzzing)`.
+fn is_for_tests(cfg: &Attribute) -> bool {
+    cfg.parse_args::<TokenStream>().is_ok_and(|argument| {
+        let words: String = argument.to_string().split_whitespace().collect();
+        words == "test" || words == "any(test,fuzzing)"
     })
 }
 
@@ -157,7 +165,7 @@ impl Reader {
         self.module.types.push(name.to_string());
     }
 
-    /// `super` of a module inside the file is the file.
+    /// Adds a path. `super` in a module inside the file means the file.
     fn add_path(&mut self, mut path: Segments) {
         for _ in 0..self.inline {
             if path.first().is_some_and(|first| first == "super") {
@@ -200,7 +208,7 @@ impl Reader {
         self.add_path(path);
     }
 
-    /// Paths among the tokens of a macro call.
+    /// Adds the paths among the tokens of a macro call.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path = Segments::new();
         let mut colons = 0;
@@ -316,7 +324,7 @@ impl<'ast> Visit<'ast> for Reader {
         let tuples = self.module.tuples.len();
         visit::visit_item_impl(self, item);
         if item.trait_.is_some() {
-            // The trait says what its functions take.
+            // The trait defines the parameters, so they do not count here.
             self.module.tuples.truncate(tuples);
         }
     }
@@ -341,7 +349,7 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        // A name alone is a variable, or was imported.
+        // A single name is a variable, or was imported.
         if path.segments.len() > 1 {
             self.add_path(segments(path));
         }

@@ -1,9 +1,13 @@
-//! README.md and the pages in docs/: every link resolves, every page is in the index, README.md stays short, and every
-//! configuration is accepted. Needs no peers: `cargo test --test docs`.
+//! Checks README.md and the pages in docs/: every link resolves, every page is in the index, README.md stays short, every
+//! configuration is accepted, and every command exists. Needs no peers: `cargo test --test docs`.
 #![allow(clippy::unwrap_used, reason = "a test that fails should do so where it fails")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "most of the events of a Markdown parser are of no interest")]
 
+mod commands;
+#[path = "../../examples/embed.rs"]
+mod embed;
 mod facts;
+mod operating;
 mod page;
 
 use std::collections::BTreeMap;
@@ -156,6 +160,23 @@ fn every_configuration_is_accepted() {
             panic!("{}:\n{block}{errors}", page.display());
         }
     }
+}
+
+#[test]
+fn every_command_exists() {
+    let documentation = Documentation::read(repository());
+    let mut total = 0;
+    for (path, page) in &documentation.pages {
+        let (wrong, count) = commands::wrong_commands(page);
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", path.display());
+        total += count;
+    }
+    assert!(total > 20, "{total} commands");
+}
+
+#[test]
+fn the_example_notifies_and_delivers() {
+    embed::main().unwrap();
 }
 
 #[test]

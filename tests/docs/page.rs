@@ -1,22 +1,24 @@
-//! A page in Markdown: its anchors as GitHub makes them, its links and its blocks of code.
+//! A page in Markdown: its anchors as GitHub makes them, its links and its code blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, Options, Parser, Tag, TagEnd};
 
-/// The parts of a page that can be wrong.
+/// The parts of a page that the tests check.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) anchors: BTreeSet<String>,
     /// The targets of links and images.
     pub(crate) links: Vec<String>,
     pub(crate) blocks: Vec<Block>,
+    /// Code in text, outside of headings and blocks.
+    pub(crate) phrases: Vec<String>,
 }
 
-/// A fenced block of code.
+/// A fenced code block.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// The text behind the opening fence.
+    /// The text after the opening fence.
     pub(crate) info: String,
     pub(crate) code: String,
 }
@@ -37,6 +39,7 @@ impl Page {
                 Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
                     page.links.push(dest_url.into_string());
                 }
+                Event::Code(code) if heading.is_none() => page.phrases.push(code.into_string()),
                 Event::Text(text) | Event::Code(text) => {
                     let target = block.as_mut().map(|block| &mut block.code).or(heading.as_mut());
                     if let Some(target) = target {
@@ -63,12 +66,13 @@ fn html_links(html: &CowStr<'_>) -> Vec<String> {
     values.filter_map(|rest| rest.split_once('"')).map(|(target, _)| target.to_owned()).collect()
 }
 
-/// The headings of a page so far, to number those that are equal.
+/// The headings of a page so far, used to number identical ones.
 #[derive(Default)]
 struct Headings(BTreeMap<String, usize>);
 
 impl Headings {
-    /// GitHub keeps letters, digits, `_` and `-` of the lower-case text and makes each space a `-`.
+    /// Returns the anchor of a heading. GitHub keeps letters, digits, `_` and `-` of the lower-case text and turns each
+    /// space into `-`.
     fn anchor(&mut self, heading: &str) -> String {
         let kept = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ');
         let anchor = heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-");

@@ -1,4 +1,5 @@
-//! A phone that does what phones do, and worse: binds, enables, drops, resumes, closes, floods and stops reading, in random order.
+//! Simulated phones. In random order, a [`Phone`] binds, enables stream management, drops its connection, resumes,
+//! closes its stream, floods and stops reading.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,16 +26,16 @@ use crate::xml::{Element, Framer, Item};
 
 const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
                       xmlns:stream='http://etherx.jabber.org/streams' to='localhost' version='1.0'>";
-/// How long a login may take.
+/// The maximum duration of a login.
 const LOGIN: Duration = Duration::from_secs(40);
 
-/// What all phones share.
+/// The state that all phones share.
 pub(crate) struct World {
     pub(crate) server: Arc<Server>,
     pub(crate) proxy: SocketAddr,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) over: AtomicBool,
-    /// The accounts and resources that have been bound. Copies wait for exactly these.
+    /// The accounts and resources that have been bound. The final collection logs in exactly these.
     pub(crate) devices: Mutex<BTreeSet<(usize, String)>>,
 }
 
@@ -57,10 +58,10 @@ impl World {
 struct Link {
     tls: TlsStream<TcpStream>,
     framer: Framer,
-    /// Stanzas read since stream management began.
+    /// Number of stanzas read since stream management began.
     handled: u32,
     counts: bool,
-    /// What was read and is nobody's yet.
+    /// Elements read and not yet processed.
     inbox: Vec<String>,
 }
 
@@ -78,7 +79,7 @@ impl Link {
         self.tls.flush().await
     }
 
-    /// Reads once, and takes what is whole; answers `<r/>` if `acks`.
+    /// Reads once and processes the complete elements. Answers `<r/>` if `acks`.
     async fn read(&mut self, world: &World, acks: bool) -> io::Result<()> {
         let mut buffer = [0; 16384];
         let length = self.tls.read(&mut buffer).await?;
@@ -100,7 +101,7 @@ impl Link {
         Ok(())
     }
 
-    /// Whether it asks for an acknowledgement.
+    /// Processes an element. Returns true if it asks for an acknowledgement.
     fn element(&mut self, world: &World, xml: String) -> bool {
         if xml.starts_with("<enabled") {
             (self.counts, self.handled) = (true, 0);
@@ -132,7 +133,7 @@ impl Link {
         self.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.handled)).await
     }
 
-    /// The next element that contains this.
+    /// Returns the next element that contains one of these strings.
     async fn expect(&mut self, world: &World, needles: &[&str]) -> io::Result<String> {
         loop {
             let found = self.inbox.iter().position(|xml| needles.iter().any(|needle| xml.contains(needle)));
@@ -143,7 +144,7 @@ impl Link {
         }
     }
 
-    /// Reads for so long.
+    /// Reads for this period.
     async fn live(&mut self, world: &World, period: Duration, acks: bool) -> io::Result<()> {
         let until = Instant::now() + period;
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
@@ -162,15 +163,15 @@ impl Link {
     }
 }
 
-/// A phone between two connections.
+/// A phone, across its connections.
 pub(crate) struct Phone {
     world: Arc<World>,
     account: usize,
     resource: String,
-    /// Whether it comes with another resource at times.
+    /// True if the phone sometimes uses another resource.
     renames: bool,
     random: StdRng,
-    /// The resumption id, and the stanzas handled under it.
+    /// The resumption id, and the number of stanzas handled under it.
     resumable: Option<(String, u32)>,
 }
 
@@ -181,7 +182,7 @@ impl Phone {
         Self { world, account, resource: format!("phone-{number}"), renames: number < 10, random, resumable: None }
     }
 
-    /// Lives until the world is over.
+    /// Acts until the run is over.
     pub(crate) async fn live(mut self) {
         while !self.world.is_over() {
             let lived = self.connection().await;
@@ -240,7 +241,7 @@ impl Phone {
             }
         }
         self.resumable = None;
-        // An account remembers 32 devices.
+        // Pushward remembers 32 devices per account.
         if self.renames && self.random.random_bool(0.1) {
             self.resource = format!("{}x", self.resource.trim_end_matches('x'));
         }
@@ -263,7 +264,7 @@ impl Phone {
         match self.random.random_range(0..12) {
             0..6 => link.live(&world, period, true).await,
             6 => link.live(&world, period, false).await,
-            // It reads nothing.
+            // The phone reads nothing.
             7 => {
                 sleep(period).await;
                 Ok(())
@@ -280,7 +281,7 @@ impl Phone {
                     "<iq type='get' id='d'><query xmlns='urn:nothing'/></iq>",
                 ];
                 let one = what[self.random.random_range(0..what.len())];
-                // Most ask a little, some ask without end.
+                // Most phones send a few requests, some send very many.
                 let most = if self.random.random_bool(0.1) { 2000 } else { 20 };
                 link.send(&one.repeat(self.random.random_range(1..most))).await
             }
@@ -289,7 +290,7 @@ impl Phone {
     }
 }
 
-/// A connection of an account that may bind or resume.
+/// Opens an authenticated connection, which may bind or resume.
 async fn authenticated(world: &World, account: usize) -> io::Result<Link> {
     let mut link = Link::connect(world).await?;
     link.send(HEADER).await?;
@@ -302,7 +303,7 @@ async fn authenticated(world: &World, account: usize) -> io::Result<Link> {
     Ok(link)
 }
 
-/// Binds and enables stream management; returns the resumption id.
+/// Binds and enables stream management. Returns the resumption id.
 async fn bound(world: &World, link: &mut Link, resource: &str) -> io::Result<String> {
     link.send(&format!(
         "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind></iq>\
@@ -314,7 +315,7 @@ async fn bound(world: &World, link: &mut Link, resource: &str) -> io::Result<Str
     Ok(Element::parse(&enabled).attribute("id").unwrap_or_default().to_owned())
 }
 
-/// Fetches all that waits for a phone, for as long as something comes, and closes its stream in order.
+/// Fetches all messages that wait for a device until no more come, and closes the stream in order.
 pub(crate) async fn collect(world: Arc<World>, account: usize, resource: String, quiet: Duration) -> io::Result<()> {
     let mut link = authenticated(&world, account).await?;
     bound(&world, &mut link, &resource).await?;

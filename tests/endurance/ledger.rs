@@ -1,16 +1,17 @@
-//! Where every message is: each is with its account in the end, or back with its sender.
+//! [`Ledger`] records where every message is. In the end each must have been received by its account or returned to its
+//! sender.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What has become of a message.
+/// The state of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Waits,
     Received,
     Returned,
-    /// The proxy was killed so soon behind it that only memory had it, on a server without stream management.
+    /// The proxy was killed so soon after it came that only memory had it, on a server without stream management.
     AtRisk,
 }
 
@@ -19,9 +20,10 @@ struct Message {
     account: usize,
     sent: Option<Instant>,
     state: State,
-    /// Sessions that have it and have not acknowledged it.
+    /// Number of sessions that have it and have not acknowledged it.
     holders: usize,
-    /// A session has acknowledged it, or the server does not count: it does not send it again.
+    /// True if the server does not send it again: a session has acknowledged it, or the server has no stream
+    /// management.
     given_away: bool,
 }
 
@@ -33,11 +35,11 @@ pub(crate) struct Ledger(Mutex<Entries>);
 struct Entries {
     messages: Vec<Message>,
     repeated: u64,
-    /// When the proxy was ended, and how.
+    /// The times at which the proxy was ended, and how.
     ends: Vec<(Instant, &'static str)>,
 }
 
-/// How many messages there are of each state.
+/// The number of messages in each state.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) sent: usize,
@@ -53,28 +55,28 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a message to an account; returns its number.
+    /// Adds a message to an account. Returns its number.
     pub(crate) fn add(&self, account: usize) -> usize {
         let mut entries = self.entries();
         entries.messages.push(Message { account, sent: None, state: State::Waits, holders: 0, given_away: false });
         entries.messages.len() - 1
     }
 
-    /// The server lets a session have a message.
+    /// Records that the server passed a message to a session.
     pub(crate) fn held(&self, number: usize) {
         if let Some(message) = self.entries().messages.get_mut(number) {
             message.holders += 1;
         }
     }
 
-    /// The server need not send a message again.
+    /// Records that the server need not send a message again.
     pub(crate) fn given_away(&self, number: usize) {
         if let Some(message) = self.entries().messages.get_mut(number) {
             message.given_away = true;
         }
     }
 
-    /// A session that had a message has ended; returns whether the server is to send it again.
+    /// Records that a session with this message has ended. Returns true if the server must send the message again.
     pub(crate) fn comes_back(&self, number: usize) -> bool {
         self.entries().messages.get_mut(number).is_some_and(|message| {
             message.holders = message.holders.saturating_sub(1);
@@ -82,14 +84,14 @@ impl Ledger {
         })
     }
 
-    /// The server hands a message to the proxy.
+    /// Records that the server wrote a message to the proxy.
     pub(crate) fn handed(&self, number: usize) {
         if let Some(message) = self.entries().messages.get_mut(number) {
             message.sent = Some(Instant::now());
         }
     }
 
-    /// A client has read it.
+    /// Records that a client has read a message.
     pub(crate) fn received(&self, number: usize) {
         let mut entries = self.entries();
         let repeated = match entries.messages.get_mut(number) {
@@ -99,15 +101,15 @@ impl Ledger {
         entries.repeated += u64::from(repeated);
     }
 
-    /// Its sender was told that it did not arrive.
+    /// Records that the sender got an error for the message.
     pub(crate) fn returned(&self, number: usize) {
         if let Some(message) = self.entries().messages.get_mut(number).filter(|message| message.state == State::Waits) {
             message.state = State::Returned;
         }
     }
 
-    /// The proxy was killed: on servers without stream management, what came within `window` may have been in memory only, and what it
-    /// had not read is gone with its socket.
+    /// Records that the proxy was killed. On servers without stream management, messages that came within `window` may
+    /// have been in memory only, and those that the proxy had not read are lost with its socket.
     pub(crate) fn killed(&self, window: Duration, unread: &HashSet<usize>, is_unmanaged: impl Fn(usize) -> bool) {
         let young = |message: &Message| message.sent.is_some_and(|sent| sent.elapsed() < window);
         let mut entries = self.entries();
@@ -119,13 +121,13 @@ impl Ledger {
         }
     }
 
-    /// The proxy is ended now.
+    /// Records that the proxy is ended now.
     pub(crate) fn ends(&self, how: &'static str) {
         self.entries().ends.push((Instant::now(), how));
     }
 
-    /// For each end of the proxy, how many of the messages that wait were handed to it in the seconds before: 0, 1, 2, …; then how
-    /// many were never handed to it.
+    /// Returns, for each end of the proxy, how many of the waiting messages the server wrote to it 0, 1, 2, … seconds
+    /// before. The last rows count those written after the last end, and those never written.
     pub(crate) fn waiting_since(&self) -> Vec<(String, Vec<usize>)> {
         let entries = self.entries();
         let waiting: Vec<_> = entries.messages.iter().filter(|message| message.state == State::Waits).collect();
@@ -148,7 +150,7 @@ impl Ledger {
         since
     }
 
-    /// The numbers of messages that wait, by account.
+    /// Returns the numbers of the waiting messages, by account.
     pub(crate) fn waiting(&self) -> HashMap<usize, Vec<usize>> {
         let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
         for (number, message) in self.entries().messages.iter().enumerate() {

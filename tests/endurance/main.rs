@@ -1,6 +1,6 @@
-//! An endurance run: thousands of clients of a hundred accounts bind, enable, drop, resume, close, flood and stop reading in random
-//! order, while the disk is slow and the proxy is restarted and killed. In the end no session, connection or descriptor is left,
-//! and every message has been received or returned.
+//! An endurance run. Thousands of clients of a hundred accounts bind, enable stream management, drop their connections,
+//! resume, close, flood and stop reading in random order, while the disk is slow and the proxy is restarted and killed.
+//! In the end no session, connection or descriptor is left, and every message has been received or returned.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -35,24 +35,25 @@ use client::{Phone, World};
 use proxy::Proxy;
 use server::{Server, is_managed};
 
-/// What a kill may take from a server without stream management: `spool_after`, and the slowest commit.
+/// The time before a kill in which a server without stream management may lose messages: `spool_after` plus the slowest
+/// commit.
 const WINDOW: Duration = Duration::from_secs(3);
 
-/// How the run goes.
+/// The options of the run.
 #[derive(Parser, Clone, Copy)]
 struct Options {
-    /// How long clients act, in seconds.
+    /// Number of seconds during which clients act.
     #[arg(long, default_value_t = 240)]
     seconds: u64,
     #[arg(long, default_value_t = 100)]
     accounts: usize,
-    /// Clients of each account.
+    /// Number of clients per account.
     #[arg(long, default_value_t = 20)]
     clients: usize,
-    /// Messages in a second.
+    /// Number of messages per second.
     #[arg(long, default_value_t = 60)]
     rate: u32,
-    /// Seconds between two ends of the proxy: in order, and by a kill, in turn.
+    /// Number of seconds between two ends of the proxy. It is stopped in order and killed alternately.
     #[arg(long, default_value_t = 50)]
     restart: u64,
     #[arg(long, default_value_t = 1)]
@@ -109,7 +110,7 @@ async fn send(world: Arc<World>, options: Options) {
     }
 }
 
-/// Restarts, kills and a stalled disk, until the time is over.
+/// Restarts and kills the proxy and stalls the disk, until the time is over.
 async fn act(world: &World, proxy: &mut Proxy, options: Options) {
     let until = Instant::now() + Duration::from_secs(options.seconds);
     let mut in_order = true;
@@ -126,7 +127,7 @@ async fn act(world: &World, proxy: &mut Proxy, options: Options) {
         let ended = Instant::now();
         proxy.restart(in_order).await;
         if !in_order {
-            // Until the server sees that a connection is gone, it writes to nobody.
+            // The server goes on writing to the dead connections until it sees that they are gone.
             world.server.ledger.killed(ended.elapsed(), &HashSet::new(), |account| !is_managed(account));
         }
         println!("restarted, {}", if in_order { "in order" } else { "killed" });
@@ -134,7 +135,8 @@ async fn act(world: &World, proxy: &mut Proxy, options: Options) {
     }
 }
 
-/// Every device of an account comes once more, reads all that waits and leaves in order; until nothing waits, or nothing more comes.
+/// Logs in every device of an account once more, reads all that waits and closes in order. Repeats this until nothing
+/// waits, or until no more arrives.
 async fn collect(world: &Arc<World>) -> bool {
     let mut before = usize::MAX;
     loop {
@@ -150,7 +152,7 @@ async fn collect(world: &Arc<World>) -> bool {
             let world = Arc::clone(world);
             collecting.spawn(async move {
                 for (number, resource) in world.devices_of(account).into_iter().enumerate() {
-                    // Behind `orphan_grace`, and once more with the longer wait of devices with a registration.
+                    // Longer than `orphan_grace`, and once more than the longer wait of devices with a registration.
                     let quiet = if number == 0 { Duration::from_secs(20) } else { Duration::from_secs(2) };
                     let phone = client::collect(Arc::clone(&world), account, resource.clone(), quiet);
                     let collected = timeout(Duration::from_secs(120), phone).await;
@@ -164,13 +166,13 @@ async fn collect(world: &Arc<World>) -> bool {
     }
 }
 
-/// Waits until no session, connection or descriptor is left that was not there in the beginning.
+/// Waits until all sessions, connections and descriptors are gone that were opened during the run.
 async fn ends(proxy: &Proxy, descriptors: usize) -> bool {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let sessions = proxy.metric("pushward_sessions").await.unwrap_or(u64::MAX);
         let connections = proxy.metric("pushward_connections").await.unwrap_or(u64::MAX);
-        // The question itself has one.
+        // The request itself uses one connection.
         let left = proxy.descriptors().saturating_sub(descriptors + 2);
         if (sessions, connections, left) == (0, 0, 0) {
             return true;

@@ -1,4 +1,4 @@
-//! The proxy as a process with a slow disk, on one address for the whole run.
+//! The proxy process with a slow disk. It keeps one address for the whole run.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// How long a start or an orderly end may take.
+/// The maximum duration of a start or an orderly stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Proxy {
@@ -79,7 +79,7 @@ impl Proxy {
         }
     }
 
-    /// Ends it in order, or kills it, and starts it again.
+    /// Stops the proxy in order, or kills it, and starts it again.
     pub(crate) async fn restart(&mut self, in_order: bool) {
         if in_order {
             assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
@@ -97,7 +97,7 @@ impl Proxy {
         self.listens().await;
     }
 
-    /// No sync ends until this returns.
+    /// Blocks every sync of the disk until this returns.
     pub(crate) async fn stall(&self, period: Duration) {
         let file = self.directory.path().join("stall");
         File::create(&file).unwrap();
@@ -105,7 +105,7 @@ impl Proxy {
         fs::remove_file(file).unwrap();
     }
 
-    /// A page of the admin listener.
+    /// Returns the metrics page of the admin listener.
     async fn metrics(&self) -> Option<String> {
         let page = async {
             let mut socket = TcpStream::connect(self.admin).await.ok()?;
@@ -117,7 +117,7 @@ impl Proxy {
         timeout(PATIENCE, page).await.ok()?
     }
 
-    /// The sum of a metric over its labels.
+    /// Returns the sum of a metric over its labels.
     pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
         let page = self.metrics().await?;
         let values = page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']));
@@ -128,14 +128,14 @@ impl Proxy {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, |entries| entries.count())
     }
 
-    /// Resident memory, in KiB.
+    /// Returns the resident memory, in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
     }
 
-    /// Warnings and errors of all starts, by message, with their number.
+    /// Returns the warnings and errors of all starts, by message, with their counts.
     pub(crate) fn complaints(&self) -> Vec<(String, usize)> {
         let mut complaints = std::collections::BTreeMap::new();
         for start in 0..=self.starts {

@@ -1,4 +1,5 @@
-//! An XMPP server in memory: logs everybody in, keeps what nobody has acknowledged, and hands it to the next session.
+//! An XMPP server in memory. It accepts every login, keeps messages that nobody has acknowledged, and sends them to the
+//! next session.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::ledger::Ledger;
 use crate::xml::{Element, Framer, Item};
 
-/// What is known of one account.
+/// The state of one account.
 #[derive(Default)]
 struct Account {
     /// Messages that no session has acknowledged.
@@ -23,23 +24,23 @@ struct Account {
     sessions: Vec<(u64, mpsc::UnboundedSender<usize>)>,
 }
 
-/// The server; accounts with an even number have stream management.
+/// The server. Accounts with an even number have stream management.
 pub(crate) struct Server {
     pub(crate) ledger: Ledger,
     accounts: Vec<Mutex<Account>>,
-    /// What was written on open connections of servers that do not count, by the proxy's port.
+    /// Bytes written on open connections of servers without stream management, by the proxy's port.
     written: Mutex<HashMap<u16, Written>>,
 }
 
-/// What was written on a connection.
+/// The data written on a connection.
 #[derive(Default)]
 struct Written {
     bytes: usize,
-    /// Messages, and how many bytes there were behind each.
+    /// Messages, each with the number of bytes after it.
     messages: VecDeque<(usize, usize)>,
 }
 
-/// Messages of a connection that are remembered as perhaps unread.
+/// Maximum number of messages of a connection that are remembered as possibly unread.
 const REMEMBERED: usize = 1 << 16;
 
 pub(crate) fn is_managed(account: usize) -> bool {
@@ -70,8 +71,9 @@ impl Server {
         self.accounts[account].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message for the account. One with an even number is to the account itself, and all of its sessions get it, as with equal
-    /// priorities (RFC 6121 §8.5.2.1); one with an odd number is to the newest session. Without a session it waits.
+    /// Sends a message to the account. One with an even number is addressed to the account itself, and all of its
+    /// sessions get it, as with equal priorities (RFC 6121 §8.5.2.1). One with an odd number goes to the newest
+    /// session. Without a session it waits.
     pub(crate) fn send(&self, number: usize, account: usize) {
         let mut state = self.account(account);
         let ledger = &self.ledger;
@@ -90,7 +92,7 @@ impl Server {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The messages that were written and that the proxy has not read.
+    /// Returns the messages that were written and that the proxy has not read.
     pub(crate) fn unread(&self) -> HashSet<usize> {
         let queues = Queues::read();
         let mut unread = HashSet::new();
@@ -101,13 +103,13 @@ impl Server {
         unread
     }
 
-    /// Messages that no session was given, or that came back from one.
+    /// Returns the number of messages that no session received, or that came back from one.
     pub(crate) fn offline(&self) -> usize {
         (0..self.accounts.len()).map(|account| self.account(account).offline.len()).sum()
     }
 }
 
-/// Whether a message is addressed to the account rather than to a session.
+/// Returns true if a message is addressed to the account rather than to a session.
 fn is_to_account(number: usize) -> bool {
     number.is_multiple_of(2)
 }
@@ -133,7 +135,7 @@ impl Queues {
         Self(queues)
     }
 
-    /// Those on their way to the end with this port.
+    /// Returns the number of bytes on their way to the end with this port.
     fn waiting(&self, port: u16) -> usize {
         self.0.iter().filter(|((_, to), _)| *to == port).map(|(_, bytes)| bytes).sum()
     }
@@ -146,9 +148,9 @@ struct Connection {
     /// The proxy's port.
     port: u16,
     account: Option<usize>,
-    /// The resource, once one is bound.
+    /// The resource, once it is bound.
     resource: Option<String>,
-    /// Messages written and not acknowledged: their places among the stanzas written.
+    /// Messages written and not acknowledged, each with its number among the stanzas written.
     unacked: VecDeque<(u32, usize)>,
     managed: bool,
     written: u32,
@@ -210,7 +212,7 @@ impl Connection {
         }
         drop(state);
         self.server.written().remove(&self.port);
-        // What no other session has or had goes to the next, or waits.
+        // Messages that no other session has or had go to the next session, or wait.
         for message in back {
             if self.server.ledger.comes_back(message) {
                 self.server.send(message, account);

@@ -1,4 +1,4 @@
-"""Builds the image from target/image and runs it as a person would who tries it. Called by tests/container."""
+"""Builds the image from target/image and runs it as a new user would. Called by tests/container."""
 
 import atexit
 import base64
@@ -23,9 +23,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = ROOT / "examples/compose"
 USER = 65532
-# More than this is no small image any more. Bytes.
+# The maximum size of the image, in bytes.
 LARGEST = 40_000_000
-# A busy machine is slow; nothing here takes a tenth of it otherwise. Seconds.
+# The maximum wait in seconds, for a busy machine. Normally nothing here takes a tenth of it.
 PATIENCE = 120
 
 
@@ -59,7 +59,7 @@ def until(what, condition):
 
 
 class Buildah:
-    """buildah with a storage of its own. Its containers have the network of the machine."""
+    """buildah with a storage of its own. Its containers use the network of the machine."""
 
     def __init__(self, directory):
         self.command = ["buildah", "--root", str(directory / "root"), "--runroot", str(directory / "runroot"),
@@ -71,16 +71,16 @@ class Buildah:
         return done.stdout.strip()
 
     def run(self, container, volume, command):
-        """The command line that runs a command in a container, as the image's user, with a directory as its volume.
+        """Returns the command line that runs a command in a container, as the image's user, with a directory as its volume.
 
-        One volume and no more: with a second one, buildah 1.28 sometimes mounts the image's own volume over the first.
+        It mounts one volume only: with a second one, buildah 1.28 sometimes mounts the image's own volume over the first.
         """
         volume = f"--volume={volume}:/var/lib/pushward"
         return [*self.command, "run", "--isolation", "chroot", volume, container, "--", *command]
 
 
 def image_is_as_documented(buildah):
-    """Returns the commands that the image names: to run, and of its health check."""
+    """Returns the commands of the image: its own, and that of its health check."""
     image = json.loads(buildah("inspect", "--type", "image", "pushward"))
     docker = image["Docker"]["config"]
     check(docker["User"] == f"{USER}:{USER}", f"the user is {docker['User']!r}")
@@ -93,7 +93,7 @@ def image_is_as_documented(buildah):
 
 
 def files(root):
-    """All that is in the image, with its size, owner and time of change; but for what buildah puts there at run time."""
+    """Returns all files of the image with size, owner and time of change, except those that buildah adds at run time."""
     given = {"etc/hosts", "etc/hostname", "etc/resolv.conf", "run/.containerenv"}
     found = {}
     for path in sorted(root.rglob("*")):
@@ -101,7 +101,7 @@ def files(root):
         if name.split("/")[0] in {"dev", "proc", "sys"} or name in given:
             continue
         entry = path.lstat()
-        # Directories into which buildah mounts change with it.
+        # buildah changes the directories into which it mounts.
         changed = entry.st_mtime_ns if path.is_file() else None
         found[name] = (path.is_file(), entry.st_size if path.is_file() else None, entry.st_uid, changed)
     return found
@@ -133,7 +133,7 @@ def demo_runs(buildah, container, volume):
 
 
 class Names(socketserver.BaseRequestHandler):
-    """A name server as a container engine has one: every name is 127.0.0.1."""
+    """A name server like that of a container engine: every name is 127.0.0.1."""
 
     def handle(self):
         query, reply = self.request
@@ -145,7 +145,7 @@ class Names(socketserver.BaseRequestHandler):
 
 
 def replaced(text, *pairs):
-    """The text with each first part replaced by the second; all must be there."""
+    """Returns the text with each `old` replaced by its `new`. Every `old` must occur."""
     for old, new in pairs:
         check(old in text, f"{old!r} is not in the example")
         text = text.replace(old, new)
@@ -153,7 +153,7 @@ def replaced(text, *pairs):
 
 
 def example_is_whole():
-    """The services of compose.yaml name files that there are, and the ports of the image."""
+    """Checks that the files in compose.yaml exist, and that its ports are those of the image."""
     services = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())["services"]
     check(set(services) == {"prosody", "pushward"}, f"the services are {set(services)}")
     for name, service in services.items():
@@ -200,7 +200,7 @@ def accepts(port):
 
 
 def logs_in(port):
-    """A client logs in over direct TLS and is offered what only Pushward has."""
+    """Logs in over direct TLS and checks for stream management, which only Pushward offers."""
     context = ssl.create_default_context()
     # The certificate is the development certificate.
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -226,7 +226,7 @@ def metrics(port):
 
 
 def pushward_of(parent):
-    """The process of Pushward below the one of buildah."""
+    """Returns the process of Pushward below that of buildah."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             status = (entry / "status").read_text()
@@ -242,7 +242,7 @@ def pushward_of(parent):
 def serves_the_example(buildah, container, root, directory):
     upstream, starttls, direct, page = free_ports(4)
     prosody = Prosody(directory / "prosody", upstream)
-    # The name is resolved as in a container's network, by asking a name server.
+    # A name server resolves the name, as in a container's network.
     text = replaced((EXAMPLE / "pushward.toml").read_text(), ("localhost:5322", f"prosody.test:{upstream}"),
                     (":5222", f":{starttls}"), (":5223", f":{direct}"), (":9522", f":{page}"))
     config = directory / "config.toml"
@@ -274,7 +274,7 @@ def serves_the_example(buildah, container, root, directory):
         check(runner.wait(PATIENCE) == 0, f"it did not end in order:\n{log.read_text()}")
     finally:
         if runner.poll() is None:
-            # Not buildah, which would leave its child behind.
+            # Kills Pushward instead of buildah, which would leave its child running.
             for process, _ in filter(None, [pushward_of(runner.pid)]):
                 os.kill(process, signal.SIGKILL)
             runner.wait(PATIENCE)

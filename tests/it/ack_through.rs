@@ -1,4 +1,5 @@
-//! What the client is told of its own stanzas: never more than the server has taken, and never late.
+//! Acknowledgements of the client's own stanzas: they never exceed what the server has confirmed, and they are never
+//! late.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use crate::support::{
     Client, Element, PATIENCE, Scene, StubConnection, StubOptions, bodies, eventually, message, resumed,
 };
 
-/// XEP-0198 §4 forbids to withhold an answer; the design allows 200 ms, the rest is for a busy machine.
+/// XEP-0198 §4 forbids withholding an answer. The design allows 200 ms; the rest is margin for a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(600);
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -15,7 +16,7 @@ fn messages(names: &[&str]) -> String {
     names.iter().map(|name| message(name)).collect()
 }
 
-/// Asks, and checks that the answer is `h` and came at once.
+/// Sends `<r/>`, and checks that the answer is `h` and comes at once.
 async fn asked(client: &mut Client, h: u32) {
     let asked = Instant::now();
     client.send(REQUEST).await;
@@ -24,7 +25,7 @@ async fn asked(client: &mut Client, h: u32) {
     assert_eq!(client.acked.last(), Some(&h));
 }
 
-/// The proxy's ping behind the client's stanzas, and how to answer it.
+/// Returns the answer to the ping that the proxy sends after the client's stanzas.
 async fn barrier(server: &mut StubConnection) -> String {
     let ping = Element::parse(&server.expect("<iq").await);
     let from = ping.attribute("to").map(|to| format!(" from='{to}'")).unwrap_or_default();
@@ -38,7 +39,7 @@ async fn it_is_told_what_the_server_acknowledged_and_nothing_more() {
     scene.server.expect("<body>3<").await;
     asked(&mut scene.client, 0).await;
     scene.server.ack(2);
-    // Whether a part of what was asked for is told unasked is left open.
+    // The proxy may or may not send a partial count without a further request.
     scene.server.send(message("behind the ack"));
     scene.client.expect("behind the ack").await;
     asked(&mut scene.client, 2).await;
@@ -54,7 +55,7 @@ async fn the_server_is_asked_as_soon_as_there_is_something_to_ask_for() {
     eventually(PATIENCE, || format!("<r/>: {:?}", scene.server.seen()), requests).await;
 }
 
-/// Dino stops sending at ten stanzas that are not acknowledged, and then asks no more.
+/// Dino stops sending at ten stanzas that are not acknowledged, and then sends no further requests.
 #[tokio::test]
 async fn what_an_answer_left_open_is_confirmed_unasked() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
@@ -63,7 +64,7 @@ async fn what_an_answer_left_open_is_confirmed_unasked() {
         scene.client.send(format!("{}{REQUEST}", message(name))).await;
     }
     scene.server.expect("<body>10<").await;
-    // One answer may be for several questions; none says more than the server did.
+    // One answer may serve several requests. None may exceed the server's count.
     scene.client.next_ack().await;
     assert!(scene.client.acked.iter().all(|&h| h == 0), "{:?}", scene.client.acked);
     scene.server.ack(10);
@@ -128,7 +129,8 @@ async fn after_a_resumption_an_answer_comes_only_behind_the_replay() {
     }
 }
 
-/// What a client sends in one packet with its `<resume/>` is taken once the resumption has told what counted before.
+/// A stanza that the client sends in one packet with its `<resume/>` is processed after `<resumed/>` has reported the
+/// earlier count.
 #[tokio::test]
 async fn a_stanza_right_behind_a_resumption_is_counted_and_acknowledged() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
@@ -145,7 +147,7 @@ async fn a_stanza_right_behind_a_resumption_is_counted_and_acknowledged() {
     client.ack_reaches(2).await;
 }
 
-/// The server takes its time; a client that is back meanwhile sends again whatever is not confirmed to it.
+/// The server is slow to confirm. A client that returns meanwhile sends again whatever was not confirmed to it.
 #[tokio::test]
 async fn the_server_hears_nothing_twice_from_a_client_that_sends_the_unacked_again() {
     for options in [StubOptions::slow_to_ack(), StubOptions::managed(), StubOptions::default()] {

@@ -1,4 +1,4 @@
-//! Addresses that strict libraries refuse: emoji, mixed directions of script, odd hyphens.
+//! Addresses that strict libraries refuse: emoji, mixed script directions, unusual hyphens.
 
 use crate::support::{
     Client, Element, PATIENCE, Pushward, Server, Setup, StubOptions, StubUpstream, bodies, enable_push, lost, quick,
@@ -59,7 +59,7 @@ async fn a_host_and_a_push_service_have_any_hyphens() {
     assert!(publish.contains(&format!("to='{SERVICE}'")), "{publish}");
 }
 
-/// What a real server lets a client and its friend be called; ejabberd refuses such resources by itself.
+/// Names that a real server allows for a client and its contact. ejabberd itself refuses such resources.
 async fn odd_resources_are_pushed_for_and_resumed(server: Server) {
     let mut service = server.push_service().await;
     let pushward = Pushward::start(quick(Setup::new(server.address()))).await;

@@ -1,4 +1,4 @@
-//! What an operator asks of a running daemon: the commands, and the page for metrics and probes.
+//! Requests of an operator to a running daemon: the commands, and the page for metrics and probes.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -15,7 +15,7 @@ use crate::support::{
     bodies, enable_push, fresh, lost, message, request,
 };
 
-/// What a command said.
+/// The output of a command.
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -23,7 +23,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// The objects of `--json`, of a command that succeeded.
+    /// Returns the objects that a successful command printed with `--json`.
     pub(crate) fn objects(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
         self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -49,16 +49,16 @@ pub(crate) fn with_page(setup: Setup) -> Setup {
 }
 
 pub(crate) async fn page(pushward: &Pushward) -> SocketAddr {
-    let line: Value = serde_json::from_str(&pushward.logged(&["metrics are served"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["admin page and metrics served"]).await).unwrap();
     line["address"].as_str().unwrap().parse().unwrap()
 }
 
-/// The status, the header and the body that a request is answered with.
+/// Sends a request and returns the status, the header and the body of the answer.
 pub(crate) async fn http(address: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
     http_as(address, method, path, "localhost").await
 }
 
-/// The same, under a name.
+/// The same with this host name.
 pub(crate) async fn http_as(address: SocketAddr, method: &str, path: &str, host: &str) -> (u16, String, String) {
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
@@ -69,7 +69,7 @@ pub(crate) async fn http_as(address: SocketAddr, method: &str, path: &str, host:
     (status, header.to_lowercase(), body.to_owned())
 }
 
-/// Registers with a node and an option that are secrets.
+/// Registers for push with a node and a publish option that are secrets.
 async fn enable_secretly(client: &mut Client) {
     let payload = "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='node-is-a-token'>\
         <x xmlns='jabber:x:data' type='submit'><field var='secret'><value>option-secret</value></field></x></enable>";
@@ -107,7 +107,7 @@ async fn registrations_are_listed_without_their_secrets_and_removed() {
     assert_eq!(ask(&scene.pushward, &["push", "list", "bob@localhost", "--json"]).await.objects(), [] as [Value; 0]);
 
     let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost", "another"]).await;
-    assert_eq!((said.code, said.err.trim()), (Some(1), "there is no such registration"));
+    assert_eq!((said.code, said.err.trim()), (Some(1), "no such registration"));
     let arguments = ["push", "remove", "alice@localhost", "push.localhost", "nod…(15)", "--json"];
     let said = ask(&scene.pushward, &arguments).await;
     assert_eq!(said.objects()[0]["registrations"], 1);
@@ -126,13 +126,13 @@ async fn a_removed_registration_is_not_pushed_for_by_the_held_session() {
     assert!(is_pushed_for(&mut scene.server, "before").await);
     let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost"]).await;
     assert_eq!((said.code, said.out.trim()), (Some(0), "registrations removed: 1"));
-    // The session was told before the command ended, and hears that before what its server sends.
+    // The session was informed before the command ended, and processes that before the stanzas of its server.
     for n in 0..20 {
         assert!(!is_pushed_for(&mut scene.server, &format!("after {n}")).await, "it is still pushed for");
     }
 }
 
-/// Whether a message to the held session is published, where nothing delays that.
+/// Returns whether a message to the held session is published. Nothing may delay the publish.
 async fn is_pushed_for(server: &mut StubConnection, body: &str) -> bool {
     server.send(message(body));
     server.send("<iq type='get' id='behind' from='localhost'><ping xmlns='urn:xmpp:ping'/></iq>");
@@ -156,7 +156,7 @@ async fn the_last_success_of_a_registration_is_known() {
     let publish = scene.server.expect("<publish").await;
     let id = Element::parse(&publish).attribute("id").unwrap().to_owned();
     scene.server.send(format!("<iq type='result' from='push.localhost' to='alice@localhost/phone' id='{id}'/>"));
-    scene.pushward.logged(&["publish outcome", "Accepted"]).await;
+    scene.pushward.logged(&["push notification outcome", "Accepted"]).await;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let said = ask(&scene.pushward, &["push", "list", "--json"]).await;
@@ -188,7 +188,7 @@ async fn a_ping_says_what_the_push_service_answered() {
         assert_eq!((&ping["outcome"], &ping["condition"]), (&outcome.into(), &condition));
     }
     let said = ask(&scene.pushward, &["push", "ping", "bob@localhost"]).await;
-    assert_eq!((said.code, said.err.trim()), (Some(1), "there is no such registration"));
+    assert_eq!((said.code, said.err.trim()), (Some(1), "no such registration"));
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn what_is_forgotten_is_gone_and_who_is_there_stays() {
     let status = ask(&scene.pushward, &["status", "--json"]).await.objects();
     assert_eq!((&status[0]["spool_bytes"], &status[0]["wakes_waiting"]), (&0.into(), &0.into()), "{status:?}");
 
-    // Who was there is a known device again: what waits for it is kept through a restart.
+    // A device that is online becomes a known device again: messages for it are kept across a restart.
     desk_server.send(message("to desk").replace("/phone", "/desk"));
     assert_eq!(bodies(&desk.messages(1).await), ["to desk"]);
     desk.reset();
@@ -255,7 +255,7 @@ async fn the_socket_is_for_its_owner_and_goes_with_the_daemon() {
     assert!(socket.exists(), "a killed process leaves it");
     let said = ask(&pushward, &["status"]).await;
     assert_eq!(said.code, Some(69));
-    assert!(said.err.starts_with("no pushward listens at ") && said.err.contains("is it running"), "{}", said.err);
+    assert!(said.err.starts_with("no daemon listens at ") && said.err.contains("is pushward running"), "{}", said.err);
     pushward.start_again().await;
     assert_eq!(ask(&pushward, &["status"]).await.code, Some(0));
     pushward.terminate(PATIENCE).await;
@@ -316,7 +316,7 @@ async fn the_page_counts_and_names_nobody() {
     let (status, _, json) = http(address, "GET", "/status.json").await;
     assert_eq!(status, 200);
     assert!(json.contains("\"host\":\"localhost\",\"live\":0,\"suspect\":0,\"dark\":1"), "{json}");
-    // The operator's own domains may be named; a push service is of the users' choosing.
+    // The operator's own domains may appear. Push services may not, because users choose them.
     for secret in ["alice", "bob", "push.localhost", "node-is-a-token"] {
         assert!(!metrics.contains(secret), "{secret} in {metrics}");
         assert!(!json.contains(secret), "{secret} in {json}");
@@ -336,7 +336,7 @@ async fn a_draining_daemon_says_so_until_it_has_ended() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let mut pushward = Pushward::start(with_page(Setup::new(stub.address)).set("drain_timeout", "'2s'")).await;
     let address = page(&pushward).await;
-    // A client that has said nothing yet keeps the drain waiting.
+    // A client that has sent nothing yet keeps the drain waiting.
     let _silent = TcpStream::connect(pushward.starttls).await.unwrap();
     let _client = pushward.login("alice", "phone").await;
     let ((), (status, _)) = tokio::join!(draining(address), pushward.terminate(PATIENCE));
@@ -344,7 +344,7 @@ async fn a_draining_daemon_says_so_until_it_has_ended() {
     assert!(TcpStream::connect(address).await.is_err());
 }
 
-/// Waits until the probe says so.
+/// Waits until the probe reports the drain.
 async fn draining(address: SocketAddr) {
     let deadline = Instant::now() + PATIENCE;
     while http(address, "GET", "/readyz").await.0 != 503 {

@@ -1,4 +1,4 @@
-//! Answers that are not what they look like, requests without an id, and errors that are about the way to a push service.
+//! Forged answers, requests without an id, and errors about the route to a push service.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn stream_error(condition: &str) -> String {
     format!("<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>")
 }
 
-// By id and sender
+// Answers are matched by id and sender
 
 #[tokio::test]
 async fn a_result_of_somebody_else_does_not_take_the_place_of_the_servers() {
@@ -32,7 +32,8 @@ async fn a_result_of_somebody_else_does_not_take_the_place_of_the_servers() {
     assert!(scene.client.next().await.contains("urn:xmpp:push:0"));
 }
 
-/// bob knows the id. His result counted, the server then refused, and alice was notified of nothing any more.
+/// Regression test: bob knew the id. His result counted, the server then refused the removal, and alice was never
+/// notified again.
 #[tokio::test]
 async fn a_removal_that_only_somebody_else_confirms_removes_nothing() {
     let mut scene = Scene::with(StubOptions::default(), quick).await;
@@ -70,7 +71,7 @@ async fn a_removal_without_an_id_counts_once_the_server_ends_the_stream() {
     }
 }
 
-/// Such a login hung until a timeout.
+/// Regression test: such a login hung until a timeout.
 #[tokio::test]
 async fn a_client_that_binds_without_an_id_gets_a_session() {
     let prosody = Prosody::start().await;
@@ -88,9 +89,9 @@ async fn a_client_that_binds_without_an_id_gets_a_session() {
     assert_eq!(bodies(&client.messages(1).await), ["hello"]);
 }
 
-// Errors about the way
+// Errors about the route
 
-/// With `max_errors = 1` the registration was gone on ejabberd.
+/// Regression test: with `max_errors = 1` the registration was lost on ejabberd.
 async fn a_push_service_that_is_not_connected_for_a_while_keeps_its_registrations(server: Server) {
     let service = server.push_service().await;
     let setup = quick(Setup::new(server.address())).set("push.max_errors", "1").set("push.repush", "[]");
@@ -102,12 +103,12 @@ async fn a_push_service_that_is_not_connected_for_a_while_keeps_its_registration
     drop(service);
     lost(&pushward, phone, PHONE).await;
     server.bob().await.say(PHONE, "hello").await;
-    pushward.logged(&["publish outcome", "Wait"]).await;
+    pushward.logged(&["push notification outcome", "Wait"]).await;
     let mut service = server.push_service().await;
-    // The first repetition comes after ten seconds.
+    // The first retry comes after ten seconds.
     let publish = service.publish(Duration::from_secs(15)).await;
     assert_eq!((publish.node.as_deref(), publish.count()), (Some("n"), Some(1)));
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
 }
 
 #[tokio::test]
@@ -120,7 +121,7 @@ async fn a_push_service_that_is_away_keeps_its_registrations_on_ejabberd() {
     a_push_service_that_is_not_connected_for_a_while_keeps_its_registrations(Server::ejabberd().await).await;
 }
 
-/// Whoever seems to have sent it: the server answers in the service's name.
+/// The sender address does not decide this: the server answers in the service's name.
 #[tokio::test]
 async fn what_servers_on_the_way_say_does_not_count_and_what_the_service_says_does() {
     let publish = async |condition: &str| {
@@ -134,12 +135,12 @@ async fn what_servers_on_the_way_say_does_not_count_and_what_the_service_says_do
             "<iq type='error' id='{id}' from='push.localhost' to='{PHONE}'><error type='cancel'>\
              <{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
         ));
-        scene.pushward.logged(&["publish outcome", condition]).await;
+        scene.pushward.logged(&["push notification outcome", condition]).await;
         scene.server.send(message("two"));
         if condition.starts_with("remote-server-") {
             scene.server.expect("<pubsub").await;
             let said = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
-            assert!(said.out.contains("out of reach since") && said.out.contains("errors 0"), "{}", said.out);
+            assert!(said.out.contains("unreachable since") && said.out.contains("errors 0"), "{}", said.out);
         } else {
             scene.server.assert_open_for(QUIET).await;
             assert!(!scene.server.rest().iter().any(|element| element.contains("<pubsub")), "{condition}");
@@ -150,9 +151,9 @@ async fn what_servers_on_the_way_say_does_not_count_and_what_the_service_says_do
     }
 }
 
-// What is asked about
+// Subscription requests
 
-/// It was read and answered, and pushed as a new message once the connection broke.
+/// Regression test: the request was read and answered, and pushed as a new message once the connection broke.
 #[tokio::test]
 async fn a_subscription_request_that_was_read_is_not_pushed() {
     let mut world = World::with(quick).await;
@@ -211,9 +212,9 @@ async fn a_message_in_a_room_that_is_subscribed_to_on_ejabberd_is_pushed() {
     assert!(event.contains("urn:xmpp:mucsub:nodes:messages"), "what reaches the client is unchanged: {event}");
 }
 
-// Styles
+// Namespace styles
 
-/// RFC 6120 §4.8.3.
+/// RFC 6120 §4.8.3 allows this.
 #[tokio::test]
 async fn a_client_that_leaves_the_content_namespace_to_its_stanzas_is_served() {
     const OPEN: &str =
@@ -246,7 +247,7 @@ async fn a_client_that_leaves_the_content_namespace_to_its_stanzas_is_served() {
     client.expect("</stream:stream>").await;
 }
 
-/// So does a server. What Pushward itself writes on either leg is in the usual style.
+/// The same for a server. Everything that Pushward itself writes on either leg is in the usual style.
 #[tokio::test]
 async fn a_server_that_leaves_the_content_namespace_to_its_stanzas_is_relayed() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

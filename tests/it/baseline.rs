@@ -1,4 +1,4 @@
-//! What the server and the scripted peers do without the proxy, so that nothing is credited to it that was there before.
+//! Behaviour of the servers and the scripted peers without the proxy, so that no test credits the proxy with it.
 
 use std::time::Duration;
 
@@ -114,7 +114,8 @@ async fn slixmpp_logs_in_and_hears_a_message() {
     assert_eq!(alice.bodies(), ["hello"]);
 }
 
-/// Prosody's own stream management is the reference for what the scripted client does in the tests of the proxy's.
+/// Prosody's own stream management is the reference for the scripted client in the tests of the proxy's stream
+/// management.
 #[tokio::test]
 async fn the_scripted_client_and_prosody_agree_on_stream_management() {
     let prosody = Prosody::with(&["smacks"]).await;
@@ -141,7 +142,7 @@ async fn the_scripted_client_and_prosody_agree_on_stream_management() {
     alice.expect("<undefined-condition").await;
 }
 
-/// What the tests of the proxy rely on where the server manages its streams: the unacknowledged goes elsewhere.
+/// Tests of the proxy with stream management on the server rely on this: unacknowledged stanzas go elsewhere.
 async fn a_server_keeps_what_a_lost_client_did_not_ack(server: Server) {
     let mut bob = server.bob().await;
     let mut alice = Client::plain(server.address()).await;

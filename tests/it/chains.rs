@@ -1,4 +1,4 @@
-//! Chains of proxies: real ones in front, headers of every kind, and what servers behind are told.
+//! Chains of proxies: real proxies in front, all kinds of PROXY headers, and the headers that upstream servers receive.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use crate::support::{
     eventually, free_address,
 };
 
-/// 203.0.113.9:4660 to 198.51.100.1:5222, in version 1.
+/// A header from 203.0.113.9:4660 to 198.51.100.1:5222, in version 1.
 const NAMED: &str = "PROXY TCP4 203.0.113.9 198.51.100.1 4660 5222\r\n";
 /// The same in version 2, with a TLV.
 const NAMED_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\xcb\0\x71\x09\xc6\x33\x64\x01\x12\x34\x14\x66\x04\0\x02ab";
-/// What version 2 starts with.
+/// The signature at the start of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A proxy with two more listeners, for connections with a header; `more` are their other keys.
+/// Starts Pushward with two more listeners, which require a PROXY header. `more` holds further keys for them.
 async fn behind_proxies(setup: Setup, more: &str) -> (Pushward, SocketAddr, SocketAddr) {
     let table = |tls| format!("[[listen]]\naddress = '127.0.0.1:0'\ntls = '{tls}'\nproxy_protocol = true\n{more}\n");
     let setup = setup.table(&table("starttls")).table(&table("direct")).env("RUST_LOG", "debug");
@@ -37,39 +37,39 @@ async fn behind_proxies(setup: Setup, more: &str) -> (Pushward, SocketAddr, Sock
     (pushward, starttls, direct)
 }
 
-/// A server that logs anybody in.
+/// Starts a server that accepts every login.
 async fn stub() -> StubUpstream {
     StubUpstream::start(StubOptions::default()).await
 }
 
-/// A connection from a loopback address of one's own.
+/// Connects from this loopback address.
 async fn from(source: &str, to: SocketAddr) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
     Client::over(socket.connect(to).await.unwrap())
 }
 
-/// A connection that starts with these bytes.
+/// Opens a connection that starts with these bytes.
 async fn with_header(to: SocketAddr, header: impl AsRef<[u8]>) -> Client {
     let mut client = Client::plain(to).await;
     client.send(header).await;
     client
 }
 
-/// The fields of the session in whose span this was logged.
+/// Returns the fields of the session span in which this line was logged.
 async fn span_of(pushward: &Pushward, needles: &[&str]) -> Value {
     let line = pushward.logged(needles).await;
     let event: Value = serde_json::from_str(&line).unwrap();
     event["span"].clone()
 }
 
-/// Closed, without a byte: no header, no word.
+/// Checks that the connection is closed without a byte, since it sent no header.
 async fn check_closed(mut client: Client) {
     client.closed(PATIENCE).await;
     assert_eq!(client.transcript(), "");
 }
 
-/// Whether a connection that starts with these bytes is answered; else it is closed.
+/// Returns true if a connection that starts with these bytes is answered, and false if it is closed.
 async fn is_served(to: SocketAddr, header: &str) -> bool {
     let mut tcp = TcpStream::connect(to).await.unwrap();
     tcp.write_all(header.as_bytes()).await.unwrap();
@@ -94,7 +94,7 @@ async fn clients_are_known_by_their_own_address(front: Front, pushward: &Pushwar
         let mut client = if direct { client.handshake(&tls).await } else { client.upgrade(&tls).await };
         client.login(user, "phone").await;
         client.ping("localhost").await;
-        let span = span_of(pushward, &["\"bound\"", &format!("{user}@localhost")]).await;
+        let span = span_of(pushward, &["\"session bound\"", &format!("{user}@localhost")]).await;
         assert!(span["peer"].as_str().unwrap().starts_with(&format!("{source}:")), "{span}");
         assert!(span["proxy"].as_str().unwrap().starts_with("127.0.0.1:"), "{span}");
     }
@@ -105,7 +105,7 @@ async fn behind_haproxy(configuration: &str) {
     let (pushward, starttls, direct) = behind_proxies(Setup::new(stub.address), "").await;
     let mut front = Front::haproxy(configuration, (starttls, direct)).await;
     front.assert_running();
-    // Its health checks speak for themselves.
+    // HAProxy's health checks appear with HAProxy's own address.
     let checked = || {
         let own = |line: &&String| {
             let event: Value = serde_json::from_str(line).unwrap_or_default();
@@ -144,14 +144,14 @@ async fn a_header_may_be_long_or_slow_and_what_follows_it_is_the_clients() {
     let stub = stub().await;
     let (pushward, starttls, direct) = behind_proxies(Setup::new(stub.address), "").await;
     let tls = pushward.tls();
-    // With TLVs, and the stream header in the same segment.
+    // With TLVs, and with the stream header in the same segment.
     let mut client = with_header(starttls, [NAMED_V2, HEADER.as_bytes()].concat()).await;
     client.expect("<stream:features").await;
     client.send(crate::support::STARTTLS).await;
     client.expect("<proceed").await;
     let mut client = client.handshake(&tls).await;
     client.login("alice", "phone").await;
-    let span = span_of(&pushward, &["\"bound\"", "alice@localhost"]).await;
+    let span = span_of(&pushward, &["\"session bound\"", "alice@localhost"]).await;
     assert_eq!(span["peer"], "203.0.113.9:4660");
     // One byte at a time.
     let mut client = Client::plain(direct).await;
@@ -161,7 +161,7 @@ async fn a_header_may_be_long_or_slow_and_what_follows_it_is_the_clients() {
     }
     let mut client = client.handshake(&tls).await;
     client.login("bob", "phone").await;
-    let span = span_of(&pushward, &["\"bound\"", "bob@localhost"]).await;
+    let span = span_of(&pushward, &["\"session bound\"", "bob@localhost"]).await;
     assert_eq!(span["peer"], "203.0.113.9:4660");
 }
 
@@ -173,7 +173,7 @@ async fn a_proxy_that_speaks_for_itself_goes_on_with_its_own_address() {
     for (user, header) in [("alice", local), ("bob", b"PROXY UNKNOWN\r\n".to_vec())] {
         let mut client = with_header(direct, header).await.handshake(&pushward.tls()).await;
         client.login(user, "phone").await;
-        let span = span_of(&pushward, &["\"bound\"", &format!("{user}@localhost")]).await;
+        let span = span_of(&pushward, &["\"session bound\"", &format!("{user}@localhost")]).await;
         assert!(span["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{span}");
     }
 }
@@ -193,10 +193,10 @@ async fn a_connection_without_a_valid_header_is_closed_without_a_word() {
         check_closed(with_header(at, header).await).await;
     }
     let told = |line: &&String| line.contains("WARN") && line.contains("PROXY header");
-    // One line in ten seconds for all of them.
+    // All of them share one log line in ten seconds.
     let refused = || (pushward.log().iter().filter(told).count() == 1).then_some(());
     eventually(PATIENCE, || format!("a refusal: {:?}", pushward.log()), refused).await;
-    // Where no header is wanted, none is taken.
+    // Other listeners do not accept a header.
     let mut client = with_header(pushward.starttls, NAMED).await;
     let said = client.closed(PATIENCE).await.concat();
     assert!(said.contains("</stream:stream>") || said.contains("stream:error"), "{said}");
@@ -211,7 +211,7 @@ async fn a_header_that_is_late_is_not_waited_for() {
     check_closed(silent).await;
     check_closed(slow).await;
     pushward.logged(&["WARN", "no PROXY header within handshake_timeout"]).await;
-    // The time that the header takes is TLS's, too.
+    // The same timeout covers the header and the TLS handshake.
     check_closed(with_header(direct, NAMED).await).await;
 }
 
@@ -223,7 +223,7 @@ async fn only_trusted_proxies_may_say_whom_a_connection_is_from() {
     let mut stranger = Client::plain(starttls).await;
     stranger.try_send(NAMED).await;
     check_closed(stranger).await;
-    pushward.logged(&["WARN", "not one of trusted_proxies", "127.0.0.1:"]).await;
+    pushward.logged(&["WARN", "address not in trusted_proxies", "127.0.0.1:"]).await;
     let mut trusted = from("127.0.0.7", direct).await;
     trusted.send(NAMED).await;
     trusted.handshake(&pushward.tls()).await.login("alice", "phone").await;
@@ -243,8 +243,8 @@ async fn connections_count_for_their_clients_not_for_the_proxy() {
     }
     let last = with_header(starttls, header("203.0.113.9")).await.closed(PATIENCE).await;
     assert!(last.iter().any(|element| element.contains("<policy-violation")), "{last:?}");
-    pushward.logged(&["WARN", "limit_reached", "connections_per_address", "203.0.113.9"]).await;
-    // One that leaves makes room.
+    pushward.logged(&["WARN", "limit reached", "connections_per_address", "203.0.113.9"]).await;
+    // A connection that ends makes room for another.
     there.remove(0).reset();
     let until = Instant::now() + PATIENCE;
     while !is_served(starttls, &header("203.0.113.9")).await {
@@ -253,7 +253,7 @@ async fn connections_count_for_their_clients_not_for_the_proxy() {
     }
 }
 
-/// What comes before the stream header.
+/// Returns the bytes before the stream header.
 async fn introduction(mut socket: impl AsyncRead + Unpin) -> Vec<u8> {
     let mut bytes = Vec::new();
     let header = |bytes: &[u8]| bytes.windows(5).position(|window| window == b"<?xml" || window == b"<stre");
@@ -269,7 +269,7 @@ async fn introduction(mut socket: impl AsyncRead + Unpin) -> Vec<u8> {
     timeout(PATIENCE, read).await.expect("a stream header")
 }
 
-/// What the server is told of a client, and of `check`.
+/// Returns the headers that the server receives for a client, and for `check`.
 async fn told(listener: &TcpListener, version: &str, header: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let setup = Setup::new(listener.local_addr().unwrap()).set("host.upstream_proxy_protocol", &format!("'{version}'"));
     let setup = setup.set("limits.connect_timeout", "'200ms'");
@@ -295,8 +295,8 @@ async fn servers_are_told_of_the_client_in_version_1() {
     assert_eq!(told(&listener, "off", NAMED_V2).await, (vec![], vec![]));
 }
 
-/// HAProxy says the same of a client that it has TLS with, but for `verify`: it sends 0, which the specification keeps for
-/// a certificate that was verified.
+/// HAProxy sends the same header for a client of its own TLS, except for `verify`: it sends 0, which the specification
+/// reserves for a verified certificate.
 #[tokio::test]
 async fn servers_are_told_of_the_client_and_its_tls_in_version_2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -320,7 +320,7 @@ async fn servers_are_told_of_the_client_and_its_tls_in_version_2() {
     let front = Front::haproxy(&configuration, (free_address(), free_address())).await;
     let haproxys = async {
         loop {
-            // Whoever asked whether it listens sent nothing.
+            // A connection that only tested whether the port is open sent nothing.
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut bytes = Vec::new();
             while let Ok(1..) = socket.read_buf(&mut bytes).await {
@@ -409,11 +409,11 @@ async fn a_unix_socket_where_nobody_listens_is_named_with_its_path() {
     client.send(HEADER).await;
     let last = client.closed(PATIENCE).await.concat();
     assert!(last.contains("<remote-connection-failed"), "{last}");
-    pushward.logged(&["WARN", &place, "cannot be connected to"]).await;
+    pushward.logged(&["WARN", &place, "cannot connect"]).await;
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
     assert_eq!(code, Some(69), "{output}");
-    assert!(output.contains(&format!("the server at {place}: cannot be connected to")), "{output}");
-    // Once somebody listens, he is told the same as over TCP.
+    assert!(output.contains(&format!("the server at {place}: cannot connect")), "{output}");
+    // Once a server listens on the socket, it receives the same header as over TCP.
     let listener = UnixListener::bind(directory.path().join("c2s.sock")).unwrap();
     let mut client = from("127.0.0.9", pushward.direct).await.handshake(&pushward.tls()).await;
     client.send(HEADER).await;
@@ -438,12 +438,13 @@ async fn connections_to_the_server_come_from_its_sources_in_turn() {
     };
     let turn = ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3"];
     assert_eq!(sources("['127.0.0.2', '127.0.0.3']", 4).await, turn);
-    // An address that cannot be had any more: here, as it is not this machine's, the system says so at once.
+    // An address that is no longer available. Here it does not belong to this machine, so the system reports that at
+    // once.
     assert_eq!(sources("['192.0.2.1', '127.0.0.3']", 2).await, ["127.0.0.3", "127.0.0.3"]);
     let pushward = Pushward::start(Setup::new(address).set("host.upstream_source", "['192.0.2.1']")).await;
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
     assert_eq!(code, Some(78), "{output}");
-    assert!(output.contains("[[host]] localhost upstream_source: 192.0.2.1 cannot be connected from"), "{output}");
+    assert!(output.contains("[[host]] localhost upstream_source: cannot connect from 192.0.2.1"), "{output}");
 }
 
 /// The configuration in docs/proxy-chains.md is accepted.
@@ -453,5 +454,5 @@ async fn the_documented_listeners_are_accepted() {
     let host = format!("[[host]]\ndomain = 'localhost'\nupstream = '{}'\n", free_address());
     std::fs::write(directory.path().join("config.toml"), documented("toml", "trusted_proxies") + &host).unwrap();
     let (_, output) = run(directory.path(), &["check"], PATIENCE).await;
-    assert!(output.contains("config.toml: fine"), "{output}");
+    assert!(output.contains("config.toml: valid"), "{output}");
 }

@@ -1,4 +1,5 @@
-//! The whole story with real clients: log in, talk, enable push, lose the network, be woken, come back, miss nothing.
+//! The main scenario with real clients: they log in, exchange messages, enable push, lose the network, are notified,
+//! return, and miss nothing.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +12,7 @@ use crate::support::{
     eventually, numbered,
 };
 
-/// bob's next chat message.
+/// Returns bob's next chat message.
 async fn heard(bob: &mut Client) -> String {
     Element::parse(&bob.expect("<body>").await).child("body").unwrap().text.clone()
 }
@@ -31,7 +32,7 @@ async fn loses_its_network_is_pushed_for_once_and_gets_every_message_once(
     let mut alice = Peer::trusting(&pushward, library, "alice@localhost/phone", (security, wire.address));
     alice.order(&json!({"do": "connect"}));
     let online = alice.event("online").await;
-    // Bind 2 makes a resource of what the client asked for.
+    // Bind 2 derives the resource from the client's tag.
     let jid = online["jid"].as_str().filter(|jid| jid.starts_with("alice@localhost/phone")).unwrap();
     let enable = "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>";
     assert_eq!(alice.request(("push", "set", None), enable).await["type"], "result");
@@ -54,7 +55,7 @@ async fn loses_its_network_is_pushed_for_once_and_gets_every_message_once(
         alice.order(&json!({"do": "connect"}));
     }
     alice.event("resumed").await;
-    // Whatever comes twice has come before the last one.
+    // A duplicate would have come before the last message.
     bob.say("alice@localhost", "live").await;
     assert_eq!(alice.bodies_until("live").await, ["to alice", "dark 1", "dark 2", "dark 3", "live"]);
     service.assert_quiet(Duration::from_millis(300)).await;
@@ -96,7 +97,7 @@ async fn xmppjs_with_sasl2_loses_its_network_is_pushed_for_once_and_gets_every_m
         .await;
 }
 
-/// go-sendxmpp, which knows neither stream management nor push: a command line for scripts.
+/// go-sendxmpp, a command line for scripts, which has neither stream management nor push.
 struct GoSendxmpp(Process);
 
 impl GoSendxmpp {
@@ -113,7 +114,7 @@ impl GoSendxmpp {
         Self(Process::spawn("go-sendxmpp", "apt-get install go-sendxmpp", &mut command))
     }
 
-    /// Waits until it has printed a line that ends like this.
+    /// Waits until it has printed a line that ends with this.
     async fn printed(&self, end: &str) {
         let log = self.0.log();
         let what = || format!("{end:?} in\n{}", log.lines().join("\n"));

@@ -1,4 +1,5 @@
-//! Two sessions of one device at once: an app that restarts over a half-open connection, or two living copies of it.
+//! Two simultaneous sessions of one device: an app that restarts while its old connection is half open, or two running
+//! copies of it.
 
 use std::time::Duration;
 
@@ -7,14 +8,14 @@ use crate::support::{
     quick,
 };
 
-/// How long nothing must come where nothing is to come.
+/// The time for which nothing may come where nothing is expected.
 const QUIET: Duration = Duration::from_millis(700);
-/// How long a client that is asked may stay silent, and some more.
+/// The time for which a client may leave an ack request unanswered, with some margin.
 const SILENCE: Duration = Duration::from_secs(4);
 
 const CONFLICT: &str = "<conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>";
 
-/// alice's phone with a registration, and another session that registers the same node.
+/// Opens alice's phone with a registration, and another session that registers the same node.
 async fn two_sessions(options: StubOptions) -> (Scene, Client, StubConnection) {
     let mut scene = Scene::with(options, quick).await;
     enable_push(&mut scene.client, "n").await;
@@ -26,12 +27,13 @@ fn both() -> [StubOptions; 2] {
     [StubOptions::default(), StubOptions::managed()]
 }
 
-/// The older session was ended on a healthy disk, since the place of its next stanza was taken, and the stanza was lost.
+/// Regression test: on a healthy disk the older session was ended because the sequence number of its next stanza was
+/// taken, and the stanza was lost.
 #[tokio::test]
 async fn what_a_silent_older_session_has_goes_to_the_newer_one() {
     for options in both() {
         let (scene, mut client, server) = two_sessions(options).await;
-        // Nobody reads the first connection any more.
+        // The first connection is no longer read.
         let all = numbered("old", 1..=4);
         scene.server.send(all[..2].iter().map(|body| message(body)).collect::<String>());
         enable_push(&mut client, "n").await;
@@ -102,7 +104,7 @@ async fn a_newer_copy_without_its_client_is_not_pushed_for_while_the_older_ackno
     };
     let (pushed, _) = tokio::join!(pushed, scene.client.live_for(2 * QUIET));
     assert!(pushed.is_empty(), "{pushed:?}");
-    // The older one goes: the newer is the device's only session now.
+    // The older session ends: the newer one is now the device's only session.
     scene.client.reset();
     server.expect("<publish ").await;
 }

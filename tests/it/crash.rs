@@ -1,4 +1,4 @@
-//! The proxy is killed, or the server is: what was on its way to a client comes when the client is back.
+//! The proxy or the server is killed: messages on their way to a client arrive when the client is back.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::support::{
     fresh, message, numbered,
 };
 
-/// alice's phone, available, before a real server.
+/// alice's phone, available, on a real server.
 struct World {
     server: Server,
     pushward: Pushward,
@@ -40,7 +40,7 @@ fn assert_delayed(elements: &[String]) {
     }
 }
 
-/// Reads until all of `wanted` have come; all that waited says so, and comes in order.
+/// Reads until all of `wanted` have come. All that waited carries a delay stamp and comes in order.
 async fn assert_arrive(alice: &mut Client, wanted: &[String]) {
     let mut seen = Vec::new();
     let mut arrived = Vec::new();
@@ -61,7 +61,8 @@ async fn nothing_unacked_is_lost_when_the_proxy_is_killed_under_a_live_client(se
     world.say(&live).await;
     assert_eq!(bodies(&world.alice.messages(3).await), live);
     if !world.server.manages_streams() {
-        // Here the window of a crash is `spool_after`; a server that manages its streams still has them itself.
+        // Here a crash may lose what came within `spool_after`. A server with stream management still has these
+        // messages itself.
         world.pushward.stored("live 3").await;
     }
     world.pushward.kill();
@@ -69,7 +70,8 @@ async fn nothing_unacked_is_lost_when_the_proxy_is_killed_under_a_live_client(se
     let (mut alice, h) = failed(&world.pushward, &world.enabled, 0).await;
     assert_eq!(h, None, "after a crash nobody knows how far the session had come");
     fresh(&mut alice, "phone").await;
-    // ejabberd 23.01 at times loses the first of what it sends again, though only what came before was acknowledged to it.
+    // ejabberd 23.01 sometimes loses the first message that it sends again, although only earlier ones were
+    // acknowledged to it.
     let theirs = usize::from(world.server.may_lose_the_first());
     assert_arrive(&mut alice, &live[theirs..]).await;
 }
@@ -135,7 +137,7 @@ async fn a_live_client_is_cut_off_when_its_server_is_killed(server: Server) {
     assert!(!last.contains("</stream:stream") && !last.contains("<stream:error"), "it should try to resume: {last}");
 }
 
-/// The scenarios, each on every server with and without its own stream management.
+/// Makes each scenario a test on every server, with and without the server's own stream management.
 macro_rules! on_every_server {
     ($($server:ident),*) => {$(
         mod $server {
@@ -178,7 +180,7 @@ async fn what_the_client_acked_before_the_crash_does_not_come_again() {
     scene.client.roundtrip().await;
     scene.client.reset();
     scene.server.send(message("dark"));
-    // The acknowledgement came before this, on the same writer's queue.
+    // The acknowledgement was written before this, in the same writer's queue.
     scene.pushward.stored("<body>dark<").await;
     scene.pushward.kill();
     scene.pushward.start_again().await;

@@ -1,4 +1,4 @@
-//! What happens to a session while its client is away: who is answered, what is kept, and how long.
+//! Sessions whose client is away: which stanzas are answered, which are kept, and for how long.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use crate::support::{
     enable_push, failed, fresh, lost, message, request, resumed,
 };
 
-/// How long nothing must happen where nothing is to happen.
+/// The time for which nothing may happen where nothing is expected.
 const QUIET: Duration = Duration::from_millis(700);
 
 fn quick(setup: Setup) -> Setup {
     setup.set("push.batch_delay", "'50ms'").set("push.min_interval", "'50ms'")
 }
 
-/// Presence of a contact.
+/// Returns a presence stanza of a contact.
 fn presence(from: &str, kind: &str, content: &str) -> String {
     format!("<presence from='{from}' to='alice@localhost/phone'{kind}>{content}</presence>")
 }
 
 const GONE: &str = " type='unavailable'";
 
-/// The `from` and the `<status/>` of each presence, in order.
+/// Returns the `from` and the `<status/>` of each presence, in order.
 fn presences(elements: &[String]) -> Vec<(String, String)> {
     let stanzas = elements.iter().filter(|element| element.starts_with("<presence")).map(|xml| Element::parse(xml));
     let described = stanzas.map(|stanza| {
@@ -55,7 +55,7 @@ async fn pings_are_answered_for_a_client_that_is_away() {
     }
 }
 
-/// A server that pings, and ends a session whose client does not answer, may well ask before the loss is noticed.
+/// A server that pings, and ends a session whose client does not answer, may ping before the loss is noticed.
 #[tokio::test]
 async fn a_ping_that_was_written_to_a_lost_client_is_answered_once_it_is_dark() {
     let Scene { stub: _stub, pushward, mut client, mut server, enabled: _ } = Scene::new().await;
@@ -119,7 +119,7 @@ async fn a_contact_that_came_and_went_meanwhile_has_not_been_there() {
     lost(&pushward, client, "alice@localhost/phone").await;
     server.send(presence("bob@localhost/desk", "", ""));
     server.send(presence("bob@localhost/desk", GONE, ""));
-    // This one the client has seen; it must hear that she left.
+    // The client has seen this contact, so it must receive the unavailable presence.
     server.send(presence("carol@localhost/desk", GONE, ""));
     server.send(message("last"));
     let (mut client, _) = resumed(&pushward, &enabled, handled).await;
@@ -164,12 +164,12 @@ async fn presence_of_a_room_with_a_status_keeps_its_place() {
         format!("<message type='groupchat' from='{room}/bob' to='alice@localhost/phone'><body>{body}</body></message>")
     };
     server.send(groupchat("before"));
-    // Thrown out and let in again: neither may be dropped, nor move.
+    // The occupant is removed and admitted again: both presences must arrive, at their place in the order.
     server.send(presence(&format!("{room}/alice"), GONE, &occupant("<status code='307'/><status code='110'/>")));
     server.send(groupchat("between"));
     server.send(presence(&format!("{room}/alice"), "", &occupant("<status code='110'/>")));
     server.send(groupchat("after"));
-    // In a room that the client is in, an occupant who came and went is news.
+    // For a room that the client has joined, an occupant who came and went is still reported.
     server.send(presence(&format!("{room}/carol"), "", &occupant("")));
     server.send(presence(&format!("{room}/carol"), GONE, &occupant("")));
     server.send(groupchat("last"));
@@ -214,7 +214,7 @@ async fn a_room_does_not_notice_that_the_client_is_away(server: Server) {
     lost(&pushward, alice, "alice@localhost/phone").await;
     bob.expect("/alice").await;
     bob.send(format!("<message type='groupchat' to='{room}'><body>are you there?</body></message>")).await;
-    // A ping to an occupant, as XEP-0410 sends it to oneself, goes to the client behind.
+    // A ping to an occupant, as XEP-0410 sends it to oneself, goes to the client behind the occupant.
     bob.send(format!("<iq type='get' id='occupant' to='{room}/alice'><ping xmlns='urn:xmpp:ping'/></iq>")).await;
     let answer = Element::parse(&bob.expect("id='occupant'").await);
     assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
@@ -266,7 +266,7 @@ async fn requests_that_expire_with_the_session_are_answered_for_it() {
     }
 }
 
-/// The proxy before Prosody with a push service; bob is connected to Prosody itself.
+/// The proxy and a push service on Prosody. bob is connected to Prosody directly.
 struct World {
     prosody: Prosody,
     service: PushService,
@@ -284,7 +284,7 @@ impl World {
         Self { prosody, service, pushward, bob }
     }
 
-    /// alice's phone, available and registered for push, with stream management.
+    /// Opens alice's phone: available, registered for push, with stream management.
     async fn phone(&self) -> (Client, Enabled) {
         let mut alice = self.pushward.login("alice", "phone").await;
         let enabled = alice.enable().await;
@@ -294,7 +294,7 @@ impl World {
     }
 }
 
-/// Sessions of devices with a registration end after `hold`, and no others are held longer.
+/// Sets sessions of devices with a registration to end after `hold`, and all others almost at once.
 fn expiring(setup: Setup, hold: &str) -> Setup {
     setup.set("stream_management.resume_timeout", "'100ms'").set("push.max_hibernation_timeout", hold)
 }
@@ -332,7 +332,7 @@ async fn a_wake_tells_of_what_waits() {
 async fn what_waited_when_the_session_expired_comes_at_the_next_login_of_the_device() {
     let mut world = World::with(|setup| expiring(setup, "'500ms'")).await;
     let (alice, enabled) = world.phone().await;
-    // Not through the proxy, so that nobody else could take what the phone leaves behind.
+    // This client does not connect through the proxy, so that no other session can take what the phone leaves behind.
     let mut desk = Client::plain(world.prosody.address).await;
     desk.login("alice", "desk").await;
     desk.send("<presence/>").await;
@@ -376,7 +376,7 @@ async fn without_a_push_the_session_is_held_all_the_same() {
     resumed(&scene.pushward, &scene.enabled, 0).await;
 }
 
-/// A phone that closes its stream, as Siskin does whenever it is suspended.
+/// Opens a phone that closes its stream, as Siskin does whenever it is suspended.
 async fn closing(settings: impl FnOnce(Setup) -> Setup, presence: &str, last: &str) -> Scene {
     let mut scene = Scene::with(StubOptions::default(), |setup| settings(quick(setup))).await;
     enable_push(&mut scene.client, "n").await;

@@ -1,4 +1,4 @@
-//! Who gets what a device left behind: the device itself under whatever name it comes back, and at times another one.
+//! Delivery of what a device left behind: to the device itself, under any resource, and sometimes to another device.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::support::{
     StubUpstream, another, bodies, enable_push, failed, fresh, message, numbered, plain, request,
 };
 
-/// How long nothing must come where nothing is to come.
+/// The time for which nothing may come where nothing is expected.
 const QUIET: Duration = Duration::from_millis(700);
 
 fn quick(setup: Setup) -> Setup {
@@ -45,7 +45,7 @@ async fn a_device_that_registers_the_same_node_takes_its_ghosts_place_and_queue(
     let (mut client, mut server) = another(&scene.pushward, &mut scene.stub, "phone-2").await;
     enable_push(&mut client, "n").await;
     client.send("<presence/>").await;
-    // The ghost is gone before its successor is seen.
+    // The superseded session has ended before the presence of its successor is forwarded.
     server.expect("<presence").await;
     assert!(scene.server.seen().footer, "the ghost is still there: {:?}", scene.server.seen());
     server.send(message("new"));
@@ -123,14 +123,14 @@ async fn on_prosody_binding_the_same_resource_again_meets_no_conflict() {
     }
 }
 
-/// What a phone left behind when the proxy crashed.
+/// The stanzas that a phone left behind when the proxy crashed.
 struct Orphan {
     stub: StubUpstream,
     pushward: Pushward,
     phone: Enabled,
 }
 
-/// Chat to a full JID that is gone is the account's.
+/// A chat message to a full JID that is gone belongs to the account.
 const TO_THE_ACCOUNT: [&str; 3] = ["chat", "full", "normal"];
 const TO_THE_PHONE: [&str; 4] = ["no-copy", "private", "groupchat", "headline"];
 
@@ -172,7 +172,7 @@ impl Orphan {
         Self { stub, pushward, phone: enabled }
     }
 
-    /// Another device logs in without presence.
+    /// Logs another device in without presence.
     async fn desk(&mut self, resource: &str) -> (Client, StubConnection) {
         let mut desk = self.pushward.login("alice", resource).await;
         desk.enable().await;
@@ -262,7 +262,7 @@ async fn another_account_gets_nothing() {
 #[tokio::test]
 async fn orphans_are_kept_no_longer_than_orphan_ttl() {
     let mut orphan = Orphan::new(|setup| setup.set("stream_management.orphan_ttl", "'100ms'")).await;
-    // Their time passes while somebody is here who takes nothing.
+    // Their time passes while a device is connected that takes none of them.
     let (mut desk, _server) = orphan.desk("desk").await;
     desk.until_quiet(QUIET).await;
     let (mut phone, _) = failed(&orphan.pushward, &orphan.phone, 0).await;
@@ -289,7 +289,7 @@ async fn the_removal_of_an_account_deletes_everything_of_it() {
     scene.server.try_send(format!("{error}</stream:stream>"));
     desk.closed(PATIENCE).await;
     scene.server.closed(PATIENCE).await;
-    // Somebody else may register that name now.
+    // Another user may register that name now.
     let (mut client, h) = failed(&scene.pushward, &scene.enabled, 0).await;
     assert_eq!(h, None);
     fresh(&mut client, "phone").await;

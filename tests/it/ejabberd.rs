@@ -1,4 +1,4 @@
-//! The story of the push on ejabberd: a dark phone is notified, comes back, and finds everything.
+//! The main push scenario on ejabberd: a dark phone is notified, returns, and receives everything.
 
 use crate::support::{Element, PATIENCE, Pushward, Server, Setup, bodies, enable_push, numbered, resumed};
 

@@ -1,4 +1,4 @@
-//! How a session ends by the server's will, and what the client sees of it.
+//! Ends of sessions that the server causes, as the client sees them.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn a_dark_client_finds_what_the_server_sent_before_it_closed_the_session()
     assert!(!client.transcript().contains("system-shutdown"), "{}", client.transcript());
 }
 
-/// A server that manages its streams sends again elsewhere what was not acknowledged to it; two copies would be one too many.
+/// A server with stream management sends unacknowledged stanzas again elsewhere, so the proxy must not keep a copy.
 #[tokio::test]
 async fn what_a_managing_server_was_not_acked_is_left_to_it() {
     let mut scene =
@@ -87,7 +87,7 @@ async fn what_a_managing_server_was_not_acked_is_left_to_it() {
     let (mut client, _) = failed(&scene.pushward, &scene.enabled, 1).await;
     fresh(&mut client, "phone").await;
     let server = scene.stub.fresh().await;
-    // The server's own second attempt.
+    // The server sends it again.
     server.send(message("unacked"));
     assert_eq!(bodies(&client.messages(1).await), ["unacked"]);
     let seen = client.until_quiet(Duration::from_millis(300)).await;
@@ -121,7 +121,7 @@ async fn a_connection_lost_in_the_middle_of_a_stanza_does_not_end_the_session() 
     server.assert_open();
 }
 
-/// The client's `h` is beyond what it was sent; nobody else's session may suffer from that.
+/// The client's `h` exceeds the number of stanzas sent to it. Other sessions must not be affected.
 #[tokio::test]
 async fn a_resumption_that_claims_too_much_is_refused_and_the_session_stays() {
     let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
@@ -136,7 +136,7 @@ async fn a_resumption_that_claims_too_much_is_refused_and_the_session_stays() {
     assert_eq!(bodies(&client.messages(1).await), ["still here"]);
 }
 
-/// An app may register and close its stream in one write: the answer comes before the footer, and the session lingers.
+/// An app may register and close its stream in one write. The answer comes before the footer, and the session is held.
 #[tokio::test]
 async fn a_client_that_closes_its_stream_right_behind_its_request_is_answered_and_pushed_for() {
     let mut scene = Scene::new().await;
@@ -146,7 +146,7 @@ async fn a_client_that_closes_its_stream_right_behind_its_request_is_answered_an
     scene.client.send(last).await;
     let said = scene.client.closed(PATIENCE).await;
     assert!(said.iter().any(|xml| xml.contains("id='last'") && xml.contains("type='result'")), "{said:?}");
-    scene.pushward.logged(&["lingering"]).await;
+    scene.pushward.logged(&["session lingers"]).await;
     scene.server.send(message("for the one that has gone"));
     scene.server.expect("<publish").await;
 }

@@ -1,4 +1,5 @@
-//! What iOS clients ask for beyond XEP-0357, `tigase:push`, before a real server: secrets, filters, rooms, urgency, calls.
+//! Requests of iOS clients beyond XEP-0357, `tigase:push`, on a real server: encryption, filters, rooms, priority,
+//! calls.
 
 use serde_json::{Value, json};
 
@@ -18,14 +19,14 @@ const ROOMS: &str = "<groupchat xmlns='tigase:push:filter:groupchat:0'>\
     <room jid='mentioned@rooms.localhost' allow='mentioned' nick='Juliet'/></groupchat>";
 const JINGLE: &str = "<jingle xmlns='tigase:push:jingle:0'/>";
 
-/// `<enable/>` as Siskin sends it: no publish-options.
+/// Returns `<enable/>` as Siskin sends it, without publish-options.
 fn siskin(extensions: &[&str]) -> String {
     let extensions = extensions.concat();
     format!("<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n' away='true'>{extensions}</enable>")
 }
 
 impl World {
-    /// alice's phone, dark, which asked for these.
+    /// Opens alice's phone with these extensions and lets it go dark.
     async fn dark_phone(&self, extensions: &[&str]) -> Enabled {
         let (phone, enabled) = self.enabled("phone", &siskin(extensions)).await;
         lost(&self.pushward, phone, PHONE).await;
@@ -37,7 +38,7 @@ impl World {
     }
 }
 
-/// alice and bob see each other's presence, as contacts do.
+/// Makes alice and bob contacts who see each other's presence.
 async fn befriend(alice: &mut Client, bob: &mut Client) {
     request(alice, "roster", "<query xmlns='jabber:iq:roster'><item jid='bob@localhost' name='Bob'/></query>").await;
     alice.send("<presence type='subscribe' to='bob@localhost'/>").await;
@@ -93,7 +94,7 @@ async fn an_encryption_that_cannot_be_had_is_refused_rather_than_left_out() {
     }
 }
 
-// Secrets
+// Encryption
 
 #[tokio::test]
 async fn all_that_siskin_asks_for_at_once_and_only_the_phone_can_read_what_is_said() {
@@ -174,7 +175,7 @@ async fn a_stranger_is_silent_and_a_contact_is_not() {
     assert_eq!(world.service.publish(PATIENCE).await.count(), Some(1));
 }
 
-/// The phone logs in afresh, and does not ask for the roster: it has it stored.
+/// The phone logs in without resumption and does not request the roster, because it has stored it.
 #[tokio::test]
 async fn a_contact_of_long_ago_is_known_after_a_crash_of_the_proxy() {
     let mut world = World::with(quick).await;
@@ -193,10 +194,10 @@ async fn a_contact_of_long_ago_is_known_after_a_crash_of_the_proxy() {
 
 // Rooms
 
-/// bob makes the room and alice enters it.
+/// Lets bob create the room and alice enter it.
 async fn meet(bob: &mut Client, alice: &mut Client, room: &str) {
     enter(bob, room, "bob").await;
-    // It is locked until it is configured; like this it takes the defaults (XEP-0045 §10.1.2).
+    // A new room is locked until it is configured. This form accepts the defaults (XEP-0045 §10.1.2).
     let defaults =
         "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>";
     bob.send(format!("<iq type='set' to='{room}@rooms.localhost' id='defaults'>{defaults}</iq>")).await;
@@ -204,7 +205,7 @@ async fn meet(bob: &mut Client, alice: &mut Client, room: &str) {
     enter(alice, room, "Juliet").await;
 }
 
-/// Enters a room, up to its subject, which comes last (XEP-0045 §7.1).
+/// Enters a room, and reads up to its subject, which comes last (XEP-0045 §7.1).
 async fn enter(client: &mut Client, room: &str, nick: &str) {
     let join = "<x xmlns='http://jabber.org/protocol/muc'/>";
     client.send(format!("<presence to='{room}@rooms.localhost/{nick}'>{join}</presence>")).await;
@@ -240,7 +241,7 @@ async fn of_rooms_those_on_the_list_notify_of_all_or_of_mentions() {
     assert_eq!(letter(&world.service.publish(PATIENCE).await), expected(2, "mentioned", "juliet: tonight?"));
 }
 
-// Urgency
+// Priority
 
 #[tokio::test]
 async fn who_asks_is_told_how_urgent_it_is_and_nobody_else() {
@@ -282,7 +283,7 @@ fn retract(sid: &str) -> String {
     )
 }
 
-/// What a push about a call says; `media`: it rings, none: it is over.
+/// Checks a push about a call. With `media` it rings; without, the call is over.
 fn assert_call(publish: &Publish, sid: &str, media: &[&str]) {
     assert_eq!(publish.node.as_deref(), Some("n"), "{}", publish.xml);
     assert_eq!(publish.encrypted.as_ref().unwrap().attribute("type"), Some("voip"), "{}", publish.xml);
@@ -297,7 +298,7 @@ fn assert_call(publish: &Publish, sid: &str, media: &[&str]) {
 async fn a_phone_that_takes_calls_by_push_alone_rings_once_and_stops_once_though_it_is_connected() {
     let mut world = World::with(calls).await;
     let (mut phone, _) = world.enabled("phone", &siskin(&[ENCRYPT, JINGLE])).await;
-    // A tablet that does not ask for it hears of calls on its stream.
+    // A tablet that did not request calls by push receives them on its stream.
     let (mut tablet, _) = world.phone("tablet", "tablet").await;
     world.bob.send(propose("sid").repeat(2)).await;
     assert_call(&world.service.publish(PATIENCE).await, "sid", &["audio", "video"]);

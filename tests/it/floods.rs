@@ -1,4 +1,4 @@
-//! Peers that send without end and read nothing, or slowly: what they cost is bounded, and nobody else is held up.
+//! Peers that send without limit and read nothing, or read slowly. Their cost is bounded, and they delay nobody else.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,15 @@ use tokio::time::timeout;
 use crate::hostile::memory;
 use crate::support::{Client, PATIENCE, Pushward, Scene, Setup, StubOptions, StubUpstream, bodies, message};
 
-/// What a flood may cost, in KiB.
+/// The maximum growth of memory in a flood, in KiB.
 const GROWTH: u64 = 32 << 10;
 
 const MB: usize = 1_000_000;
 
 const ASK: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
-/// Pours, and fails if the memory of the process grows by more than [`GROWTH`]; returns how many bytes were taken.
+/// Floods the proxy, and fails if its memory grows by more than [`GROWTH`]. Returns the number of bytes that were
+/// accepted.
 async fn flood(pushward: &Pushward, client: &mut Client, stanza: &str, total: usize) -> usize {
     let (process, begun) = (pushward.process(), Instant::now());
     let before = memory(process);
@@ -65,7 +66,7 @@ async fn sixty_four_elements_before_login_are_all_that_a_connection_has() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut direct = opened(&pushward).await;
-    // `<starttls/>` is one of them.
+    // `<starttls/>` is one of the stanzas.
     let mut upgraded = Client::starttls(pushward.starttls, &pushward.tls()).await;
     upgraded.open().await;
     for (client, left) in [(&mut direct, 64), (&mut upgraded, 63)] {
@@ -98,11 +99,11 @@ async fn requests_that_are_answered_here_without_end_are_bounded() {
 #[tokio::test]
 async fn ack_requests_without_end_are_bounded_and_get_one_answer_together() {
     let Scene { stub: _stub, pushward, mut client, server: _server, .. } = Scene::new().await;
-    let sent = flood(&pushward, &mut client, ASK, 30 * MB).await;
-    assert!(sent >= 30 * MB, "they cost nothing, so they are read");
+    let sent = flood(&pushward, &mut client, ASK, 10 * MB).await;
+    assert!(sent >= 10 * MB, "they cost nothing, so they are read");
     client.send("<message to='bob@localhost'/>").await;
     client.acked_up_to(1).await;
-    // The kernel takes some megabytes of them before they wait here.
+    // The kernel buffers some megabytes of them before they wait in the proxy.
     assert!(client.acked.len() < sent / ASK.len() / 3, "{} answers", client.acked.len());
 }
 
@@ -112,7 +113,7 @@ async fn a_client_on_a_slow_line_with_much_to_read_is_heard_at_once() {
     let Scene { stub: _stub, pushward: _pushward, mut client, mut server, .. } =
         Scene::with(StubOptions::default(), patient).await;
     let body = "x".repeat(100_000);
-    // More than the kernel takes.
+    // More than the kernel buffers.
     for n in 1..=200 {
         server.send(message(&format!("{n} {body}")));
     }
@@ -126,7 +127,7 @@ async fn a_client_on_a_slow_line_with_much_to_read_is_heard_at_once() {
     assert!(bodies.iter().enumerate().all(|(n, body)| body.starts_with(&format!("{} ", n + 1))));
 }
 
-/// A message for somebody else, large enough that few fill what the kernel holds.
+/// Returns a message for another user, large enough that a few fill the kernel's buffers.
 fn large(id: usize) -> String {
     format!("<message to='bob@localhost' id='{id}'><body>{}</body></message>", "y".repeat(50_000))
 }
@@ -144,13 +145,13 @@ async fn a_server_that_reads_slowly_delivers_at_once_and_no_clock_runs_for_what_
     for n in 1..=8 {
         let begun = Instant::now();
         server.send(message(&format!("down {n}")));
-        // Its acknowledgement waits behind all that it has sent.
+        // The client's acknowledgement waits behind everything that it has sent.
         assert_eq!(bodies(&client.messages(1).await), [format!("down {n}")]);
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         waited += client.live_for(Duration::from_millis(500)).await.len();
     }
     assert_eq!(waited, 0);
-    let dark = pushward.log().into_iter().find(|line| line.contains("\"dark\"") || line.contains("suspect"));
+    let dark = pushward.log().into_iter().find(|line| line.contains("(dark)") || line.contains("suspect"));
     assert_eq!(dark, None);
 }
 
@@ -194,7 +195,7 @@ async fn a_server_that_falls_silent_during_login_is_given_up_within_its_time() {
         } else if !authenticated {
             client.open().await;
         }
-        // The server owes nothing while the client is silent.
+        // The server has no reason to answer while the client is silent.
         if !sends.is_empty() {
             assert!(client.until_quiet_or_closed(Duration::from_millis(1500)).await.1, "{ignores:?}: closed");
         }
@@ -222,7 +223,7 @@ async fn the_client_of_a_server_that_stops_reading_is_closed_in_time() {
 async fn probes_are_answered_while_a_thousand_connections_do_nothing() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address).with_metrics()).await;
-    let line: Value = serde_json::from_str(&pushward.logged(&["metrics are served"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["admin page and metrics served"]).await).unwrap();
     let address = line["address"].as_str().unwrap();
     let mut idle = Vec::new();
     for _ in 0..1000 {

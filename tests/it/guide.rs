@@ -1,4 +1,5 @@
-//! The guide in docs/getting-started.md, from an existing server to push: its own commands, on what Debian's packages bring.
+//! The guide in docs/getting-started.md, from an existing server to push. The tests run the guide's own commands on the
+//! configurations of Debian's packages.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,21 +16,20 @@ use crate::support::{
     free_address,
 };
 
-/// The commands of the guide, in order.
+/// Returns the commands of the guide, in order.
 fn commands() -> [String; 5] {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/getting-started.md")).unwrap();
-    let (_, guide) = page.split_once("\n## In front of your server\n").expect("the guide");
-    let (guide, _) = guide.split_once("\n## ").expect("the end of the guide");
+    let (guide, _) = page.split_once("\n## Check that it works\n").expect("the end of the guide");
     let blocks: Vec<_> = guide.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect();
     let blocks: Vec<_> = blocks.into_iter().map(str::to_owned).collect();
     blocks.try_into().expect("package, certificate, Prosody, ejabberd, together")
 }
 
-/// What the guide is followed on: `/etc` is in a directory, `example.org` is `localhost`, ports are free ones, and the
-/// service manager only notes what it is told.
+/// The machine on which the guide is followed. `/etc` is a directory, `example.org` is `localhost`, ports are free
+/// ones, and a script in place of the service manager records its arguments.
 struct Machine {
     directory: TempDir,
-    /// Where the guide moves the server.
+    /// The address to which the guide moves the server.
     server: SocketAddr,
     components: SocketAddr,
     unused: SocketAddr,
@@ -86,7 +86,7 @@ impl Machine {
         assert!(output.status.success(), "{said}\n{block}");
     }
 
-    /// Starts Pushward with what the guide has written.
+    /// Starts Pushward with the configuration that the guide has written.
     async fn pushward(&self) -> Pushward {
         let config = self.read("pushward/config.toml");
         assert!(config.contains("\"[::]:5222\"") && config.contains("\"[::]:5223\""), "{config}");
@@ -97,7 +97,7 @@ impl Machine {
         Pushward::start(setup).await
     }
 
-    /// A directory as another process's; what was written there stays.
+    /// Returns the package's directory for use by another process. Existing files stay.
     fn moved(&self, package: &str) -> TempDir {
         let directory = tempfile::tempdir().unwrap();
         let copied = Command::new("cp").arg("-r").arg(self.path(package).join(".")).arg(directory.path()).status();
@@ -106,15 +106,16 @@ impl Machine {
     }
 }
 
-/// What Debian's package brings.
+/// Returns a file of Debian's package.
 fn stock(path: &str, package: &str) -> String {
     fs::read_to_string(path)
         .unwrap_or_else(|error| panic!("{path}: {error}; install it with: apt-get install {package}"))
 }
 
-/// alice logs in with a real client, registers for push and goes away; bob writes, and the push service hears of it.
+/// alice logs in with a real client, registers for push and disconnects. bob sends a message, and the push service
+/// receives a publish.
 async fn a_message_rings(machine: &Machine, together: &str, components: SocketAddr, server: SocketAddr) {
-    // The usual port of a moved server is not a free one.
+    // The test moves the server to another port than the guide, because that port may be in use.
     machine.runs(&together.replace("--force", &format!("--force --upstream {server}")));
     assert!(machine.read("told").contains("enable --now pushward\n"));
     let pushward = machine.pushward().await;

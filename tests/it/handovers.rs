@@ -1,4 +1,5 @@
-//! Messages that a client has not acknowledged when its session ends, its server dies, or its connection to the server breaks.
+//! Messages that a client has not acknowledged when its session ends, its server is killed, or its connection to the
+//! server breaks.
 
 use std::time::Duration;
 
@@ -7,18 +8,18 @@ use crate::support::{
     enable_push, failed, fresh, message, numbered,
 };
 
-/// How long nothing must come where nothing is to come.
+/// The time for which nothing may come where nothing is expected.
 const QUIET: Duration = Duration::from_millis(700);
 
 const ENOUGH: Duration = Duration::from_secs(20);
 
-/// The same message as a server sends it later.
+/// Returns the same message as a server sends it later, with a delay stamp.
 fn late(body: &str) -> String {
     let delay = "<delay xmlns='urn:xmpp:delay' from='localhost' stamp='2026-01-01T00:00:00Z'/></message>";
     message(body).replace("</message>", delay)
 }
 
-/// Whatever time is configured: what comes in the moment in which a server dies has been waiting for none.
+/// This must hold for every configured time: a message that comes just as the server is killed has not waited at all.
 async fn nothing_is_lost_when_the_server_is_killed(mut server: Server, settings: impl Fn(Setup) -> Setup) {
     let pushward = Pushward::start(settings(Setup::new(server.address()))).await;
     let mut bob = server.bob().await;
@@ -59,13 +60,14 @@ async fn on_a_managed_ejabberd_that_is_killed_nothing_is_lost() {
     nothing_is_lost_when_the_server_is_killed(Server::managed_ejabberd().await, |setup| setup).await;
 }
 
-/// A client that reads nothing, and 30 ms later a new bind of the same device: what came in between was stranded.
+/// Regression test: a client reads nothing, and 30 ms later the same device binds again. Messages that came in between
+/// were never delivered.
 #[tokio::test]
 async fn a_device_that_binds_anew_while_its_session_takes_it_for_live_gets_all_that_came() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let mut scene = Scene::with(options, |setup| setup).await;
         let mut server = scene.server;
-        // Connections whose clients say no more.
+        // Connections of clients that send nothing more.
         let mut silent = vec![scene.client];
         for round in 1..=5 {
             let body = format!("round {round}");
@@ -84,7 +86,8 @@ async fn a_device_that_binds_anew_while_its_session_takes_it_for_live_gets_all_t
     }
 }
 
-/// What had long been acknowledged to the server was deleted by the session that ended while the next one took it over.
+/// Regression test: the session that ended deleted messages, long acknowledged to the server, while the next session
+/// took them over.
 #[tokio::test]
 async fn a_session_that_ends_slowly_takes_nothing_from_its_successor() {
     for footers in [true, false] {
@@ -98,7 +101,7 @@ async fn a_session_that_ends_slowly_takes_nothing_from_its_successor() {
         let mut client = scene.pushward.authenticated("alice").await;
         fresh(&mut client, "phone").await;
         let mut next = scene.stub.fresh().await;
-        // All that waited is written before it.
+        // All waiting messages are written before it.
         next.expect("<presence").await;
         next.send(message("new"));
         let seen = client.bodies_until(&["new".to_owned()]).await;
@@ -109,7 +112,8 @@ async fn a_session_that_ends_slowly_takes_nothing_from_its_successor() {
     }
 }
 
-/// The older session's client is silent, so it is asked for two seconds; its successor's presence waits for that, its bind not.
+/// The older session's client is silent, so it is probed for two seconds. The newer session's presence waits for that;
+/// its bind does not.
 #[tokio::test]
 async fn the_presence_of_a_device_waits_until_its_silent_session_has_handed_over() {
     let mut scene = Scene::with(StubOptions::managed(), |setup| setup).await;
@@ -143,7 +147,7 @@ async fn what_a_server_sends_again_after_its_connection_broke_comes_once() {
     let seen = client.bodies_until(&["new".to_owned()]).await;
     assert_eq!(seen, [all, vec!["new".into()]].concat());
     client.ack().await;
-    // The last one is still expected, by the device's next session as well.
+    // The proxy still expects the last one again, also in the device's next session.
     client.send("</stream:stream>").await;
     client.closed(PATIENCE).await;
     let mut client = scene.pushward.authenticated("alice").await;
@@ -154,7 +158,7 @@ async fn what_a_server_sends_again_after_its_connection_broke_comes_once() {
     assert_eq!(scene.pushward.metric("pushward_redelivered_messages_total").await, 3);
 }
 
-/// The memory was that of the session which had come first, and its device had two.
+/// Regression test: the memory belonged to the session that had come first, and the device had two.
 #[tokio::test]
 async fn what_a_server_sends_again_to_another_session_of_the_device_comes_once() {
     let mut scene = Scene::with(StubOptions::managed(), Setup::with_metrics).await;
@@ -171,14 +175,14 @@ async fn what_a_server_sends_again_to_another_session_of_the_device_comes_once()
     first.ack().await;
     enable_push(&mut first, "n").await;
     let (mut second, server) = another(&scene.pushward, &mut scene.stub, "phone-2").await;
-    // The target tells that the two are one device.
+    // The push target shows that the two are one device.
     enable_push(&mut second, "n").await;
     server.send(format!("{}{}", late("unacked 2"), message("new")));
     assert_eq!(second.bodies_until(&["new".to_owned()]).await, ["new"]);
     assert_eq!(scene.pushward.metric("pushward_redelivered_messages_total").await, 1);
 }
 
-/// The connection breaks, and Prosody is there: it sends again, with a delay, what it saw no acknowledgement of.
+/// The connection breaks while Prosody runs on: it sends again, with a delay, what was not acknowledged to it.
 #[tokio::test]
 async fn what_prosody_sends_again_after_a_broken_connection_comes_once() {
     let prosody = Prosody::with(&["smacks", "offline"]).await;
@@ -208,7 +212,7 @@ async fn what_prosody_sends_again_after_a_broken_connection_comes_once() {
     assert_eq!(seen, all);
 }
 
-/// A client that has a new resource each time, and no id by which it is known.
+/// A client that has a new resource each time, and no id that identifies its device.
 #[tokio::test]
 async fn chat_to_a_full_jid_that_is_gone_goes_to_the_accounts_next_client() {
     let settings = |setup: Setup| {
@@ -235,11 +239,11 @@ async fn what_nobody_fetches_is_logged_when_it_is_deleted() {
     scene.client.reset();
     scene.server.send(message("for nobody"));
     scene.server.closed(ENOUGH).await;
-    let line = scene.pushward.logged(&["never_fetched", "alice@localhost"]).await;
+    let line = scene.pushward.logged(&["never fetched", "alice@localhost"]).await;
     assert!(!line.contains("for nobody"), "{line}");
 }
 
-/// What stands between the proxy and its server, and can break.
+/// A forwarder between the proxy and its server, whose connections the test can break.
 struct Proxy {
     address: std::net::SocketAddr,
     cut: tokio::sync::watch::Sender<u32>,
@@ -267,7 +271,7 @@ impl Proxy {
         Self { address, cut }
     }
 
-    /// Ends all connections there are, without a word on either side.
+    /// Breaks all current connections without notice to either side.
     fn cut(&self) {
         self.cut.send_modify(|cuts| *cuts += 1);
     }

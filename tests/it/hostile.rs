@@ -1,4 +1,4 @@
-//! Peers that do harm, and what it does to others: nothing.
+//! Hostile peers. They must not affect other clients.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,21 +14,21 @@ use crate::support::{
     raise_descriptors,
 };
 
-/// CPU time that a process has used, in ticks of 10 ms.
+/// Returns the CPU time that a process has used, in ticks of 10 ms.
 fn ticks(process: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Memory that a process has, in KiB.
+/// Returns the memory of a process, in KiB.
 pub(crate) fn memory(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// A connection from an address of this machine, on which a byte may have been sent.
+/// Opens a connection from an address of this machine, and sends at most one byte.
 async fn half_open(source: Ipv4Addr, address: SocketAddr, first: Option<u8>) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -40,8 +40,8 @@ async fn half_open(source: Ipv4Addr, address: SocketAddr, first: Option<u8>) -> 
     connection
 }
 
-/// So many connections that do nothing, from addresses with 900 each: a third has sent nothing, a third the beginning of a
-/// stream, a third that of a TLS handshake.
+/// Opens this many idle connections, 900 per address: a third has sent nothing, a third the beginning of a stream, a
+/// third the beginning of a TLS handshake.
 async fn flood(pushward: &Pushward, count: u32, from: u8) -> Vec<TcpStream> {
     let mut connections = Vec::new();
     for first in (0..count).step_by(100) {
@@ -87,7 +87,7 @@ async fn ten_thousand_half_open_connections_stop_no_login_and_cost_no_cpu() {
     client.roundtrip().await;
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 
-    // The flood's own work is over: then two seconds of it cost less than 2 % of a processor.
+    // Once the flood itself is processed, two seconds cost less than 2 % of a processor.
     let quiet = async |period| {
         let before = ticks(process);
         tokio::time::sleep(period).await;
@@ -101,7 +101,7 @@ async fn ten_thousand_half_open_connections_stop_no_login_and_cost_no_cpu() {
     println!("{used} ticks of CPU in two seconds");
     assert!(used <= 4, "{used} ticks of CPU in two seconds");
 
-    // More of the same only push each other out.
+    // Further connections of the same kind only displace each other.
     let more = flood(&pushward, 500, 2).await;
     pushward.login("bob", "desk").await.roundtrip().await;
     client.roundtrip().await;
@@ -139,7 +139,7 @@ async fn a_close_notify_right_behind_the_handshake_harms_nobody() {
 
 #[tokio::test]
 async fn a_client_lost_by_a_reset_is_known_at_once_and_the_next_message_is_pushed() {
-    // Far longer than this test: nothing here is known by a timeout.
+    // Far longer than this test, so that no timeout can reveal the loss.
     let patient = |setup: Setup| {
         let setup = setup.set("stream_management.max_ack_delay", "'1h'").set("stream_management.ack_timeout", "'1h'");
         setup.set("push.batch_delay", "'0s'").set("push.transports", "['session']")
@@ -176,7 +176,7 @@ async fn one_direction_that_blocks_does_not_stop_the_other() {
     let patient = |setup: Setup| setup.set("stream_management.write_timeout", "'10m'");
     let Scene { stub: _stub, pushward: _pushward, mut client, mut server, .. } =
         Scene::with(StubOptions::default(), patient).await;
-    // The client reads nothing until all buffers are full; what it sends arrives.
+    // The client reads nothing until all buffers are full. What it sends still arrives.
     let body = "x".repeat(100_000);
     for n in 1..=80 {
         server.send(message(&format!("{n} {body}")));
@@ -185,13 +185,13 @@ async fn one_direction_that_blocks_does_not_stop_the_other() {
         client.send(format!("<message to='bob@localhost' id='up{n}'/>")).await;
         server.expect(&format!("'up{n}'")).await;
     }
-    // Then all that was held up comes.
+    // Then everything that was held up arrives.
     let bodies = bodies(&client.messages(80).await);
     assert!(bodies.iter().enumerate().all(|(n, body)| body.starts_with(&format!("{} ", n + 1))));
     client.roundtrip().await;
 }
 
-/// Everybody logs in, is lost, comes back, resumes, and leaves.
+/// Logs many clients in, drops their connections, resumes their sessions, and closes them.
 async fn round(pushward: &Arc<Pushward>, count: usize) {
     const AT_ONCE: usize = 25;
     let user = |number: usize| format!("user{number}");
@@ -208,7 +208,7 @@ async fn round(pushward: &Arc<Pushward>, count: usize) {
         }
         clients.extend(some.join_all().await);
     }
-    // All of them were there at once.
+    // All clients were connected at the same time.
     let mut enabled = Vec::new();
     for (number, client, id) in clients {
         client.reset();

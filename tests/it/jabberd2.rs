@@ -1,11 +1,11 @@
-//! jabberd2, a server without stream management, carbons and push, which gives every message a full JID.
+//! jabberd2, a server without stream management, carbons and push, which addresses every message to a full JID.
 
 use crate::support::{
     Authority, Client, Element, Jabberd2, PATIENCE, PushService, Pushward, Setup, bodies, enable_push, fresh, lost,
     numbered, request, resumed,
 };
 
-/// The addresses in alice's roster.
+/// Returns the addresses in alice's roster.
 async fn contacts(alice: &mut Client, id: &str) -> Vec<String> {
     alice.send(format!("<iq type='get' id='{id}'><query xmlns='jabber:iq:roster'/></iq>")).await;
     let roster = Element::parse(&alice.answer(&format!("id='{id}'")).await);
@@ -75,14 +75,14 @@ async fn a_dark_phone_is_notified_over_starttls_and_direct_tls_to_jabberd2() {
     }
 }
 
-/// Its `<ack/>` is of a draft of XEP-0198, and `<unbind/>` ends a session that the proxy holds.
+/// jabberd2's `<ack/>` is of a draft of XEP-0198, and its `<unbind/>` would end a session that the proxy holds.
 #[tokio::test]
 async fn clients_are_offered_stream_management_instead_of_jabberd2s_own_features() {
     let server = Jabberd2::start().await;
     let pushward = Pushward::start(Setup::new(server.address)).await;
     let offered = server.features().await;
     let features = Element::parse(&pushward.connect().await.authenticated("alice").await);
-    // The prefix of the former is declared in the header.
+    // The prefix of `<ack/>` is declared in the header.
     for (own, tag) in [("ack", "<ack:ack/>"), ("unbind", "<unbind ")] {
         assert!(offered.contains(tag), "jabberd2 does not offer <{own}/>: {offered}");
         assert!(features.child(own).is_none(), "<{own}/> is passed on: {features:?}");
@@ -93,7 +93,7 @@ async fn clients_are_offered_stream_management_instead_of_jabberd2s_own_features
     assert_eq!(features.child("sm").map(|sm| sm.ns.as_str()), Some("urn:xmpp:sm:3"), "{features:?}");
 }
 
-/// All that comes for the account is for a full JID there, and this client never has the same one again.
+/// jabberd2 addresses everything for the account to a full JID, and this client never has the same one again.
 #[tokio::test]
 async fn what_jabberd2_sent_to_a_session_that_is_gone_goes_to_the_accounts_next_client() {
     let server = Jabberd2::start().await;
@@ -108,7 +108,7 @@ async fn what_jabberd2_sent_to_a_session_that_is_gone_goes_to_the_accounts_next_
     bob.say("alice@localhost", "for whoever comes").await;
     server.ended("alice@localhost/phone-1").await;
     bob.say("alice@localhost", "kept by the server").await;
-    // Nothing says that this is the same device.
+    // Nothing identifies this as the same device.
     let mut alice = pushward.authenticated("alice").await;
     fresh(&mut alice, "phone-2").await;
     let all = ["for whoever comes", "kept by the server"].map(str::to_owned);

@@ -1,4 +1,4 @@
-//! What a peer may ask of the proxy: the answer at each limit, its metric, and its line in the log.
+//! Limits of the proxy: the answer at each limit, its metric, and its log line.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ async fn served(settings: impl FnOnce(Setup) -> Setup) -> (StubUpstream, Pushwar
     (stub, pushward)
 }
 
-/// The end of a connection with this stream error.
+/// Reads up to the end of a connection and checks the stream error.
 async fn refused(client: &mut Client, condition: &str) -> String {
     let ending = client.closed(PATIENCE).await.concat();
     assert!(ending.contains(&format!("<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>")), "{ending}");
@@ -23,7 +23,7 @@ async fn refused(client: &mut Client, condition: &str) -> String {
 }
 
 async fn logged(pushward: &Pushward, limit: &str) {
-    pushward.logged(&["limit_reached", &format!("\"{limit}\"")]).await;
+    pushward.logged(&["limit reached", &format!("\"{limit}\"")]).await;
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn one_address_has_so_many_connections_and_others_go_on() {
     assert_eq!(pushward.reached("connections_per_address").await, 1);
     logged(&pushward, "connections_per_address").await;
     Client::plain_from(Ipv4Addr::new(127, 0, 0, 2), pushward.starttls).await.open().await;
-    // A client that has gone counts no more, even while its session is held.
+    // A client that has disconnected no longer counts, even while its session is held.
     first.reset();
     eventually(
         PATIENCE,
@@ -83,7 +83,7 @@ async fn a_connection_that_does_not_log_in_makes_room_for_a_newer_one() {
     let mut opened = pushward.connect().await;
     opened.open().await;
     let mut silent = Client::plain(pushward.starttls).await;
-    // The one that came the least far goes, without a word: it has said none.
+    // The connection that has made the least progress is closed, without a stream error since it has opened no stream.
     let mut newer = Client::plain(pushward.starttls).await;
     assert_eq!(silent.closed(PATIENCE).await, [] as [&str; 0]);
     newer.open().await;
@@ -93,7 +93,7 @@ async fn a_connection_that_does_not_log_in_makes_room_for_a_newer_one() {
     let _more = pushward.connect().await.open().await;
     refused(&mut opened, "resource-constraint").await;
     newest.authenticate("alice").await;
-    // Who has logged in is not among them.
+    // Authenticated clients do not count.
     let _crowd = [Client::plain(pushward.starttls).await, Client::plain(pushward.starttls).await];
     newest.open().await;
     assert_eq!(newest.bind("phone").await, "alice@localhost/phone");
@@ -148,7 +148,7 @@ async fn a_stanza_beyond_its_limit_is_too_big_before_and_after_the_login() {
     }
 }
 
-/// Tries to log in on a stream that is open and returns the answer.
+/// Tries to log in on an open stream and returns the answer.
 async fn tries(client: &mut Client, password: &str) -> String {
     client.send(plain("alice", password)).await;
     client.next().await
@@ -189,10 +189,10 @@ async fn a_client_beyond_its_stanza_rate_is_read_more_slowly_and_loses_nothing()
     let Scene { stub: _stub, pushward, mut client, mut server, .. } = Scene::with(StubOptions::default(), rate).await;
     let begun = Instant::now();
     let burst: String = (1..=100).map(|n| format!("<message to='bob@localhost' id='m{n}'/>")).collect();
-    // White space and acknowledgements are no stanzas.
+    // White space and acknowledgements are not counted as stanzas.
     client.send(" ".repeat(500) + &burst).await;
     server.expect("'m30'").await;
-    // The other direction goes on.
+    // The other direction is not affected.
     server.send(message("meanwhile"));
     assert_eq!(bodies(&client.messages(1).await), ["meanwhile"]);
     assert!(server.rest().iter().all(|stanza| !stanza.contains("'m100'")), "all came at once");
@@ -204,7 +204,7 @@ async fn a_client_beyond_its_stanza_rate_is_read_more_slowly_and_loses_nothing()
             break stanza;
         }
     };
-    // 40 may pass at once, 20 in a second from then on.
+    // 40 may pass at once, and 20 per second from then on.
     assert!(begun.elapsed() >= Duration::from_millis(2900), "{count} in {:?}", begun.elapsed());
     assert!(pushward.reached("stanza_rate").await >= 1);
     assert_eq!(pushward.reached("bandwidth").await, 0);
@@ -222,7 +222,7 @@ async fn a_client_beyond_its_bandwidth_is_read_more_slowly_and_loses_nothing() {
         client.send(format!("<message to='bob@localhost' id='m{n}'><body>{body}</body></message>")).await;
     }
     let stanzas: Vec<_> = [server.expect("'m1'").await, server.expect("'m10'").await].into();
-    // 40 kB may pass at once, 20 in a second from then on; the last read may go into debt.
+    // 40 kB may pass at once, and 20 kB per second from then on. The last read may exceed the allowance.
     assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
     assert!(stanzas.iter().all(|stanza| stanza.len() > 10_000));
     assert!(pushward.reached("bandwidth").await >= 1);
@@ -284,14 +284,14 @@ async fn a_full_spool_is_counted_by_the_bound_that_it_reached() {
         let Scene { stub: _stub, pushward, client, server, .. } = Scene::with(StubOptions::default(), bound).await;
         lost(&pushward, client, "alice@localhost/phone").await;
         server.send((1..=200).map(|n| message(&format!("message {n}"))).collect::<String>());
-        pushward.logged(&["spool_failed"]).await;
+        pushward.logged(&["spool failed"]).await;
         assert!(pushward.reached(limit).await >= 1, "{limit}");
         logged(&pushward, limit).await;
         server.assert_open();
     }
 }
 
-/// One account may have an eighth of the spool: the ninth finds it full, and nobody's session ends.
+/// One account may use an eighth of the spool. The ninth account finds the spool full, and no session ends.
 #[tokio::test]
 async fn accounts_share_the_spool_and_none_fills_it_alone() {
     let bound = |setup: Setup| setup.with_metrics().set("limits.spool", "'80 KB'");
@@ -326,12 +326,12 @@ async fn a_flood_is_counted_in_full_and_logged_now_and_then() {
     }
     assert_eq!(pushward.reached("connections_per_address").await, 300);
     let log = pushward.log();
-    let lines: Vec<_> = log.iter().filter(|line| line.contains("limit_reached")).collect();
+    let lines: Vec<_> = log.iter().filter(|line| line.contains("limit reached")).collect();
     assert!((1..20).contains(&lines.len()), "{lines:?}");
     assert!(lines.iter().all(|line| line.contains("\"suppressed\":") && line.contains("\"who\":\"127.")), "{lines:?}");
 }
 
-/// Each made a line, as fast as the disk could store it.
+/// Regression test: each registration wrote a line, as fast as the disk could store it.
 #[tokio::test]
 async fn a_client_that_registers_again_and_again_does_not_fill_the_log() {
     let mut scene = Scene::new().await;
@@ -339,7 +339,7 @@ async fn a_client_that_registers_again_and_again_does_not_fill_the_log() {
         enable_push(&mut scene.client, &format!("node-{}", n % 4)).await;
     }
     let count = |needle: &str| scene.pushward.log().iter().filter(|line| line.contains(needle)).count();
-    let (lines, last) = (count("\"push enabled\""), count("too many lines of one session"));
-    // Some come back while it goes on.
+    let (lines, last) = (count("\"push enabled\""), count("log rate of this session exceeded"));
+    // Some of the allowance is restored during the test.
     assert!((30..60).contains(&lines) && last == 1, "{lines} {last}");
 }

@@ -1,4 +1,4 @@
-//! What a login waits for, and what ends the wait before.
+//! The waits of a login, and the events that end them early.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{Client, HEADER, PATIENCE, Pushward, Setup, StubOptions, StubUpstream};
 
-/// The server's port accepts, and says nothing: TLS with it never comes up.
+/// Opens a port in place of the server that accepts connections and sends nothing, so that TLS with it never completes.
 async fn before_a_silent_server(adjust: impl FnOnce(Setup) -> Setup) -> (TcpListener, Pushward) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let setup = Setup::new(listener.local_addr().unwrap())
@@ -18,7 +18,7 @@ async fn before_a_silent_server(adjust: impl FnOnce(Setup) -> Setup) -> (TcpList
     (listener, pushward)
 }
 
-/// A login whose server is being connected.
+/// Returns a login that waits for the connection to its server.
 async fn waiting(pushward: &Pushward, listener: &TcpListener) -> Client {
     let mut client = pushward.connect().await;
     client.send(HEADER).await;
@@ -66,7 +66,7 @@ async fn a_drain_ends_a_login_while_the_server_is_connected() {
     assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
 }
 
-/// The session that has the resource may take eight seconds to end; a client that leaves meanwhile is not kept for them.
+/// The session that has the resource may take eight seconds to end. A login whose client leaves meanwhile ends at once.
 #[tokio::test]
 async fn a_client_that_leaves_while_its_resource_is_released_ends_its_login() {
     let options = StubOptions { footers: false, ..StubOptions::managed() };
@@ -91,7 +91,8 @@ async fn a_client_that_leaves_while_its_resource_is_released_ends_its_login() {
     gone(&pushward, Duration::from_millis(1500)).await;
 }
 
-/// Such a server kept its session for ever: nothing was acknowledged to it, and its stanzas were held.
+/// Regression test: such a server kept its session without limit, because nothing was acknowledged to it and its
+/// stanzas were held.
 #[tokio::test]
 async fn a_server_that_never_answers_enable_costs_the_client_its_stream_after_server_timeout() {
     let options = StubOptions { ignores: &["<enable"], ..StubOptions::managed() };

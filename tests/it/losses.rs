@@ -1,4 +1,4 @@
-//! Connections that are lost with much waiting, races for a session, and a disk that takes no more.
+//! Lost connections with many waiting messages, concurrent resumptions, and a full disk.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::support::{
     resumed,
 };
 
-/// How a connection may be lost.
+/// The ways in which a connection may be lost.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Fin,
@@ -17,7 +17,7 @@ enum Loss {
 
 type Surroundings = (&'static str, StubOptions, fn(Setup) -> Setup);
 
-/// What may be different about the surroundings.
+/// The configurations and servers under which each loss is tested.
 fn surroundings() -> Vec<Surroundings> {
     fn small(setup: Setup) -> Setup {
         let keys = ["limits.unauthenticated_stanza", "limits.stanza", "limits.session_queue"];
@@ -33,9 +33,9 @@ fn surroundings() -> Vec<Surroundings> {
 
 async fn five_hundred_messages_wait_after(loss: Loss) {
     for (name, options, settings) in surroundings() {
-        // Shown if it fails.
+        // Printed if the test fails.
         println!("{loss:?}, {name}");
-        // Longer than this client ever takes to answer, on a machine with much else to do.
+        // Longer than this client ever takes to answer, also on a busy machine.
         let patience = if matches!(loss, Loss::Silence) { "'1500ms'" } else { "'30s'" };
         let keys = ["stream_management.max_ack_delay", "stream_management.ack_timeout"];
         let settings = |setup| keys.into_iter().fold(settings(setup), |setup, key| setup.set(key, patience));
@@ -57,7 +57,7 @@ async fn five_hundred_messages_wait_after(loss: Loss) {
         };
         pushward.logged(&["dark", "alice@localhost/phone"]).await;
         server.send(all[1..].iter().map(|body| message(body)).collect::<String>());
-        // A ping is answered for a dark client; whatever came before it waits by then.
+        // The proxy answers a ping for a dark client. Everything before the ping waits by then.
         server.send("<iq type='get' id='behind'><ping xmlns='urn:xmpp:ping'/></iq>");
         server.expect("behind").await;
         let (mut client, _) = resumed(&pushward, &enabled, 0).await;
@@ -169,12 +169,12 @@ async fn a_resumption_takes_the_session_over_without_a_word_to_the_old_connectio
     server.assert_open();
 }
 
-/// The numbers that messages begin with.
+/// Returns the numbers at the start of the messages.
 fn numbers(seen: &[String]) -> Vec<u32> {
     bodies(seen).iter().map(|body| body.split(' ').next().unwrap().parse().unwrap()).collect()
 }
 
-/// The numbers of the messages that went back to their sender, as soon as there are so many.
+/// Waits for this many messages that are returned to their sender, and returns their numbers.
 async fn returned(server: &mut StubConnection, count: usize) -> Vec<u32> {
     let mut returned = Vec::new();
     while returned.len() < count {
@@ -185,7 +185,8 @@ async fn returned(server: &mut StubConnection, count: usize) -> Vec<u32> {
     returned
 }
 
-/// No file may grow beyond 6 MiB; alice is dark and gets 12. Memory holds 256 KiB: what is more goes back to its sender.
+/// No file may grow beyond 6 MiB. alice is dark and is sent 12 MiB. Memory holds 256 KiB: the rest is returned to its
+/// sender.
 #[tokio::test]
 async fn on_a_full_disk_a_session_stays_and_what_nobody_can_keep_goes_back() {
     let settings = |setup: Setup| {
@@ -198,7 +199,7 @@ async fn on_a_full_disk_a_session_stays_and_what_nobody_can_keep_goes_back() {
     for number in 1..=120 {
         scene.server.send(message(&format!("{number} {long}")));
     }
-    let line = scene.pushward.logged(&["spool_failed"]).await;
+    let line = scene.pushward.logged(&["spool failed"]).await;
     let level = serde_json::from_str::<serde_json::Value>(&line).unwrap()["level"].clone();
     assert!(["WARN", "ERROR"].contains(&level.as_str().unwrap()), "{line}");
     let mut gone = returned(&mut scene.server, 10).await;
@@ -210,13 +211,13 @@ async fn on_a_full_disk_a_session_stays_and_what_nobody_can_keep_goes_back() {
         desk.send(message("and back")).await;
         desk.acked_up_to(number).await;
     }
-    // It is asked, and answers, a moment later.
+    // The client is asked, and answers, a moment later.
     tokio::select! {
         acked = desk_server.acked(3, PATIENCE) => assert_eq!(acked, 3),
         last = desk.closed(PATIENCE) => panic!("{last:?}"),
     }
     desk_server.assert_open();
-    // Each is with the client or back with its sender.
+    // Each message is with the client or was returned to its sender.
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     let mut have = numbers(&client.until_quiet(Duration::from_secs(2)).await);
     for error in scene.server.rest().iter().filter(|xml| xml.contains("<resource-constraint")) {
@@ -239,7 +240,7 @@ async fn at_the_bound_of_a_sessions_spool_the_rest_stays_in_memory_and_with_the_
     for number in 1..=30 {
         scene.server.send(message(&format!("{number} {long}")));
     }
-    scene.pushward.logged(&["spool_failed"]).await;
+    scene.pushward.logged(&["spool failed"]).await;
     let acked = scene.server.request_ack().await;
     assert!(acked < 30, "{acked} of 30 stanzas of 20 KB are acknowledged with 256 KiB to hold them");
     desk_server.send(message("desk"));

@@ -1,4 +1,4 @@
-//! Many sessions of one account at once: none waits for another for ever, and nobody else waits for them.
+//! Many simultaneous sessions of one account: none blocks another without limit, and nobody else waits for them.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 use crate::support::{Client, PATIENCE, Pushward, Scene, Setup, StubOptions, StubUpstream, eventually, push_enable};
 
-/// So many clients of one account bind at the same moment.
+/// Number of clients of one account that bind at the same moment.
 const FLEET: usize = 60;
 
 async fn proxy(options: StubOptions) -> Pushward {
     let stub = StubUpstream::start(options).await;
     let address = stub.address;
-    // The connections are the stub's own affair; it lives as long as the test.
+    // The stub serves its connections itself. It must live as long as the test.
     tokio::spawn(async move {
         let (_stub, never) = (stub, std::future::pending::<()>());
         never.await;
@@ -29,7 +29,7 @@ fn enable(n: usize) -> String {
     format!("<iq type='set' id='push-{n}'>{}</iq>", push_enable(&format!("node-{n}")))
 }
 
-/// Clients of one account that have authenticated, then all bind at once.
+/// Returns clients of one account that have authenticated and then bound all at once.
 async fn fleet(pushward: &Pushward, count: usize) -> Vec<Client> {
     let mut authenticated = Vec::new();
     for _ in 0..count {
@@ -59,7 +59,8 @@ async fn sixty_clients_of_one_account_bind_at_once_and_leave_nothing_behind() {
     }
 }
 
-/// Each session ended with changes of the account open, and waited for the other to take the news of them.
+/// Regression test: each session ended with changes of the account open, and waited until the other took the notice of
+/// them.
 #[tokio::test]
 async fn two_sessions_that_end_with_open_changes_let_others_log_in() {
     let pushward = proxy(StubOptions::default()).await;
@@ -98,7 +99,8 @@ async fn a_drain_reaches_all_sessions_while_a_fleet_binds() {
     assert!(status.success());
 }
 
-/// The client was told `<failed/>` without a count, or with one that was not final, and sent again what the server had.
+/// Regression test: the client got `<failed/>` without a count, or with a count that was not final, and sent again what
+/// the server had.
 #[tokio::test]
 async fn a_resumption_that_meets_an_ending_session_learns_its_final_count() {
     let options = StubOptions { footers: false, ..StubOptions::slow_to_ack() };

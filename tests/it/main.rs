@@ -1,4 +1,4 @@
-//! Black-box tests: one binary, one behaviour a file, real peers.
+//! Black-box tests: one binary, one behaviour per file, real peers.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

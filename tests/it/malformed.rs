@@ -1,4 +1,4 @@
-//! What XMPP forbids in a stream (RFC 6120 §11) is refused with the right error, and never reaches the server.
+//! XML that XMPP forbids in a stream (RFC 6120 §11): it is refused with the right error, and never reaches the server.
 
 use crate::support::{Client, HEADER, PATIENCE, Pushward, Setup, StubOptions, StubUpstream};
 
@@ -45,7 +45,7 @@ async fn bytes_that_are_not_utf_8_end_a_session() {
     let mut server = stub.session().await;
     client.send(b"<message><body>\xff\xfe</body></message>").await;
     let ending = client.closed(PATIENCE).await.concat();
-    // RFC 6120 §4.9.3.22 names unsupported-encoding for this; XML calls it not well-formed.
+    // RFC 6120 §4.9.3.22 specifies unsupported-encoding for this. For XML it is not well-formed.
     assert!(ending.contains("<unsupported-encoding") || ending.contains("<not-well-formed"), "{ending}");
     server.closed(PATIENCE).await;
     assert!(server.rest().is_empty());

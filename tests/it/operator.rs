@@ -1,4 +1,4 @@
-//! What the pages for operators, the dashboard and the log promise is what the program does.
+//! Compares the pages for operators, the dashboard and the log with the program's actual behaviour.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use crate::support::{
     PATIENCE, Pushward, Scene, Setup, StubOptions, StubUpstream, binary, enable_push, lost, message, resumed,
 };
 
-/// Writes the generated parts of docs/ instead of comparing them, if it is set.
+/// If this variable is set, the generated parts of docs/ are written instead of compared.
 const WRITE: &str = "PUSHWARD_WRITE_DOCS";
 const CONFIGURATION: &str = "docs/configuration.md";
 const METRICS: &str = "docs/metrics.md";
@@ -25,14 +25,14 @@ fn read(name: &str) -> String {
     fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// README.md and all pages of docs/, one after the other.
+/// Returns README.md and all pages of docs/, concatenated.
 fn documentation() -> String {
     let pages = fs::read_dir(file("docs")).unwrap().map(|entry| entry.unwrap().path());
     let pages = pages.filter(|page| page.extension().is_some_and(|extension| extension == "md"));
     [read("README.md")].into_iter().chain(pages.map(|page| fs::read_to_string(page).unwrap())).collect()
 }
 
-/// Compares the text behind a mark in a page with the expected one, or writes it there.
+/// Compares the text after a mark in a page with the expected text, or writes it there.
 fn compare(page: &str, mark: &str, expect: &str) {
     let text = read(page);
     let (before, rest) = text.split_once(mark).unwrap_or_else(|| panic!("{mark} in {page}"));
@@ -52,7 +52,7 @@ fn compare(page: &str, mark: &str, expect: &str) {
     assert_eq!(text, format!("{before}{mark}\n{expect}<!-- end -->{after}"), "only the order differs");
 }
 
-/// The table of all keys, from the annotated default.
+/// Returns the table of all keys, from the annotated default configuration.
 fn keys() -> String {
     let config = read("config.toml");
     let (mut section, mut seen) = (String::new(), BTreeSet::new());
@@ -71,7 +71,7 @@ fn keys() -> String {
         }
         let (default, comment) = match comment.strip_prefix("not set: ") {
             Some(comment) => (format!("not set, as `{}`", value.trim()), comment),
-            // The one thing that has no default.
+            // The only key that has no default.
             None if section == "host" && !is_default => ("none".to_owned(), comment),
             None => (format!("`{}`", value.trim()), comment),
         };
@@ -82,12 +82,12 @@ fn keys() -> String {
     table
 }
 
-/// A metric as `/metrics` tells of it.
+/// A metric as `/metrics` describes it.
 #[derive(Default)]
 struct Family {
     kind: String,
     help: String,
-    /// Each with its words.
+    /// Each label with its values.
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -114,7 +114,7 @@ fn families(metrics: &str) -> BTreeMap<String, Family> {
     families
 }
 
-/// The table of all metrics.
+/// Returns the table of all metrics.
 fn metrics_table(metrics: &str) -> String {
     let mut table = "| metric | kind | what it counts |\n|---|---|---|\n".to_owned();
     for (name, Family { kind, help, labels }) in families(metrics) {
@@ -223,7 +223,7 @@ async fn the_dashboard_asks_for_metrics_that_there_are() {
     for name in &asked {
         assert!(series.contains(name.as_str()), "{name} is not in /metrics");
     }
-    // Nothing that is counted goes unseen, but for what a query reads out of another.
+    // Every metric must be shown, except those that a query derives from another.
     let unseen = series.iter().filter(|name| {
         let base = name.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count");
         !asked.contains(**name) && !asked.contains(&format!("{base}_bucket"))
@@ -269,7 +269,7 @@ async fn what_happens_to_a_session_is_counted() {
     assert!(number("pushward_store_bytes") > 1000.0);
     assert!(number("process_resident_memory_bytes") > 1e6);
     assert!(number("process_open_fds") > 5.0);
-    // Read, and written again after the loss.
+    // The message was read, and written again after the loss.
     assert!(number("pushward_stanzas_total{leg=\"client\",direction=\"out\",kind=\"message\"}") >= 2.0);
     assert!(number("pushward_stanza_bytes_total{leg=\"client\",direction=\"out\"}") > 200.0);
 }
@@ -284,7 +284,7 @@ async fn it_is_ready_as_long_as_some_server_takes_connections() {
     drop(nobody);
     let alone = Pushward::start(with_page(Setup::new(gone))).await;
     let (status, _, body) = http(page(&alone).await, "GET", "/readyz").await;
-    assert_eq!((status, body.as_str()), (503, "no server can be reached\n"));
+    assert_eq!((status, body.as_str()), (503, "no upstream server reachable\n"));
     assert_eq!(http(page(&alone).await, "GET", "/healthz").await.0, 200);
 }
 
@@ -306,7 +306,7 @@ async fn each_line_of_a_json_log_is_an_object_that_says_who_and_where() {
         let time = line["timestamp"].as_str().unwrap();
         assert!(time.ends_with('Z') && time.contains('T'), "{line}");
     }
-    let dark = lines.iter().find(|line| line["message"].as_str().unwrap().starts_with("dark")).unwrap();
+    let dark = lines.iter().find(|line| line["message"].as_str().unwrap().ends_with("(dark)")).unwrap();
     assert_eq!(dark["span"]["name"], "session", "{dark}");
     assert_eq!(dark["span"]["jid"], "alice@localhost/phone", "{dark}");
     let peer: std::net::SocketAddr = dark["span"]["peer"].as_str().unwrap().parse().unwrap();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::admin::{http, http_as, page, with_page};
 use crate::support::{Browser, PATIENCE, Scene, StubOptions, enable_push, lost, message};
 
-/// Waits until a script returns this.
+/// Waits until a script returns this value.
 async fn until(browser: &Browser, script: &str, expect: Value) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -19,7 +19,7 @@ async fn until(browser: &Browser, script: &str, expect: Value) {
     }
 }
 
-/// The number of a tile.
+/// Returns a script that reads the number of a tile.
 fn tile(name: &str) -> String {
     format!(
         "return [...document.querySelectorAll('.tile')].find(t => t.querySelector('h3').textContent === '{name}')\
@@ -27,7 +27,7 @@ fn tile(name: &str) -> String {
     )
 }
 
-/// Keeps a picture where `PUSHWARD_PICTURES` says, for people to look at.
+/// Saves a picture in the directory `PUSHWARD_PICTURES`, for review by people.
 async fn keep_picture(browser: &Browser, name: &str) {
     let picture = browser.picture().await;
     assert!(picture.starts_with(b"\x89PNG"));
@@ -49,7 +49,7 @@ async fn the_page_shows_the_numbers_as_they_change_and_nobody() {
     assert_eq!(browser.run(host).await, serde_json::json!(["localhost 1 0 0"]));
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     scene.server.send(message("wake up"));
-    until(&browser, &tile("Dark sessions, held"), "1".into()).await;
+    until(&browser, &tile("Dark sessions (held)"), "1".into()).await;
     until(&browser, &tile("Live sessions"), "0".into()).await;
     let verdicts = "return document.getElementById('verdicts').innerText.includes('push')";
     until(&browser, verdicts, true.into()).await;
@@ -97,7 +97,7 @@ async fn nothing_but_the_page_itself_acts_in_it() {
     let browser = Browser::start(1280, 900).await;
     browser.open(&format!("http://{address}/")).await;
     until(&browser, &tile("Live sessions"), "1".into()).await;
-    // The page itself broke no rule; what is put into it does, and does nothing.
+    // The page itself violated no rule. The markup inserted next violates one and has no effect.
     browser
         .run(
             "window.broken = []; new ReportingObserver(reports => broken.push(...reports.map(r => r.body.effectiveDirective)), \
@@ -128,6 +128,6 @@ async fn a_website_that_leads_its_name_here_learns_nothing() {
             assert_eq!(http_as(address, "GET", path, ours).await.0, 200, "{path} as {ours}");
         }
     }
-    // Load balancers ask under whatever name, and learn a word.
+    // Load balancers may use any host name, and get a single word.
     assert_eq!(http_as(address, "GET", "/healthz", "evil.example").await.0, 200);
 }

@@ -1,4 +1,4 @@
-//! What a person sees: check, demo, signals, and a log without secrets.
+//! Commands and output for people: check, demo, signals, and a log without secrets.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::{
     eventually, free_address,
 };
 
-/// Runs the program in `directory` to its end; returns the exit code and all it wrote.
+/// Runs the program in `directory` to its end. Returns the exit code and all its output.
 pub(crate) async fn run(directory: &Path, arguments: &[&str], deadline: Duration) -> (Option<i32>, String) {
     let mut command = binary();
     command.args(arguments).current_dir(directory);
@@ -70,15 +70,15 @@ async fn a_configuration_that_is_not_there_is_named() {
 async fn check_accepts_the_shipped_configuration_and_says_that_no_server_runs() {
     let directory = tempfile::tempdir().unwrap();
     let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml")).unwrap();
-    // The port it names may be taken on the machine that runs this; one that was free a moment ago is not.
+    // The configured port may be in use on this machine, so the test replaces it by one that was just free.
     let upstream = free_address();
     let configured = shipped.replace("#upstream = \"127.0.0.1:5322\"", &format!("upstream = \"{upstream}\""));
     assert_ne!(configured, shipped, "the shipped configuration names its upstream");
     fs::write(directory.path().join("config.toml"), configured).unwrap();
     let (code, output) = run(directory.path(), &["check"], PATIENCE).await;
-    assert!(output.contains("config.toml: fine"), "{output}");
+    assert!(output.contains("config.toml: valid"), "{output}");
     let said = output.lines().find(|line| line.contains(&upstream.to_string()));
-    assert!(said.is_some_and(|line| line.contains("cannot be connected to")), "{output}");
+    assert!(said.is_some_and(|line| line.contains("cannot connect")), "{output}");
     assert_ne!(code, Some(0), "a server that is down is nothing to be content with: {output}");
 }
 
@@ -152,7 +152,7 @@ async fn the_log_never_holds_a_secret_however_much_it_tells() {
     let mut alice = pushward.authenticated("alice").await;
     alice.resume(&enabled.id, handled).await;
     alice.messages(1).await;
-    // A stanza that is refused is not logged either.
+    // A refused stanza is not logged either.
     alice.send("<message><body>refused-body</wrong></message>").await;
     alice.closed(PATIENCE).await;
     pushward.terminate(PATIENCE).await;

@@ -1,4 +1,4 @@
-//! A client that breaks on a stanza: it is spared that stanza, and nothing else.
+//! Clients that break on a stanza: that stanza is withheld, and no other.
 
 use std::time::Duration;
 
@@ -11,24 +11,24 @@ use crate::support::{
     fresh, message, numbered, quick, resumed,
 };
 
-/// How long nothing must come where nothing is to come.
+/// The time for which nothing may come where nothing is expected.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// How the client ends.
+/// The ways in which the client ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It crashes.
+    /// The client crashes.
     Reset,
-    /// The same, where the system closes the connection in order.
+    /// The client crashes, but its system closes the connection in order.
     Fin,
-    /// Its XML parser has found an error.
+    /// The client's XML parser reports an error.
     StreamError,
-    /// It closes its stream.
+    /// The client closes its stream.
     Footer,
 }
 
 impl End {
-    /// Ends the client.
+    /// Ends the client in this way.
     async fn of(self, mut client: Client) {
         match self {
             Self::Reset => client.reset(),
@@ -42,19 +42,19 @@ impl End {
     }
 }
 
-/// A line of the log that came so many times.
+/// Waits until this many log lines contain `needle`.
 async fn logged_times(pushward: &Pushward, needle: &str, times: usize) {
     let count = || pushward.log().iter().filter(|line| line.contains(needle)).count();
     let what = || format!("{times} times {needle:?} in\n{}", pushward.log().join("\n"));
     eventually(PATIENCE, what, || (count() >= times).then_some(())).await;
 }
 
-/// Lets the client break as soon as it has read this body, and waits until that is noticed. What came before it.
+/// Reads until this body and then breaks the client. Waits until Pushward has noticed, and returns what came before.
 async fn breaks_on(pushward: &Pushward, mut client: Client, body: &str, ends: usize) -> Vec<String> {
     client.acks = false;
     let before = client.bodies_until(&[body.to_owned()]).await;
     client.reset();
-    logged_times(pushward, "dark: the session is held", ends).await;
+    logged_times(pushward, "session hibernated (dark)", ends).await;
     before
 }
 
@@ -71,7 +71,7 @@ async fn sessions_show(pushward: &Pushward, stanzas: u64) {
     }
 }
 
-/// It would come at each resumption and each login for 14 days.
+/// Without the guard the stanza would come at each resumption and each login for 14 days.
 #[tokio::test]
 async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releases_it() {
     for options in [StubOptions::default(), StubOptions::managed()] {
@@ -81,13 +81,13 @@ async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releas
         breaks_on(pushward, scene.client, "poison", 1).await;
         let (client, _) = resumed(pushward, enabled, 0).await;
         breaks_on(pushward, client, "poison", 2).await;
-        // Alone, and nothing behind it.
+        // The suspect is written alone, with nothing after it.
         let (mut client, _) = resumed(pushward, enabled, 0).await;
         client.acks = false;
         let came = client.until_quiet(QUIET).await;
         assert_eq!((bodies(&came), client.requests), (vec!["poison".to_owned()], 1), "{}", client.transcript());
         client.reset();
-        logged_times(pushward, "set_aside", 1).await;
+        logged_times(pushward, "stanza set aside", 1).await;
         let (mut client, _) = resumed(pushward, enabled, 0).await;
         assert_eq!(bodies(&client.messages(1).await), ["behind"]);
         client.ack().await;
@@ -117,7 +117,7 @@ async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releas
     }
 }
 
-/// Where nothing is set aside, the operator gets the reason, and nothing is logged.
+/// Checks the command when nothing is set aside: the operator gets the reason, and nothing is logged.
 async fn cannot_be_released(pushward: &Pushward) {
     let released = || pushward.log().iter().filter(|line| line.contains("stanzas released by the operator")).count();
     let before = released();
@@ -133,8 +133,8 @@ async fn cannot_be_released(pushward: &Pushward) {
     assert_eq!((before, released()), (1, 1));
 }
 
-/// Reads, and acknowledges each stanza, until the client would break, or nothing more comes. Returns the bodies before, and
-/// whether it breaks.
+/// Reads and acknowledges each stanza until the client would break, or nothing more comes. Returns the bodies before,
+/// and whether it breaks.
 async fn reads(client: &mut Client) -> (Vec<String>, bool) {
     client.acks = false;
     let mut seen = Vec::new();
@@ -149,7 +149,7 @@ async fn reads(client: &mut Client) -> (Vec<String>, bool) {
     (seen, false)
 }
 
-/// A client that cannot log in without breaking, on real servers, whatever becomes of its sessions.
+/// Tests a client that breaks after every login, on real servers, in whatever way its sessions end.
 async fn every_login_breaks(server: Server, end: End, registered: bool) {
     let pushward = Pushward::start(Setup::new(server.address())).await;
     let mut bob = server.bob().await;
@@ -192,7 +192,7 @@ async fn a_client_that_only_logs_in_anew_is_spared_the_stanza_on_prosody() {
     }
     every_login_breaks(Server::prosody().await, End::Footer, false).await;
     every_login_breaks(Server::managed_prosody().await, End::Reset, false).await;
-    // The server has again what the client has not acknowledged.
+    // The server keeps what the client has not acknowledged.
     every_login_breaks(Server::managed_prosody().await, End::Footer, false).await;
 }
 
@@ -202,7 +202,7 @@ async fn a_client_that_only_logs_in_anew_is_spared_the_stanza_on_ejabberd() {
     every_login_breaks(Server::managed_ejabberd().await, End::StreamError, true).await;
 }
 
-/// The way to the client is bad, and the client is not: nothing is its fault.
+/// The network path is bad and the client is not, so no stanza is suspected.
 #[tokio::test]
 async fn ten_connections_that_break_after_a_second_with_good_messages_set_nothing_aside() {
     let scene = Scene::with(StubOptions::managed(), Setup::with_metrics).await;
@@ -211,7 +211,7 @@ async fn ten_connections_that_break_after_a_second_with_good_messages_set_nothin
     let (mut seen, mut h, all) = (Vec::new(), 0, numbered("good", 1..=30));
     for (round, sent) in all.chunks(3).enumerate() {
         scene.server.send(sent.iter().map(|body| message(body)).collect::<String>());
-        // It reads, and answers what it is asked, but not what comes last.
+        // The client reads and answers, but not the last request.
         let came = client.live_for(Duration::from_millis(700)).await;
         client.acks = false;
         scene.server.send(message(&format!("last {round}")));
@@ -219,7 +219,7 @@ async fn ten_connections_that_break_after_a_second_with_good_messages_set_nothin
         seen.extend(bodies(&came).into_iter().chain(bodies(&last)));
         h = client.handled.max(h);
         client.reset();
-        logged_times(pushward, "dark: the session is held", round + 1).await;
+        logged_times(pushward, "session hibernated (dark)", round + 1).await;
         client = resumed(pushward, enabled, h).await.0;
     }
     let rest = client.until_quiet(QUIET).await;
@@ -230,7 +230,7 @@ async fn ten_connections_that_break_after_a_second_with_good_messages_set_nothin
     sessions_show(pushward, 0).await;
 }
 
-/// It breaks whatever comes, so that a stanza is suspected that is not to blame.
+/// The client breaks whatever it reads, so an innocent stanza is suspected.
 #[tokio::test]
 async fn a_client_that_breaks_without_the_stanza_gets_it_back() {
     let scene = Scene::with(StubOptions::default(), Setup::with_metrics).await;
@@ -241,10 +241,10 @@ async fn a_client_that_breaks_without_the_stanza_gets_it_back() {
         let (client, _) = resumed(pushward, enabled, 0).await;
         breaks_on(pushward, client, "one", ends).await;
     }
-    logged_times(pushward, "set_aside", 1).await;
+    logged_times(pushward, "stanza set aside", 1).await;
     let (client, _) = resumed(pushward, enabled, 0).await;
     client.reset();
-    logged_times(pushward, "given_back", 1).await;
+    logged_times(pushward, "stanzas given back", 1).await;
     for ends in 5..=9 {
         let (client, _) = resumed(pushward, enabled, 0).await;
         let seen = breaks_on(pushward, client, "two", ends).await;
@@ -254,7 +254,7 @@ async fn a_client_that_breaks_without_the_stanza_gets_it_back() {
     assert_eq!(pushward.metric("pushward_stanzas_given_back_total").await, 1);
 }
 
-/// What nobody gets is nothing to come for.
+/// Stanzas that will not be delivered are no reason to notify.
 #[tokio::test]
 async fn what_is_set_aside_is_not_counted_in_pushes() {
     let mut world = World::with(quick).await;
@@ -268,7 +268,7 @@ async fn what_is_set_aside_is_not_counted_in_pushes() {
         let client = world.resumed(&enabled, h).await;
         breaks_on(&world.pushward, client, "poison", ends).await;
     }
-    logged_times(&world.pushward, "set_aside", 1).await;
+    logged_times(&world.pushward, "stanza set aside", 1).await;
     while world.service.next(QUIET).await.is_some() {}
     world.bob.say("alice@localhost", "fine").await;
     assert_eq!(world.answered().await.count(), Some(1));
@@ -290,7 +290,7 @@ async fn another_device_may_have_what_is_set_aside() {
         let client = world.resumed(&enabled, h).await;
         breaks_on(&world.pushward, client, "poison", ends).await;
     }
-    logged_times(&world.pushward, "set_aside", 1).await;
+    logged_times(&world.pushward, "stanza set aside", 1).await;
     logged_times(&world.pushward, "Expired", 1).await;
     let (mut phone, _) = world.session("phone").await;
     let seen = phone.live_for(QUIET).await;
@@ -301,7 +301,7 @@ async fn another_device_may_have_what_is_set_aside() {
     assert_eq!(laptop.bodies_until(&["poison".to_owned()]).await, ["poison"]);
 }
 
-/// The whole session, over a resumption that the client asks for with what it has.
+/// Tests one session, in a resumption whose `h` covers the stanza.
 #[tokio::test]
 async fn a_client_that_has_read_the_stanza_after_all_has_it() {
     let scene = Scene::with(StubOptions::default(), |setup| setup).await;
@@ -312,7 +312,7 @@ async fn a_client_that_has_read_the_stanza_after_all_has_it() {
         let (client, _) = resumed(pushward, enabled, 0).await;
         breaks_on(pushward, client, "slow", ends).await;
     }
-    logged_times(pushward, "set_aside", 1).await;
+    logged_times(pushward, "stanza set aside", 1).await;
     let (mut client, _) = resumed(pushward, enabled, 1).await;
     assert_eq!(bodies(&client.messages(1).await), ["behind"]);
     sessions_show(pushward, 0).await;

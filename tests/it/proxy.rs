@@ -1,4 +1,5 @@
-//! Between client and server: what passes, what is rewritten, and how streams begin and end.
+//! Relaying between client and server: stanzas that pass, stanzas that are rewritten, and the beginning and end of
+//! streams.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::support::{
     free_address, message, plain,
 };
 
-/// Stanzas that only come out right where nobody parses and writes them again.
+/// Stanzas that stay identical only if they are not parsed and serialised again.
 const ODD: [(&str, &str); 9] = [
     ("spacing and quotes", "<message\n\tto = \"bob@localhost\"  ><body  />\r\n</message  >"),
     ("declared prefixes", "<message to='b@localhost' xmlns:p='urn:p'><p:x p:a='1'/><q:y xmlns:q=\"urn:q\"/></message>"),
@@ -24,7 +25,7 @@ const ODD: [(&str, &str); 9] = [
     ("an empty stanza", "<presence/>"),
 ];
 
-/// A client that is logged in as alice, through the proxy, to a scripted server.
+/// Returns a client that is logged in as alice, through the proxy, on a scripted server.
 async fn connected(options: StubOptions) -> (Pushward, Client, StubConnection) {
     let mut stub = StubUpstream::start(options).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
@@ -191,7 +192,7 @@ async fn an_upstream_that_is_down_fails_the_connection() {
 
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_is_given_up_at_the_connect_timeout() {
-    // Nobody accepts, and once the backlog is full the system answers no more connections.
+    // Nothing accepts connections here, and once the backlog is full the system answers no more of them.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     listener.listen(0).unwrap();

@@ -1,4 +1,4 @@
-//! XEP-0357 on a server that has no push: who is notified, when, and of what.
+//! XEP-0357 on a server that has no push: which devices are notified, when, and with what content.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ async fn enabling_and_disabling_is_answered_whether_sent_to_nobody_or_the_accoun
             assert!(matches!(answer.attribute("to"), None | Some("alice@localhost/phone")), "{answer:?}");
         }
     }
-    // Presence, ping and four requests: what the proxy answers itself counts like everything else.
+    // Presence, ping and four requests. Stanzas that the proxy answers itself count like all others.
     alice.acked_up_to(2 + 4).await;
 }
 
@@ -297,7 +297,7 @@ async fn a_later_message_pushes_again_after_min_interval_with_the_whole_count() 
     world.bob.say("alice@localhost", "third").await;
     let second = world.service.publish(PATIENCE).await;
     assert_eq!((first.count(), second.count()), (Some(1), Some(3)));
-    // The first may have travelled slowly; only that the second waited is certain.
+    // The first publish may have been slow in transit. Only the wait before the second is certain.
     let apart = second.arrived.duration_since(first.arrived);
     assert!(apart >= Duration::from_millis(300), "pushed again after {apart:?}");
 }
@@ -309,7 +309,7 @@ async fn a_stanza_that_waited_says_since_when() {
     let handled = alice.handled;
     alice.reset();
     world.bob.say("alice@localhost", "hello").await;
-    // What has been pushed for has been waiting.
+    // A message that was pushed for has been waiting.
     world.service.publish(PATIENCE).await;
     let mut alice = world.resumed(&enabled, handled).await;
     let waited = Element::parse(&alice.expect("<message").await);

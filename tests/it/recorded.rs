@@ -1,4 +1,5 @@
-//! Clients that cannot run here: each test sends what the client sends, in its order, and checks what the client checks.
+//! Clients that cannot run here. Each test sends what the client sends, in its order, and checks what the client
+//! checks.
 
 mod conversations;
 mod dino;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Client, Element, Enabled, PASSWORD, Prosody, PushService, Pushward, Setup, plain};
 
-/// A server that knows none of what the clients are after, and the proxy before it.
+/// A server without any extension that these clients use, and the proxy in front of it.
 struct Stage {
     service: PushService,
     pushward: Pushward,
@@ -29,7 +30,7 @@ impl Stage {
         Self { service, pushward, bob, _prosody: prosody }
     }
 
-    /// bob writes to the account.
+    /// Sends these messages from bob to the account.
     async fn say(&mut self, bodies: &[&str]) {
         for body in bodies {
             self.bob.say("alice@localhost", body).await;
@@ -37,17 +38,17 @@ impl Stage {
     }
 }
 
-/// A client of alice, and what it has counted.
+/// A client of alice, with its stanza count.
 struct Phone {
     client: Client,
     /// The header of its streams inside TLS.
     header: &'static str,
-    /// Its stanzas since stream management began.
+    /// The number of its stanzas since stream management began.
     sent: u32,
 }
 
 impl Phone {
-    /// SASL1 with PLAIN on a fresh stream inside TLS, up to `<success/>`.
+    /// Authenticates by SASL1 with PLAIN on a new stream inside TLS, up to `<success/>`.
     async fn authenticated(client: Client, header: &'static str) -> Self {
         let mut phone = Self { client, header, sent: 0 };
         phone.client.send(header).await;
@@ -58,18 +59,18 @@ impl Phone {
         phone
     }
 
-    /// Binds as all but Conversations write it.
+    /// Binds as all these clients except Conversations do.
     async fn bind(&mut self, resource: &str) {
         let bind = format!(
             "<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource>\
              </bind></iq>"
         );
         let answer = self.request("id='bind'", &bind).await;
-        // Monal ends its process if this names another account.
+        // Monal ends its process if this is another account.
         assert_eq!(answer.all("jid").first().unwrap().text, format!("alice@localhost/{resource}"));
     }
 
-    /// The header after authentication and, in one write with it, what the client pipelines; returns the features.
+    /// Sends the header after authentication and, in the same write, what the client pipelines. Returns the features.
     async fn restarted(&mut self, pipelined: &str) -> Element {
         self.client.send(format!("{}{pipelined}", self.header)).await;
         let features = Element::parse(&self.client.expect("<stream:features").await);
@@ -81,19 +82,20 @@ impl Phone {
         features
     }
 
-    /// Sends a stanza, which counts.
+    /// Sends a stanza, and counts it.
     async fn stanza(&mut self, xml: &str) {
         self.sent += 1;
         self.client.send(xml).await;
     }
 
-    /// Sends an iq; the answer has to be one that every client takes for its own.
+    /// Sends an iq. The answer must be one that every client accepts.
     async fn request(&mut self, id: &str, xml: &str) -> Element {
         self.stanza(xml).await;
         self.answer(id).await
     }
 
-    /// Conversations drops an answer from anybody else, Monal one that is not to itself.
+    /// Returns the answer to an iq. Conversations drops an answer from another sender, Monal one with another
+    /// addressee.
     async fn answer(&mut self, id: &str) -> Element {
         let answer = Element::parse(&self.client.answer(id).await);
         assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
@@ -106,7 +108,8 @@ impl Phone {
         answer
     }
 
-    /// `<enable/>`; no client takes a `location` well, and some use an id that is not for resuming.
+    /// Sends `<enable/>`. No client handles a `location` correctly, and some use an id although resumption is not
+    /// offered.
     async fn enable(&mut self, nonza: &str) -> Enabled {
         self.client.send(nonza).await;
         let answer = Element::parse(&self.client.answer("urn:xmpp:sm:3").await);
@@ -119,7 +122,7 @@ impl Phone {
         Enabled { id, resume: Some("true".into()), max: None }
     }
 
-    /// `<resumed/>`, checked as the strictest client does: the id that was sent, and no stanza lost or invented.
+    /// Checks `<resumed/>` as the strictest client does: the right id, and a valid count.
     fn check_resumed(&self, answer: &Element, enabled: &Enabled) {
         assert_eq!(answer.name, "resumed", "{answer:?}");
         assert_eq!(answer.attribute("previd"), Some(enabled.id.as_str()));
@@ -127,7 +130,7 @@ impl Phone {
         assert_eq!(h, self.sent, "Monal ends a session whose h goes back or too far");
     }
 
-    /// `<failed/>` once the session is gone: all of these clients bind on the same stream, having taken the count.
+    /// Checks `<failed/>` after the session has ended. All of these clients use its count and bind on the same stream.
     async fn check_failed(&mut self, enabled: &Enabled, handled: u32) -> u32 {
         let answer = self.client.resume(&enabled.id, handled).await;
         assert_eq!(answer.name, "failed", "{answer:?}");
@@ -135,7 +138,7 @@ impl Phone {
         answer.attribute("h").unwrap_or_else(|| panic!("no count in {answer:?}")).parse().unwrap()
     }
 
-    /// Asks until everything is acknowledged, each time for no longer than `patience`.
+    /// Requests acknowledgements until everything is acknowledged, each within `patience`.
     async fn acked(&mut self, patience: Duration) {
         while self.client.acked.last() != Some(&self.sent) {
             let asked = Instant::now();
@@ -146,7 +149,7 @@ impl Phone {
         }
     }
 
-    /// The features of the account itself.
+    /// Returns the features of the account itself.
     async fn account_features(&mut self) -> Vec<String> {
         let answer = self
             .request(
@@ -159,7 +162,8 @@ impl Phone {
         vars.map(str::to_owned).collect()
     }
 
-    /// What holds for every connection: nothing between the elements, and the header as the strictest parser wants it.
+    /// Checks what holds for every connection: nothing between the elements, and a header that the strictest parser
+    /// accepts.
     fn check_stream(&self) {
         assert_eq!(self.client.whitespace(), 0, "Conversations gives up on whitespace");
         let transcript = self.client.transcript();
@@ -176,7 +180,7 @@ impl Phone {
     }
 }
 
-/// That a message waited is told as Conversations expects it: by the domain or the account.
+/// Checks the delay stamp. Conversations expects it from the domain or the account.
 fn assert_delayed(message: &str) {
     let message = Element::parse(message);
     let delay = message.child("delay").unwrap_or_else(|| panic!("no delay in {message:?}"));

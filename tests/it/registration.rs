@@ -1,10 +1,10 @@
-//! Accounts come and go through the proxy: registration before authentication, a new password, removal (XEP-0077).
+//! In-band registration through the proxy: an account before authentication, a new password, removal (XEP-0077).
 
 use std::time::Duration;
 
 use crate::support::{Client, PATIENCE, Prosody, PushService, Pushward, Setup, bodies, enable_push, plain, request};
 
-/// Asks for an account before authentication, as Conversations and Monal do.
+/// Requests an account before authentication, as Conversations and Monal do.
 async fn register(pushward: &Pushward, user: &str, password: &str) -> Client {
     let mut client = Client::starttls(pushward.starttls, &pushward.tls()).await;
     let features = client.open().await;
@@ -19,7 +19,7 @@ async fn register(pushward: &Pushward, user: &str, password: &str) -> Client {
     client
 }
 
-/// Authenticates on a stream that is open.
+/// Authenticates on an open stream.
 async fn authenticate(client: &mut Client, user: &str, password: &str) {
     client.send(plain(user, password)).await;
     client.expect("<success").await;
@@ -72,7 +72,7 @@ async fn an_account_is_registered_gets_another_password_is_removed_and_registere
     assert_eq!(service.publish(PATIENCE).await.node.as_deref(), Some("n"));
     pushward.stored("<body>waits<").await;
 
-    // The server ends the sessions that know the old password only; what waits for the phone waits on.
+    // The server ends the sessions that used the old password. Messages for the phone keep waiting.
     let mut desk = login(&pushward, "first", "desk").await;
     change(&mut desk, "second").await;
     refused(&pushward, "first").await;
@@ -81,7 +81,7 @@ async fn an_account_is_registered_gets_another_password_is_removed_and_registere
     desk.send("</stream:stream>").await;
     desk.closed(PATIENCE).await;
 
-    // Its registration is still there, until the account is gone.
+    // The registration stays until the account is removed.
     phone.reset();
     bob.say("dora@localhost", "secret").await;
     assert_eq!(service.publish(PATIENCE).await.node.as_deref(), Some("n"));
@@ -92,7 +92,7 @@ async fn an_account_is_registered_gets_another_password_is_removed_and_registere
     desk.closed(PATIENCE).await;
     refused(&pushward, "second").await;
 
-    // Somebody else of that name gets nothing of it, neither messages nor pushes.
+    // A new account of that name gets neither messages nor pushes of the old one.
     drop(register(&pushward, "dora", "third").await);
     let mut phone = login(&pushward, "third", "phone").await;
     bob.say("dora@localhost/phone", "hello").await;

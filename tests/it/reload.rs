@@ -1,4 +1,4 @@
-//! A configuration that is taken anew while sessions run.
+//! Reloads of the configuration while sessions run.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use crate::support::{
     binary, eventually, free_address, lost, quick, resumed,
 };
 
-/// Puts a certificate where the host `localhost` has its own.
+/// Replaces the certificate of the host `localhost`.
 fn installed(setup: Setup, issued: &Issued) -> Setup {
     setup
         .file("certs/localhost.pem", fs::read_to_string(&issued.certificate).unwrap())
         .file("certs/localhost.key", fs::read_to_string(&issued.key).unwrap())
 }
 
-/// The exit code and what a command said.
+/// Runs a command. Returns its exit code and output.
 async fn command(pushward: &Pushward, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = binary();
     command.args(arguments).current_dir(pushward.file(""));
@@ -30,7 +30,7 @@ async fn command(pushward: &Pushward, arguments: &[&str]) -> (Option<i32>, Strin
 }
 
 async fn metrics(pushward: &Pushward) -> String {
-    let line: Value = serde_json::from_str(&pushward.logged(&["metrics are served"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["admin page and metrics served"]).await).unwrap();
     let address: SocketAddr = line["address"].as_str().unwrap().parse().unwrap();
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
@@ -46,13 +46,13 @@ async fn a_certificate_swapped_on_disk_is_shown_from_then_on_and_sessions_go_on(
     let before = world.pushward.tls();
     let authority = Authority::new("an authority");
     world.pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
-    // Until it is told, it shows what it has.
+    // Until the reload, the proxy shows the old certificate.
     Client::direct(world.pushward.direct, &before).await;
     assert!(world.pushward.reload().await);
     let after = world.pushward.tls();
     Client::direct(world.pushward.direct, &after).await;
     Client::starttls(world.pushward.starttls, &after).await;
-    // The session has its connection still, and can be resumed over the new certificate.
+    // The session still has its connection, and can be resumed over the new certificate.
     world.bob.say("alice@localhost/phone", "on the old connection").await;
     alice.expect("on the old connection").await;
     lost(&world.pushward, alice, "alice@localhost/phone").await;
@@ -71,12 +71,12 @@ async fn a_configuration_that_is_wrong_leaves_the_one_before_and_says_why() {
     pushward.configure(|setup| setup.set("push.max_device", "3").set("push.with_body", "1"));
     assert!(!pushward.reload().await);
     for key in ["[push] max_device", "[push] with_body"] {
-        pushward.logged(&["cannot reload", key]).await;
+        pushward.logged(&["configuration rejected", key]).await;
     }
     let (code, said) = command(&pushward, &["reload"]).await;
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("max_device"), "{said}");
-    // Right in itself, but what it names is not there: nothing of it acts.
+    // The configuration is valid, but a file that it names is missing: no part of it takes effect.
     pushward.configure(|_| {
         page(Setup::new(prosody.address))
             .set("log.level", "'debug'")
@@ -88,7 +88,7 @@ async fn a_configuration_that_is_wrong_leaves_the_one_before_and_says_why() {
     assert_eq!((code, &said["done"]), (Some(1), &Value::from(false)), "{said}");
     let problems = said["problems"].to_string();
     assert!(problems.contains("certs/jabber.org.pem") && problems.contains("missing.pem"), "{said}");
-    pushward.logged(&["not reloaded"]).await;
+    pushward.logged(&["reload failed"]).await;
     alice.roundtrip().await;
     pushward.login("alice", "desk").await;
     assert!(!pushward.log().iter().any(|line| line.contains("\"DEBUG\"")), "nothing of it is in force");
@@ -106,7 +106,7 @@ async fn an_address_that_is_taken_is_a_reason_to_go_on_as_before() {
     let taken = format!("[[listen]]\naddress = '{}'", prosody.components);
     pushward.configure(|setup| setup.set("log.level", "'debug'").table(&taken));
     assert!(!pushward.reload().await);
-    pushward.logged(&["cannot reload", "cannot listen on", &prosody.components.to_string()]).await;
+    pushward.logged(&["configuration rejected", "cannot listen on", &prosody.components.to_string()]).await;
     pushward.login("alice", "phone").await;
     assert!(!pushward.log().iter().any(|line| line.contains("\"DEBUG\"")), "nothing of it is in force");
 }
@@ -120,12 +120,12 @@ async fn the_log_level_and_limits_change() {
     pushward.configure(|setup| setup.set("log.level", "'debug'").set("limits.connections_per_address", "1"));
     assert!(pushward.reload().await);
     Client::plain(pushward.starttls).await.closed(PATIENCE).await;
-    pushward.logged(&["limit_reached", "connections_per_address"]).await;
+    pushward.logged(&["limit reached", "connections_per_address"]).await;
     alice.roundtrip().await;
     pushward.configure(|setup| setup.set("limits.connections_per_address", "2"));
     assert!(pushward.reload().await);
     pushward.login("alice", "desk").await;
-    pushward.logged(&["\"DEBUG\"", "TLS is up"]).await;
+    pushward.logged(&["\"DEBUG\"", "TLS established"]).await;
     pushward.configure(|setup| setup.set("limits.connections_per_address", "9").set("limits.stanza", "'20 KiB'"));
     assert!(pushward.reload().await);
     let mut small = pushward.login("alice", "small").await;
@@ -186,7 +186,7 @@ async fn a_host_that_is_new_is_served_and_one_that_is_gone_is_not_but_its_sessio
     pushward.login("alice", "phone").await;
 }
 
-/// A connection over the certificate of a domain.
+/// Opens a connection that trusts the certificate of a domain.
 async fn pushward_client(pushward: &Pushward, domain: &'static str) -> Client {
     let tls = crate::support::Tls::trusting(&pushward.file(&format!("certs/{domain}.pem"))).named(domain);
     Client::direct(pushward.direct, &tls).await
@@ -207,7 +207,7 @@ async fn addresses_are_opened_and_closed_and_their_connections_stay() {
     let closed = || std::net::TcpStream::connect(old).is_err().then_some(());
     eventually(PATIENCE, || format!("{old} to be closed"), closed).await;
     alice.roundtrip().await;
-    // The same address, with TLS at another time.
+    // The same address with another TLS mode.
     pushward.configure(|setup| setup.without_tables().table(&listen(new, "starttls")));
     assert!(pushward.reload().await);
     Client::starttls(new, &pushward.tls()).await.login("alice", "another").await;
@@ -237,13 +237,13 @@ async fn push_services_see_the_new_certificate() {
     let mut bob = Client::plain(prosody.address).await;
     bob.login("bob", "desk").await;
     bob.say("alice@localhost/phone", "one").await;
-    pushward.logged(&["transport passed over", "s2s", "certificate"]).await;
+    pushward.logged(&["push transport skipped", "s2s", "certificate"]).await;
     pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
     assert!(pushward.reload().await);
     bob.say("alice@localhost/phone", "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["publish outcome", "Accepted"]).await;
-    // The stream that is up gives way to one with what is current.
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    // A stream with the current certificate replaces the open one.
     pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
     assert!(pushward.reload().await);
     bob.say("alice@localhost/phone", "three").await;
@@ -262,11 +262,11 @@ async fn a_component_with_another_secret_is_let_in() {
     };
     let setup = quick(Setup::new(prosody.address)).set("push.transports", "['component']");
     let mut pushward = Pushward::start(setup.table(&component("another"))).await;
-    assert!(!pushward.log().iter().any(|line| line.contains("stream is up")));
+    assert!(!pushward.log().iter().any(|line| line.contains("push stream established")));
     pushward.configure(|setup| setup.without_tables().table(&component("shared")));
     assert!(pushward.reload().await);
-    pushward.logged(&["stream is up"]).await;
-    // One that has not changed keeps its stream.
+    pushward.logged(&["push stream established"]).await;
+    // A component that has not changed keeps its stream.
     assert!(pushward.reload().await);
     let mut alice = pushward.login("alice", "phone").await;
     alice.enable().await;
@@ -277,8 +277,8 @@ async fn a_component_with_another_secret_is_let_in() {
     bob.login("bob", "desk").await;
     bob.say("alice@localhost/phone", "one").await;
     assert_eq!(service.publish(PATIENCE).await.from, "pushward.localhost");
-    assert_eq!(pushward.log().iter().filter(|line| line.contains("stream is up")).count(), 1);
-    // One that is not there any more is not used any more.
+    assert_eq!(pushward.log().iter().filter(|line| line.contains("push stream established")).count(), 1);
+    // A component that was removed is no longer used.
     pushward.configure(|setup| setup.without_tables().set("push.transports", "['session']"));
     assert!(pushward.reload().await);
     bob.say("alice@localhost/phone", "two").await;
@@ -296,8 +296,8 @@ async fn what_takes_a_restart_is_named_and_the_rest_is_taken() {
     let said: Value = serde_json::from_str(said.trim()).unwrap();
     assert_eq!((code, &said["done"]), (Some(0), &Value::from(true)), "{said}");
     let notes = said["notes"].as_array().unwrap();
-    assert!(matches!(&notes[..], [note] if note.as_str().unwrap().starts_with("state stays")), "{said}");
-    pushward.logged(&["WARN", "state stays", "restart"]).await;
+    assert!(matches!(&notes[..], [note] if note.as_str().unwrap().starts_with("state keeps its old value")), "{said}");
+    pushward.logged(&["WARN", "state keeps its old value", "restart"]).await;
     let (code, said) = command(&pushward, &["reload"]).await;
     assert_eq!((code, said.lines().last()), (Some(0), Some("reloaded")), "{said}");
     let metrics = metrics(&pushward).await;

@@ -1,4 +1,4 @@
-//! An account is removed: nothing that was kept for it reaches the next account of that name.
+//! Removal of an account: no data of it reaches the next account of that name.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::support::{
     bodies, enable_push, failed, lost, message, numbered,
 };
 
-/// How long a new account is observed that must get nothing.
+/// The time for which a new account is observed and must get nothing.
 const OBSERVED: Duration = Duration::from_millis(700);
 
-/// Removes the account from a session of its own, as far as the server's answer (XEP-0077 §3.2).
+/// Removes the account from a session of its own, up to the server's answer (XEP-0077 §3.2).
 async fn remove(client: &mut Client, server: &mut StubConnection) {
     client.send("<iq type='set' id='gone'><query xmlns='jabber:iq:register'><remove/></query></iq>").await;
     server.expect("<remove/>").await;
@@ -21,7 +21,7 @@ async fn remove(client: &mut Client, server: &mut StubConnection) {
     client.answer("id='gone'").await;
 }
 
-/// Somebody registers alice's account anew and logs in with that resource.
+/// Registers alice's account again, as another user, and logs in with this resource.
 async fn newcomer(pushward: &Pushward, stub: &mut StubUpstream, resource: &str) -> (Client, StubConnection, Enabled) {
     let mut client = pushward.login("alice", resource).await;
     let server = stub.fresh().await;
@@ -36,7 +36,7 @@ async fn assert_gets_nothing(client: &mut Client) {
     assert!(came.is_empty(), "a new account gets what was kept for the removed one: {came:?}");
 }
 
-/// Waits until nothing is kept of any account.
+/// Waits until no data of any account is kept.
 async fn nothing_is_kept(pushward: &Pushward) {
     for name in ["pushward_accounts", "pushward_spool_stanzas", "pushward_spool_bytes", "pushward_wakes_waiting"] {
         pushward.metric_is(name, |kept| kept == 0).await;
@@ -44,7 +44,7 @@ async fn nothing_is_kept(pushward: &Pushward) {
     assert_eq!(ask(pushward, &["push", "list", "--json"]).await.objects(), [] as [Value; 0]);
 }
 
-/// alice's phone, with a registration, is dark with messages on disk; her desk is there.
+/// Leaves alice's registered phone dark with messages on disk, and her desk connected.
 async fn dark_phone(
     settings: impl FnOnce(Setup) -> Setup,
 ) -> (StubUpstream, Pushward, [StubConnection; 2], Client, Enabled) {
@@ -58,7 +58,7 @@ async fn dark_phone(
     (scene.stub, scene.pushward, [scene.server, desk_server], desk, scene.enabled)
 }
 
-/// The server need not close the sessions of an account that it removes at once.
+/// The server need not close the sessions of a removed account at once.
 #[tokio::test]
 async fn nothing_of_a_dark_session_reaches_the_next_account_of_its_name() {
     let (mut stub, mut pushward, [server, mut desk_server], mut desk, _) = dark_phone(|setup| setup).await;
@@ -72,14 +72,14 @@ async fn nothing_of_a_dark_session_reaches_the_next_account_of_its_name() {
         assert_gets_nothing(&mut client).await;
     }
     server.send(message("secret at last"));
-    // This one's resource is that of the dark session, which ends.
+    // This client has the resource of the dark session, which ends.
     let (mut phone, phone_server, enabled) = newcomer(&pushward, &mut stub, "phone").await;
     assert_gets_nothing(&mut phone).await;
     pushward.logged(&["session ended", "alice@localhost/phone"]).await;
     server.closed(PATIENCE).await;
     pushward.metric_is("pushward_spool_stanzas", |stanzas| stanzas == 0).await;
 
-    // The new account is one like any other, also after a restart.
+    // The new account works like any other, also after a restart.
     lost(&pushward, phone, "alice@localhost/phone").await;
     phone_server.send(message("hello"));
     pushward.stored("<body>hello<").await;
@@ -118,7 +118,7 @@ async fn nothing_that_only_memory_had_reaches_the_next_account() {
     for n in 4..=8 {
         server.send(message(&format!("secret {n} {long}")));
     }
-    pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     pushward.metric_is("pushward_unsaved_stanzas", |unsaved| unsaved > 0).await;
     remove(&mut desk, &mut desk_server).await;
     nothing_is_kept(&pushward).await;
@@ -129,7 +129,7 @@ async fn nothing_that_only_memory_had_reaches_the_next_account() {
     server.closed(PATIENCE).await;
 }
 
-/// A session that the server has not closed yet registers once more.
+/// A session that the server has not closed yet registers again.
 #[tokio::test]
 async fn a_session_of_a_removed_account_leaves_no_registration_behind() {
     let (mut stub, pushward, [_server, mut desk_server], mut desk, _) = dark_phone(|setup| setup).await;
@@ -143,7 +143,8 @@ async fn a_session_of_a_removed_account_leaves_no_registration_behind() {
     nothing_is_kept(&pushward).await;
 }
 
-/// The removal waits for the disk, behind a stanza of the session that has asked for it; meanwhile the next account logs in.
+/// The removal waits for the disk, behind a stanza of the session that requested it. Meanwhile the next account logs
+/// in.
 #[tokio::test]
 async fn an_account_that_logs_in_while_the_removal_waits_for_the_disk_gets_nothing_of_the_former() {
     let (mut stub, pushward, [server, mut desk_server], mut desk, _) = dark_phone(Setup::with_faults).await;
@@ -167,7 +168,7 @@ async fn an_account_that_logs_in_while_the_removal_waits_for_the_disk_gets_nothi
     assert_gets_nothing(&mut phone).await;
     assert_eq!(ask(&pushward, &["push", "list", "--json"]).await.objects(), [] as [Value; 0]);
     drop(server);
-    // What comes for the new account is kept for it.
+    // Messages for the new account are kept for it.
     lost(&pushward, phone, "alice@localhost/phone").await;
     phone_server.send(message("hello"));
     pushward.stored("<body>hello<").await;

@@ -1,4 +1,5 @@
-//! When a device is notified and when not, how long its registration lives, and what a push service's answers change.
+//! Push rules on real servers: when a device is notified and when it is not, how long its registration lives, and what
+//! the answers of a push service change.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +9,7 @@ use crate::support::{
 
 const PHONE: &str = "alice@localhost/phone";
 
-/// Somebody calls alice, and what ends the call.
+/// Returns a call to alice, or the message that ends it.
 fn call(sid: &str, what: &str) -> String {
     let media = "<description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/>";
     let inside = if what == "propose" { media } else { "" };
@@ -18,13 +19,13 @@ fn call(sid: &str, what: &str) -> String {
     )
 }
 
-/// bob's client says what it does, and the server has taken it.
+/// Sends a stanza of bob's client, and waits until the server has it.
 async fn says(client: &mut Client, stanza: impl AsRef<[u8]>) {
     client.send(stanza).await;
     client.roundtrip().await;
 }
 
-/// The client is sent copies of what the account's other clients say and hear (XEP-0280).
+/// Enables carbons: copies of what the account's other clients send and receive (XEP-0280).
 async fn carbons(client: &mut Client) {
     let answer = request(client, "carbons", "<enable xmlns='urn:xmpp:carbons:2'/>").await;
     assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
@@ -36,7 +37,7 @@ async fn disable(client: &mut Client, node: &str) {
     assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
 }
 
-/// The nodes of the next publishes, in order of their names.
+/// Returns the nodes of the next publishes, sorted by name.
 async fn nodes(world: &mut World, count: usize) -> Vec<String> {
     let mut nodes = Vec::new();
     while nodes.len() < count {
@@ -50,7 +51,7 @@ fn was_pushed(publish: &Publish, count: u32) {
     assert_eq!((publish.count(), publish.body()), (Some(count), Some("New Message!")), "{}", publish.xml);
 }
 
-// When
+// When to notify
 
 #[tokio::test]
 async fn a_call_waits_neither_for_the_batch_nor_for_the_interval() {
@@ -79,14 +80,14 @@ async fn what_came_beside_a_call_is_pushed_when_the_interval_is_over() {
     says(&mut world.bob, call("sid", "propose")).await;
     let mut last = world.service.publish(PATIENCE).await;
     while began.elapsed() < Duration::from_secs(2) {
-        // The call; on a machine that is slow enough it comes last.
+        // The call. On a machine that is slow enough it comes last.
         last = world.service.publish(PATIENCE).await;
     }
     was_pushed(&last, 3);
     world.service.assert_quiet(QUIET).await;
 }
 
-/// The tablet acknowledges, and hears of the call on its stream.
+/// The tablet acknowledges, and receives the call on its stream.
 #[tokio::test]
 async fn a_call_that_a_live_phone_leaves_unread_for_five_seconds_is_pushed_to_it() {
     let mut world = World::with(quick).await;
@@ -123,7 +124,7 @@ async fn a_conversation_read_at_a_desk_on_the_server_itself_is_not_pushed() {
     assert_what_was_read_is_not_pushed(world, desk).await;
 }
 
-/// Leaves the desk time to read.
+/// Sets a batch delay that leaves the desk time to read.
 fn until_read(setup: Setup) -> Setup {
     setup.set("push.batch_delay", "'3s'").set("push.with_sender", "true")
 }
@@ -174,7 +175,7 @@ async fn a_phone_that_does_not_come_is_pushed_for_again_until_it_does() {
     assert!(again.arrived - began >= Duration::from_millis(400), "{:?}", again.arrived - began);
     let mut phone = world.resumed(&enabled, handled).await;
     assert_eq!(bodies(&phone.messages(1).await), ["hello"]);
-    // What was published before travelled ahead of this, on the same stream.
+    // Earlier publishes travelled ahead of this ping, on the same stream.
     phone.ping("push.localhost").await;
     world.service.forget();
     lost(&world.pushward, phone, PHONE).await;
@@ -196,7 +197,7 @@ async fn where_the_operator_wants_it_everything_pushes_but_without_a_text() {
 
 // Registrations
 
-/// Of the two that enabled push first, the older one has been here since.
+/// The older of the first two registrations belongs to a device that has been online since.
 #[tokio::test]
 async fn of_too_many_devices_the_one_that_was_away_longest_is_forgotten() {
     let mut world = World::with(|setup| quick(setup).set("push.max_devices", "2")).await;
@@ -208,7 +209,8 @@ async fn of_too_many_devices_the_one_that_was_away_longest_is_forgotten() {
     another_second().await;
     let phone = world.resumed(&enabled, handled).await;
     let (watch, _) = world.phone("watch", "watch").await;
-    // The tablet's session was told before the watch was answered. When it answers this, it has nothing else to do first.
+    // The tablet's session got the change before the watch got its answer. Once it answers this ping, it has processed
+    // the change.
     world.bob.ping("alice@localhost/tablet").await;
     phone.reset();
     watch.reset();
@@ -217,7 +219,7 @@ async fn of_too_many_devices_the_one_that_was_away_longest_is_forgotten() {
     world.service.assert_quiet(QUIET).await;
 }
 
-/// Contacts are remembered by the second.
+/// Waits for the next second, because contact times are stored in seconds.
 async fn another_second() {
     let second = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let began = second();
@@ -259,7 +261,7 @@ async fn a_push_service_that_ends_a_registration_is_heeded_and_the_client_hears_
     let handled = phone.handled;
     lost(&world.pushward, phone, PHONE).await;
     world.service.send(revocation("from='push.localhost' to='alice@localhost'", "first"));
-    world.pushward.logged(&["push revoked by its service", PHONE]).await;
+    world.pushward.logged(&["push registration revoked", PHONE]).await;
     world.bob.say("alice@localhost", "hello").await;
     assert_eq!(nodes(&mut world, 1).await, ["second"]);
     world.service.assert_quiet(QUIET).await;
@@ -283,7 +285,7 @@ async fn nobody_but_the_push_service_itself_ends_a_registration() {
     was_pushed(&world.service.publish(PATIENCE).await, 1);
 }
 
-// Answers
+// Answers of the push service
 
 #[tokio::test]
 async fn a_service_that_is_busy_does_not_lose_the_registration() {
@@ -293,7 +295,7 @@ async fn a_service_that_is_busy_does_not_lose_the_registration() {
     world.service.answer_with(Answer::Error("wait", "resource-constraint"));
     world.bob.say("alice@localhost", "refused for now").await;
     world.answered().await;
-    world.pushward.logged(&["publish outcome", "Wait"]).await;
+    world.pushward.logged(&["push notification outcome", "Wait"]).await;
     world.service.answer_with(Answer::Result);
     world.bob.say("alice@localhost", "accepted").await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);
@@ -311,7 +313,7 @@ async fn refusals_are_counted_beyond_a_crash() {
     world.pushward.kill();
     world.pushward.start_again().await;
     let (mut phone, _) = world.session("phone").await;
-    // It has what waited, so that the next push is about nothing but the next message.
+    // The phone has received what waited, so the next push is about the next message only.
     phone.expect("refused").await;
     phone.ack().await;
     phone.roundtrip().await;
@@ -332,7 +334,7 @@ async fn a_publish_that_is_never_answered_is_neither_repeated_nor_held_against_t
     world.service.answer_with(Answer::Nothing);
     world.bob.say("alice@localhost", "hello").await;
     was_pushed(&world.service.publish(PATIENCE).await, 1);
-    world.pushward.logged(&["publish outcome", "Unknown"]).await;
+    world.pushward.logged(&["push notification outcome", "Unknown"]).await;
     world.service.assert_quiet(QUIET).await;
     world.bob.say("alice@localhost", "hello again").await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);
@@ -341,7 +343,7 @@ async fn a_publish_that_is_never_answered_is_neither_repeated_nor_held_against_t
 // Devices without a session
 
 impl World {
-    /// A registration without a session, since its device logged out; and alice's desk, which is live.
+    /// Leaves a registration without a session, because its device logged out. Returns alice's desk, which is live.
     async fn logged_out(&self) -> Client {
         let (mut phone, _) = self.phone("phone", "n").await;
         let (desk, _) = self.session("desk").await;
@@ -351,7 +353,8 @@ impl World {
         desk
     }
 
-    /// bob writes until a push tells of it: nobody sees when the desk's session has learnt that the phone's has ended.
+    /// Sends messages from bob until a push reports one: the test cannot see when the desk's session learns that the
+    /// phone's has ended.
     async fn pushed_for_what_the_desk_sees(&mut self, desk: &mut Client) {
         let deadline = Instant::now() + PATIENCE;
         for number in 0.. {

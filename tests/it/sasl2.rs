@@ -1,5 +1,5 @@
-//! SASL2, Bind 2, inline resumption and FAST, as the clients that use them do: each exchange is the client's own, and each
-//! assertion is what that client checks.
+//! SASL2, Bind 2, inline resumption and FAST, as real clients use them: each exchange is copied from a client, and each
+//! assertion is a check of that client.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SM: &str = "urn:xmpp:sm:3";
 const AGENT: &str = "d4565fa7-4d72-4749-b3d3-740edbf87770";
 const SCRAM_RESPONSE: &str = "<response xmlns='urn:xmpp:sasl:2'>Yz1iaXdzLHI9Y2xpZW50c2VydmVyLHA9cHJvb2Y=</response>";
 
-/// The header of a client that says who it is.
+/// Returns the header of a client that sends its own address.
 fn header_from(user: &str) -> String {
     HEADER.replace("version='1.0'>", &format!("from='{user}@localhost' version='1.0' xml:lang='en'>"))
 }
@@ -24,7 +24,7 @@ fn user_agent(agent: &str) -> String {
     format!("<user-agent id='{agent}'><software>Conversations 2.19.5</software><device>Pixel</device></user-agent>")
 }
 
-/// What Conversations binds with.
+/// Returns the bind request of Conversations.
 fn conversations_bind() -> String {
     format!(
         "<bind xmlns='urn:xmpp:bind:0'><tag>Conversations</tag><enable xmlns='urn:xmpp:carbons:2'/>\
@@ -59,7 +59,7 @@ fn resume(previd: &str, h: u32) -> String {
     format!("<resume xmlns='{SM}' previd='{previd}' h='{h}'/>")
 }
 
-/// What stands in a `<success/>`.
+/// The content of a `<success/>`.
 #[derive(Debug)]
 struct Success {
     xml: String,
@@ -73,7 +73,7 @@ impl Success {
         Self { xml, root }
     }
 
-    /// Whom the server let in.
+    /// Returns the JID that the server authenticated.
     fn jid(&self) -> &str {
         &self.root.child("authorization-identifier").expect("a JID").text
     }
@@ -82,7 +82,7 @@ impl Success {
         self.root.all(name).into_iter().find(|element| element.ns == SM)
     }
 
-    /// The resumption id in `<bound/>`.
+    /// Returns the resumption id in `<bound/>`.
     fn id(&self) -> String {
         let bound = self.root.child("bound").unwrap_or_else(|| panic!("not bound: {}", self.xml));
         let enabled = bound.children.iter().find(|child| child.name == "enabled" && child.ns == SM);
@@ -92,18 +92,18 @@ impl Success {
         enabled.attribute("id").expect("an id").to_owned()
     }
 
-    /// The `h` of `<resumed/>`, with all that clients check about it.
+    /// Returns the `h` of `<resumed/>`, after all the checks that clients make.
     fn resumed(&self, previd: &str, jid: &str) -> u32 {
         let resumed = self.managed("resumed").unwrap_or_else(|| panic!("not resumed: {}", self.xml));
-        // Conversations starts all over if it is another one, and gives up if both are there.
+        // Conversations starts over if it is another id, and gives up if both elements are there.
         assert_eq!(resumed.attribute("previd"), Some(previd));
         assert!(self.root.child("bound").is_none(), "{}", self.xml);
-        // Dino and xmpp.js take it for their own from now on, resource and all.
+        // Dino and xmpp.js use this JID as their own from now on, including the resource.
         assert_eq!(self.jid(), jid);
         resumed.attribute("h").and_then(|h| h.parse().ok()).expect("an h")
     }
 
-    /// The `h` of `<failed/>`, which stands beside `<bound/>`.
+    /// Returns the `h` of the `<failed/>` beside `<bound/>`.
     fn failed(&self) -> Option<u32> {
         let failed = self.root.children.iter().find(|child| child.name == "failed" && child.ns == SM);
         let failed = failed.unwrap_or_else(|| panic!("not failed: {}", self.xml));
@@ -112,7 +112,7 @@ impl Success {
     }
 }
 
-/// A connection whose TLS is up, and that has seen the features.
+/// Opens a connection up to the features inside TLS.
 async fn opened(pushward: &Pushward, user: &str) -> (Client, String) {
     let mut client = pushward.connect().await;
     client.send(header_from(user)).await;
@@ -120,7 +120,7 @@ async fn opened(pushward: &Pushward, user: &str) -> (Client, String) {
     (client, features)
 }
 
-/// Logs in and returns the success; the features, if they are to follow, are not read yet.
+/// Logs in and returns the success. The features, if they follow, are not read yet.
 async fn logged_in(pushward: &Pushward, user: &str, authenticate: &str) -> (Client, Success) {
     let (mut client, _) = opened(pushward, user).await;
     client.send(authenticate).await;
@@ -154,7 +154,7 @@ impl Scene {
         Self { stub, pushward, client, server, previd, jid }
     }
 
-    /// Everything is as for a phone that comes back with this `h`, as Conversations, Dino and xmpp.js ask for it.
+    /// Returns the request of a phone that resumes with this `h`, as Conversations, Dino and xmpp.js send it.
     fn request(&self, h: u32) -> String {
         format!("{}{}{}", user_agent(AGENT), conversations_bind(), resume(&self.previd, h))
     }
@@ -167,7 +167,7 @@ async fn conversations_logs_in_afresh_with_its_first_flight() {
     let mut client = pushward.connect().await;
     let token_wish = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>";
     let login = with_scram("alice", &format!("{}{}{token_wish}", user_agent(AGENT), conversations_bind()));
-    // Quick start: nothing is waited for.
+    // Quick start: the client waits for nothing.
     client.send(format!("{}{login}", header_from("alice"))).await;
 
     let features = Element::parse(&client.expect("<stream:features").await);
@@ -189,7 +189,8 @@ async fn conversations_logs_in_afresh_with_its_first_flight() {
     assert_eq!(success.root.child("token").unwrap().attribute("token"), Some(token("alice", AGENT).as_str()));
     let id = success.id();
     assert!(id.len() >= 22, "{id}");
-    // The very next token, from which it reads CSI for the whole session; that stream management is on it knows already.
+    // These are the very next bytes, from which the client reads CSI for the whole session. It knows already that
+    // stream management is on.
     let features = Element::parse(&client.next_item().await);
     assert_eq!(features.name, "features");
     assert_eq!((features.all("sm").len(), features.all("csi").len()), (0, 1));
@@ -227,7 +228,7 @@ async fn conversations_comes_back_with_its_token_and_finds_everything() {
     let success = Success::of(client.next().await);
     assert_eq!(success.resumed(&scene.previd, &scene.jid), 1);
     assert_eq!(success.root.child("token").unwrap().attribute("token"), Some(token("alice", AGENT).as_str()));
-    // No features: the replay, and then the question how much of it came.
+    // No features: the replay comes next, and then the ack request.
     let replayed: Vec<_> = [client.next_item().await, client.next_item().await, client.next_item().await].into();
     assert_eq!(bodies(&replayed), all);
     assert!(client.next_item().await.starts_with("<r "));
@@ -271,7 +272,7 @@ async fn dino_resumes_by_password_and_keeps_its_full_jid() {
          </bind>{}",
         resume(&scene.previd, 0)
     );
-    // Dino says no `from`.
+    // Dino sends no `from`.
     let mut client = scene.pushward.connect().await;
     client.open().await;
     client.send(with_scram("alice", &dino)).await;
@@ -336,7 +337,7 @@ async fn another_account_cannot_resume_a_session() {
         assert!(success.jid().starts_with("mallory@localhost"), "{}", success.xml);
         let features = mallory.expect("<stream:features").await;
         assert_eq!(features.contains("xmpp-bind"), !says_who, "{features}");
-        // Who said nothing of himself was not bound, for he might have been alice; he binds as of old.
+        // The client that sent no address was not bound, because it could have been alice. It binds in the old way.
         assert_eq!(success.root.child("bound").is_some(), says_who, "{}", success.xml);
         if !says_who {
             assert_eq!(mallory.bind("desk").await, "mallory@localhost/desk");
@@ -422,7 +423,7 @@ async fn a_device_is_known_again_by_its_user_agent() {
     scene.pushward.stored("dark 3").await;
     scene.pushward.kill();
     scene.pushward.start_again().await;
-    // Another resource, and no word of the session before.
+    // Another resource, and no reference to the session before.
     let request = format!("{}{}", user_agent(AGENT), conversations_bind().replace("Conversations", "Reinstalled"));
     let (mut client, success) = logged_in(&scene.pushward, "alice", &with_password("alice", &request)).await;
     assert_eq!(success.jid(), "alice@localhost/Reinstalled~d456");
@@ -465,7 +466,7 @@ async fn our_own_stream_management_begins_right_behind_the_features() {
     scene.client.acked_up_to(1).await;
 }
 
-/// Prosody with its community modules: the whole life of a phone that never says its password twice.
+/// Prosody with its community modules: the whole life of a phone that never sends its password twice.
 async fn a_phone_lives_by_its_token_on_prosody(modules: &[&str]) {
     let prosody = Prosody::sasl2(modules).await;
     let pushward = Pushward::start(Setup::new(prosody.address)).await;
@@ -511,7 +512,7 @@ async fn a_phone_lives_by_its_token_on_prosody(modules: &[&str]) {
         &with_password("alice", &format!("{}{}{}", user_agent(AGENT), conversations_bind(), resume(&previd, h))),
     )
     .await;
-    // How much it had handled is known once that is on disk, a moment later.
+    // The final count is known once it is on disk, a moment later.
     success.failed();
     assert_ne!(success.id(), previd);
 }

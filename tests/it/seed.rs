@@ -1,9 +1,11 @@
-//! The seed, Prosody with its own mod_smacks and mod_cloud_notify, beside the proxy before a Prosody without them: the
-//! same stanzas for dark devices, and the same verdicts, but where [`stanzas`] says why not.
+//! Compares two systems: Prosody with its own mod_smacks and mod_cloud_notify, and the proxy in front of a Prosody
+//! without them. Both get the same stanzas for dark devices and must reach the same verdicts, except where [`stanzas`]
+//! gives a reason.
 //!
-//! Each stanza has an account of its own, so that no other has a part in its verdict. After it comes a sentinel, a text
-//! that is important to both. The first important push for the account is about the stanza, or else the stanza was not
-//! important: both look at what waits in order. Whether the two share a push changes nothing, so nothing is timed.
+//! Each stanza has an account of its own, so that no other stanza affects its verdict. After the stanza comes a
+//! sentinel, a text that is important to both systems. If the first important push for the account is about the stanza,
+//! the stanza was important; otherwise it was not. Both systems look at waiting stanzas in order. It makes no
+//! difference whether the two share a push, so the test depends on no timing.
 
 mod stanzas;
 
@@ -64,7 +66,7 @@ impl Subject {
         format!("{}@localhost/{resource}", self.account)
     }
 
-    /// The stanza as it is sent.
+    /// Returns the stanza as it is sent.
     fn stanza(&self) -> String {
         let (room, account) = (self.room(), format!("{}@localhost", self.account));
         let content = self.case.content.replace("{account}", &account).replace("{room}", &room);
@@ -85,22 +87,22 @@ impl Subject {
         format!("<{name} to='{to}'{kind} id='{ID}'>{content}</{name}>")
     }
 
-    /// What it is known by where it arrives. A room writes its subject itself.
+    /// Returns a text by which the stanza is recognised where it arrives. A room writes its subject itself.
     fn mark(&self) -> &str {
         let subject = self.case.way == Way::Room && self.case.content.starts_with("<subject>");
         if subject { self.case.content } else { ID }
     }
 }
 
-/// A dark session, and the account's other client where the way of its stanza needs one.
+/// A dark session, and the account's other client if the way of its stanza needs one.
 struct Dark {
     enabled: Enabled,
-    /// What the client has of it; not the stanza.
+    /// Number of stanzas that the client has handled, without the stanza under test.
     handled: u32,
     desk: Option<Client>,
 }
 
-/// A server that pushes, by itself or by the proxy before it, and those who write.
+/// A server that pushes, by itself or through the proxy in front of it, and the senders.
 struct System {
     prosody: Prosody,
     pushward: Option<Pushward>,
@@ -116,7 +118,7 @@ impl System {
 
     async fn ours(accounts: &[String]) -> Self {
         let prosody = Prosody::for_accounts(accounts).await;
-        // Without a text, the seed pushes for what is not important too.
+        // Without a text, mod_cloud_notify pushes for unimportant stanzas too.
         let setup = Setup::new(prosody.address).set("push.with_sender", "true").set("push.unimportant", "true");
         let setup = setup.set("push.batch_delay", "'0s'").set("push.min_interval", "'0s'");
         Self::with(prosody, Some(Pushward::start(setup).await)).await
@@ -131,7 +133,7 @@ impl System {
         Self { prosody, pushward, service, bob, carol }
     }
 
-    /// For each account whether its stanza was important.
+    /// Returns for each account whether its stanza was important.
     async fn important(&mut self, subjects: &[Subject]) -> BTreeMap<String, bool> {
         let before = self.prosody.disconnections();
         let mut dark = Vec::new();
@@ -153,7 +155,7 @@ impl System {
         verdicts
     }
 
-    /// A connection as phones make it.
+    /// Opens a connection as phones do.
     async fn connect(&self) -> Client {
         match &self.pushward {
             Some(pushward) => pushward.connect().await,
@@ -161,7 +163,7 @@ impl System {
         }
     }
 
-    /// A session with stream management, carbons, push, and what else the case needs, whose connection is then reset.
+    /// Opens a session with stream management, carbons, push, and what else the case needs, and resets its connection.
     async fn dark(&mut self, subject: &Subject) -> Dark {
         let mut phone = self.connect().await;
         phone.login(&subject.account, "phone").await;
@@ -191,7 +193,8 @@ impl System {
             open_room(&mut self.bob, &subject.room()).await;
             self.bob.send(subject.stanza()).await;
             self.bob.roundtrip().await;
-            // History comes to those who join, and goes on waiting if they vanish before they acknowledge it.
+            // A room sends history to those who join, and it keeps waiting if the client vanishes before it
+            // acknowledges.
             phone.acks = false;
             enter(&mut phone, &subject.room(), "me").await;
         }
@@ -199,7 +202,7 @@ impl System {
         Dark { enabled, handled, desk }
     }
 
-    /// Waits until every phone is known to be gone. `before`: the server's count of disconnections when none was.
+    /// Waits until every phone is known to be gone. `before` is the server's count of disconnections when none was.
     async fn noticed(&self, subjects: &[Subject], before: usize) {
         match &self.pushward {
             None => self.prosody.disconnected(before + subjects.len()).await,
@@ -211,7 +214,7 @@ impl System {
         }
     }
 
-    /// Sends the stanza, and waits until the server has taken it.
+    /// Sends the stanza, and waits until the server has it.
     async fn send(&mut self, subject: &Subject, dark: &mut Dark) {
         let sender = match subject.case.way {
             Way::History => return,
@@ -222,7 +225,7 @@ impl System {
         sender.roundtrip().await;
     }
 
-    /// Reads pushes until each account has had an important one: about its stanza, or about the sentinel alone.
+    /// Reads pushes until each account has had an important one, about its stanza or about the sentinel alone.
     async fn verdicts(&mut self, subjects: &[Subject]) -> BTreeMap<String, bool> {
         let mut verdicts = BTreeMap::new();
         while verdicts.len() < subjects.len() {
@@ -238,7 +241,7 @@ impl System {
         verdicts
     }
 
-    /// Resumes the session: a verdict about a stanza that did not come would be worth nothing.
+    /// Resumes the session. A verdict about a stanza that did not arrive would prove nothing.
     async fn assert_arrives(&self, subject: &Subject, dark: &Dark) {
         let mut phone = self.connect().await;
         phone.authenticated(&subject.account).await;
@@ -248,22 +251,23 @@ impl System {
     }
 }
 
-/// The seed always counts one, and only one stanza of a burst is pushed for: the first.
+/// Returns true if a push is about the sentinel only. mod_cloud_notify always counts one, and pushes only for the first
+/// stanza of a burst.
 fn is_about_the_sentinel_alone(publish: &Publish) -> bool {
     publish.sender().is_some_and(|sender| sender.starts_with("carol@localhost")) && publish.count() == Some(1)
 }
 
-/// Makes a room with bob in it.
+/// Creates a room with bob in it.
 async fn open_room(bob: &mut Client, room: &str) {
     enter(bob, room, "bob").await;
-    // It is locked until it is configured; like this it takes the defaults (XEP-0045 §10.1.2).
+    // A new room is locked until it is configured. This form accepts the defaults (XEP-0045 §10.1.2).
     let defaults =
         "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>";
     bob.send(format!("<iq type='set' to='{room}' id='defaults'>{defaults}</iq>")).await;
     bob.expect("id='defaults'").await;
 }
 
-/// Enters a room, up to its subject, which comes last (XEP-0045 §7.1).
+/// Enters a room, and reads up to its subject, which comes last (XEP-0045 §7.1).
 async fn enter(client: &mut Client, room: &str, nick: &str) {
     client.send(format!("<presence to='{room}/{nick}'><x xmlns='http://jabber.org/protocol/muc'/></presence>")).await;
     client.expect("<subject").await;

@@ -1,4 +1,5 @@
-//! What a service manager and Pushward have to do with each other: systemd's own programs, or a test in its place.
+//! Pushward as a service: units, readiness, watchdog and socket activation, with systemd's own programs or a test in
+//! place of systemd.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use crate::support::{
 
 const INSTALL: &str = "apt-get install --no-install-recommends systemd";
 
-/// Runs one of systemd's programs to its end; its whole output, and whether it succeeded.
+/// Runs one of systemd's programs to its end. Returns its whole output, and whether it succeeded.
 fn systemd(program: &str, arguments: &[&str]) -> (String, bool) {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}; install it with: {INSTALL}"));
@@ -25,7 +26,7 @@ fn systemd(program: &str, arguments: &[&str]) -> (String, bool) {
     (String::from_utf8_lossy(&text).into_owned(), output.status.success())
 }
 
-/// The units as they are printed, where the program is the one under test.
+/// Writes the units as Pushward prints them, with the program under test as the executable.
 fn units() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (what, name) in [("unit", "pushward.service"), ("socket", "pushward.socket")] {
@@ -46,12 +47,12 @@ fn systemd_understands_the_units_and_finds_little_that_is_exposed() {
     assert!(fine, "{said}");
     let complaint = said.lines().find(|line| line.contains("pushward"));
     assert_eq!(complaint, None, "{said}");
-    // From 0, perfect, to 100; that of a unit without any hardening is 96.
+    // The score is from 0, perfect, to 100. A unit without any hardening has 96.
     let (said, fine) = systemd("systemd-analyze", &["security", "--offline=true", "--threshold=16", &service]);
     assert!(fine, "{said}");
 }
 
-/// What the service manager has heard, with a deadline for each message.
+/// The socket on which the service manager receives messages, each with a deadline.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -61,7 +62,7 @@ impl Manager {
         String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// The next message with such a line.
+    /// Returns the next message that contains this line.
     fn hears_of(&self, line: &str) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -89,7 +90,7 @@ async fn the_service_manager_hears_when_it_is_ready_that_it_lives_and_that_it_st
     assert_eq!(manager.hears(), ["READY=1"]);
     for _ in 0..3 {
         let message = manager.hears_of("WATCHDOG=1");
-        assert!(message.iter().any(|line| line == "STATUS=0 connections, 0 sessions, 0 of them dark"), "{message:?}");
+        assert!(message.iter().any(|line| line == "STATUS=0 connections, 0 sessions (0 dark)"), "{message:?}");
     }
     let (status, _) = pushward.terminate(PATIENCE).await;
     assert!(status.success(), "{status}");
@@ -128,7 +129,8 @@ async fn a_process_that_does_not_run_does_not_feed_the_watchdog() {
     process.terminate(PATIENCE).await;
 }
 
-/// Writes a configuration with these listeners, the first with STARTTLS and the others with direct TLS, and starts pushward.
+/// Writes a configuration with these listeners, the first with STARTTLS and the others with direct TLS, and starts
+/// Pushward.
 fn configured(
     directory: &TempDir,
     upstream: SocketAddr,
@@ -154,7 +156,7 @@ fn write(directory: &Path, upstream: SocketAddr, listen: &[SocketAddr]) -> std::
     config
 }
 
-/// systemd opens `sockets`, and starts pushward with a configuration that has `listen` at the first connection.
+/// Lets systemd open `sockets` and start Pushward, with a configuration that has `listen`, at the first connection.
 async fn activated(
     directory: &TempDir,
     upstream: SocketAddr,
@@ -229,7 +231,11 @@ async fn as_many_descriptors_as_there_may_be_are_used_and_too_few_are_said() {
     let limit: Vec<_> = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split(' ').collect();
     let limit: Vec<_> = limit.into_iter().filter_map(|word| word.parse::<u32>().ok()).collect();
     assert_eq!(limit, [1000, 1000]);
-    let warning = log.lines().into_iter().find(|line| line.contains("more descriptors than there may be")).unwrap();
+    let warning = log
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("needs more file descriptors than the limit allows"))
+        .unwrap();
     assert!(warning.contains("hard=1000") && warning.contains("LimitNOFILE=2002"), "{warning}");
     process.terminate(PATIENCE).await;
     let said = String::from_utf8(limited("check").output().unwrap().stdout).unwrap();

@@ -1,4 +1,4 @@
-//! `pushward setup`: a configuration from options or answers, that `pushward check` accepts.
+//! `pushward setup`: a configuration from options or answers, which `pushward check` accepts.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{Authority, Client, PATIENCE, Process, Prosody, Pushward, Setup, binary, eventually};
 
-/// Runs it to its end, with nobody to ask.
+/// Runs the command to its end without a terminal, so that it cannot ask.
 fn setup(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = binary();
     command.arg("setup").args(arguments).current_dir(directory).stdin(Stdio::null());
@@ -21,7 +21,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Starts Pushward with what was written, and logs in.
+/// Starts Pushward with the written configuration, and logs in.
 async fn serves(written: &Path) {
     let text = fs::read_to_string(written).unwrap();
     let text = format!("{text}\n[admin]\nlisten = ''\n[log]\nformat = 'json'\n");
@@ -41,9 +41,9 @@ async fn options_become_a_configuration_that_is_accepted_and_serves() {
     let output = setup(directory.path(), &[&options[..], &LISTEN[..]].concat());
     let said = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
-    assert!(said.contains("config.toml is written"), "{said}");
+    assert!(said.contains("config.toml written"), "{said}");
     assert!(said.contains(&format!("localhost: the server at {upstream} is ready")), "{said}");
-    assert!(said.contains(&format!("Prosody is ready at {upstream}: nothing is to be changed")), "{said}");
+    assert!(said.contains(&format!("Prosody is ready at {upstream}; its configuration needs no change")), "{said}");
     let check = binary().arg("check").current_dir(directory.path()).output().unwrap();
     assert_eq!(check.status.code(), Some(0), "{}", stdout(&check));
     serves(&directory.path().join("config.toml")).await;
@@ -87,7 +87,7 @@ async fn answers_on_a_terminal_become_a_configuration_and_wrong_ones_are_asked_a
     let prosody = Prosody::start().await;
     let directory = tempfile::tempdir().unwrap();
     let upstream = prosody.address.to_string();
-    // script(1) is the terminal.
+    // script(1) provides the terminal.
     let mut command = Command::new("script");
     let program = format!("{} setup {}", env!("CARGO_BIN_EXE_pushward"), LISTEN.join(" "));
     command.args(["--quiet", "--return", "--command", &program, "/dev/null"]).current_dir(directory.path());
@@ -112,10 +112,10 @@ fn without_a_terminal_the_options_that_are_missing_are_named() {
     let output = setup(directory.path(), &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--domain DOMAIN, --certificate FILE --key FILE"), "{}", stderr(&output));
-    // Nobody has a certificate for it.
+    // There is no certificate for it.
     let output = setup(directory.path(), &["--domain", "pushward.invalid", "--upstream", "127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("no certificate for pushward.invalid"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no certificate found for pushward.invalid"), "{}", stderr(&output));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -130,10 +130,10 @@ fn nothing_wrong_is_written_and_nothing_is_overwritten_unasked() {
     let options = ["--domain", "localhost", "--upstream", "127.0.0.1:1"];
     let output = setup(directory.path(), &options);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("--force replaces it"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("use --force to replace it"), "{}", stderr(&output));
     assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\n");
     let output = setup(directory.path(), &[&options[..], &["--force"]].concat());
-    // Written; nobody is there yet.
+    // The file was written, although no server answers.
     assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
     assert!(fs::read_to_string(&file).unwrap().contains("upstream = \"127.0.0.1:1\""));
 }

@@ -1,4 +1,5 @@
-//! A slow line is not a dead client, and a client behind a proxy that takes everything is not a live one.
+//! A slow connection does not mean that the client is gone, and a proxy that accepts all bytes does not mean that the
+//! client is there.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,24 +15,24 @@ use crate::support::{
     push_enable, quick, request,
 };
 
-/// Bytes in a second that a slow line carries.
+/// Bytes per second on a slow connection.
 const RATE: usize = 60_000;
 
-/// What one end of the line may buffer.
+/// Size of the buffers at each end of the connection, in bytes.
 const BUFFER: usize = 8 << 10;
 
-/// What a line does with the bytes from Pushward.
+/// The treatment of the bytes from Pushward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// They pass at [`RATE`].
     Slow,
-    /// They pass.
+    /// They pass at once.
     Fast,
-    /// They are taken, and reach nobody; nor does what the client sends.
+    /// They are accepted and discarded. So are the bytes from the client.
     Swallowed,
 }
 
-/// A line to Pushward with little room.
+/// A forwarder to Pushward with small buffers.
 struct Line {
     address: SocketAddr,
     fate: watch::Sender<Fate>,
@@ -97,13 +98,14 @@ async fn carry_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch
     }
 }
 
-/// Clients are suspected, and given up, far sooner than the slow line carries what waits. What buffers hold takes less.
+/// Sets timeouts that are far shorter than the slow connection needs for the waiting stanzas, but longer than the
+/// buffered bytes need.
 fn impatient(setup: Setup) -> Setup {
     let setup = setup.set("stream_management.max_ack_delay", "'3s'").set("stream_management.ack_timeout", "'1s'");
     setup.set("stream_management.write_timeout", "'3s'")
 }
 
-/// So many messages of 4 KB, and their ids.
+/// Returns this many messages of 4 KB, and their ids.
 fn large(count: usize) -> (String, Vec<String>) {
     let ids: Vec<String> = (0..count).map(|n| format!("large-{n}")).collect();
     let text = "x".repeat(4000);
@@ -170,7 +172,7 @@ async fn a_client_that_is_pinged_is_not_suspected_while_it_reads_over_a_slow_lin
     assert_never_suspected(&pushward);
 }
 
-/// The proxy in front acknowledges each byte, and messages keep coming.
+/// Tests a proxy in front that acknowledges each byte, while messages keep coming.
 async fn check_swallowed(counts: bool) {
     let short = |setup: Setup| quick(setup).set("stream_management.max_ack_delay", "'1s'");
     let mut world = World::with(|setup| short(setup).set("stream_management.ack_timeout", "'1h'")).await;

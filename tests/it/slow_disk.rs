@@ -1,4 +1,4 @@
-//! A disk that stalls or fails: memory stays bounded, clients that are there go on, and nothing is lost or comes twice.
+//! A disk that stalls or fails: memory stays bounded, connected clients continue, and nothing is lost or comes twice.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,18 +14,19 @@ use crate::support::{
 
 const UNSAVED: &str = "pushward_unsaved_stanzas";
 const SPOOLED: &str = "pushward_spool_stanzas";
-/// How long after the disk works again the spool is written to again, at the latest: it is tried every five seconds.
+/// Maximum time after which the spool is used again once the disk works. It is tried every five seconds.
 const HEALED: Duration = Duration::from_secs(9);
 
-/// What a stall may cost, in KiB.
+/// The maximum growth of memory in a stall, in KiB.
 const GROWTH: u64 = 32 << 10;
 
-/// Each stanza is handed to the store as soon as it comes.
+/// Sets each stanza to be handed to the store as soon as it comes.
 fn faulty(setup: Setup) -> Setup {
     setup.with_faults().with_metrics().set("stream_management.spool_after", "'0s'")
 }
 
-/// Only the amount counts: no clock of the session runs while the store is late, so the stall lasts as long as the delivery takes.
+/// Only the amount counts: no timeout of the session runs while the store is late, so the stall lasts as long as the
+/// delivery takes.
 #[tokio::test]
 async fn a_stalled_disk_neither_fills_memory_nor_stops_a_client_that_acknowledges() {
     const ROUNDS: usize = 64;
@@ -102,7 +103,7 @@ async fn a_login_succeeds_while_the_disk_stalls_and_is_stored_once_it_works() {
     assert_eq!(bodies(&desk.messages(1).await), ["for the desk"]);
 }
 
-/// What alice's phone got after the process was killed and started again, and `count` messages have come.
+/// Kills the process, starts it again, and returns what alice's phone receives until `count` messages have come.
 async fn after_a_kill(pushward: &mut Pushward, count: usize) -> (Client, Vec<String>) {
     pushward.kill();
     pushward.start_again().await;
@@ -123,7 +124,7 @@ async fn while_writes_fail_live_sessions_go_on_and_dark_ones_keep_what_they_have
 
     scene.pushward.begin(Fault::Writes);
     scene.server.send(all[3..].iter().map(|body| message(body)).collect::<String>());
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     scene.pushward.metric_is(UNSAVED, |unsaved| unsaved == 20).await;
     for body in numbered("desk", 1..=5) {
         desk_server.send(message(&body).replace("/phone", "/desk"));
@@ -131,14 +132,14 @@ async fn while_writes_fail_live_sessions_go_on_and_dark_ones_keep_what_they_have
         desk.ack().await;
     }
     desk.roundtrip().await;
-    // A login needs no store that works.
+    // A login does not need a working store.
     let (mut tablet, tablet_server) = another(&scene.pushward, &mut scene.stub, "tablet").await;
     tablet_server.send(message("tablet").replace("/phone", "/tablet"));
     assert_eq!(bodies(&tablet.messages(1).await), ["tablet"]);
 
     scene.pushward.end(Fault::Writes);
     let healed = Instant::now();
-    scene.pushward.logged(&["spool_accepts", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool recovered", "alice@localhost/phone"]).await;
     scene.pushward.metric_is(UNSAVED, |unsaved| unsaved == 0).await;
     assert!(healed.elapsed() < HEALED, "{:?}", healed.elapsed());
     scene.server.assert_open();
@@ -162,7 +163,7 @@ async fn a_client_that_resumes_while_the_disk_fails_gets_the_rest_once_it_works(
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == 40).await;
     scene.pushward.begin(Fault::Writes);
     scene.server.send(all[40..].iter().map(|body| message(body)).collect::<String>());
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     let mut came = bodies(&client.live_for(Duration::from_secs(1)).await);
     assert!(came.len() < 40, "the disk is still read");
@@ -175,7 +176,7 @@ async fn a_client_that_resumes_while_the_disk_fails_gets_the_rest_once_it_works(
     scene.server.assert_open();
 }
 
-/// After a failed sync nobody knows what the disk has, so nothing is stored until a restart; sessions go on all the same.
+/// After a failed sync the state of the disk is unknown, so nothing is stored until a restart. Sessions continue.
 #[tokio::test]
 async fn after_a_failed_sync_sessions_go_on_in_memory_and_a_restart_heals_the_store() {
     let mut scene = Scene::with(StubOptions::managed(), faulty).await;
@@ -184,8 +185,8 @@ async fn after_a_failed_sync_sessions_go_on_in_memory_and_a_restart_heals_the_st
     scene.pushward.begin(Fault::Syncs);
     let all = numbered("phone", 1..=40);
     scene.server.send(all[..20].iter().map(|body| message(body)).collect::<String>());
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
-    scene.pushward.logged(&["the disk failed to sync"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["disk sync failed"]).await;
     scene.pushward.metric_is(UNSAVED, |unsaved| unsaved == 20).await;
     assert_eq!(scene.server.request_ack().await, 0, "the server keeps what no disk has");
     desk_server.send(message("desk").replace("/phone", "/desk"));
@@ -199,7 +200,7 @@ async fn after_a_failed_sync_sessions_go_on_in_memory_and_a_restart_heals_the_st
     assert_eq!(scene.server.acked(20, PATIENCE).await, 20);
     scene.pushward.metric_is(UNSAVED, |unsaved| unsaved == 0).await;
 
-    // What comes for a dark session now stays the server's, through the restart.
+    // Stanzas that come for a dark session now stay with the server through the restart.
     lost(&scene.pushward, client, "alice@localhost/phone").await;
     scene.server.send(all[20..].iter().map(|body| message(body)).collect::<String>());
     scene.pushward.metric_is(UNSAVED, |unsaved| unsaved == 20).await;
@@ -208,7 +209,7 @@ async fn after_a_failed_sync_sessions_go_on_in_memory_and_a_restart_heals_the_st
     assert_eq!(scene.server.seen().acks.last(), Some(&20), "{:?}", scene.server.seen());
     scene.pushward.start_again().await;
 
-    // The server sends again what was not acknowledged; now it is stored.
+    // The server sends again what was not acknowledged. Now it is stored.
     let mut client = scene.pushward.authenticated("alice").await;
     fresh(&mut client, "phone").await;
     let server = scene.stub.fresh().await;
@@ -216,20 +217,21 @@ async fn after_a_failed_sync_sessions_go_on_in_memory_and_a_restart_heals_the_st
     lost(&scene.pushward, client, "alice@localhost/phone").await;
     server.send(all[20..].iter().map(|body| message(body)).collect::<String>());
     server.acked(20, PATIENCE).await;
-    // Nobody knew what the disk had: where the first commit whose sync failed is that of the messages, it may be there all the
-    // same, without what was acknowledged since. Then they come once more.
+    // The state of the disk was unknown: if the first commit whose sync failed is that of the messages, it may be on
+    // disk nevertheless, without the later acknowledgements. Then the messages come once more.
     let stored = scene.pushward.metric(SPOOLED).await;
     assert!([20, 40].contains(&stored), "{stored}");
     let came = after_a_kill(&mut scene.pushward, usize::try_from(stored).unwrap()).await.1;
     assert_eq!(came, all[40 - came.len()..]);
 }
 
-/// The threads of the process.
+/// Returns the number of threads of the process.
 fn threads(pushward: &Pushward) -> usize {
     std::fs::read_dir(format!("/proc/{}/task", pushward.process())).unwrap().count()
 }
 
-/// One stanza is on disk, the next one is on its way, and the disk answers readers no more. Returns the page.
+/// Leaves one stanza on disk and the next one on its way, while the disk no longer answers readers. Returns the page's
+/// address.
 async fn stalled_for_readers(scene: Scene) -> (SocketAddr, StubUpstream, Pushward, StubConnection) {
     let Scene { stub, pushward, client, server, .. } = scene;
     let page = page(&pushward).await;
@@ -250,7 +252,7 @@ fn hasty(setup: Setup) -> Setup {
     faulty(setup).set("drain_timeout", "'2s'")
 }
 
-/// A request took as long as the stall, and kept a thread of its own for as long.
+/// Regression test: a request took as long as the stall, and occupied a thread of its own for that time.
 #[tokio::test]
 async fn while_the_disk_stalls_the_operator_gets_the_last_known_numbers() {
     const WITHIN: Duration = Duration::from_secs(4);
@@ -264,7 +266,7 @@ async fn while_the_disk_stalls_the_operator_gets_the_last_known_numbers() {
     while let Some(scrape) = scrapes.join_next().await {
         let (path, (status, _, body)) = scrape.unwrap();
         match path {
-            "/readyz" => assert_eq!((status, body.trim()), (503, "the database does not answer")),
+            "/readyz" => assert_eq!((status, body.trim()), (503, "database does not answer")),
             "/metrics" => assert!(body.contains(&format!("{SPOOLED} 1\n")), "{status} {body}"),
             "/status.json" => assert!(body.contains("\"spooled\":1"), "{status} {body}"),
             _ => assert_eq!(status, 200),
@@ -279,12 +281,13 @@ async fn while_the_disk_stalls_the_operator_gets_the_last_known_numbers() {
     pushward.end(Fault::Stall);
     pushward.metric_is(SPOOLED, |stanzas| stanzas > 1).await;
     assert_eq!(http(page, "GET", "/readyz").await.0, 200);
-    for line in ["the database does not answer: its last", "the database answers again"] {
+    for line in ["database does not answer: showing its last", "database answers again"] {
         pushward.logged(&[line]).await;
     }
 }
 
-/// Neither the store's thread nor a read of the operator's that the disk does not answer kept the process from its end.
+/// Regression test: the store's thread, and an operator's read that the disk did not answer, kept the process from
+/// ending.
 #[tokio::test]
 async fn while_the_disk_stalls_the_process_ends_and_says_what_was_not_written() {
     let scene = Scene::with(StubOptions::default(), hasty).await;
@@ -292,12 +295,12 @@ async fn while_the_disk_stalls_the_process_ends_and_says_what_was_not_written() 
     let (status, took) = pushward.terminate(2 * PATIENCE).await;
     // The store has 5 s of its own.
     assert!(status.code() == Some(0) && took < Duration::from_secs(9), "{status} {took:?}");
-    let line: Value = serde_json::from_str(&pushward.logged(&["not all was written"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["some changes were not written"]).await).unwrap();
     assert!(line["changes"].as_u64().is_some_and(|changes| changes > 0), "{line}");
-    // An alert on the line of a stalled disk does not match it.
+    // An alert on the log line of a stalled disk does not match this line.
     assert_eq!(
         (&line["message"], &line["reason"]),
-        (&"stopped: not all was written".into(), &"no answer from the database".into())
+        (&"stopped: some changes were not written".into(), &"database does not answer".into())
     );
     pushward.end(Fault::Stall);
     pushward.start_again().await;

@@ -1,5 +1,5 @@
-//! The bounds of the spool: whom a full one concerns, what becomes of stanzas that neither disk nor memory may hold, and how
-//! the session writes to the spool again.
+//! The limits of the spool: which sessions a full spool affects, what happens to stanzas that fit neither on disk nor
+//! in memory, and how the session resumes writing to the spool.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const RETURNED: &str = "pushward_stanzas_returned_total";
 const LOST: &str = "pushward_stanzas_lost_total";
 const SPOOLED: &str = "pushward_spool_stanzas";
 
-/// Metrics, and no wait before a stanza that the server does not keep is handed to the spool.
+/// Enables metrics, and hands stanzas that the server does not keep to the spool without delay.
 fn eager(setup: Setup) -> Setup {
     setup.with_metrics().set("stream_management.spool_after", "'0s'")
 }
@@ -24,12 +24,12 @@ fn narrow(setup: Setup) -> Setup {
     keys.into_iter().fold(eager(setup), |setup, key| setup.set(&format!("limits.{key}"), "'16 KiB'"))
 }
 
-/// Numbered bodies of about so many bytes.
+/// Returns numbered bodies of about this many bytes.
 fn padded(name: &str, count: usize, bytes: usize) -> Vec<String> {
     numbered(name, 1..=count).into_iter().map(|body| format!("{body} {}", "x".repeat(bytes))).collect()
 }
 
-/// A message for a session of that user.
+/// Returns a message for a session of that user.
 fn to(user: &str, resource: &str, body: &str) -> String {
     format!(
         "<message type='chat' from='eve@localhost/desk' to='{user}@localhost/{resource}'><body>{body}</body></message>"
@@ -40,7 +40,8 @@ fn send(server: &StubConnection, user: &str, resource: &str, bodies: &[String]) 
     server.send(bodies.iter().map(|body| to(user, resource, body)).collect::<String>());
 }
 
-/// Waits until a dark session has looked at all that its server has sent so far; returns what the server got meanwhile.
+/// Waits until a dark session has processed everything that its server has sent so far. Returns what the server
+/// received meanwhile.
 async fn looked_at(server: &mut StubConnection) -> Vec<String> {
     server.send("<iq type='get' id='behind'><ping xmlns='urn:xmpp:ping'/></iq>");
     let mut seen = vec![server.next().await];
@@ -60,11 +61,11 @@ async fn an_account_that_fills_its_spool_is_refused_and_another_one_is_not() {
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     lost(&scene.pushward, bob, "bob@localhost/phone").await;
     let of_alice = padded("alice", 20, 8000);
-    // Almost full; then refused.
+    // First almost full, then refused.
     send(&scene.server, "alice", "phone", &of_alice[..7]);
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == 7).await;
     send(&scene.server, "alice", "phone", &of_alice[7..]);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let answers = looked_at(&mut scene.server).await;
     assert_eq!(answers.len(), 1, "memory has room for what the spool refuses: {answers:?}");
     assert!(scene.pushward.metric(UNSAVED).await > 0);
@@ -75,12 +76,12 @@ async fn an_account_that_fills_its_spool_is_refused_and_another_one_is_not() {
     let of_bob = padded("bob", 5, 8000);
     send(&bob_server, "bob", "phone", &of_bob);
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == before + 5).await;
-    let refused = |line: &String| line.contains("spool_failed") && line.contains("bob@localhost");
+    let refused = |line: &String| line.contains("spool failed") && line.contains("bob@localhost");
     assert!(!scene.pushward.log().iter().any(refused), "{:?}", scene.pushward.log());
 
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     assert_eq!(bodies(&client.messages(20).await), of_alice);
-    // What is on disk outlives the process.
+    // Stanzas on disk outlive the process.
     scene.pushward.kill();
     scene.pushward.start_again().await;
     let mut bob = scene.pushward.authenticated("bob").await;
@@ -102,7 +103,7 @@ async fn a_live_client_whose_spool_refuses_keeps_its_session_and_its_server_wait
     scene.client.acks = false;
     let all = padded("live", 60, 2000);
     send(&scene.server, "alice", "phone", &all);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let unsaved = scene.pushward.metric_is(UNSAVED, |stanzas| stanzas > 0).await;
     let bytes = scene.pushward.metric("pushward_unsaved_bytes").await;
     assert!(bytes >= unsaved * 2000, "{unsaved} stanzas, {bytes} bytes");
@@ -115,7 +116,7 @@ async fn a_live_client_whose_spool_refuses_keeps_its_session_and_its_server_wait
     }
     assert_eq!(came, all);
     scene.client.ack().await;
-    scene.pushward.logged(&["spool_accepts", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool recovered", "alice@localhost/phone"]).await;
     scene.pushward.metric_is(UNSAVED, |stanzas| stanzas == 0).await;
     assert_eq!(scene.pushward.metric("pushward_unsaved_bytes").await, 0);
     nothing_was_given_up(&scene.pushward).await;
@@ -131,7 +132,7 @@ async fn a_live_client_whose_spool_refuses_is_lost_and_gets_all_of_it_again() {
     let all = padded("live", 60, 2000);
     send(&scene.server, "alice", "phone", &all);
     assert_eq!(bodies(&scene.client.messages(60).await), all);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     scene.pushward.metric_is(UNSAVED, |stanzas| stanzas > 40).await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 10).await;
@@ -142,11 +143,11 @@ async fn a_live_client_whose_spool_refuses_is_lost_and_gets_all_of_it_again() {
     scene.server.assert_open();
 }
 
-/// What stanzas are called that go back to their senders, and those that must not be answered.
+/// The kinds of stanzas that are returned to their senders, and those that must not be answered.
 const ANSWERED: [&str; 4] = ["chat", "plain", "bare", "iq"];
 const UNANSWERED: [&str; 4] = ["error", "groupchat", "headline", "own"];
 
-/// A stanza of that kind, with its number as id.
+/// Returns a stanza of that kind, with its number as id.
 fn of_kind(kind: &str, number: usize) -> String {
     let rest = format!("id='{kind} {number}'><body>{kind} {number}</body><p>{}</p></message>", "x".repeat(400));
     let bob = "from='bob@localhost/desk' to='alice@localhost/phone'";
@@ -159,7 +160,7 @@ fn of_kind(kind: &str, number: usize) -> String {
     }
 }
 
-/// The ids of what went back to its sender, from what a server was sent.
+/// Returns the ids of stanzas that were returned to their senders, from what a server received.
 fn ids_of_errors(elements: &[String]) -> Vec<String> {
     let errors = elements.iter().filter(|xml| xml.contains("<resource-constraint")).map(|xml| {
         let error = Element::parse(xml);
@@ -184,13 +185,14 @@ async fn what_a_dark_session_cannot_keep_goes_back_if_it_may_and_is_counted() {
     let all: Vec<_> = (1..=20).flat_map(|number| kinds().map(move |kind| (kind, number))).collect();
     scene.server.send(all.iter().map(|(kind, number)| of_kind(kind, *number)).collect::<String>());
     let names: Vec<_> = all.iter().map(|(kind, number)| format!("{kind} {number}")).collect();
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let answers = looked_at(&mut scene.server).await;
     let returned = ids_of_errors(&answers);
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     let kept = ids(&client.until_quiet(Duration::from_secs(1)).await);
 
-    // The oldest that no disk had are given up: what is left is a beginning that is on disk, and the newest.
+    // The oldest stanzas that are not on disk are given up. What remains is a first part that is on disk, and the
+    // newest.
     let first = names.iter().zip(&kept).take_while(|(sent, kept)| sent == kept).count();
     let newest = kept.len() - first;
     assert_eq!(kept[first..], names[names.len() - newest..], "{kept:?}");
@@ -205,7 +207,7 @@ async fn what_a_dark_session_cannot_keep_goes_back_if_it_may_and_is_counted() {
     assert_eq!(scene.pushward.metric(LOST).await, lost as u64);
     scene.server.assert_open();
 
-    // Nothing of it is answered again as the session ends.
+    // None of them is answered again when the session ends.
     client.send("</stream:stream>").await;
     client.closed(PATIENCE).await;
     scene.server.footer(PATIENCE).await;
@@ -220,7 +222,7 @@ async fn at_a_server_with_stream_management_a_dark_session_gives_up_all_but_250_
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     let all = numbered("message", 1..=600);
     scene.server.send(all.iter().map(|body| message(body)).collect::<String>());
-    scene.pushward.logged(&["spool_failed", "alice@localhost/phone"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/phone"]).await;
     let acked = scene.server.acked(350, PATIENCE).await;
     assert_eq!(acked, 350, "the server keeps 250");
     let returned = scene.pushward.metric_is(RETURNED, |returned| returned > 0).await;
@@ -238,7 +240,7 @@ async fn at_a_server_with_stream_management_a_dark_session_gives_up_all_but_250_
 }
 
 async fn spooled_again(pushward: &Pushward, stanzas: u64) {
-    pushward.logged(&["spool_accepts", "alice@localhost/desk"]).await;
+    pushward.logged(&["spool recovered", "alice@localhost/desk"]).await;
     pushward.metric_is(UNSAVED, |unsaved| unsaved == 0).await;
     pushward.metric_is(SPOOLED, |spooled| spooled == stanzas).await;
 }
@@ -254,7 +256,7 @@ async fn a_session_writes_to_the_spool_again_soon_after_there_is_room() {
     send(&scene.server, "alice", "phone", &phones);
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == 10).await;
     send(&desk_server, "alice", "desk", &desks);
-    scene.pushward.logged(&["spool_failed", "alice@localhost/desk"]).await;
+    scene.pushward.logged(&["spool failed", "alice@localhost/desk"]).await;
     scene.pushward.metric_is(UNSAVED, |stanzas| stanzas > 0).await;
 
     let (mut phone, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
@@ -264,7 +266,7 @@ async fn a_session_writes_to_the_spool_again_soon_after_there_is_room() {
     spooled_again(&scene.pushward, 10).await;
     assert!(room.elapsed() < Duration::from_secs(9), "{:?}", room.elapsed());
     nothing_was_given_up(&scene.pushward).await;
-    // What is on disk outlives the process.
+    // Stanzas on disk outlive the process.
     scene.pushward.kill();
     scene.pushward.start_again().await;
     let mut desk = scene.pushward.authenticated("alice").await;

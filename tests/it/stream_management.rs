@@ -1,4 +1,5 @@
-//! XEP-0198 between client and proxy: counting, losing a connection, and coming back, on a server that knows none of it.
+//! XEP-0198 between client and proxy: counting, losing a connection, and resuming, on a server without stream
+//! management.
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ async fn resumed(pushward: &Pushward, enabled: &Enabled, h: u32) -> (Client, Ele
     (client, answer)
 }
 
-/// Short enough for a test to see the end of a connection that is silent.
+/// Sets timeouts so short that a test can see the end of a silent connection.
 fn impatient(setup: Setup) -> Setup {
     setup.set("stream_management.max_ack_delay", "'300ms'").set("stream_management.ack_timeout", "'300ms'")
 }
@@ -137,7 +138,7 @@ async fn important_stanzas_are_followed_by_a_request_for_an_ack() {
     }
 }
 
-/// How a connection may be lost.
+/// The ways in which a connection may be lost.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Fin,
@@ -197,7 +198,7 @@ async fn a_session_is_resumed_while_its_old_connection_still_hangs() {
     old.messages(1).await;
     let (mut client, _) = resumed(&pushward, &enabled, 0).await;
     let last = old.closed(PATIENCE).await.concat();
-    // A client that hears of a conflict changes its resource.
+    // A client that gets a conflict error changes its resource.
     assert!(!last.contains("conflict"), "{last}");
     server.send(message("2"));
     assert_eq!(bodies(&client.messages(2).await), ["1", "2"]);
@@ -307,7 +308,8 @@ async fn a_session_whose_server_is_gone_cannot_be_resumed() {
     assert_failed(&answer, "item-not-found");
 }
 
-/// The proxy may learn of the server's end a moment after the next client comes; then that resumption is cut short.
+/// Retries the resumption. The proxy may see the server's end a moment after the next client comes, and then the
+/// resumption is cut short.
 async fn eventually_failed(pushward: &Pushward, enabled: &Enabled) -> Element {
     for _ in 0..20 {
         let mut client = pushward.authenticated("alice").await;
@@ -353,7 +355,7 @@ async fn an_ack_counts_only_what_the_server_has_taken_and_is_answered_at_once_al
     world.client.send(format!("{}<r xmlns='urn:xmpp:sm:3'/>", message("unconfirmed"))).await;
     world.client.ack_reaches(0).await;
     world.server.expect("unconfirmed").await;
-    // The proxy asks behind the message whether the server has come that far; until now nobody answered.
+    // After the message the proxy asks whether the server has come that far. Until now it got no answer.
     let barrier = Element::parse(&world.server.expect("<iq").await);
     let from = barrier.attribute("to").map(|to| format!(" from='{to}'")).unwrap_or_default();
     let id = barrier.attribute("id").unwrap();
@@ -373,6 +375,6 @@ async fn a_server_with_stream_management_hears_of_what_the_client_has_acked() {
     assert_eq!(server.request_ack().await, 0, "the client has not acked it");
     client.ack().await;
     client.roundtrip().await;
-    // The message; the answer to the ping is a stanza too, and may or may not count yet.
+    // The message counts. The answer to the ping is a stanza too, and may or may not count yet.
     assert!((1..=2).contains(&server.request_ack().await));
 }

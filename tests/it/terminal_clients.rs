@@ -1,4 +1,5 @@
-//! Real clients that have nothing but a terminal, driven by keys: log in, talk, lose the network, come back, miss nothing.
+//! Real clients that have only a terminal, driven by keys: they log in, exchange messages, lose the network, return,
+//! and miss nothing.
 
 use std::env;
 use std::fs;
@@ -13,12 +14,12 @@ use crate::support::{
 
 const SIZE: (u16, u16) = (100, 30);
 
-/// Which client.
+/// The clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Program {
-    /// Built on libstrophe; it resumes.
+    /// Built on libstrophe. It resumes.
     Profanity,
-    /// Built on libpurple; it acknowledges stanzas, and does not resume.
+    /// Built on libpurple. It acknowledges stanzas, and does not resume.
     Finch,
 }
 
@@ -37,7 +38,7 @@ impl Program {
         }
     }
 
-    /// Writes what it reads when it starts: an account that it connects at once.
+    /// Writes the configuration files of the client: an account that it connects at once.
     fn configure(self, home: &Path, certificate: &Path, port: u16, direct: bool) {
         let write = |name: &str, text: String| {
             let path = home.join(name);
@@ -66,13 +67,13 @@ impl Program {
                      <setting name='auto-login' type='bool'>1</setting></settings></account></account>"
                 );
                 write("accounts.xml", account);
-                // Certificates that it trusts have the name of what it connects to.
+                // Trusted certificates are named after the address of the connection.
                 write("certificates/x509/tls_peers/127.0.0.1", fs::read_to_string(certificate).unwrap());
             }
         }
     }
 
-    /// Starts it with all that it keeps in `home`.
+    /// Returns the command that starts the client with all its files in `home`.
     fn command(self, home: &Path) -> Command {
         let mut command = Command::new(self.name());
         command.env("HOME", home).current_dir(home);
@@ -88,7 +89,7 @@ impl Program {
         command
     }
 
-    /// Where its history of chats with bob is, and what stands around a body of his there.
+    /// Returns the path of its chat history with bob, and the text before and after a body of his there.
     const fn history(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Profanity => {
@@ -119,11 +120,11 @@ impl Console {
         Self { program, terminal, home }
     }
 
-    /// Sends bob, who has written before, a message.
+    /// Sends bob a message. He must have written before.
     fn says(&mut self, body: &str) {
         match self.program {
             Program::Profanity => self.terminal.press(&format!("/msg bob@localhost {body}\r")),
-            // The second window is his.
+            // The second window is the chat with bob.
             Program::Finch => self.terminal.press(&format!("\x1b2{body}\r")),
         }
     }
@@ -133,7 +134,7 @@ impl Console {
         match self.program {
             Program::Profanity => {}
             Program::Finch => {
-                // The first action is to show the accounts.
+                // The first action shows the accounts.
                 self.terminal.press("\x1ba\r");
                 self.terminal.draws("enable/disable accounts", 0).await;
             }
@@ -143,14 +144,14 @@ impl Console {
     /// Connects again.
     fn reconnect(&mut self) {
         match self.program {
-            // It does so by itself, every second.
+            // Profanity reconnects by itself, every second.
             Program::Profanity => {}
-            // By itself it would wait up to a minute. So the account is disabled and enabled again.
+            // Finch itself would wait up to a minute, so the account is disabled and enabled again.
             Program::Finch => self.terminal.press("  "),
         }
     }
 
-    /// The bodies of all messages of bob in its history, up to the one that is `last`.
+    /// Returns the bodies of all messages of bob in its history, up to the one that is `last`.
     async fn heard_until(&self, last: &str) -> Vec<String> {
         let what =
             || format!("{last:?} behind {:?} in {:?}, drawn:\n{}", self.heard(), self.program, self.terminal.drawn());
@@ -176,7 +177,7 @@ async fn loses_its_network_and_gets_every_message_once(program: Program, direct:
     bob.login("bob", "desk").await;
     bob.available().await;
     let mut alice = Console::start(program, &pushward, &wire, direct).await;
-    // The server keeps it until she is there.
+    // The server keeps it until she is online.
     bob.say("alice@localhost", "first").await;
     alice.heard_until("first").await;
     alice.says("to bob");
@@ -186,8 +187,8 @@ async fn loses_its_network_and_gets_every_message_once(program: Program, direct:
     alice.prepare().await;
 
     wire.cut();
-    // Without resumption and registration nobody would come back to the session.
-    let lost = if program == Program::Profanity { "\"dark: the session is held\"" } else { "\"session ended\"" };
+    // Without resumption and registration nothing could return to the session.
+    let lost = if program == Program::Profanity { "\"session hibernated (dark)\"" } else { "\"session ended\"" };
     pushward.logged(&[lost, "alice@localhost/phone"]).await;
     let dark = numbered("dark", 1..=3);
     for body in &dark {
@@ -196,11 +197,11 @@ async fn loses_its_network_and_gets_every_message_once(program: Program, direct:
     wire.mend();
     alice.reconnect();
     alice.heard_until("dark 3").await;
-    // Whatever comes twice has come before the last one.
+    // A duplicate would have come before the last message.
     bob.say("alice@localhost", "last").await;
     let wanted = [vec!["first".to_owned()], dark, vec!["last".to_owned()]].concat();
     assert_eq!(alice.heard_until("last").await, wanted);
-    let resumed = pushward.log().iter().any(|line| line.contains("\"message\":\"resumed\""));
+    let resumed = pushward.log().iter().any(|line| line.contains("\"message\":\"session resumed\""));
     assert_eq!(resumed, program == Program::Profanity, "{program:?} resumes: {resumed}");
 }
 

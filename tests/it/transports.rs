@@ -1,4 +1,5 @@
-//! How notifications travel: as a component, as the domain itself, through the user's session; and which is tried when.
+//! Transports of notifications: as a component, as the domain itself, through the user's session; and the order in
+//! which they are tried.
 
 mod bidi;
 mod bounds;
@@ -17,15 +18,15 @@ use crate::support::{
     fresh, lost,
 };
 
-/// How long nothing must happen where nothing is to happen.
+/// The time for which nothing may happen where nothing is expected.
 const QUIET: Duration = Duration::from_millis(700);
 
-/// Delays short enough for tests.
+/// Sets delays short enough for tests.
 fn quick(setup: Setup) -> Setup {
     setup.set("push.batch_delay", "'50ms'").set("push.min_interval", "'50ms'")
 }
 
-/// alice's phone, available and registered at `service`, behind a proxy.
+/// Opens alice's phone behind a proxy, available and registered at `service`.
 async fn phone(pushward: &Pushward, service: &str) -> (Client, Enabled) {
     let mut alice = pushward.connect().await;
     alice.authenticated("alice").await;
@@ -40,7 +41,7 @@ async fn alice_enables(alice: &mut Client, service: &str) -> Element {
     crate::support::request(alice, "enable", &payload).await
 }
 
-/// bob, at the server itself.
+/// Connects bob to the server itself.
 async fn bob(prosody: &Prosody) -> Client {
     let mut bob = Client::plain(prosody.address).await;
     bob.login("bob", "desk").await;
@@ -52,7 +53,7 @@ async fn writes(bob: &mut Client, body: &str) {
         .await;
 }
 
-/// A proxy whose host has a certificate of `authority`, with a route to `peer`'s push service.
+/// Returns a setup whose host has a certificate of `authority`, with a route to `peer`'s push service.
 fn domain(prosody: &Prosody, authority: &Authority, (peer, tls): (&PushServer, &str)) -> Setup {
     let address = if tls == "direct" { peer.direct } else { peer.starttls };
     routed(
@@ -66,7 +67,7 @@ fn routed(prosody: &Prosody, authority: &Authority, route: &str) -> Setup {
     shown(prosody, (authority, &authority.issue("localhost")), route)
 }
 
-/// The same, whose host shows another certificate.
+/// The same with another certificate of the host.
 fn shown(prosody: &Prosody, (authority, issued): (&Authority, &Issued), route: &str) -> Setup {
     let read = |file: &Path| std::fs::read_to_string(file).unwrap();
     quick(Setup::new(prosody.address))
@@ -76,7 +77,7 @@ fn shown(prosody: &Prosody, (authority, issued): (&Authority, &Issued), route: &
         .table(&format!("[[push.route]]\n{route}"))
 }
 
-/// alice's phone goes away, and bob writes.
+/// Lets alice's phone go dark, and sends a message from bob.
 async fn goes_dark(pushward: &Pushward, service: &str, bob: &mut Client) {
     let (alice, _) = phone(pushward, service).await;
     lost(pushward, alice, "alice@localhost/phone").await;
@@ -95,15 +96,15 @@ async fn a_component_publishes_from_its_own_domain_and_hears_the_answer() {
     let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
     let mut service = PushService::connect(&prosody).await;
     let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     let (alice, _) = phone(&pushward, "push.localhost").await;
     lost(&pushward, alice, "alice@localhost/phone").await;
     writes(&mut bob, "one").await;
     let publish = service.publish(PATIENCE).await;
     assert_eq!((publish.from.as_str(), publish.count()), ("pushward.localhost", Some(1)));
-    pushward.logged(&["publish outcome", "Accepted"]).await;
-    // What anybody asks of the component is answered.
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    // Pushward answers requests of any user to the component.
     bob.send("<iq type='get' id='version' to='pushward.localhost'><query xmlns='jabber:iq:version'/></iq>").await;
     let answer = Element::parse(&bob.expect("id='version'").await);
     assert_eq!(answer.attribute("type"), Some("error"), "{answer:?}");
@@ -115,16 +116,16 @@ async fn a_component_that_speaks_as_the_host_is_blind_and_publishes_once() {
     let hosts = "Component \"pushward.localhost\"\n  component_secret = \"shared\"\n  validate_from_addresses = false";
     let prosody = Prosody::with_hosts(hosts).await;
     let mut service = PushService::connect(&prosody).await;
-    // An answer that is seen would count; and a refusal would bring another transport in.
+    // If the answer were processed, it would count, and a refusal would cause another transport to be used.
     service.answer_with(Answer::Error("auth", "forbidden"));
     let pushward = Pushward::start(quick(component(&prosody, "host"))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     let (alice, _) = phone(&pushward, "push.localhost").await;
     lost(&pushward, alice, "alice@localhost/phone").await;
     writes(&mut bob, "one").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["publish outcome", "Unknown"]).await;
+    pushward.logged(&["push notification outcome", "Unknown"]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -140,8 +141,8 @@ async fn a_component_that_is_refused_gives_way_to_the_session_and_says_why_once(
         writes(&mut bob, body).await;
         assert_eq!(service.publish(PATIENCE).await.from, "alice@localhost/phone");
     }
-    pushward.logged(&["transport passed over", "not-authorized", "[host.component]"]).await;
-    let told = pushward.log().iter().filter(|line| line.contains("transport passed over")).count();
+    pushward.logged(&["push transport skipped", "not-authorized", "[host.component]"]).await;
+    let told = pushward.log().iter().filter(|line| line.contains("push transport skipped")).count();
     assert_eq!(told, 1);
 }
 
@@ -153,7 +154,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
     service.answer_with(Answer::DomainsOnly);
     let order = |setup: Setup| setup.set("push.transports", "['session', 'component']");
     let pushward = Pushward::start(order(quick(component(&prosody, "component")))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     let (alice, _) = phone(&pushward, "push.localhost").await;
     lost(&pushward, alice, "alice@localhost/phone").await;
@@ -161,7 +162,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
     let mut from = Vec::new();
     from.push(service.publish(PATIENCE).await.from);
     from.push(service.publish(PATIENCE).await.from);
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     writes(&mut bob, "two").await;
     from.push(service.publish(PATIENCE).await.from);
     assert_eq!(from, ["alice@localhost/phone", "pushward.localhost", "pushward.localhost"]);
@@ -172,7 +173,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
 async fn nothing_is_sent_in_the_servers_name_to_its_own_users() {
     let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
     let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "bob@localhost/desk", &mut bob).await;
     let publish = Element::parse(&bob.expect("<publish").await);

@@ -1,4 +1,4 @@
-//! XEP-0198 between proxy and server, where the server has it: who enables it, and what is acknowledged when.
+//! XEP-0198 between proxy and server, if the server has it: who enables it, and which stanzas are acknowledged when.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::support::{
     message, numbered, resumed,
 };
 
-/// So long that no spool takes over by itself while a test looks.
+/// So long that the spool takes over nothing by itself during a test.
 fn patient(setup: Setup) -> Setup {
     setup.set("stream_management.spool_after", "'20s'")
 }
@@ -36,7 +36,7 @@ async fn the_servers_own_id_and_counts_are_not_the_clients() {
     let mut scene = Scene::with(StubOptions::managed(), patient).await;
     assert_eq!(scene.enabled.resume.as_deref(), Some("true"));
     scene.client.send(message("counted")).await;
-    // The request of the proxy's own enabling, the bind, and whatever it asks the server are not the client's.
+    // The proxy's own requests and the bind are not counted as the client's stanzas.
     scene.client.acked_up_to(1).await;
     scene.server.send(message("back"));
     scene.client.messages(1).await;
@@ -59,7 +59,7 @@ async fn while_the_client_is_live_the_servers_count_follows_its_acks() {
     }
 }
 
-/// A client's first stanzas are answers and presence; what it has of those says nothing about the messages behind.
+/// A client's first stanzas are answers and presence. Its count of those is no evidence about the messages after them.
 #[tokio::test]
 async fn a_partial_ack_of_the_client_is_told_as_it_is() {
     for count in 1..=5 {
@@ -72,7 +72,7 @@ async fn a_partial_ack_of_the_client_is_told_as_it_is() {
         scene.server.send(numbered("live", 1..=3).iter().map(|body| message(body)).collect::<String>());
         scene.client.messages(3).await;
         scene.client.send(format!("<a xmlns='urn:xmpp:sm:3' h='{count}'/>")).await;
-        // Behind the acknowledgement, so that it has been read when this arrives.
+        // Sent after the acknowledgement, so the acknowledgement has been read when this arrives.
         scene.client.send(message("behind")).await;
         scene.server.expect("behind").await;
         // The echo and the answer to the ping need no acknowledgement of the client.
@@ -89,7 +89,7 @@ async fn beyond_250_unacked_stanzas_the_spool_takes_over() {
     assert_eq!(bodies(&scene.client.messages(300).await), all);
     let acked = scene.server.acked(250, PATIENCE).await;
     assert!(acked <= 300, "{acked} of 300");
-    // What the server was told is on disk and still waits for the client.
+    // What was acknowledged to the server is on disk and still waits for the client.
     scene.client.reset();
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     assert_eq!(client.bodies_until(&all).await, all);
@@ -101,7 +101,7 @@ async fn after_a_second_without_an_ack_the_spool_takes_over() {
     scene.client.acks = false;
     scene.server.send(message("unacked"));
     scene.client.messages(1).await;
-    // Nobody asks: the server is told by itself.
+    // Without a request, the proxy acknowledges by itself.
     let told = || scene.server.seen().acks.last().copied();
     eventually(PATIENCE, || format!("an <a/>: {:?}", scene.server.seen()), told).await;
     assert_eq!(told(), Some(1));
@@ -195,7 +195,7 @@ async fn on_managed_ejabberd_nothing_is_lost_or_doubled_over_three_losses() {
     nothing_is_lost_or_doubled_over_three_losses(Server::managed_ejabberd().await).await;
 }
 
-/// A client says good-bye with its last acknowledgement; the server must not think that it got nothing.
+/// A client leaves with a last acknowledgement. The server must not assume that the client received nothing.
 #[tokio::test]
 async fn what_was_acked_in_parting_does_not_come_again() {
     for server in [Server::managed_prosody().await, Server::managed_ejabberd().await] {
@@ -217,7 +217,7 @@ async fn what_was_acked_in_parting_does_not_come_again() {
     }
 }
 
-/// With its own stream management on, Prosody keeps 500 unacknowledged stanzas and then gives a session up.
+/// With its own stream management, Prosody keeps 500 unacknowledged stanzas and then ends a session.
 #[tokio::test]
 async fn a_dark_client_of_a_managed_server_may_wait_for_more_than_the_server_would_keep() {
     let server = Server::managed_prosody().await;

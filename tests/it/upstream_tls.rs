@@ -1,4 +1,4 @@
-//! TLS between proxy and server: both kinds, and what is said where it fails.
+//! TLS between proxy and server: both kinds, and the messages where it fails.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::support::{
     bodies, enable_push, free_address, numbered, resumed,
 };
 
-/// The proxy before a server that it trusts by its authority.
+/// Returns a setup for a server that the proxy trusts by its authority.
 fn setup(upstream: SocketAddr, tls: &str, authority: &Authority) -> Setup {
     let setup = Setup::new(upstream).set("host.upstream_tls", &format!("'{tls}'"));
     setup.set("host.upstream_ca", &authority.toml()).set("push.batch_delay", "'50ms'")
@@ -82,7 +82,7 @@ async fn prosody_with_direct_tls(authority: &Authority) -> (Prosody, SocketAddr)
     (Prosody::over_tls(&authority.issue("localhost"), &settings).await, direct)
 }
 
-/// The system's authorities are those that `SSL_CERT_FILE` names.
+/// `SSL_CERT_FILE` names the system's authorities.
 #[tokio::test]
 async fn the_systems_authorities_are_trusted_by_default() {
     let authority = Authority::new("ours");
@@ -92,7 +92,8 @@ async fn the_systems_authorities_are_trusted_by_default() {
     Pushward::start(setup).await.login("alice", "phone").await;
 }
 
-/// Clients hear that the server cannot be reached; the log and `check` say why, and what to do.
+/// Checks the refusal: clients get an error that the server is unreachable. The log and `check` give the reason and the
+/// remedy.
 async fn check_refused(setup: Setup, reason: &str, remedy: &str) {
     let pushward = Pushward::start(setup).await;
     let mut client = pushward.connect().await;
@@ -111,7 +112,7 @@ async fn check_refused(setup: Setup, reason: &str, remedy: &str) {
 async fn a_server_with_a_wrong_certificate_is_not_connected_to() {
     let (ours, other) = (Authority::new("ours"), Authority::new("another"));
     for (certificate, reason, remedy) in [
-        (other.issue("localhost"), "issued by nobody that is trusted", "upstream_ca"),
+        (other.issue("localhost"), "issued by an unknown authority", "upstream_ca"),
         (ours.issue("other.test"), "its certificate is for other.test, not for localhost", "lists the domain"),
         (ours.issue_for("localhost", 2020..=2021), "its certificate expired at 2021-01-01T00:00:00Z", "renew it"),
     ] {
@@ -126,7 +127,7 @@ async fn a_server_without_tls_is_named_where_tls_is_wanted() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let (reason, remedy) = ("does not offer STARTTLS", "upstream_tls");
     check_refused(setup(stub.address, "starttls", &authority), reason, remedy).await;
-    check_refused(setup(free_address(), "direct", &authority), "cannot be connected to", "start the server").await;
+    check_refused(setup(free_address(), "direct", &authority), "cannot connect", "start the server").await;
 }
 
 #[tokio::test]
@@ -139,7 +140,7 @@ async fn a_server_that_requires_tls_is_named_on_a_plain_leg() {
     pushward.login("alice", "phone").await;
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
     assert_eq!(code, Some(0), "{output}");
-    assert!(output.contains("is ready over TLS; log-in by "), "{output}");
+    assert!(output.contains("is ready over TLS; login mechanisms: "), "{output}");
 }
 
 #[tokio::test]
@@ -160,7 +161,7 @@ fn scram(first: &str) -> String {
     format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{message}</auth>")
 }
 
-/// Prosody offers channel binding with TLS 1.2; what is stripped of it makes `y` fail (RFC 5802 §6).
+/// Prosody offers channel binding with TLS 1.2. Removing it from the offer makes `y` fail (RFC 5802 §6).
 #[tokio::test]
 async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log() {
     let authority = Authority::new("ours");
@@ -181,7 +182,7 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
         assert!(client.next().await.starts_with("<failure"));
     }
     pushward.logged(&["WARN", "channel binding", "remedy"]).await;
-    let stripped = |line: &&String| line.contains("does not suit") && line.contains("bind the channel");
+    let stripped = |line: &&String| line.contains("is not compatible") && line.contains("supports channel binding");
     let told = pushward.log().iter().filter(stripped).count();
     assert_eq!(told, 1, "{:?}", pushward.log());
     pushward.assert_log_never_contains("a-nonce-of-the-client");
@@ -195,7 +196,7 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
     assert_eq!(answer.all("bind").len(), 1, "{answer:?}");
 }
 
-/// XEP-0515: a client fails if the server sees another version of TLS than it does itself.
+/// XEP-0515: a client fails if the server sees another version of TLS than the client itself uses.
 #[tokio::test]
 async fn the_server_sees_the_tls_version_of_the_client_or_the_log_and_check_say_that_it_cannot() {
     let authority = Authority::new("ours");
@@ -212,15 +213,15 @@ async fn the_server_sees_the_tls_version_of_the_client_or_the_log_and_check_say_
                 client.login("alice", resource).await;
             }
             let upstream = if lacking.is_some() { "TLSv1_2" } else { name };
-            pushward.logged(&["TLS with the server is up", upstream]).await;
+            pushward.logged(&["TLS with upstream server established", upstream]).await;
         }
         let warnings = || pushward.log().iter().filter(|line| line.contains("XEP-0515")).count();
         assert_eq!(warnings(), usize::from(lacking.is_some()), "{}", pushward.log().join("\n"));
         let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
         assert_eq!(code, Some(0), "{output}");
         let expect = match lacking {
-            Some(version) => format!("does not speak {version}"),
-            None => "the server speaks TLS 1.2 and TLS 1.3".to_owned(),
+            Some(version) => format!("does not support {version}"),
+            None => "the server supports TLS 1.2 and TLS 1.3".to_owned(),
         };
         assert!(output.contains(&expect), "{output}");
     }

@@ -58,7 +58,7 @@ async fn a_daemon_that_has_gone_may_come_back_before_the_eyes() {
     let mut terminal = Terminal::start(&watch(&pushward, &["sessions"]), (100, 12));
     terminal.draws("0 live  0 suspect  0 dark", 0).await;
     pushward.terminate(PATIENCE).await;
-    terminal.draws("no pushward listens at", 0).await;
+    terminal.draws("no daemon listens at", 0).await;
     let drawn = terminal.drawn().len();
     pushward.start_again().await;
     terminal.draws("0 live  0 suspect  0 dark", drawn).await;

@@ -1,4 +1,4 @@
-//! Stanzas that are large or odd: they reach the client, or are skipped, and never cost the session.
+//! Large or unusual stanzas: they reach the client, or are skipped, and never end the session.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,8 @@ use crate::support::{
     Element, PATIENCE, Pushward, Scene, Server, Setup, StubOptions, StubUpstream, bodies, fresh, lost, message, resumed,
 };
 
-/// What a contact may send, and no client of ours: attributes, prefixes, levels; with a mark to know it by.
+/// Returns stanzas that a contact may send, but none of our clients does: many attributes, prefixes, levels; each with
+/// a mark.
 fn wild(mark: &str) -> [String; 4] {
     let attributes: String = (0..200).map(|n| format!(" a{n}=''")).collect();
     let prefixes: String = (0..70).map(|n| format!(" xmlns:p{n}='u'")).collect();
@@ -27,7 +28,7 @@ fn wild(mark: &str) -> [String; 4] {
     })
 }
 
-/// Stanzas that no client can read, and why.
+/// Stanzas that no client can read, with the reason.
 const UNFIT: [(&str, &str); 4] = [
     ("<message from='bob@localhost/b' type='chat' id='unfit'><q:x/></message>", "undeclared_prefix"),
     ("<message from='bob@localhost/b' type='chat'><x\u{220}/></message>", "invalid_name"),
@@ -35,7 +36,7 @@ const UNFIT: [(&str, &str); 4] = [
     ("<presence from='bob@localhost/b'><status>\u{1}</status></presence>", "not_well_formed"),
 ];
 
-/// Whether the client gets these stanzas as they are, in order.
+/// Checks that the client gets these stanzas unchanged, in order.
 async fn gets(client: &mut crate::support::Client, stanzas: &[String]) {
     for stanza in stanzas {
         let got = client.messages(1).await.remove(0);
@@ -61,7 +62,7 @@ async fn what_a_contact_may_send_reaches_the_client_live_dark_and_at_login() {
         scene.pushward.stored("dark 4").await;
         let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 4).await;
         gets(&mut client, &dark).await;
-        // They are written again to a new session, as they are to one that resumes.
+        // They are written again to a new session, as to one that resumes.
         client.acks = false;
         lost(&scene.pushward, client, &jid).await;
         let mut client = scene.pushward.authenticated("alice").await;
@@ -81,7 +82,7 @@ async fn what_no_client_can_read_is_skipped_live_dark_and_at_login() {
         if managed {
             server.managed().await;
         }
-        // Before anything else, as what waited offline.
+        // Sent first, as offline messages would be.
         for (stanza, _) in UNFIT {
             server.send(stanza);
         }
@@ -113,8 +114,9 @@ async fn what_no_client_can_read_is_skipped_live_dark_and_at_login() {
             let count = 3 * UNFIT.iter().filter(|(_, other)| *other == reason).count() as u64;
             assert_eq!(pushward.metric(&format!("pushward_skipped_stanzas_total{{reason=\"{reason}\"}}")).await, count);
         }
-        let line = pushward.logged(&["stanza_skipped", "undeclared_prefix"]).await;
-        let shown = ["\"name\":\"message\"", "\"id\":\"unfit\"", "the server's stanza was not passed on"];
+        let line = pushward.logged(&["stanza skipped", "undeclared_prefix"]).await;
+        let shown =
+            ["\"name\":\"message\"", "\"id\":\"unfit\"", "upstream server sent a stanza that cannot be relayed"];
         assert!(shown.iter().all(|part| line.contains(part)) && !line.contains("bob"), "{line}");
     }
 }
@@ -194,7 +196,7 @@ async fn a_roster_of_12_000_contacts_arrives() {
     }
 }
 
-/// A mebibyte of what costs most to read keeps nobody else waiting.
+/// A mebibyte of the costliest XML delays nobody else.
 #[tokio::test]
 async fn wild_stanzas_do_not_delay_others() {
     let mut scene = Scene::with(StubOptions::default(), |setup| setup).await;
@@ -213,7 +215,7 @@ async fn wild_stanzas_do_not_delay_others() {
         slowest = slowest.max(sent.elapsed());
     }
     assert_eq!(scene.client.messages(3).await.len(), 3);
-    // Not optimised, and with whatever else this machine does.
+    // The build is not optimised, and the machine may be busy.
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }
 
@@ -227,7 +229,7 @@ async fn contacts_cannot_lock_a_user_out(server: Server) {
     let send = |mark: &str| {
         let stanzas = wild(mark).map(|stanza| stanza.replace(" from='bob@localhost/b'", ""));
         let to_account = stanzas.map(|stanza| stanza.replace("alice@localhost/phone", "alice@localhost"));
-        // Servers have bounds of their own on a client's stanza.
+        // Servers have limits of their own on a client's stanza.
         to_account.into_iter().take(3).collect::<Vec<_>>()
     };
     for stanza in send("live") {

@@ -6,7 +6,7 @@
   const short = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
   const count = (value) => [whole.format(value), ""];
-  const perMinute = (value) => [(value < 10 ? short : whole).format(value), "a minute"];
+  const perMinute = (value) => [(value < 10 ? short : whole).format(value), "per minute"];
   const bytes = (value) => {
     const units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let at = 0;
@@ -33,13 +33,13 @@
   };
   const tiles = [
     ["Live sessions", level("live"), count, "teal"],
-    ["Dark sessions, held", level("dark"), count, "slate"],
+    ["Dark sessions (held)", level("dark"), count, "slate"],
     ["Messages to clients", rate("messages_out"), perMinute, "teal"],
-    ["Pushes accepted", rate("published"), perMinute, "teal"],
-    ["Late with an ack", level("suspect"), count, "amber"],
+    ["Notifications accepted", rate("published"), perMinute, "teal"],
+    ["Suspect: ack overdue", level("suspect"), count, "amber"],
     ["Waiting on disk", level("spool_bytes"), bytes, "slate"],
-    ["Log-ins", rate("logins"), perMinute, "teal"],
-    ["Pushes not accepted", rate("publish_failed"), perMinute, "red"],
+    ["Logins", rate("logins"), perMinute, "teal"],
+    ["Notifications failed", rate("publish_failed"), perMinute, "red"],
   ].map(([name, series, format, colour]) => tile(name, series, format, colour));
 
   function element(name, attributes, ...children) {
@@ -131,14 +131,14 @@
     by("publishes").replaceChildren(...bars(outcomes, (name) => good[name] || ""));
     const verdicts = Object.entries(status.verdicts).sort((one, other) => other[1] - one[1]).slice(0, 12);
     by("verdicts").replaceChildren(...(verdicts.length
-      ? bars(verdicts, (name) => name === "push" || name === "ring" ? "teal" : "") : [nothing("Nothing was judged yet.")]));
+      ? bars(verdicts, (name) => name === "push" || name === "ring" ? "teal" : "") : [nothing("No verdicts yet.")]));
     const disk = status.disk;
     const kept = [["Stanzas in memory", `${whole.format(status.queued)}, ${bytes(status.queue_bytes).join(" ")}`]].concat(disk ? [
       ["Stanzas on disk", `${whole.format(disk.spooled)}, ${bytes(disk.spool_bytes).join(" ")}`],
-      ["Accounts known", whole.format(disk.accounts)],
-      ["Devices to be woken", whole.format(disk.wakes_waiting)],
+      ["Accounts", whole.format(disk.accounts)],
+      ["Wake pushes waiting", whole.format(disk.wakes_waiting)],
       ["Database file", bytes(disk.store_bytes).join(" ")],
-    ] : [["Disk", "cannot be read; see the log"]]);
+    ] : [["Database", "unreadable; see the log"]]);
     by("kept").replaceChildren(...kept.map(([name, text]) => row(name, cell(text))));
     by("main").hidden = false;
     by("main").classList.remove("stale");

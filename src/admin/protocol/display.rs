@@ -22,8 +22,8 @@ impl fmt::Display for AdminAnswer {
             Self::Released(Released { stanzas }) => write!(f, "stanzas released: {stanzas}"),
             Self::Forgotten(Forgotten { account, devices, registrations, held, live }) => write!(
                 f,
-                "{account} is forgotten: devices {devices}, registrations {registrations}, held sessions ended {held}, \
-                 live sessions that go on {live}"
+                "account {account} deleted: devices {devices}, registrations {registrations}, dark sessions ended \
+                    {held}, live sessions kept {live}"
             ),
             Self::Reloaded(reloaded) => reloaded.fmt(f),
             Self::End => Ok(()),
@@ -50,7 +50,7 @@ impl fmt::Display for DaemonStatus {
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.problems.iter().chain(&self.notes).try_for_each(|line| writeln!(f, "{line}"))?;
-        f.write_str(if self.done { "reloaded" } else { "not reloaded: the configuration before goes on serving" })
+        f.write_str(if self.done { "reloaded" } else { "reload failed: the previous configuration stays active" })
     }
 }
 
@@ -96,16 +96,16 @@ impl fmt::Display for RegistrationEntry {
             None => f.write_str("never")?,
         }
         if let Some(since) = self.undelivered_since {
-            write!(f, "  out of reach since {}", Time(since))?;
+            write!(f, "  unreachable since {}", Time(since))?;
         }
         write!(f, "  last seen {}  by {}", Time(self.last_seen), self.transport.as_deref().unwrap_or("no transport"))?;
         if let Some(last) = &self.last {
             write!(f, "  last {last}")?;
         }
         if let Some(until) = self.bidi_off_until {
-            write!(f, "  answers go to the server until {}: the push service sent more than answers", Time(until))?;
+            write!(f, "  bidi off until {}: the push service sent more than answers", Time(until))?;
         }
-        self.passed_over.iter().try_for_each(|it| write!(f, "  {} passed over: {}", it.transport, it.reason))
+        self.passed_over.iter().try_for_each(|it| write!(f, "  {} skipped: {}", it.transport, it.reason))
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn render(
     scroll: &mut Scroll,
 ) -> Vec<String> {
     let Some(observation) = observation else {
-        return vec![fit(trouble.unwrap_or("asking …"), width)];
+        return vec![fit(trouble.unwrap_or("connecting …"), width)];
     };
     let mut lines =
         vec![trouble.map_or_else(|| headline(observation, width), |trouble| fit(trouble, width).red().to_string())];
@@ -77,7 +77,7 @@ pub(super) fn render(
         let text = observation.status.to_string();
         lines.push(String::new());
         lines.extend(text.lines().skip(1).map(|line| fit(line, width)));
-        lines.extend([String::new(), fit("q ends", width).dim().to_string()]);
+        lines.extend([String::new(), fit("q quit", width).dim().to_string()]);
         lines.truncate(height);
         return lines;
     };
@@ -86,7 +86,7 @@ pub(super) fn render(
     lines.push(String::new());
     lines.extend(table(observation.at, sessions, first, Size { width, height: page }));
     let (from, to) = (first + usize::from(!sessions.is_empty()), (first + page).min(sessions.len()));
-    let rows = format!("{from}–{to} of {} sessions   q ends, ↑ ↓ scroll", sessions.len());
+    let rows = format!("{from}–{to} of {} sessions   q quit, ↑ ↓ scroll", sessions.len());
     lines.resize(height.saturating_sub(1), String::new());
     lines.push(fit(&rows, width).dim().to_string());
     lines

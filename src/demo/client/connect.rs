@@ -54,10 +54,10 @@ pub struct ServerAddress {
 #[derive(Debug, Error)]
 pub enum CertificateFileError {
     /// The file cannot be read.
-    #[error("the certificate cannot be read: {0}")]
+    #[error("cannot read the certificate: {0}")]
     Pem(#[from] pem::Error),
     /// The certificate in it is invalid.
-    #[error("the certificate cannot be used: {0}")]
+    #[error("cannot use the certificate: {0}")]
     Tls(#[from] rustls::Error),
 }
 

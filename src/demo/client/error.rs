@@ -19,9 +19,9 @@ pub struct SeenElements(pub Vec<String>);
 impl fmt::Display for SeenElements {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            f.write_str("nothing had come")
+            f.write_str("nothing was received")
         } else {
-            write!(f, "the last to come: {}", self.0.join(" "))
+            write!(f, "received last: {}", self.0.join(" "))
         }
     }
 }
@@ -72,7 +72,7 @@ pub enum ClientError {
         offered: String,
     },
     /// Too many stanzas arrived that were not requested.
-    #[error("more than {0} stanzas came that nobody asked for")]
+    #[error("more than {0} unexpected stanzas arrived")]
     InboxFull(usize),
     /// No resource is bound yet.
     #[error("no resource is bound")]

@@ -59,7 +59,7 @@ struct Connection {
 /// Serves a connection until it ends.
 pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: CancellationToken) {
     if let Err(error) = tcp.set_nodelay(true) {
-        return tracing::debug!(%error, "a connection to the embedded server was lost at once");
+        return tracing::debug!(%error, "connection to the embedded server lost immediately");
     }
     let (reader, writer) = tcp.into_split();
     let (queue, queued) = mpsc::channel(QUEUE);
@@ -79,7 +79,7 @@ pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: Cancell
     };
     connection.finish(end);
     if let Err(error) = writing.await {
-        tracing::error!(%error, "a writer of the embedded server failed");
+        tracing::error!(%error, "writer of the embedded server failed");
     }
 }
 
@@ -235,7 +235,7 @@ impl Connection {
             }
         }
         if let Err(error) = self.queue.try_send(last.freeze()) {
-            tracing::debug!(%error, "a client of the embedded server does not read its stream's end");
+            tracing::debug!(%error, "client of the embedded server does not read the end of its stream");
         }
     }
 }
@@ -268,7 +268,7 @@ async fn write(
             bytes.extend_from_slice(&part);
         }
         if let Err(error) = wire::write(&mut writer, &bytes).await {
-            tracing::debug!(%error, "a client of the embedded server cannot be written to");
+            tracing::debug!(%error, "cannot write to client of the embedded server");
             return close.cancel();
         }
     }

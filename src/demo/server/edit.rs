@@ -38,7 +38,7 @@ fn spliced(element: &Element, at: usize, inserted: &[u8]) -> Element {
         whole.extend_from_slice(part);
     }
     Element::parse(Bytes::from(whole), element.header()).unwrap_or_else(|error| {
-        tracing::error!(%error, "the embedded server wrote a stanza that is no XML");
+        tracing::error!(%error, "embedded server wrote an invalid stanza");
         element.clone()
     })
 }

@@ -86,7 +86,7 @@ impl DemoServer {
         self.shutdown.cancel();
         self.connections.close();
         if timeout(STOP, self.connections.wait()).await.is_err() {
-            tracing::warn!(left = self.connections.len(), "the embedded server's connections are cut off");
+            tracing::warn!(left = self.connections.len(), "closing remaining connections of the embedded server");
         }
     }
 }
@@ -110,7 +110,7 @@ async fn accept(listener: TcpListener, router: Arc<Router>, shutdown: Cancellati
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the embedded server cannot accept");
+                tracing::warn!(%error, "embedded server cannot accept connection");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }

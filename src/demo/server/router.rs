@@ -49,7 +49,7 @@ impl ClientLink {
             // The stream has just ended.
             Ok(Err(_)) => self.close.cancel(),
             Err(_) => {
-                tracing::warn!("the queue of a session of the embedded server is full: it is closed");
+                tracing::warn!("session queue of the embedded server full: session closed");
                 self.close.cancel();
             }
         }

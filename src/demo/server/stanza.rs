@@ -177,7 +177,7 @@ impl BoundClient {
         xml.start("presence").attr("type", "unavailable").attr("from", self.jid.as_str());
         match Element::parse(xml.finish(), &self.link.header) {
             Ok(element) => self.broadcast(&element).await,
-            Err(error) => tracing::error!(%error, "the embedded server wrote a presence that is no XML"),
+            Err(error) => tracing::error!(%error, "embedded server wrote an invalid presence"),
         }
     }
 

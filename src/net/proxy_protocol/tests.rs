@@ -1,4 +1,4 @@
-//! Headers as proxies send them, in pieces and with more behind, and headers that nobody should send.
+//! Tests with headers as proxies send them, in pieces and followed by more bytes, and with invalid headers.
 
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
@@ -14,7 +14,7 @@ async fn pair() -> (TcpStream, TcpStream) {
     (ours, theirs)
 }
 
-/// What is read of these bytes, and what is left behind the header once the sender has closed.
+/// Returns the result of reading these bytes, and the bytes after the header once the sender has closed.
 async fn received(bytes: &[u8]) -> (Result<Option<Addresses>, HeaderError>, Vec<u8>) {
     let (mut sender, mut receiver) = pair().await;
     let send = async {
@@ -54,7 +54,7 @@ async fn check_refused(header: &[u8], expect: &str) {
 }
 
 #[tokio::test]
-async fn what_follows_a_header_is_left_where_it_is() {
+async fn bytes_after_a_header_stay_in_the_socket() {
     let v4 = addresses("192.0.2.7:4660", "198.51.100.1:5222");
     check(b"PROXY TCP4 192.0.2.7 198.51.100.1 4660 5222\r\n", Some(v4)).await;
     check(&v2(0x21, 0x11, IPV4), Some(v4)).await;
@@ -65,7 +65,7 @@ async fn what_follows_a_header_is_left_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_speaks_for_itself_or_knows_nobody_has_its_own_address() {
+async fn a_local_or_unknown_header_keeps_the_sockets_own_address() {
     check(b"PROXY UNKNOWN\r\n", None).await;
     check(b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", None).await;
     check(&v2(0x20, 0x00, b""), None).await;
@@ -106,7 +106,7 @@ async fn a_header_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn what_is_no_header_is_refused_at_its_first_byte() {
+async fn other_bytes_are_refused_at_the_first_byte() {
     const MISSING: &str = "the connection does not start with a PROXY header";
     for bytes in [&b"<?xml"[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\n", b"PROXX", b"\r\n\r\n\r", b"proxy TCP4"] {
         check_refused(bytes, MISSING).await;
@@ -135,7 +135,7 @@ async fn what_is_no_header_is_refused_at_its_first_byte() {
     check_refused(&endless, "the PROXY header is longer than 107 bytes").await;
 }
 
-fn told(version: ProxyProtocol, client: &ProxiedClient) -> Vec<u8> {
+fn sent(version: ProxyProtocol, client: &ProxiedClient) -> Vec<u8> {
     header(version, client).unwrap()
 }
 
@@ -144,20 +144,20 @@ fn client(addresses: Addresses, tls: Option<Tls>) -> ProxiedClient {
 }
 
 #[test]
-fn the_server_is_told_of_the_client_in_the_bytes_of_the_specification() {
+fn the_header_for_the_server_has_the_bytes_of_the_specification() {
     let tls = Tls { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" };
     let v4 = client(addresses("192.0.2.7:4660", "198.51.100.1:5222"), Some(tls));
-    assert_eq!(told(ProxyProtocol::Off, &v4), b"");
-    assert_eq!(told(ProxyProtocol::V1, &v4), b"PROXY TCP4 192.0.2.7 198.51.100.1 4660 5222\r\n");
+    assert_eq!(sent(ProxyProtocol::Off, &v4), b"");
+    assert_eq!(sent(ProxyProtocol::V1, &v4), b"PROXY TCP4 192.0.2.7 198.51.100.1 4660 5222\r\n");
     let tlv = b"\x20\0\x28\x01\0\0\0\x01\x21\0\x07TLSv1.3\x23\0\x16TLS_AES_256_GCM_SHA384";
     assert_eq!(tlv.len(), 3 + 5 + 3 + 7 + 3 + 22);
     assert_eq!(tlv[2], 5 + 3 + 7 + 3 + 22);
     let mut expect = v2(0x21, 0x11, &[IPV4, tlv].concat());
-    assert_eq!(told(ProxyProtocol::V2, &v4), expect);
+    assert_eq!(sent(ProxyProtocol::V2, &v4), expect);
     expect = v2(0x21, 0x11, IPV4);
-    assert_eq!(told(ProxyProtocol::V2, &client(v4.addresses, None)), expect);
+    assert_eq!(sent(ProxyProtocol::V2, &client(v4.addresses, None)), expect);
     let mixed = client(addresses("192.0.2.7:1", "[2001:db8::1]:2"), None);
-    assert_eq!(told(ProxyProtocol::V1, &mixed), b"PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 1 2\r\n");
+    assert_eq!(sent(ProxyProtocol::V1, &mixed), b"PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 1 2\r\n");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn every_cipher_suite_in_use_has_a_name() {
 }
 
 proptest! {
-    /// No bytes make it panic, or read beyond its bounds.
+    /// No bytes cause a panic, or a read beyond the bounds.
     #[test]
     fn hostile_bytes_are_bounded(
         start in prop_oneof![Just(SIGNATURE.to_vec()), Just(START.to_vec()), Just(b"PROXY TCP4 ".to_vec()), Just(Vec::new())],
@@ -191,9 +191,9 @@ proptest! {
         }
     }
 
-    /// What is told is what is heard.
+    /// A header that is written and read back is unchanged.
     #[test]
-    fn a_header_says_the_same_on_the_way_in(client: SocketAddr, server: SocketAddr) {
+    fn a_header_is_read_back_unchanged(client: SocketAddr, server: SocketAddr) {
         let clean = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
         let addresses = Addresses { client: clean(client), server: clean(server) }.canonical();
         for version in [ProxyProtocol::V1, ProxyProtocol::V2] {

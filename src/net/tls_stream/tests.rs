@@ -19,7 +19,7 @@ async fn connect(io: DuplexStream, fixture: &Fixture, version: &'static Supporte
     connector.connect(ServerName::try_from("one.test").unwrap(), io).await.unwrap()
 }
 
-/// Both ends of a connection on which so many bytes may be on their way.
+/// Returns both ends of a connection that can hold this many bytes in flight.
 async fn pair(version: &'static SupportedProtocolVersion, on_their_way: usize) -> (Server, Client) {
     let fixture = Fixture::new();
     let (ours, theirs) = duplex(on_their_way);
@@ -41,11 +41,11 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..251).cycle().take(len).collect()
 }
 
-/// Sends back all that comes, then ends.
+/// Echoes all bytes until the client ends, then ends.
 async fn echo(io: DuplexStream, config: Arc<ServerConfig>) {
     let mut server = TlsStream::accept(io, config).await.unwrap();
     let mut received = BytesMut::new();
-    // What is left of the handshake comes first.
+    // The remaining handshake bytes are sent first.
     send(&mut server, &[]).await.unwrap();
     while receive(&mut server, &mut received).await.unwrap() > 0 {
         send(&mut server, &received.split()).await.unwrap();
@@ -77,25 +77,25 @@ async fn bytes_pass_both_ways_whatever_the_chunks() {
 }
 
 #[tokio::test]
-async fn tickets_leave_with_what_is_said_first() {
+async fn tickets_are_sent_with_the_first_data() {
     let (mut server, mut client) = pair(&TLS13, 1 << 16).await;
     assert_eq!((server.unsent(), client.get_ref().1.tls13_tickets_received()), (0, 0));
     assert!(server.tickets && !server.sealed.is_empty());
     send(&mut server, b"hello").await.unwrap();
     assert!(server.sealed.is_empty());
-    let mut heard = [0; 5];
-    client.read_exact(&mut heard).await.unwrap();
-    assert_eq!((&heard, client.get_ref().1.tls13_tickets_received()), (b"hello", 1));
+    let mut received = [0; 5];
+    client.read_exact(&mut received).await.unwrap();
+    assert_eq!((&received, client.get_ref().1.tls13_tickets_received()), (b"hello", 1));
 
-    // A server that has nothing to say still ends in order.
+    // A server without data to send still closes in order.
     let (mut server, mut client) = pair(&TLS13, 1 << 16).await;
     poll_fn(|cx| server.poll_close(cx)).await.unwrap();
-    assert_eq!(client.read(&mut heard).await.unwrap(), 0);
+    assert_eq!(client.read(&mut received).await.unwrap(), 0);
     assert_eq!(client.get_ref().1.tls13_tickets_received(), 1);
 }
 
 #[tokio::test]
-async fn what_comes_right_behind_the_handshake_is_not_lost() {
+async fn data_directly_after_the_handshake_is_not_lost() {
     let fixture = Fixture::new();
     let (ours, theirs) = duplex(1 << 16);
     let config = fixture.certificates.starttls_config(None);
@@ -114,7 +114,7 @@ async fn what_comes_right_behind_the_handshake_is_not_lost() {
 }
 
 #[tokio::test]
-async fn an_orderly_end_is_told_from_one_without_notice() {
+async fn an_orderly_end_differs_from_one_without_notice() {
     for version in VERSIONS {
         let (mut server, mut client) = pair(version, 1 << 16).await;
         client.write_all(b"last").await.unwrap();
@@ -151,7 +151,7 @@ async fn new_keys_are_taken_and_answered() {
 }
 
 #[tokio::test]
-async fn a_peer_that_speaks_no_tls_is_told_so() {
+async fn a_peer_that_speaks_no_tls_receives_an_alert() {
     const ALERT: u8 = 21;
     let fixture = Fixture::new();
     let (ours, mut theirs) = duplex(1 << 16);
@@ -174,13 +174,13 @@ async fn a_record_that_was_tampered_with_ends_the_connection() {
     let error = receive(&mut server, &mut received).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     drop(server);
-    let told = client.read(&mut [0]).await.unwrap_err();
-    assert!(told.to_string().contains("BadRecordMac"), "{told}");
+    let error = client.read(&mut [0]).await.unwrap_err();
+    assert!(error.to_string().contains("BadRecordMac"), "{error}");
 }
 
 #[tokio::test]
-async fn what_has_no_end_is_not_waited_for_without_bound() {
-    // A message of the handshake that is announced with more than it may have (RFC 8446 §4), a record at a time.
+async fn an_incomplete_record_is_bounded() {
+    // A handshake message announced as longer than allowed (RFC 8446 §4), sent one record at a time.
     let fixture = Fixture::new();
     let (ours, mut theirs) = duplex(1 << 20);
     let hello = [&[22, 3, 1, 0x40, 0, 1, 0, 0xFF, 0xFF][..], &[0; 0x3FFC]].concat();
@@ -192,7 +192,7 @@ async fn what_has_no_end_is_not_waited_for_without_bound() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_sealed_for_only_so_far() {
+async fn encryption_for_a_client_that_does_not_read_is_bounded() {
     let (mut server, mut client) = pair(&TLS13, 1_000).await;
     let mut from = BytesMut::from(&pattern(1_000_000)[..]);
     let pending = poll_fn(|cx| Poll::Ready(server.poll_send(cx, &mut from).is_pending())).await;

@@ -1,4 +1,4 @@
-//! The three ways, and what is said where one leads astray.
+//! Tests of the three kinds of connection, and of the errors that each can report.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::*;
 use crate::config::ChannelBinding;
 use crate::net::certificate;
 
-/// A certificate for a domain, valid in these years.
+/// Returns a certificate for a domain, valid in these years.
 fn issued(domain: &str, years: (i32, i32)) -> (String, String) {
     let mut parameters = rcgen::CertificateParams::new(vec![domain.to_owned()]).unwrap();
     parameters.not_before = rcgen::date_time_ymd(years.0, 1, 1);
@@ -41,27 +41,27 @@ fn speaking(versions: &[&'static SupportedProtocolVersion], (certificate, key): 
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// A server that says these texts, each after it was told something; then it speaks TLS and says `inside`.
+/// Starts a server that sends each of these texts after it has received something, then starts TLS and sends `inside`.
 async fn server(clear: Vec<String>, acceptor: Option<TlsAcceptor>) -> Upstream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut tcp, _)) = listener.accept().await {
-            let mut told = [0; 1024];
+            let mut received = [0; 1024];
             for text in &clear {
-                if tcp.read(&mut told).await.is_ok_and(|count| count > 0) {
+                if tcp.read(&mut received).await.is_ok_and(|count| count > 0) {
                     tcp.write_all(text.as_bytes()).await.unwrap();
                 }
             }
             match &acceptor {
                 Some(acceptor) => {
                     if let Ok(mut tls) = acceptor.accept(tcp).await {
-                        // The peer may have been content with the handshake.
+                        // The client may have closed after the handshake.
                         drop(tls.write_all(b"inside").await);
-                        tls.read(&mut told).await.unwrap_or_default();
+                        tls.read(&mut received).await.unwrap_or_default();
                     }
                 }
-                None => drop(tcp.read(&mut told).await),
+                None => drop(tcp.read(&mut received).await),
             }
         }
     });
@@ -110,12 +110,12 @@ fn opening(features: &str) -> String {
 const OFFER: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
 
 #[tokio::test]
-async fn both_kinds_of_tls_lead_to_a_server_that_proves_its_domain() {
+async fn both_kinds_of_tls_verify_the_domain_of_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     let pair = certificate::self_signed("chat.test").unwrap();
     std::fs::write(&ca, &pair.0).unwrap();
-    // What comes in the clear behind `<proceed/>` counts for nothing.
+    // Clear text after `<proceed/>` is discarded.
     let proceed = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
     for (tls, clear) in
         [(UpstreamTls::Direct, vec![]), (UpstreamTls::Starttls, vec![opening(OFFER), proceed.to_owned()])]
@@ -130,7 +130,7 @@ async fn both_kinds_of_tls_lead_to_a_server_that_proves_its_domain() {
 }
 
 #[tokio::test]
-async fn a_server_speaks_the_version_of_the_client_or_what_it_speaks() {
+async fn the_version_of_the_client_is_used_if_the_server_supports_it() {
     const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3];
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
@@ -147,7 +147,7 @@ async fn a_server_speaks_the_version_of_the_client_or_what_it_speaks() {
         ] {
             let upstream = server(clear.clone(), Some(speaking(versions, &pair))).await;
             let way = Way::new(&host(upstream, tls, Some(ca.clone())), &mut Trusts::default()).unwrap();
-            // What is lacking is remembered by the second time.
+            // The second round relies on the remembered missing version.
             for (wanted, expect) in BOTH.into_iter().zip(expect).chain(BOTH.into_iter().zip(expect)) {
                 let conn = way.connect(&ConnectTerms { tls: Some(wanted), ..TERMS }, None).await.unwrap();
                 assert_eq!(conn.stream().version(), Some(expect), "{wanted:?} of {versions:?}");
@@ -158,7 +158,7 @@ async fn a_server_speaks_the_version_of_the_client_or_what_it_speaks() {
 }
 
 #[tokio::test]
-async fn a_wrong_certificate_is_named_with_what_is_wrong() {
+async fn the_error_names_the_fault_of_a_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     for (domain, years, what, remedy) in [
@@ -171,11 +171,11 @@ async fn a_wrong_certificate_is_named_with_what_is_wrong() {
         let upstream = server(vec![], Some(acceptor(&pair))).await;
         check_error(&host(upstream, UpstreamTls::Direct, Some(ca.clone())), what, remedy).await;
     }
-    // An authority of another name, and one of the same name with another key.
+    // An authority with another name, and one with the same name and another key.
     let shown = issued("chat.test", (2020, 2090));
     for (trusted, what) in [
-        (certificate::self_signed("chat.test").unwrap(), "issued by nobody that is trusted"),
-        (issued("chat.test", (2020, 2090)), "not signed with the key"),
+        (certificate::self_signed("chat.test").unwrap(), "issued by an unknown authority"),
+        (issued("chat.test", (2020, 2090)), "not signed by the authority"),
     ] {
         std::fs::write(&ca, &trusted.0).unwrap();
         let upstream = server(vec![], Some(acceptor(&shown))).await;
@@ -184,25 +184,26 @@ async fn a_wrong_certificate_is_named_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_otherwise_is_named_with_the_setting_to_change() {
+async fn the_error_for_another_protocol_names_the_setting_to_change() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     let pair = certificate::self_signed("chat.test").unwrap();
     std::fs::write(&ca, &pair.0).unwrap();
     let with = |upstream, tls| host(upstream, tls, Some(ca.clone()));
     let plain = server(vec![opening(OFFER)], None).await;
-    check_error(&with(plain, UpstreamTls::Direct), "is not TLS", "\"direct\" is for a port that starts with TLS").await;
+    check_error(&with(plain, UpstreamTls::Direct), "does not use TLS", "\"direct\" is for a port that starts with TLS")
+        .await;
     let without = server(vec![opening("")], None).await;
     check_error(&with(without, UpstreamTls::Starttls), "does not offer STARTTLS", "upstream_tls = \"off\"").await;
     let failure = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>".to_owned();
     let refuses = server(vec![opening(OFFER), failure], None).await;
     check_error(&with(refuses, UpstreamTls::Starttls), "then refuses it", "give the server a certificate").await;
     let no_xmpp = server(vec!["HTTP/1.1 400 Bad Request\r\n".to_owned()], None).await;
-    check_error(&with(no_xmpp, UpstreamTls::Starttls), "no XML stream", "with STARTTLS").await;
+    check_error(&with(no_xmpp, UpstreamTls::Starttls), "no valid XML stream", "with STARTTLS").await;
     let endless = server(vec![format!("{}<a>{}", opening(""), "x".repeat(80 << 10))], None).await;
     check_error(&with(endless, UpstreamTls::Starttls), "does not offer STARTTLS", "").await;
     let flood = server(vec![format!("<?xml version='1.0'?><stream:stream x='{}", "x".repeat(80 << 10))], None).await;
-    check_error(&with(flood, UpstreamTls::Starttls), "no XML stream", "").await;
+    check_error(&with(flood, UpstreamTls::Starttls), "no valid XML stream", "").await;
 }
 
 #[tokio::test]
@@ -214,14 +215,14 @@ async fn a_server_that_stays_silent_is_given_up() {
     let terms = ConnectTerms { connect_timeout: Duration::from_millis(50), ..TERMS };
     let error =
         Way::new(&host, &mut Trusts::default()).unwrap().connect(&terms, None).await.expect_err("no connection");
-    assert_eq!(error.to_string(), "cannot be connected to: no answer within 50ms");
+    assert_eq!(error.to_string(), "cannot connect: no answer within 50ms");
 }
 
 #[tokio::test]
-async fn without_tls_only_this_machine_is_connected_to_unless_asked_for() {
+async fn without_tls_only_loopback_addresses_are_used_unless_configured() {
     let outside = Upstream::Tcp(Endpoint { host: "192.0.2.1".to_owned(), port: 5222 });
     let mut host = host(outside, UpstreamTls::Off, None);
-    check_error(&host, "its name leads to 192.0.2.1", "upstream_tls = \"starttls\"").await;
+    check_error(&host, "its name resolves to 192.0.2.1", "upstream_tls = \"starttls\"").await;
     host.upstream = server(vec![], None).await;
     assert!(matches!(connected(&host).await, Ok(UpstreamStream::Plain(_))));
     if let Upstream::Tcp(endpoint) = &mut host.upstream {
@@ -238,12 +239,12 @@ async fn without_tls_only_this_machine_is_connected_to_unless_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_trusted_is_said_before_anybody_connects() {
+fn invalid_trust_settings_are_reported_at_loading() {
     let upstream = Upstream::default();
     let fault = |ca: &str| {
         let host = host(upstream.clone(), UpstreamTls::Starttls, Some(PathBuf::from(ca)));
         Ways::load(&[host]).unwrap_err().to_string()
     };
-    assert!(fault("/nonexistent/ca.pem").starts_with("/nonexistent/ca.pem: cannot be read: No such file"));
-    assert!(fault(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("no certificate in it"));
+    assert!(fault("/nonexistent/ca.pem").starts_with("cannot read /nonexistent/ca.pem: No such file"));
+    assert!(fault(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("contains no certificate"));
 }

@@ -299,16 +299,16 @@ impl ReachAttempt<'_> {
 
     /// Returns the remedy for a host certificate that the peer does not accept.
     fn remedy(&self) -> &'static str {
-        let Some(key) = self.dialer.keys.get(self.us) else { return "give the host a certificate" };
+        let Some(key) = self.dialer.keys.get(self.us) else { return "set a certificate for the host" };
         let defects = certificate::judge(key, self.us, clock::now());
         let names = |what: &[u8]| key.cert.first().is_some_and(|leaf| memchr::memmem::find(leaf, what).is_some());
         if defects.contains(&Defect::Expired) {
             "the host's certificate has expired: renew it"
         } else if defects.contains(&Defect::NotForDomain) {
-            "the host's certificate does not name the host: get one that does"
+            "the host's certificate does not name the host: get a certificate for its domain"
         } else if names(EXTENDED_KEY_USAGE) && !names(CLIENT_AUTH) {
-            "the host's certificate is for servers only (no clientAuth usage), which older servers refuse: get one with clientAuth, or put \
-             another transport first"
+            "the host's certificate is for servers only (no clientAuth usage), and older servers refuse such \
+                certificates: get one with clientAuth, or put another transport first"
         } else {
             "the host's certificate must be valid for the host and signed by an authority that the peer trusts"
         }

@@ -12,12 +12,15 @@ use super::handshake::HandshakeError;
 use crate::config::Endpoint;
 use crate::xml::excerpt;
 
-pub(super) const AUTHORITY: &str = "the push service needs another certificate; or, if its authority is its own, a [[push.route]] must name that as ca";
-pub(super) const NOT_XMPP: &str = "the push service must mend that; or name the right port in a [[push.route]]";
+pub(super) const AUTHORITY: &str = "the push service needs another certificate; if it has its own authority, name that \
+    as ca in a [[push.route]]";
+pub(super) const NOT_XMPP: &str = "the operator of the push service must correct that; or name the right port in a \
+    [[push.route]]";
 const CLOSED: &str =
-    "let this machine connect to other servers, if a firewall forbids it; else the push service is down";
-const ROUTE: &str = "it needs a [[push.route]] if it is meant";
-const RESOLVE: &str = "let this machine resolve it, name other [dns] servers, or its address in a [[push.route]]";
+    "allow this machine to connect to other servers, if a firewall blocks it; otherwise the push service is down";
+const ROUTE: &str = "add a [[push.route]] if this is intended";
+const RESOLVE: &str = "correct the name resolution of this machine, name other [dns] servers, or name its address in a \
+    [[push.route]]";
 
 /// The reason why one address, or all of them, cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub(in crate::publish) struct ReachError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(in crate::publish) enum ReachCause {
     /// All addresses together took too long, because of a firewall or the push service.
-    #[error("{peer} cannot be reached within {within:?}")]
+    #[error("{peer} did not answer within {within:?}")]
     Late { peer: String, within: Duration },
     #[error("no address")]
     NoAddress,
@@ -41,17 +44,17 @@ pub(in crate::publish) enum ReachCause {
     #[error("no name servers: {0}")]
     NoNameServers(String),
     /// The user's fault: the user chose the push service.
-    #[error("{0} is no name for the DNS")]
+    #[error("{0} is not a valid DNS name")]
     NotForDns(String),
     /// The name servers failed, or the name does not exist.
     #[error("{0}")]
     Dns(String),
     /// The DNS records of the domain say so.
-    #[error("the DNS says that {0} has no server")]
+    #[error("according to the DNS, {0} has no server")]
     NoServer(String),
     #[error("{host} has no address on the public internet ({first})", first = first.map_or_else(String::new, |first| first.to_string()))]
     NotPublic { host: String, first: Option<IpAddr> },
-    #[error("{host} is at port {port}, which is another service's")]
+    #[error("{host} is at port {port}, which belongs to another service")]
     PortOfOthers { host: String, port: u16 },
     #[error("{host} is this machine, at port {port}")]
     ThisMachine { host: String, port: u16 },
@@ -76,11 +79,11 @@ pub(in crate::publish) enum ReachCause {
     CertificateRefused { alert: AlertDescription, remedy: &'static str },
     #[error("TLS failed: {cause}")]
     Tls { cause: String, remedy: &'static str },
-    #[error("the peer skips TLS")]
+    #[error("the peer continues without TLS")]
     SkipsTls,
-    #[error("the peer wants TLS within TLS")]
+    #[error("the peer requires TLS inside TLS")]
     TlsInTls,
-    #[error("{0} is not a name that a certificate can hold")]
+    #[error("{0} is not a valid name for a certificate")]
     NoCertificateName(String),
     #[error("{0} has no certificate")]
     NoCertificate(String),
@@ -105,7 +108,7 @@ impl ReachCause {
             Self::NotAuthenticated { remedy, .. }
             | Self::CertificateRefused { remedy, .. }
             | Self::Tls { remedy, .. } => remedy,
-            Self::NoCertificate(_) => "give the host one",
+            Self::NoCertificate(_) => "set a certificate for the host",
             Self::OwnCertificate(_) => "give the host another certificate",
             Self::Roots(_) => "",
         }
@@ -180,7 +183,7 @@ mod tests {
         let late = ReachError::from(ReachCause::NotReady(Duration::from_secs(10))).at(address);
         assert_eq!(late.to_string(), format!("192.0.2.1:5269: not ready within 10s; {CLOSED}"));
         let answered = ReachError::fatal(ReachCause::TlsInTls).at(address);
-        assert_eq!(answered.to_string(), format!("the peer wants TLS within TLS; {NOT_XMPP}"));
+        assert_eq!(answered.to_string(), format!("the peer requires TLS inside TLS; {NOT_XMPP}"));
         assert_eq!(ReachError::fatal(ReachCause::Roots("none".to_owned())).to_string(), "none");
     }
 }

@@ -38,9 +38,9 @@ pub(super) enum HandshakeStep {
 pub(in crate::publish) enum HandshakeError {
     #[error("the peer offers no TLS")]
     NoTls,
-    #[error("the peer's stream is not of version 1.0")]
+    #[error("the peer's stream does not have version 1.0")]
     OldVersion,
-    #[error("the peer says it is {0}")]
+    #[error("the peer identifies itself as {0}")]
     Impostor(String),
     #[error("the peer ended the stream: {0}")]
     StreamError(String),

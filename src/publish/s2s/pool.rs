@@ -210,9 +210,7 @@ impl StreamPeer for Service {
     fn on_misuse(&self) {
         let (_, peer) = &self.ends;
         self.shared.one_way().note(Instant::now(), peer);
-        tracing::warn!(
-            "the push service sent more than answers: the stream ends, and for a day its answers are not asked for"
-        );
+        tracing::warn!("push service sent more than answers: closing stream, bidi off for one day");
     }
 
     fn count_refused(&self) {
@@ -222,14 +220,14 @@ impl StreamPeer for Service {
     fn count_dropped(&self) {
         self.shared.fates.count(Fate::Dropped);
         if let Some(suppressed) = self.shared.drops.next() {
-            tracing::warn!(suppressed, "too much is said of registrations at once: dropped");
+            tracing::warn!(suppressed, "push service messages about registrations dropped: too many at once");
         }
     }
 
     fn count_late(&self, stanzas: u64) {
         if stanzas > 0 {
             self.shared.fates.count_many(Fate::Late, stanzas);
-            tracing::info!(stanzas, "stanzas behind the footer were not taken");
+            tracing::info!(stanzas, "stanzas after end of stream ignored");
         }
     }
 

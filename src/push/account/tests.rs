@@ -77,9 +77,9 @@ fn a_device_is_known_by_its_user_agent_before_all_else() {
     assert_eq!(serde_json::from_str::<Account>(&record).unwrap(), account);
 }
 
-/// Its device is seen every day, so that alone would keep it for ever.
+/// Its device is seen every day, which alone would keep the registration.
 #[test]
-fn a_registration_ends_whose_service_stays_out_of_reach() {
+fn a_registration_ends_if_its_service_stays_unreachable() {
     let undelivered = |at| Change::Undelivered { target: target("n"), at: UnixSecs::new(at) };
     let away = |changes: Vec<Change>| {
         let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1)]);
@@ -120,7 +120,7 @@ fn only_the_latest_resumption_ids_are_remembered() {
 }
 
 #[test]
-fn the_target_of_another_device_tells_that_the_two_are_one() {
+fn the_target_of_another_device_shows_that_the_two_are_one() {
     let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), login(2, "b", None, 2)]);
     account.apply(ended(1));
     assert_eq!(account.apply(enable(2, "n", 2)), Some(DeviceId(1)));
@@ -133,12 +133,12 @@ fn the_target_of_another_device_tells_that_the_two_are_one() {
 }
 
 #[test]
-fn what_a_client_breaks_on_is_known_of_the_device_until_it_is_released() {
+fn the_guard_is_stored_with_the_device_until_it_is_released() {
     let guard = crate::push::guard::tests::with_aside(crate::push::guard::Mark(1));
     let guarded = |device| Change::Guarded { device: DeviceId(device), guard: guard.clone() };
     let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), login(2, "b", None, 2), guarded(2)]);
     assert_eq!((account.guard(DeviceId(1)), account.guard(DeviceId(2))), (None, Some(&guard)));
-    // The registration shows that both are one device.
+    // The registration shows that both ids belong to one device.
     account.apply(enable(2, "n", 2));
     assert_eq!((ids(&account), account.guard(DeviceId(1))), (vec![1], Some(&guard)));
     account.apply(guarded(9));
@@ -149,8 +149,8 @@ fn what_a_client_breaks_on_is_known_of_the_device_until_it_is_released() {
     assert_eq!(account.guard(DeviceId(1)), None);
 }
 
-/// A device logged in again in the very moment in which its earlier session noted its end. The note came last, and the
-/// device was taken for gone while it was there.
+/// A regression test: a device logged in again at the moment at which its earlier session recorded its end. The end was
+/// recorded last, and the device counted as away although it was connected.
 #[test]
 fn the_end_of_a_session_says_nothing_about_another_of_the_device() {
     let mut account = applied([login(1, "a", None, 1), login(2, "a", None, 2)]);
@@ -164,8 +164,8 @@ fn the_end_of_a_session_says_nothing_about_another_of_the_device() {
     assert!(!account.device(DeviceId(1)).unwrap().is_open());
 }
 
-/// A device with more than 16 open logins was forgotten when the newest 16 had ended, though the older ones went on, and
-/// nothing more was spooled for them.
+/// A regression test: a device with more than 16 open logins was forgotten when the newest 16 had ended. The older ones
+/// were still open, but nothing more was spooled for them.
 #[test]
 fn no_open_login_is_left_out_however_many_there_are() {
     let mut account = applied([login(1, "a", None, 1)]);
@@ -208,7 +208,7 @@ fn a_device_that_is_known_for_certain_takes_the_target_over() {
 }
 
 #[test]
-fn enabling_again_forgives_errors_only_with_other_options() {
+fn enabling_again_resets_errors_only_with_other_options() {
     let failed = || Change::Failed { target: target("n"), max_errors: 3 };
     let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), failed(), failed()]);
     account.apply(enable(1, "n", 2));
@@ -238,7 +238,7 @@ fn the_last_success_is_kept_to_the_minute_and_survives_enabling_again() {
 }
 
 #[test]
-fn of_too_many_devices_the_longest_unseen_goes_but_none_with_a_session_or_push() {
+fn the_longest_unseen_device_is_removed_but_none_with_a_session_or_registration() {
     let mut account = applied([login(1000, "here", None, 0), login(1001, "push", None, 0)]);
     account.apply(enable(1001, "n", 0));
     account.apply(ended(1001));
@@ -251,7 +251,7 @@ fn of_too_many_devices_the_longest_unseen_goes_but_none_with_a_session_or_push()
 }
 
 #[test]
-fn the_unseen_are_forgotten_unless_they_are_here() {
+fn unseen_devices_are_forgotten_unless_they_have_a_session() {
     let mut account = Account::default();
     for (device, at) in [(1, 10), (2, 10), (3, 20)] {
         account.apply(login(device, &device.to_string(), None, at));

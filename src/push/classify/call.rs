@@ -11,24 +11,24 @@ use crate::xml::{Node, ns};
 pub(super) enum CallStep {
     /// `propose` of audio or video.
     Offer,
-    /// `invite`, which the message names and not an `id` of its own.
+    /// `invite`. The message identifies the call, not an `id` of the element.
     Invite,
     /// `propose` of something else, such as a file.
     OtherOffer,
     /// `retract`: the caller gives up.
     Retract,
-    /// `finish`: it is over, says either side.
+    /// `finish`: either side has ended the call.
     Finish,
-    /// `accept`, `proceed`, `reject`: whoever was called has decided.
+    /// `accept`, `proceed`, `reject`: the called party has decided.
     Answer,
-    /// `left`: somebody left it.
+    /// `left`: a participant has left the call.
     Left,
     /// `ringing`.
     Ringing,
 }
 
 impl CallStep {
-    /// The class of the stanza if somebody else sent it.
+    /// Returns the class of the stanza if the sender is not the account.
     pub(super) fn by_others(self) -> Class {
         match self {
             Self::Offer | Self::Invite => Class::Call,
@@ -39,7 +39,7 @@ impl CallStep {
         }
     }
 
-    /// Returns whether a call to the account needs no further ringing once another of its clients took this step.
+    /// Returns whether this step, taken by another client of the account, ends the ringing of a call to the account.
     pub(super) fn settles(self) -> bool {
         matches!(self, Self::Answer | Self::Finish | Self::Left)
     }
@@ -48,7 +48,7 @@ impl CallStep {
 /// The call signalling of a message.
 pub(super) struct CallSignal<'a> {
     pub(super) step: CallStep,
-    /// Its `id`, which names the call.
+    /// Its `id`, which identifies the call.
     pub(super) id: Option<Cow<'a, str>>,
 }
 
@@ -72,8 +72,8 @@ impl<'a> CallSignal<'a> {
     }
 }
 
-/// The call signalling of an iq of type `set` from somebody else. A `session-terminate` (XEP-0166) counts as the end
-/// of a call, since a `session-initiate` counts as its beginning.
+/// Reads the call signalling of an iq of type `set` from another sender. A `session-terminate` (XEP-0166) counts as the
+/// end of a call, since a `session-initiate` counts as its beginning.
 pub(super) fn jingle<'a>(iq: &Node<'a>) -> Option<(Class, Option<Cow<'a, str>>)> {
     let jingle = iq.child("jingle", ns::JINGLE)?;
     let class = match jingle.attr("action").as_deref() {

@@ -7,24 +7,25 @@ use super::noise::Noise;
 /// The class of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Somebody calls (XEP-0353 `propose`, XEP-0482 `invite`, a Jingle `session-initiate` over RTP).
+    /// A call (XEP-0353 `propose`, XEP-0482 `invite`, a Jingle `session-initiate` over RTP).
     Call,
-    /// A call is over, or was taken or declined by another client of the account.
+    /// A call is over, or another client of the account has taken or declined it.
     CallEnd,
-    /// Somebody wrote: this notifies.
+    /// A person wrote a message. This notifies.
     Message,
     /// An invitation to a room (XEP-0249, XEP-0045 §7.8.2).
     Invite,
-    /// Somebody asks to see the user's presence (RFC 6121 §3.1).
+    /// A person asks to see the user's presence (RFC 6121 §3.1).
     Subscribe,
-    /// Another client of the account has read [`Classified::chat`](super::Classified::chat) (XEP-0333 `displayed`, XEP-0490; of several chats, the last).
+    /// Another client of the account has read [`Classified::chat`](super::Classified::chat) (XEP-0333 `displayed`,
+    /// XEP-0490). Of several chats, `chat` is the last.
     ReadSync,
-    /// Nothing that a person waits for.
+    /// A stanza that no person waits for.
     Noise(Noise),
 }
 
 impl Class {
-    /// Its name in logs and metrics; [`Noise::name`] says more.
+    /// Returns its name in logs and metrics. [`Noise::name`] is more precise.
     pub fn name(self) -> &'static str {
         match self {
             Self::Call => "call",

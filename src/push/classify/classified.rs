@@ -1,4 +1,4 @@
-//! A stanza with its class, and what else the rules need of it.
+//! [`Classified`]: a stanza with its class, and the other properties that the push rules need.
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -14,27 +14,27 @@ use crate::xml::{Node, ns};
 /// The account, as far as the class of a stanza depends on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The account that receives it.
+    /// The account that receives the stanza.
     pub account: &'a BareJid,
-    /// The rooms it is in, and as whom.
+    /// The rooms that the account is in, with its nicks.
     pub rooms: &'a Rooms,
 }
 
-/// A stanza as the person behind the account understands it.
+/// A stanza, classified from the viewpoint of the person who uses the account.
 #[derive(Debug)]
 pub struct Classified<'a> {
     /// Its class.
     pub class: Class,
-    /// The stanza that a person would read: the one inside a carbon, in either direction, else the stanza itself.
+    /// The stanza that a person would read: the one inside a carbon, in either direction, otherwise the stanza itself.
     pub stanza: Node<'a>,
-    /// The conversation that it belongs to: the bare JID of the other side, or of the room. An invitation by way of a room belongs to
-    /// the room, a direct one to the inviter; [`Classified::inviter`] names the person in both. `None` for presence and iqs that
-    /// are noise.
+    /// The conversation that it belongs to: the bare JID of the other side, or of the room. An invitation sent by a
+    /// room belongs to the room, a direct one to the inviter. [`Classified::inviter`] names the person in both cases.
+    /// `None` for presence and iqs that are noise.
     pub chat: Option<BareJid>,
-    /// The session of a call: of [`Class::Call`] and [`Class::CallEnd`] only.
+    /// The id of the call, for [`Class::Call`] and [`Class::CallEnd`] only.
     pub call: Option<String>,
-    /// Another client of the account did it: its user is there. What clients do of their own accord does not count, such as
-    /// receipts, keys and `ringing`, nor that a chat was left.
+    /// True if another client of the account did it, so the user is there. Actions that clients take by themselves,
+    /// such as receipts, keys and `ringing`, do not count. Neither does leaving a chat.
     pub own: bool,
     /// The id in the archive of the account, or of the room (XEP-0359).
     pub(super) stanza_id: Option<Cow<'a, str>>,
@@ -45,7 +45,8 @@ impl<'a> Classified<'a> {
         Self { class, stanza, chat: None, call: None, own: false, stanza_id: None }
     }
 
-    /// The inviter, for [`Class::Invite`]: the sender (XEP-0249), or the one that the room names (XEP-0045 §7.8.2), if it does.
+    /// Returns the inviter of a [`Class::Invite`]: the sender (XEP-0249), or the person named by the room (XEP-0045
+    /// §7.8.2), if the room names one.
     pub fn inviter(&self) -> Option<BareJid> {
         if self.class != Class::Invite {
             return None;
@@ -54,9 +55,9 @@ impl<'a> Classified<'a> {
         address(&mediated.unwrap_or(self.stanza), "from").map(Jid::into_bare)
     }
 
-    /// A hash that identifies the stanza, however often and by whatever way it comes: of the session of a call, its peer, and
-    /// whether it begins or ends; else of the id in the archive; else of sender, id and text. Nobody can make two stanzas
-    /// collide without the seed.
+    /// Returns a hash that identifies the stanza, however often and on whichever path it arrives. The hash covers the
+    /// call, its peer, and whether the call begins or ends; otherwise the id in the archive; otherwise sender, id and
+    /// text. A sender cannot make two stanzas collide without knowing the seed.
     pub fn key(&self, seed: u64) -> u64 {
         let mut hasher = hash::keyed(seed);
         if let Some(call) = &self.call {
@@ -73,7 +74,7 @@ impl<'a> Classified<'a> {
                 if child.is("body", ns::CLIENT) {
                     child.text().hash(&mut hasher);
                 } else if id.is_none() && Encryption::is_text(&child) {
-                    // Nothing else differs between two encrypted texts.
+                    // Two encrypted texts differ in nothing else.
                     child.raw().hash(&mut hasher);
                 }
             }

@@ -5,18 +5,19 @@ use super::class::Class;
 /// The importance of a stanza for a device that cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Importance {
-    /// It rings: it is notified at once, whatever waits.
+    /// It rings. It is notified at once, whatever else waits.
     Urgent,
-    /// It notifies, at the times of the schedule, and counts in `message-count`.
+    /// It notifies at the times of the schedule, and counts in `message-count`.
     Important,
-    /// It does not notify, and takes back what waits: a call has ended, a conversation was read elsewhere.
+    /// It does not notify, and it removes waiting stanzas: a call has ended, or a conversation was read on another
+    /// device.
     Settling,
     /// It does not notify.
     Unimportant,
 }
 
 impl Class {
-    /// The importance of stanzas of this class. This is the table; filters of a registration come on top of it.
+    /// Returns the importance of stanzas of this class. The filters of a registration apply in addition.
     pub fn importance(self) -> Importance {
         match self {
             Self::Call => Importance::Urgent,

@@ -15,17 +15,17 @@ use crate::xml::{Node, ns};
 /// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Author {
-    /// Somebody else's, or the server's: what comes without `from` has no client behind it.
+    /// Another account, or the server. A message without `from` has no client as its author.
     Other,
-    /// Another client's of the account, as a carbon.
+    /// Another client of the account. The message arrived as a carbon.
     Carbon,
-    /// The account's, as a room gives it back.
+    /// The account. A room reflects its message.
     Reflection,
-    /// The account's, written to itself.
+    /// The account. It wrote to itself.
     Account,
 }
 
-/// The type of a message (RFC 6121 §5.2.2); what is unknown is `normal`.
+/// The type of a message (RFC 6121 §5.2.2). An unknown type counts as `normal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MessageType {
     /// `chat` and `normal`.
@@ -44,7 +44,7 @@ fn kind(message: &Node<'_>) -> MessageType {
     }
 }
 
-/// Classifies a message. A carbon, and a message of a room that is subscribed to, are unwrapped first.
+/// Classifies a message. Unwraps a carbon, or a message from a subscribed room, first.
 pub(super) fn read<'a>(outer: Node<'a>, context: Context<'_>) -> Classified<'a> {
     let from = address(&outer, "from");
     let unwrapped = match carbon(&outer, from.as_ref(), context.account) {
@@ -63,8 +63,9 @@ enum Direction {
     Received,
 }
 
-/// XEP-0280 §11: only the own bare JID may send carbons; from anyone else a message is what its outside is. An error may give
-/// back what it answers, so it is not opened.
+/// Returns the message inside a carbon. XEP-0280 §11: only the own bare JID may send carbons. A message from any other
+/// sender is classified by its outer element. An error is not unwrapped, since it may return the stanza that it
+/// answers.
 fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option<(Direction, Node<'a>)> {
     if !is_account(from, account) || kind(outer) == MessageType::Error {
         return None;
@@ -77,12 +78,13 @@ fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option
     Some((direction, carbon.child("forwarded", ns::FORWARD)?.child("message", ns::CLIENT)?))
 }
 
-/// Returns whether the account's server speaks for it. RFC 6120 §8.1.2.1: it does so without `from`, too.
+/// Returns whether the stanza comes from the account itself, or from its server on its behalf. RFC 6120 §8.1.2.1: so
+/// does a stanza without `from`.
 fn is_account(from: Option<&Jid>, account: &BareJid) -> bool {
     from.is_none_or(|from| from == account)
 }
 
-/// A message out of its carbon.
+/// A message, unwrapped from its carbon.
 struct Unwrapped<'a, 'c> {
     from: Option<Jid>,
     message: Node<'a>,
@@ -140,7 +142,7 @@ impl<'a> Unwrapped<'a, '_> {
         other.map(Jid::into_bare)
     }
 
-    /// XEP-0490 §4: the item of what was read last.
+    /// Returns the item of the chat that was read last (XEP-0490 §4).
     fn read_elsewhere(&self, payloads: &Payloads<'a>) -> Option<Node<'a>> {
         if !is_account(self.from.as_ref(), self.context.account) {
             return None;
@@ -151,7 +153,7 @@ impl<'a> Unwrapped<'a, '_> {
     }
 }
 
-/// XEP-0045 §7.2: what the room itself has delayed.
+/// Returns whether the room itself delayed the message (XEP-0045 §7.2).
 fn is_history(message: &Node<'_>, room: &Jid) -> bool {
     let delays = message.children().filter(|child| child.is("delay", ns::DELAY));
     delays.filter_map(|delay| address(&delay, "from")).any(|by| bare(&by) == bare(room))
@@ -184,13 +186,14 @@ fn by_others(kind: MessageType, payloads: &Payloads<'_>) -> Class {
         (MessageType::Headline, _) if payloads.event.is_some() => Class::Noise(Noise::PubsubEvent),
         (MessageType::Headline, _) => Class::Noise(Noise::Headline),
         (_, Some(signal)) => signal.step.by_others(),
-        // In a room it is only a mention: invitations go to people (XEP-0249, XEP-0045 §7.8.2).
+        // In a room it only mentions a room: invitations are sent to people (XEP-0249, XEP-0045 §7.8.2).
         (MessageType::Single, None) if payloads.invitation => Class::Invite,
         _ => payloads.words().map_or_else(Class::Noise, |()| Class::Message),
     }
 }
 
-/// XEP-0482 §3.1: an invitation to a call is named by the room, else by its sender.
+/// Returns the id of a call. XEP-0482 §3.1: the room assigns the id of an invitation to a call, otherwise its sender
+/// does.
 fn call_id(
     kind: MessageType,
     message: &Node<'_>,

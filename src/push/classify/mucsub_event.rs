@@ -8,7 +8,7 @@ use crate::xml::{Node, ns};
 /// The node of a room's messages.
 pub(in crate::push) const MESSAGES: &str = "urn:xmpp:mucsub:nodes:messages";
 
-/// The message inside an event of a room that is not joined. Only the room itself may say what was written in it.
+/// Returns the message inside an event of a room that is not joined. Only the room itself may send such events.
 pub(super) fn message<'a>(outer: &Node<'a>, from: Option<&Jid>, rooms: &Rooms) -> Option<Node<'a>> {
     let room = from.filter(|from| from.resource().is_none())?.to_bare();
     if outer.attr("type").as_deref() == Some("error") || rooms.has_joined(&room) {

@@ -19,7 +19,7 @@ pub enum Noise {
     SentCarbon,
     /// A message of the account itself, coming back from a room (XEP-0045 §7.4).
     Reflection,
-    /// A message of a room from before the client came in (XEP-0045 §7.2).
+    /// A message of a room from before the client joined (XEP-0045 §7.2).
     RoomHistory,
     /// A message of the account to itself.
     NoteToSelf,
@@ -27,9 +27,9 @@ pub enum Noise {
     Correction,
     /// A reaction to an earlier message (XEP-0444).
     Reaction,
-    /// A message is taken back, by its author (XEP-0424) or by a moderator (XEP-0425).
+    /// A retraction of a message, by its author (XEP-0424) or by a moderator (XEP-0425).
     Retraction,
-    /// A text that only stands in for something that does not notify (XEP-0428).
+    /// A text that only replaces something that does not notify (XEP-0428).
     Fallback,
     /// An encrypted element that carries a key, but no text (XEP-0384).
     KeyTransport,
@@ -39,11 +39,12 @@ pub enum Noise {
     CallAnswer,
     /// An invitation to a room was declined (XEP-0045 §7.8.2).
     Decline,
-    /// A subject without a text; with a body beside it, it is a message and no change of the subject (XEP-0045 §7.2).
+    /// A subject without a body. With a body beside it, it is a message and not a change of the subject (XEP-0045
+    /// §7.2).
     Subject,
     /// The other side has opened, left or is writing in the chat (XEP-0085).
     ChatState,
-    /// A message arrived (XEP-0184).
+    /// A receipt for a message (XEP-0184).
     Receipt,
     /// The other side has received or read a message (XEP-0333).
     Marker,
@@ -51,11 +52,11 @@ pub enum Noise {
     PubsubEvent,
     /// A result from an archive (XEP-0313).
     Archive,
-    /// A forwarded stanza that is no carbon from the account itself (XEP-0297, XEP-0280 §11).
+    /// A forwarded stanza that is not a carbon from the account itself (XEP-0297, XEP-0280 §11).
     Forward,
-    /// A room tells of a change in itself (XEP-0045).
+    /// A notice of a room about a change of itself (XEP-0045).
     RoomNotice,
-    /// Nothing of the above, and no text.
+    /// A message with none of the above, and without a text.
     NoText,
 }
 
@@ -90,7 +91,7 @@ impl Noise {
         Self::NoText,
     ];
 
-    /// Its name in logs and metrics.
+    /// Returns its name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Presence => "presence",

@@ -11,26 +11,26 @@ use crate::xml::{Node, ns};
 /// The payloads of a message.
 #[derive(Default)]
 pub(super) struct Payloads<'a> {
-    /// A body that is not blank.
+    /// True if there is a body that is not blank.
     text: bool,
-    /// The body stands in for something that does not notify.
+    /// True if the body is a fallback for something that does not notify.
     stands_in: bool,
     encryption: Option<Encryption>,
-    /// It changes an earlier message.
+    /// The change of an earlier message, if it is one.
     edit: Option<Noise>,
-    /// The kind of a message without a text: by the first child that shows it.
+    /// The kind of a message without a text, by the first child that shows it.
     silent: Option<Noise>,
-    /// A chat state that a person at the client causes.
+    /// True if there is a chat state that only a person at the client causes.
     attentive: bool,
-    /// A `displayed` marker.
+    /// True if there is a `displayed` marker.
     pub(super) displayed: bool,
-    /// It invites to a room.
+    /// True if it is an invitation to a room.
     pub(super) invitation: bool,
-    /// It tells of a call.
+    /// The call signalling, if any.
     pub(super) signal: Option<CallSignal<'a>>,
-    /// A publish-subscribe event.
+    /// The publish-subscribe event, if any.
     pub(super) event: Option<Node<'a>>,
-    /// It was delayed, whoever says so.
+    /// True if it was delayed, by any party.
     pub(super) delayed: bool,
     pub(super) occupant_id: Option<Cow<'a, str>>,
     pub(super) origin_id: Option<Cow<'a, str>>,
@@ -39,7 +39,7 @@ pub(super) struct Payloads<'a> {
 }
 
 impl<'a> Payloads<'a> {
-    /// Reads a message; `archive` is who may have given it its stanza-id (XEP-0359).
+    /// Reads a message. `archive` is the address whose stanza-id (XEP-0359) is trusted.
     pub(super) fn read(message: &Node<'a>, archive: &str) -> Self {
         let mut payloads = Self::default();
         for child in message.children() {
@@ -48,7 +48,7 @@ impl<'a> Payloads<'a> {
         payloads
     }
 
-    /// Returns whether a person would read the message if somebody else sent it, and if not, why.
+    /// Returns `Ok` if a person would read the message when another account sent it, else the reason why not.
     pub(super) fn words(&self) -> Result<(), Noise> {
         match (self.edit, self.encryption) {
             (Some(edit), _) => Err(edit),
@@ -60,7 +60,8 @@ impl<'a> Payloads<'a> {
         }
     }
 
-    /// Returns whether a person caused it. Clients send receipts, keys and `ringing` by themselves, while nobody is there.
+    /// Returns whether a person caused it. Clients send receipts, keys and `ringing` by themselves, also while the user
+    /// is away.
     pub(super) fn by_a_person(&self) -> bool {
         let signal = self.signal.as_ref().is_some_and(|signal| signal.step != CallStep::Ringing);
         signal
@@ -116,7 +117,7 @@ impl<'a> Payloads<'a> {
     }
 
     fn edit(&mut self, child: &Node<'_>) {
-        // Until version 0.4 of XEP-0424 and 0.3 of XEP-0425, both were wrapped into XEP-0422.
+        // Until version 0.4 of XEP-0424 and 0.3 of XEP-0425, both were wrapped in XEP-0422.
         let edit = match child.is("apply-to", ns::FASTEN) {
             true => child.children().find_map(|inner| edit(&inner)),
             false => edit(child),
@@ -143,8 +144,9 @@ fn edit(child: &Node<'_>) -> Option<Noise> {
     }
 }
 
-/// Returns whether the whole body is a fallback for something that does not notify. XEP-0428 §2.2: only who understands what it stands for
-/// may disregard it, so a fallback for a file, for encryption or for something unknown is a text.
+/// Returns whether the whole body is a fallback for something that does not notify. XEP-0428 §2.2: only a client that
+/// understands the replaced feature may disregard the fallback. So a fallback for a file, for encryption or for
+/// something unknown is a text.
 fn stands_in(fallback: &Node<'_>) -> bool {
     let noise = matches!(
         fallback.attr("for").as_deref(),

@@ -1,4 +1,4 @@
-//! Stanzas as clients and servers send them, and what each means.
+//! Tests with stanzas as clients and servers send them, and their expected classes.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::session::tests::element;
 
 const ACCOUNT: &str = "juliet@capulet.lit";
 
-/// What a stanza is to be read as; neither `call` nor `own` unless said.
+/// The expected classification. `call` and `own` are unset unless a test sets them.
 struct Expect {
     class: Class,
     chat: Option<&'static str>,
@@ -88,7 +88,7 @@ fn carbon(outer: &str, direction: &str, inner: &str) -> String {
     )
 }
 
-/// What another client of the account sent to Romeo.
+/// A message that another client of the account sent to Romeo.
 fn sent(inside: &str) -> String {
     let inner = format!(
         "<message xmlns='jabber:client' from='{ACCOUNT}/desktop' to='romeo@montague.lit' type='chat' id='c1'>\
@@ -102,7 +102,7 @@ fn received(inside: &str) -> String {
     carbon(ACCOUNT, "received", &inner)
 }
 
-/// What another client of the account sent to the account.
+/// A message that another client of the account sent to the account.
 fn to_self(inside: &str) -> String {
     format!("<message from='{ACCOUNT}/desktop' to='{ACCOUNT}' type='chat' id='c2'>{inside}</message>")
 }
@@ -135,7 +135,7 @@ fn what_somebody_wrote_is_a_message() {
         // A reply with a quotation (XEP-0461)
         "<reply xmlns='urn:xmpp:reply:0' to='juliet@capulet.lit' id='1'/><body>&gt; Hi\nHi yourself</body>\
          <fallback xmlns='urn:xmpp:fallback:0' for='urn:xmpp:reply:0'><body start='0' end='5'/></fallback>",
-        // Out of the server's offline storage
+        // From the server's offline storage
         "<body>Hi</body><delay xmlns='urn:xmpp:delay' from='capulet.lit' stamp='2026-01-01T00:00:00Z'/>",
         "<body><![CDATA[x]]></body>",
     ] {
@@ -313,7 +313,7 @@ fn what_clients_say_to_each_other_is_noise() {
 }
 
 #[test]
-fn what_services_tell_is_noise() {
+fn notices_of_services_are_noise() {
     let event = |from: &str, kind: &str, node: &str| {
         format!(
             "<message from='{from}' type='{kind}'><event xmlns='http://jabber.org/protocol/pubsub#event'>\
@@ -433,7 +433,7 @@ fn notes_to_self_are_noise() {
 }
 
 #[test]
-fn what_the_account_said_in_a_room_comes_back_as_noise() {
+fn the_accounts_own_messages_in_a_room_are_noise() {
     let text = "<body>Double, double</body><origin-id xmlns='urn:xmpp:sid:0' id='1'/>\
         <stanza-id xmlns='urn:xmpp:sid:0' by='coven@chat.lit' id='9'/>";
     let occupant = |id: &str| format!("{text}<occupant-id xmlns='urn:xmpp:occupant-id:0' id='{id}'/>");
@@ -466,7 +466,7 @@ fn room_history_and_subjects_are_noise() {
     check(&in_room("firstwitch", &delay("")), is(Message));
     check(&in_room("firstwitch", "<subject>Fire burn</subject>"), noise(Noise::Subject));
     check("<message type='groupchat' from='coven@chat.lit'><subject/></message>", noise(Noise::Subject));
-    // XEP-0045 §7.2: with a body it is not a change of the subject.
+    // XEP-0045 §7.2: a subject with a body is not a change of the subject.
     check(&in_room("firstwitch", "<subject>Fire burn</subject><body>and cauldron bubble</body>"), is(Message));
     check("<message type='groupchat' from='coven@chat.lit'><body>This room is logged</body></message>", is(Message));
 }
@@ -569,7 +569,7 @@ fn invitations_to_rooms_notify() {
 }
 
 #[test]
-fn of_presence_only_a_request_to_see_the_users_own_notifies() {
+fn the_only_presence_that_notifies_is_a_subscription_request() {
     check(
         "<presence from='romeo@montague.lit' type='subscribe' id='1'><status>Hi</status></presence>",
         is(Subscribe).chat("romeo@montague.lit"),
@@ -582,7 +582,7 @@ fn of_presence_only_a_request_to_see_the_users_own_notifies() {
 }
 
 #[test]
-fn of_iqs_only_calls_and_unifiedpush_notify() {
+fn the_only_iqs_that_notify_are_calls_and_unifiedpush() {
     let push =
         "<push xmlns='http://gultsch.de/xmpp/drafts/unified-push' application='YXBw' instance='aW5z'>SGVsbG8=</push>";
     check(
@@ -597,7 +597,7 @@ fn of_iqs_only_calls_and_unifiedpush_notify() {
 }
 
 #[test]
-fn what_was_read_elsewhere_is_known() {
+fn a_chat_read_on_another_client_is_recognized() {
     let marker = "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/><store xmlns='urn:xmpp:hints'/>";
     check(&sent(marker), is(ReadSync).own().chat("romeo@montague.lit"));
     check(&in_room("juliet", marker), is(ReadSync).own().chat("coven@chat.lit"));
@@ -623,7 +623,7 @@ fn what_was_read_elsewhere_is_known() {
 }
 
 #[test]
-fn the_same_stanza_has_the_same_key_by_whatever_way_it_comes() {
+fn the_same_stanza_has_the_same_key_on_every_path() {
     let key = |stanza: &str| reading(stanza, |r| r.key(7));
     let archived = |id: &str| format!("<body>hi</body><stanza-id xmlns='urn:xmpp:sid:0' by='{ACCOUNT}' id='{id}'/>");
     for text in [archived("1"), "<body>hi</body>".into(), PROPOSE.into()] {
@@ -654,7 +654,7 @@ fn the_same_stanza_has_the_same_key_by_whatever_way_it_comes() {
 }
 
 #[test]
-fn a_call_is_one_call_however_it_is_told() {
+fn a_call_is_one_call_however_it_is_signalled() {
     let key = |stanza: &str| reading(stanza, |r| r.key(7));
     let initiate = jingle("romeo@montague.lit/orchard", "session-initiate", "urn:xmpp:jingle:apps:rtp:1");
     assert_eq!(key(&from_romeo(PROPOSE)), key(&initiate));
@@ -727,7 +727,7 @@ const ATTRIBUTES: &[&str] = &[
     "for='urn:xmpp:receipts' start='x'",
 ];
 
-/// Elements in any nesting.
+/// Elements with any nesting.
 fn tree() -> impl Strategy<Value = String> {
     let tag = (prop::sample::select(NAMES), prop::sample::select(URIS), prop::sample::select(ATTRIBUTES));
     let tag = tag.prop_map(|(name, uri, attribute)| (name.to_owned(), format!("xmlns='{uri}' {attribute}")));

@@ -1,4 +1,4 @@
-//! Every verdict of the classifier, with addresses of every kind: each is the one that plain names get.
+//! Every verdict of the classifier, with addresses of every kind. Each must equal the verdict for plain addresses.
 
 use std::collections::HashSet;
 
@@ -10,9 +10,9 @@ use crate::push::classify::Noise;
 use crate::push::rooms::Rooms;
 use crate::session::tests::element;
 
-/// The user is there.
+/// The user did it, on another client.
 const OWN: bool = true;
-/// Somebody else did it, or a client by itself.
+/// Another account did it, or a client by itself.
 const OTHERS: bool = false;
 
 const CALL: &str = "<propose xmlns='urn:xmpp:jingle-message:0' id='c1'><description xmlns='urn:xmpp:jingle:apps:rtp:1' \
@@ -70,7 +70,7 @@ fn jingle(action: &str) -> String {
     )
 }
 
-/// A stanza, and what it is: its class, whose conversation it belongs to, the call, and whether the user did it.
+/// A stanza and its expected verdict: class, conversation, call, and whether the user did it.
 type Verdict = (String, Class, &'static str, Option<&'static str>, bool);
 
 fn of_people() -> Vec<Verdict> {
@@ -183,27 +183,28 @@ fn of_rooms() -> Vec<Verdict> {
         (mediated("ACCOUNT/PHONE"), noise(Noise::NoteToSelf), "ROOM", None, OTHERS),
         (mediated("OTHER").replace("invite", "decline"), noise(Noise::Decline), "ROOM", None, OTHERS),
         (mediated("OTHER").replace("invite", "status"), noise(Noise::RoomNotice), "ROOM", None, OTHERS),
-        // In a room that the client has left.
+        // A room that the client has left.
         (by_self("<body>hi</body>").replace("ROOM", "leftROOM"), Message, "leftROOM", None, OTHERS),
-        (by_self("<body>hi</body>").replace("ROOM", "toldROOM"), Message, "toldROOM", None, OTHERS),
+        (by_self("<body>hi</body>").replace("ROOM", "reportedROOM"), Message, "reportedROOM", None, OTHERS),
     ]
 }
 
-/// The client has joined a room, and has left two others: one by itself, of one it was told.
+/// Returns rooms of which the client has joined one and left two. It left one of the two itself; the room reported the
+/// other leave.
 fn rooms(at: &Addresses) -> Rooms {
     let mut rooms = Rooms::default();
-    for room in ["ROOM", "leftROOM", "toldROOM"] {
+    for room in ["ROOM", "leftROOM", "reportedROOM"] {
         let join = format!("<presence to='{room}/MYNICK'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
         rooms.sent(&element(&at.tell(&join)).node());
     }
-    let told = |room: &str, kind: &str, inside: &str| {
+    let report = |room: &str, kind: &str, inside: &str| {
         at.tell(&format!(
             "<presence from='{room}/MYNICK' {kind}><occupant-id xmlns='urn:xmpp:occupant-id:0' id='mine'/>\
              <x xmlns='http://jabber.org/protocol/muc#user'>{inside}<status code='110'/></x></presence>"
         ))
     };
-    rooms.received(&element(&told("ROOM", "", "<item/>")).node());
-    rooms.received(&element(&told("toldROOM", "type='unavailable'", "<item/>")).node());
+    rooms.received(&element(&report("ROOM", "", "<item/>")).node());
+    rooms.received(&element(&report("reportedROOM", "type='unavailable'", "<item/>")).node());
     rooms.sent(&element(&at.tell("<presence to='leftROOM/MYNICK' type='unavailable'/>")).node());
     rooms
 }

@@ -1,4 +1,4 @@
-//! Mentions: messages in a room that are meant for the user.
+//! Mentions: messages in a room that address the user.
 
 use crate::jid::{BareJid, Jid};
 use crate::push::message_text::MessageText;
@@ -7,17 +7,17 @@ use crate::xml::{Node, ns};
 
 /// The user in a room.
 pub(super) struct OwnOccupant<'a> {
-    /// Knows who it is.
+    /// The roster, which knows the account's address.
     pub(super) roster: &'a Roster,
-    /// Where.
+    /// The room.
     pub(super) room: &'a BareJid,
-    /// By what names, as far as known.
+    /// The user's nicks, as far as known.
     pub(super) nicks: [Option<&'a str>; 2],
 }
 
 impl OwnOccupant<'_> {
-    /// Returns whether a message refers to the user (XEP-0372), answers the user (XEP-0461) or has a nick in its text. A message
-    /// that only the client can read may do so.
+    /// Returns whether a message refers to the user (XEP-0372), answers the user (XEP-0461) or has a nick of the user
+    /// in its text. A message that only the client can read counts as a mention.
     pub(super) fn is_mentioned(&self, message: &Node<'_>) -> bool {
         if message.children().any(|child| self.is_referred_to(&child) || self.is_answered(&child)) {
             return true;
@@ -47,7 +47,7 @@ impl OwnOccupant<'_> {
     }
 }
 
-/// The address in an `xmpp:` URI (RFC 5122 §2).
+/// Returns the address in an `xmpp:` URI (RFC 5122 §2).
 fn address(uri: &str) -> String {
     let path = uri.strip_prefix("xmpp:").unwrap_or_default();
     let path = path.split(['?', '#']).next().unwrap_or_default();
@@ -70,7 +70,7 @@ fn hex(high: u8, low: u8) -> Option<u8> {
     Some(digit(high)? << 4 | digit(low)?)
 }
 
-/// Returns whether a word stands in a text by itself, in capital letters or not.
+/// Returns whether a text contains a word as a separate word, ignoring case.
 fn has_word(text: &str, word: &str) -> bool {
     let (text, word) = (text.to_lowercase(), word.to_lowercase());
     let (Some(first), Some(last)) = (word.chars().next(), word.chars().next_back()) else { return false };
@@ -81,20 +81,20 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// Returns whether no word ends between the two.
+/// Returns whether the two characters belong to the same word.
 fn is_joined(before: char, behind: char) -> bool {
     is_inner(before) && is_inner(behind)
 }
 
-/// Returns whether a character may be inside a word of a script that parts its words.
+/// Returns whether a character may be inside a word of a script that separates its words.
 fn is_inner(c: char) -> bool {
-    // Combining marks belong to the letter before.
+    // Combining marks belong to the letter before them.
     let letter = c.is_alphanumeric() || c == '_' || ('\u{300}'..='\u{36F}').contains(&c);
     letter && !is_unparted(c)
 }
 
-/// Returns whether a character is of a script that writes words without spaces, or particles behind names without one: Thai, Lao,
-/// Tibetan, Burmese, Khmer, kana, Han, Hangul.
+/// Returns whether a character belongs to a script that writes words without spaces, or that attaches particles to
+/// names: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han, Hangul.
 fn is_unparted(c: char) -> bool {
     matches!(c,
         '\u{E00}'..='\u{109F}'
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_may_be_a_mention() {
+    fn an_encrypted_message_counts_as_a_mention() {
         assert!(is_mentioned(
             "<encrypted xmlns='eu.siacs.conversations.axolotl'><payload>x</payload></encrypted><body>OMEMO</body>"
         ));

@@ -7,7 +7,7 @@ use crate::push::message_text::MessageText;
 use crate::secret::Secret;
 use crate::xml::{Node, XmlWriter, ns};
 
-/// The details of the newest stanza that notifies. They outlive the stanza, which may wait on disk.
+/// The details of the newest stanza that notifies. They remain after the stanza has gone to disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
     pub(super) important: bool,
@@ -22,7 +22,7 @@ pub(super) struct NewestDetails {
     about: About,
     /// The text of the message.
     pub(super) text: Option<Secret<String>>,
-    /// The text to show where the message has none, or none that can be read.
+    /// The text to show if the message has none, or none that can be read.
     note: &'static str,
 }
 
@@ -33,28 +33,28 @@ enum About {
     Call(Call),
 }
 
-/// A call that rings, or one that is over.
+/// A call that rings, or a call that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Call {
     sid: String,
     /// The name of the element of XEP-0353.
     action: &'static str,
-    /// The media of a call that rings. Never empty then.
+    /// The media of a call that rings; never empty in that case. Empty for a call that is over.
     media: Vec<&'static str>,
 }
 
-/// More of a text goes into no notification, bytes.
+/// The maximum bytes of a text in a notification.
 const MAX_TEXT: usize = 4 * 1024;
-/// A longer session id is not one that a client made, bytes.
+/// The maximum bytes of a session id. Clients do not create longer ones.
 const MAX_SID: usize = 256;
 
 impl Detail {
-    /// The details of a stanza: none if it does not notify, or its sender is not known.
+    /// Returns the details of a stanza. There are none if it does not notify, or if its sender is not known.
     pub fn of(reading: &Classified<'_>) -> Self {
         Self { important: reading.class.is_important(), newest: NewestDetails::of(reading) }
     }
 
-    /// The details for registrations that see neither sender nor text: see [`Extensions::says_more`].
+    /// Returns the details for registrations that show neither sender nor text: see [`Extensions::says_more`].
     ///
     /// [`Extensions::says_more`]: crate::push::registration::Extensions::says_more
     pub fn brief(reading: &Classified<'_>) -> Self {
@@ -62,7 +62,7 @@ impl Detail {
     }
 }
 
-/// How an encrypted summary shows a call.
+/// The form in which an encrypted summary shows a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallForm {
     /// As a call, for a device that asked for `jingle`.
@@ -74,16 +74,16 @@ pub(super) enum CallForm {
 impl NewestDetails {
     fn of(reading: &Classified<'_>) -> Option<Self> {
         let stanza = &reading.stanza;
-        let wording = match reading.class {
+        let message_text = match reading.class {
             Class::Message | Class::Invite => MessageText::of(stanza),
             Class::Call | Class::CallEnd | Class::Subscribe | Class::ReadSync | Class::Noise(_) => MessageText::Absent,
         };
-        let note = note(reading.class, &wording)?;
-        // RFC 6120 §8.1.2.1: without `from` it is the account itself.
+        let note = note(reading.class, &message_text)?;
+        // RFC 6120 §8.1.2.1: a stanza without `from` comes from the account itself.
         let from = stanza.attr("from").or_else(|| stanza.attr("to"))?;
         let from = Jid::new(&from);
         let chat = reading.chat.clone().unwrap_or_else(|| from.to_bare());
-        let text = text(wording);
+        let text = text(message_text);
         let about = if let Some(call) = call(reading) {
             About::Call(call)
         } else if stanza.attr("type").as_deref() == Some("groupchat") {
@@ -94,12 +94,12 @@ impl NewestDetails {
         Some(Self { from, chat, about, text, note })
     }
 
-    /// Returns whether it is about a call that a client with `<jingle/>` rings for, or stops to.
+    /// Returns whether it is about a call for which a client with `<jingle/>` rings, or stops ringing.
     pub(super) fn is_call(&self) -> bool {
         matches!(self.about, About::Call(_))
     }
 
-    /// The summary that is encrypted for a device.
+    /// Returns the summary that is encrypted for a device.
     pub(super) fn encrypted_summary(&self, unread: usize, call_form: CallForm) -> EncryptedSummary<'_> {
         let message = self.text.as_ref().map_or(self.note, |text| text.expose());
         let summary = EncryptedSummary {
@@ -131,7 +131,7 @@ impl NewestDetails {
         }
     }
 
-    /// Writes what a device with `<jingle/>` but without `<encrypt/>` gets about a call.
+    /// Writes the call element for a device with `<jingle/>` but without `<encrypt/>`.
     pub(super) fn write_call(&self, xml: &mut XmlWriter) {
         let About::Call(call) = &self.about else { return };
         xml.start("jingle").attr("xmlns", ns::TIGASE_JINGLE).attr("action", call.action).attr("sid", &call.sid);
@@ -142,9 +142,9 @@ impl NewestDetails {
     }
 }
 
-fn note(class: Class, wording: &MessageText) -> Option<&'static str> {
+fn note(class: Class, message_text: &MessageText) -> Option<&'static str> {
     Some(match class {
-        Class::Message if matches!(wording, MessageText::Encrypted) => "New encrypted message",
+        Class::Message if matches!(message_text, MessageText::Encrypted) => "New encrypted message",
         Class::Message => "New message",
         Class::Invite => "Invitation to a group chat",
         Class::Subscribe => "Contact request",
@@ -154,14 +154,15 @@ fn note(class: Class, wording: &MessageText) -> Option<&'static str> {
     })
 }
 
-fn text(wording: MessageText) -> Option<Secret<String>> {
-    let MessageText::Readable(mut text) = wording else { return None };
+fn text(message_text: MessageText) -> Option<Secret<String>> {
+    let MessageText::Readable(mut text) = message_text else { return None };
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
     text.truncate(ends.take_while(|end| *end <= MAX_TEXT).last().unwrap_or_default());
     Some(Secret::new(text))
 }
 
-/// A call that Siskin knows how to take: XEP-0353, or a Jingle session at once. Not an invitation of XEP-0482.
+/// Returns the call, in a form that Siskin supports: XEP-0353, or a direct Jingle session. Not an invitation of
+/// XEP-0482.
 fn call(reading: &Classified<'_>) -> Option<Call> {
     if !matches!(reading.class, Class::Call | Class::CallEnd) {
         return None;
@@ -189,7 +190,7 @@ fn call(reading: &Classified<'_>) -> Option<Call> {
     Some(Call { sid, action, media: Vec::new() })
 }
 
-/// XEP-0167: what is offered, as far as Siskin knows the word.
+/// Returns the offered media (XEP-0167), as far as Siskin knows them.
 fn media(offer: &Node<'_>) -> Vec<&'static str> {
     let contents = offer.children().filter(|c| c.is("content", ns::JINGLE)).flat_map(|content| content.children());
     let descriptions: Vec<_> =

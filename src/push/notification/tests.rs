@@ -1,4 +1,4 @@
-//! What app servers and devices read.
+//! Tests of the content that app servers and devices read.
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ fn counts(important: usize) -> WaitingCounts {
     WaitingCounts { important, subscriptions: 0 }
 }
 
-/// What a stanza means, whatever the classifier thinks of it.
+/// Builds the summary of a stanza, with a given class instead of the classifier's.
 fn summary(settings: &PushSettings, counts: WaitingCounts, stanza: &str, class: Class) -> Summary {
     let element = element(stanza);
     let context = Context { account: &BareJid::new("juliet@example.org").unwrap(), rooms: &Rooms::default() };
@@ -71,7 +71,7 @@ fn form(fields: &[(&str, &str)]) -> String {
     )
 }
 
-/// What stands in `<encrypted/>`, as another implementation of AES-GCM reads it, and its `type`.
+/// Returns the content of `<encrypted/>`, as decrypted by another implementation of AES-GCM, and its `type`.
 fn decrypted(notification: &str) -> (Value, Option<String>) {
     let element = Element::parse(Bytes::from(notification.to_owned()), &Header::bare()).unwrap();
     let node = element.node();
@@ -93,7 +93,7 @@ fn encrypting_calls() -> Extensions {
 }
 
 #[test]
-fn the_publish_is_what_every_known_app_server_takes() {
+fn every_known_app_server_accepts_the_publish() {
     let field = |var: &str, kind: Option<&str>, value: &str| Field {
         var: var.to_owned(),
         kind: kind.map(str::to_owned),
@@ -138,7 +138,7 @@ fn the_publish_is_what_every_known_app_server_takes() {
 }
 
 #[test]
-fn the_form_says_as_much_as_the_operator_allows() {
+fn the_form_shows_as_much_as_the_operator_allows() {
     let silent = PushSettings { important_body: String::new(), ..PushSettings::default() };
     let open = PushSettings { with_body: true, with_sender: true, ..PushSettings::default() };
     let count = ("message-count", "1");
@@ -194,7 +194,7 @@ fn an_encrypted_notification_is_for_the_device_alone() {
         let summary = summary(&PushSettings::default(), counts(2), stanza, class);
         assert_eq!(decrypted(&notification(&encrypting(3000), &summary)), (expect, None), "{stanza}");
     }
-    // A wake push has nobody to name: it says numbers, in the clear.
+    // A wake push has no sender to name, so it shows only numbers, unencrypted.
     let wake = Summary::wake(&PushSettings { with_body: true, with_sender: true, ..PushSettings::default() });
     assert_eq!(notification(&encrypting_calls(), &wake), form(&[("message-count", "0")]));
 }
@@ -229,9 +229,9 @@ fn calls_ring_on_devices_that_asked_for_them() {
     assert_eq!(message, format!("{text}{high}"));
 }
 
-/// Devices that asked while `jingle` was on keep that in their registrations.
+/// Devices that asked while `jingle` was on keep the request in their registrations.
 #[test]
-fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
+fn no_call_rings_after_the_operator_turned_it_off() {
     let settings = PushSettings::default();
     let extensions = Extensions { jingle: true, priority: true, ..Extensions::default() };
     for (stanza, class) in [(CALL, Class::Call), (HUNG_UP, Class::CallEnd)] {
@@ -243,7 +243,7 @@ fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
 }
 
 #[test]
-fn a_message_is_cut_to_what_the_device_takes() {
+fn a_message_is_cut_to_the_size_that_the_device_accepts() {
     let settings = PushSettings::default();
     for text in ["x", "é", "🦀", "\"", "a\nb\\", "x\u{301}"] {
         let body = text.repeat(5_000 / text.len());
@@ -260,7 +260,7 @@ fn a_message_is_cut_to_what_the_device_takes() {
             let room = max_size.saturating_sub(64) * 6 / 8;
             match message {
                 None => assert!(max_size < 200, "{text} in {max_size}"),
-                // No more than one character, escaped, is given away; nor are more than 4 KiB of text taken.
+                // The unused space is at most one escaped character, and at most 4 KiB of text are used.
                 Some(message) => {
                     assert!(json <= room && (json + 4 > room || message.len() > 4_092), "{json} of {room}")
                 }
@@ -273,7 +273,7 @@ fn a_message_is_cut_to_what_the_device_takes() {
 
 /// Invariant 8.
 #[test]
-fn what_is_said_is_not_printed() {
+fn secrets_are_not_printed() {
     let settings = PushSettings { with_body: true, ..PushSettings::default() };
     let secret = "<message from='romeo@example.net/x' type='groupchat'><body>hunter2</body></message>";
     let summary = summary(&settings, counts(1), secret, Class::Message);
@@ -284,7 +284,7 @@ fn what_is_said_is_not_printed() {
 }
 
 #[test]
-fn who_is_told_no_more_than_how_much_waits_needs_no_details() {
+fn a_registration_that_shows_only_counts_needs_no_details() {
     let context = Context { account: &BareJid::new("juliet@example.org").unwrap(), rooms: &Rooms::default() };
     let plain = PushSettings::default();
     let jingle = PushSettings { jingle: true, ..PushSettings::default() };
@@ -297,14 +297,14 @@ fn who_is_told_no_more_than_how_much_waits_needs_no_details() {
         for stanza in [ROOM, CALL, HUNG_UP] {
             let element = element(stanza);
             let reading = classify::read(&element, context);
-            let told = |detail| notification(&extensions, &Summary::new(settings, counts(1), Some(detail)));
-            assert_eq!(told(Detail::brief(&reading)), told(Detail::of(&reading)), "{stanza}");
+            let shown = |detail| notification(&extensions, &Summary::new(settings, counts(1), Some(detail)));
+            assert_eq!(shown(Detail::brief(&reading)), shown(Detail::of(&reading)), "{stanza}");
         }
     }
 }
 
 #[test]
-fn who_is_told_more_needs_details() {
+fn a_registration_that_shows_more_needs_details() {
     let quiet = PushSettings::default();
     let check = |settings: &PushSettings, extensions: Extensions| assert!(extensions.says_more(settings));
     check(&PushSettings { with_sender: true, ..quiet.clone() }, Extensions::default());

@@ -1,4 +1,4 @@
-//! Faults of a request for notifications.
+//! Errors in a request for notifications.
 
 use crate::xml::{ErrorType, StanzaCondition};
 
@@ -11,13 +11,13 @@ pub enum RequestError {
     /// The client names itself as the push service.
     #[error("the push service is the client itself")]
     OwnJid,
-    /// The operator does not want this push service: `services`.
-    #[error("the push service is not among those that may be used")]
+    /// The operator does not allow this push service: `services`.
+    #[error("this push service is not allowed")]
     NotAllowed,
-    /// More than is reasonable to keep.
+    /// The request exceeds the size that is stored.
     #[error("the request is too large to keep")]
     TooLarge,
-    /// It asks for a way of encryption that is not known.
+    /// It asks for an unknown encryption algorithm.
     #[error("the algorithm is unknown")]
     Algorithm,
     /// The key is not base64 or not of the right length.

@@ -1,4 +1,4 @@
-//! What clients ask for, as they write it.
+//! Tests of requests as clients send them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,11 +65,11 @@ fn siskin() -> Extensions {
 }
 
 #[test]
-fn what_siskin_asks_for_is_understood_as_far_as_the_operator_lets_it() {
+fn the_requests_of_siskin_are_read_as_far_as_the_operator_allows() {
     assert_eq!(extensions(SISKIN, &all_allowed()), siskin());
     assert_eq!(extensions(SISKIN, &all_but_jingle()), Extensions { jingle: false, ..siskin() });
     assert_eq!(extensions(SISKIN, &no_extensions()), Extensions::default());
-    // What is ignored cannot be wrong either.
+    // A request that is ignored cannot be invalid.
     let strange = enable("<encrypt xmlns='tigase:push:encrypt:0' alg='rot13'/>");
     assert_eq!(extensions(&strange, &no_extensions()), Extensions::default());
 }
@@ -97,7 +97,7 @@ fn the_form_is_kept_as_conversations_and_monal_send_it() {
 }
 
 #[test]
-fn a_request_that_cannot_be_met_says_why() {
+fn a_refused_request_names_the_reason() {
     let encrypt =
         |alg: &str, key: &str| enable(&format!("<encrypt xmlns='tigase:push:encrypt:0'{alg}>{key}</encrypt>"));
     let aes = " alg='aes-128-gcm'";
@@ -139,7 +139,7 @@ fn a_request_that_cannot_be_met_says_why() {
 }
 
 #[test]
-fn entries_that_mean_nothing_are_left_out() {
+fn invalid_entries_are_skipped() {
     let asked = extensions(
         &enable(
             "<muted xmlns='tigase:push:filter:muted:0'><item/><item jid='@'/><item jid='A@x.org/y'/><x jid='b@x.org'/></muted>\

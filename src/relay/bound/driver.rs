@@ -160,7 +160,7 @@ impl SessionDriver {
                 self.client_lost("closed without a stream footer", Input::ClientBroke);
             }
             TaskEvent::Client(Err(error)) => {
-                tracing::debug!(%error, "the client's connection broke");
+                tracing::debug!(%error, "client connection failed");
                 self.client_lost("broken", if is_of_peer(&error) { Input::ClientBroke } else { Input::ClientLost });
             }
             TaskEvent::Command(command) => self.on_command(command),
@@ -191,7 +191,7 @@ impl SessionDriver {
     fn on_routed(&mut self, routed: &Routed) {
         if self.legs.is_client_full() || !self.session.wants_upstream() {
             self.relay.metrics().fates().count(Fate::Dropped);
-            tracing::debug!("an answer of a push service is dropped: the client takes no more");
+            tracing::debug!("push service answer dropped: client is not reading");
             return;
         }
         self.take(Input::Routed(routed.stanza.clone()));
@@ -203,14 +203,14 @@ impl SessionDriver {
             self.client_lost("does not read", Input::ClientLost);
         }
         if self.legs.stalled(self.now, write_timeout).server {
-            tracing::warn!("the server does not read");
+            tracing::warn!("upstream server is not reading");
             self.take(Input::UpstreamLost);
         }
         self.take(Input::Timeout);
     }
 
     fn client_lost(&mut self, how: &str, input: impl FnOnce(Attachment) -> Input) {
-        tracing::debug!(how, "the client's connection is lost");
+        tracing::debug!(how, "client connection lost");
         drop(self.legs.detach());
         self.take(input(self.session.attachment()));
     }
@@ -290,7 +290,7 @@ impl SessionDriver {
                 Ok(Some(frame)) => self.take(Input::Client { attachment: self.session.attachment(), frame }),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::info!(%error, "the client's bytes are no XML stream");
+                    tracing::info!(%error, "client sent an invalid XML stream");
                     self.relay.overload().on_frame_error(&error, Authentication::Done);
                     self.session.refuse_bytes(now, &error);
                     self.perform();
@@ -321,7 +321,7 @@ impl SessionDriver {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "the server's bytes are no XML stream");
+                    tracing::warn!(%error, "upstream server sent an invalid XML stream");
                     self.take(Input::UpstreamLost);
                 }
             }

@@ -105,7 +105,7 @@ impl SessionLegs {
 
     /// Returns whether many replies wait for the client, if that has changed since the last call.
     pub(super) fn take_replies_wait(&mut self) -> Option<bool> {
-        let many = self.client.as_ref().is_some_and(|client| client.owes_much());
+        let many = self.client.as_ref().is_some_and(|client| client.has_many_replies());
         let before = std::mem::replace(&mut self.replies_wait, many);
         (many != before).then_some(many)
     }

@@ -32,7 +32,7 @@ impl Drop for Membership {
         }
         if std::thread::panicking() {
             self.relay.metrics().session_failed();
-            tracing::error!("session task failed: its client is closed");
+            tracing::error!("session task failed: client closed");
         }
         self.leave();
         // Without a runtime the process is ending. The next start finds the login open and closes it.

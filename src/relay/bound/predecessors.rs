@@ -34,7 +34,7 @@ impl Predecessors {
             let all = async { while waiting.join_next().await.is_some() {} };
             if timeout(GIVE_WAY, all).await.is_err() {
                 relay.metrics().deadline_passed(Wait::OlderSessions);
-                tracing::warn!(within = ?GIVE_WAY, "older sessions of the device have not ended: they hand over later");
+                tracing::warn!(within = ?GIVE_WAY, "older sessions of the device did not end in time: they hand over later");
             }
         };
         Self(Some(Box::pin(settled.in_current_span())))

@@ -90,12 +90,12 @@ impl Done {
             Self::Spooled(Spooling { result: Err(error), refused, .. }) => {
                 relay.overload().on_spool_error(&error);
                 relay.metrics().lost(refused as u64);
-                tracing::error!(%error, stanzas = refused, "spool_failed: stanzas of a session that has ended are lost");
+                tracing::error!(%error, stanzas = refused, "spool failed: stanzas of an ended session lost");
             }
             Self::Changed(_, Err(error))
             | Self::Loaded(Err(error))
             | Self::TookOver(Err(error))
-            | Self::Quiet(Err(error)) => tracing::error!(%error, "the store failed as the session ended"),
+            | Self::Quiet(Err(error)) => tracing::error!(%error, "database failed at the end of a session"),
             Self::Changed(_, Ok(_))
             | Self::Spooled(Spooling { result: Ok(()), .. })
             | Self::Loaded(Ok(_))

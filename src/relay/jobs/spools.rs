@@ -30,7 +30,7 @@ pub(super) async fn spool(
     tracing::warn!(
         place = seq.get(),
         last_seq = last_seq.get(),
-        "place_taken: stanzas go behind all that the spool ever had"
+        "spool sequence number taken: stanzas moved behind the last one"
     );
     (store.spool(own, device, renumbered(&renumbering)).await, Some(renumbering))
 }
@@ -74,7 +74,7 @@ pub(super) async fn adopt(
     seqs: RangeInclusive<Seq>,
 ) {
     if let Err(error) = orphans(store, slot, own, which, stays, seqs).await {
-        tracing::error!(%error, "stanzas of other devices cannot be adopted");
+        tracing::error!(%error, "cannot adopt stanzas of other devices");
     }
 }
 

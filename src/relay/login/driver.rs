@@ -133,7 +133,7 @@ impl LoginDriver<'_> {
                 LoginEvent::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
                 | LoginEvent::Upstream(Ok(ConnEvent::Drained)) => {}
                 LoginEvent::Client(Ok(ConnEvent::Closed) | Err(_)) => {
-                    tracing::debug!("the client left before it logged in");
+                    tracing::debug!("client disconnected before login");
                     self.client = None;
                     return;
                 }
@@ -213,11 +213,11 @@ impl LoginDriver<'_> {
         let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         let [client, upstream] = self.write_deadlines();
         if over(client) {
-            tracing::debug!("the client does not read, and has not logged in");
+            tracing::debug!("client is not reading before login");
             self.client = None;
             self.done = true;
         } else if over(upstream) {
-            tracing::debug!("the server does not read");
+            tracing::debug!("upstream server is not reading");
             self.upstream = None;
             self.take(LoginInput::UpstreamLost).await;
         } else if self.negotiation.deadline() <= now {
@@ -242,7 +242,7 @@ impl LoginDriver<'_> {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::debug!(%error, "the client's bytes are no XML stream");
+                    tracing::debug!(%error, "client sent an invalid XML stream");
                     self.relay.overload().on_frame_error(&error, self.authentication);
                     self.negotiation.refuse_bytes(&error);
                     self.perform().await;
@@ -264,7 +264,7 @@ impl LoginDriver<'_> {
                 Ok(None) => return,
                 Err(error) => {
                     if let Some(suppressed) = self.relay.guards().watch().refused(ConnectionRefusal::ServerError) {
-                        tracing::warn!(%error, suppressed, "the server's bytes are no XML stream");
+                        tracing::warn!(%error, suppressed, "upstream server sent an invalid XML stream");
                     }
                     self.upstream = None;
                     self.take(LoginInput::UpstreamLost).await;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use crate::session::event::{Event, Token};
 
-/// Requests of one session that wait for the store; more are asked to come back later.
+/// The number of requests of one session that may wait for the store. Others are refused with a temporary error.
 const OPEN_REQUESTS: usize = 32;
 
-/// Bytes of their answers.
+/// The bytes of their replies.
 const BYTES: usize = 64 * 1024;
 
 /// A reply that waits for the store.
@@ -30,7 +30,7 @@ impl Promise {
         &self.event
     }
 
-    /// The reply and what is to be reported, once the change is on disk.
+    /// The reply and the event to report, once the change is on disk.
     pub(super) fn kept(self) -> (Bytes, Event) {
         (self.on_success, self.event)
     }
@@ -57,17 +57,17 @@ impl Promises {
         self.open.iter()
     }
 
-    /// Bytes of memory in use.
+    /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.open.iter().map(Promise::bytes).sum()
     }
 
-    /// Whether another request with an id of this length may wait: its answers repeat the id.
+    /// Returns whether another request with an id of this length may wait. Its replies repeat the id.
     pub(super) fn has_room(&self, id: usize) -> bool {
         self.open.len() < OPEN_REQUESTS && self.memory().saturating_add(2 * id) <= BYTES
     }
 
-    /// Promises a reply.
+    /// Adds a reply that waits.
     pub(super) fn add(&mut self, event: Event, on_success: Bytes, on_failure: Bytes) -> Token {
         let token = Token(self.next_token);
         self.next_token = self.next_token.wrapping_add(1);
@@ -75,7 +75,7 @@ impl Promises {
         token
     }
 
-    /// Takes the promise whose change the store has answered.
+    /// Takes the reply that waits for this answer of the store.
     pub(super) fn take(&mut self, token: Token) -> Option<Promise> {
         let at = self.open.iter().position(|promise| promise.token == token)?;
         let promise = self.open.remove(at);

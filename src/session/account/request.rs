@@ -1,4 +1,5 @@
-//! The client's iq requests that concern Pushward: registrations (XEP-0357), features, the archive, the account's end.
+//! The client's iq requests that concern Pushward: registrations (XEP-0357), account features, the archive, account
+//! removal.
 
 use crate::push::registration::{Request, RequestError};
 use crate::push::settings::PushSettings;
@@ -8,7 +9,7 @@ use crate::xml::{Element, ns};
 /// A request of the client that concerns Pushward.
 #[derive(Debug)]
 pub(in crate::session) enum ClientRequest {
-    /// The features of the account: the answer is rewritten.
+    /// A request for the features of the account. Its answer is rewritten.
     Features,
     /// The removal of the account.
     Removal,
@@ -21,7 +22,7 @@ pub(in crate::session) enum ClientRequest {
 impl ClientRequest {
     /// Reads an iq of the client; `None` if it does not concern Pushward.
     pub(in crate::session) fn read(iq: &Element, identity: &Identity, settings: &PushSettings) -> Option<Self> {
-        // Most iqs need no second look.
+        // Most iqs are ruled out without parsing.
         if ![ns::PUSH, ns::DISCO_INFO, ns::MAM_ANY, ns::REGISTER].iter().any(|ns| iq.mentions(ns)) {
             return None;
         }

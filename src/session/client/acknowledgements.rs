@@ -1,4 +1,4 @@
-//! What the client has acknowledged of what was written to it: by stream management (XEP-0198), or by its answers to pings.
+//! The client's acknowledgements of written stanzas: by stream management (XEP-0198), or by answers to pings.
 
 use bytes::Bytes;
 
@@ -12,20 +12,20 @@ use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 #[derive(Debug)]
 pub(super) struct Acknowledgements {
     tracking: Tracking,
-    /// Stanzas written since the client was last asked for an acknowledgement.
+    /// The number of stanzas written since the client was last asked for an acknowledgement.
     unasked: usize,
-    /// A ping was sent to the client.
+    /// True if a ping was sent to the client.
     was_pinged: bool,
 }
 
-/// What an iq of the client is to the open ping.
+/// The relation of a client's iq to the open ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum PingAnswer {
-    /// It is no answer to a request of Pushward.
+    /// It does not answer a request of Pushward.
     Not,
-    /// It answers a request that is not waited for (invariant 5: it is still ours).
+    /// It answers a request that has timed out or was replaced (invariant 5: it is still ours).
     Late,
-    /// It acknowledges so many more stanzas.
+    /// It acknowledges this many more stanzas.
     Acknowledges(usize),
 }
 
@@ -36,17 +36,17 @@ impl Default for Acknowledgements {
 }
 
 impl Acknowledgements {
-    /// Whether the client counts stanzas.
+    /// Returns whether the client counts stanzas.
     pub(super) fn counts(&self) -> bool {
         matches!(self.tracking, Tracking::Sm(_))
     }
 
-    /// Whether it is known what the client has.
+    /// Returns whether the client acknowledges stanzas.
     pub(super) fn are_known(&self) -> bool {
         !matches!(self.tracking, Tracking::None)
     }
 
-    /// Whether the client may enable stream management: if so, the number of stanzas that it has not acknowledged.
+    /// The number of unacknowledged stanzas, if the client may enable stream management.
     pub(super) fn may_enable(&self) -> Option<usize> {
         match &self.tracking {
             Tracking::Sm(_) => None,
@@ -55,18 +55,18 @@ impl Acknowledgements {
         }
     }
 
-    /// The client begins to count; so many stanzas went out before.
+    /// Enables counting. `preceding` stanzas were sent before.
     pub(super) fn enable(&mut self, preceding: usize) {
         self.tracking = Tracking::Sm(ClientLeg::behind(preceding));
         self.unasked = preceding;
     }
 
-    /// The client is to be asked by ping.
+    /// Enables tracking by pings.
     pub(super) fn track_by_ping(&mut self) {
         self.tracking = Tracking::Ping(ClientLeg::default(), None);
     }
 
-    /// A stanza was written.
+    /// Counts a stanza that was written.
     pub(super) fn on_written(&mut self) {
         if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
             leg.on_sent();
@@ -74,17 +74,17 @@ impl Acknowledgements {
         self.unasked += 1;
     }
 
-    /// A new connection takes the stream up.
+    /// Notes that a new connection takes over the stream.
     pub(super) fn on_attached(&mut self) {
         self.unasked = 0;
     }
 
-    /// Stanzas written since the client was last asked for an acknowledgement.
+    /// The number of stanzas written since the client was last asked for an acknowledgement.
     pub(super) fn unasked(&self) -> usize {
         self.unasked
     }
 
-    /// Whether a ping was sent to the client.
+    /// Returns whether a ping was sent to the client.
     pub(super) fn was_pinged(&self) -> bool {
         self.was_pinged
     }
@@ -98,7 +98,7 @@ impl Acknowledgements {
         }
     }
 
-    /// Asks what the client has read: the `<r/>` or ping to be written. `None` if it cannot be asked now.
+    /// Returns the `<r/>` or ping that asks what the client has read. `None` if it cannot be asked now.
     pub(super) fn ask(&mut self, identity: &Identity) -> Option<Bytes> {
         let question = match &mut self.tracking {
             // A ping that waits behind a long backlog would be obsolete before its answer comes.
@@ -119,13 +119,14 @@ impl Acknowledgements {
         Some(question)
     }
 
-    /// Takes the client's `<a/>`: the number of stanzas that it newly acknowledges; `None` if it does not count.
+    /// Takes the client's `<a/>`. Returns the number of stanzas that it newly acknowledges, `None` if the client does not
+    /// count.
     pub(super) fn on_ack(&mut self, h: Handled) -> Option<Result<usize, TooHigh>> {
         let Tracking::Sm(leg) = &mut self.tracking else { return None };
         Some(leg.acknowledge(h))
     }
 
-    /// Whether a client that resumes may claim this `h`.
+    /// Checks the `h` of a client that wants to resume.
     pub(super) fn check(&self, h: Handled) -> Result<(), TooHigh> {
         match &self.tracking {
             Tracking::Sm(leg) => leg.check(h),
@@ -133,7 +134,8 @@ impl Acknowledgements {
         }
     }
 
-    /// Takes the `h` of a client that resumes: the number of stanzas that it acknowledges. All others are to be written again.
+    /// Takes the `h` of a client that resumes. Returns the number of stanzas that it acknowledges. All others are to be
+    /// written again.
     pub(super) fn rewind(&mut self, h: Handled) -> Option<usize> {
         let Tracking::Sm(leg) = &mut self.tracking else { return None };
         let acked = leg.acknowledge(h).ok()?;
@@ -141,19 +143,19 @@ impl Acknowledgements {
         Some(acked)
     }
 
-    /// Whether this is the client's answer to our own ping, which is still to be taken.
+    /// Returns whether this is the client's answer to our open ping.
     pub(super) fn is_ping_answer(&self, element: &Element) -> bool {
         let Tracking::Ping(_, Some((ping, _))) = &self.tracking else { return false };
         element.kind() == Kind::Iq && element.node().attr("id").is_some_and(|id| id == ping.as_str())
     }
 
-    /// Takes the client's answer to our own ping.
+    /// Takes the client's answer to our ping.
     pub(super) fn on_ping_answer(&mut self, node: &Node<'_>, identity: &Identity) -> PingAnswer {
         if !matches!(node.attr("type").as_deref(), Some("result" | "error")) {
             return PingAnswer::Not;
         }
         let Some(id) = node.attr("id").filter(|id| identity.request_ids().is_ours(id)) else { return PingAnswer::Not };
-        // An answer that came behind the client's `<enable/>` is late as well.
+        // An answer that came after the client's `<enable/>` is late as well.
         let Tracking::Ping(leg, open) = &mut self.tracking else { return PingAnswer::Late };
         let Some((_, covers)) = open.take_if(|(ping, _)| *ping == id) else { return PingAnswer::Late };
         PingAnswer::Acknowledges(leg.acknowledge(covers).unwrap_or_default())

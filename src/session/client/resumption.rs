@@ -1,4 +1,4 @@
-//! The id under which a client may resume its session, and the tombstone of an id that cannot be resumed any more.
+//! The resumption id of a session, and the tombstone of an id that cannot be resumed any more.
 
 use crate::session::names::SmId;
 use crate::session::sm::Handled;
@@ -8,7 +8,7 @@ use crate::session::sm::nonza::Enabled;
 #[derive(Debug, Default)]
 pub(super) struct ResumptionId {
     id: Option<SmId>,
-    /// XEP-0198 §5 `max` as the client asked, seconds.
+    /// `max` as the client requested it (XEP-0198 §5), in seconds.
     asked_max: Option<u64>,
     tombstone: Option<Box<RetiredId>>,
 }
@@ -21,7 +21,7 @@ struct RetiredId {
 }
 
 impl ResumptionId {
-    /// Takes what was granted to the client; returns a new id.
+    /// Stores the parameters that were granted to the client. Returns its new id.
     pub(super) fn grant(&mut self, enabled: Enabled) -> Option<SmId> {
         let id = enabled.id?;
         self.asked_max = enabled.asked_max;
@@ -34,12 +34,12 @@ impl ResumptionId {
         self.id.as_ref()
     }
 
-    /// XEP-0198 §5 `max` as the client asked, seconds.
+    /// `max` as the client requested it (XEP-0198 §5), in seconds.
     pub(super) fn asked_max(&self) -> Option<u64> {
         self.asked_max
     }
 
-    /// Ends the time of the id; whether there was one.
+    /// Retires the id; returns whether there was one.
     pub(super) fn retire(&mut self) -> bool {
         let retired = self.id.take().map(|id| Box::new(RetiredId { id, saved: None }));
         let is_retired = retired.is_some();
@@ -47,12 +47,12 @@ impl ResumptionId {
         is_retired
     }
 
-    /// Whether the id was retired.
+    /// Returns whether the id was retired.
     pub(super) fn is_retired(&self) -> bool {
         self.tombstone.is_some()
     }
 
-    /// Returns the id whose tombstone is to be saved with this count, unless it was saved with it.
+    /// Returns the id whose tombstone is to be saved with this count, unless this count is saved already.
     pub(super) fn save(&mut self, h: Handled) -> Option<SmId> {
         let tombstone = self.tombstone.as_deref_mut().filter(|tombstone| tombstone.saved != Some(h))?;
         tombstone.saved = Some(h);

@@ -1,4 +1,4 @@
-//! Stanzas go to the spool and come back, and what happens to them while the spool refuses them.
+//! The part of a [`Delivery`] that moves stanzas to the spool and back, and handles a spool that refuses them.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::session::client::ClientStream;
 use crate::session::contract::{Orphans, Output};
 use crate::session::effects::Effects;
 use crate::session::event::Event;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
 use crate::session::queue::{Inherited, NoStanza, Queued, Spooled, Unsaved};
@@ -24,7 +24,7 @@ use crate::xml::{Element, Kind};
 impl Delivery {
     // To disk
 
-    /// When durable stanzas are to be handed to the spool that nobody else is certain to keep.
+    /// The time at which durable stanzas are to be spooled, because no other party is certain to keep them.
     pub(in crate::session) fn spool_due(&self, client: &ClientStream) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
         let settings = &self.settings.stream_management;
@@ -38,7 +38,7 @@ impl Delivery {
         Some(start.now + received.since(start.wall) + wait)
     }
 
-    /// Hands stanzas to the spool if they have waited long enough, or the server keeps too many for us.
+    /// Spools stanzas if they have waited long enough, or if too many are unacknowledged on the server.
     pub(in crate::session) fn spool_if_due(
         &mut self,
         now: Instant,
@@ -48,8 +48,8 @@ impl Delivery {
         effects: &mut Effects,
     ) {
         let first = self.queue.first_unsettled();
-        let crowded = server.counts() && server.unsettled(first) >= UNACKED;
-        if self.spool_due(client).is_some_and(|at| at <= now) || crowded {
+        let too_many = server.counts() && server.unsettled(first) >= UNACKED;
+        if self.spool_due(client).is_some_and(|at| at <= now) || too_many {
             self.spool_all(account, effects);
         }
     }
@@ -62,7 +62,7 @@ impl Delivery {
         }
     }
 
-    /// The same, also for a spool that has refused: it is asked once more.
+    /// The same as `spool_all`, but asks a spool that has refused once more.
     pub(in crate::session) fn spool_at_last(&mut self, account: &AccountView, effects: &mut Effects) {
         self.spool = Spool::Accepts;
         self.spool_all(account, effects);
@@ -71,7 +71,7 @@ impl Delivery {
     fn hand_over(&mut self, items: &[Queued], account: &AccountView, effects: &mut Effects) {
         let Some(last) = items.last().map(|item| item.seq) else { return };
         if account.is_removed() {
-            // Nothing is kept of a removed account.
+            // The store keeps nothing of a removed account.
             return self.queue.on_committed(last);
         }
         effects.push(Output::Spool(items.iter().map(|item| self.spooled_form(item)).collect()));
@@ -87,17 +87,17 @@ impl Delivery {
         }
     }
 
-    /// Whether the spool takes what it is handed.
+    /// Returns whether the spool accepts stanzas.
     pub(in crate::session) fn spool_accepts(&self) -> bool {
         self.spool.accepts()
     }
 
-    /// What is neither the client's nor on disk while the spool refuses.
+    /// The stanzas that neither the client nor the disk has while the spool refuses.
     pub(in crate::session) fn unsaved(&self) -> Unsaved {
         if self.spool.accepts() { Unsaved::default() } else { self.queue.unsaved() }
     }
 
-    /// What was handed to the spool up to this number is on disk.
+    /// Notes that everything handed to the spool up to this number is on disk.
     pub(in crate::session) fn on_spooled(&mut self, seq: Seq, account: &AccountView, effects: &mut Effects) {
         self.queue.on_committed(seq);
         self.on_spool_accepts(account, effects);
@@ -112,7 +112,7 @@ impl Delivery {
         }
     }
 
-    /// Nothing of what the spool was handed is on disk. Returns whether adopted stanzas were among it.
+    /// Notes that none of the stanzas handed to the spool are on disk. Returns whether adopted stanzas were among them.
     pub(in crate::session) fn on_spool_refused(&mut self, now: Instant, effects: &mut Effects) -> bool {
         let adopted = self.queue.on_refused();
         if self.spool.accepts() {
@@ -122,7 +122,7 @@ impl Delivery {
         adopted
     }
 
-    /// Asks a spool that has refused again.
+    /// Offers stanzas again to a spool that has refused.
     fn ask_spool_again(&mut self, now: Instant, account: &AccountView, effects: &mut Effects) {
         if self.spool.deadline().is_none_or(|at| at > now) {
             return;
@@ -135,7 +135,7 @@ impl Delivery {
         self.hand_over(&items, account, effects);
     }
 
-    /// Leaves messages to the spool alone while nobody can read them, if they are on disk and `may_spill`.
+    /// Removes messages on disk for which `may_spill` returns `true` from memory, while no client can read them.
     pub(in crate::session) fn spill(&mut self, acked: ServerSeq, may_spill: impl Fn(Seq) -> bool) {
         if self.refill.is_loading() {
             return;
@@ -146,32 +146,32 @@ impl Delivery {
 
     // Back from disk
 
-    /// Writes a batch to memory that joins from the spool's queue; whether there was any.
+    /// Moves a batch that waits for the disk into memory; returns whether there was any.
     pub(in crate::session) fn promote(&mut self) -> bool {
         self.queue.promote()
     }
 
-    /// Whether stanzas were asked for that have not come.
+    /// Returns whether a read request is unanswered.
     pub(in crate::session) fn is_loading(&self) -> bool {
         self.refill.is_loading()
     }
 
-    /// Whether stanzas that memory does not have come before those that were not written.
+    /// Returns whether stanzas that are not in memory come before those not written yet.
     pub(in crate::session) fn is_replaying(&self) -> bool {
         self.queue.has_spilled() || self.queue.has_gap()
     }
 
-    /// Asks for what only the spool has and there is room for; whether there is any.
+    /// Requests stanzas that only the spool has, if there is room; returns whether it did.
     pub(in crate::session) fn load(&mut self, effects: &mut Effects) -> bool {
         let may_load = self.refill.may_load();
-        let Some(load) = self.queue.wants_load().filter(|_| may_load) else { return false };
+        let Some(load) = self.queue.due_load().filter(|_| may_load) else { return false };
         self.refill.begin(Loading { spool: load.spool, committed: self.queue.last_committed() });
         effects.push(Output::Load(load));
         true
     }
 
-    /// Takes the stanzas that were asked for. None means that there is no more, of the own spool up to what was on disk when it
-    /// was asked for.
+    /// Takes the answer to a read request. An empty answer means that the spool has no more; for the own spool, no more of
+    /// what was on disk at the time of the request.
     pub(in crate::session) fn on_loaded(
         &mut self,
         now: Instant,
@@ -202,7 +202,7 @@ impl Delivery {
                     continue;
                 }
             };
-            // An adopted stanza joined another queue for its place in it; to this session it may say nothing.
+            // An adopted stanza was queued for another device. It may mean nothing to this session.
             let element = if self.queue.is_adopted(seq) {
                 self.wanted(now, &item, effects).filter(|element| !self.has_had(element))
             } else {
@@ -218,7 +218,7 @@ impl Delivery {
         }
     }
 
-    /// Stanzas of an earlier session were read.
+    /// Takes stanzas that were read from an earlier session's spool.
     fn on_inherited(
         &mut self,
         now: Instant,
@@ -245,18 +245,18 @@ impl Delivery {
         self.queue.close_gap();
     }
 
-    /// Whether the device got this message before, as a copy or carbon.
+    /// Returns whether the device got this message before, as a copy or carbon.
     fn has_had(&self, element: &Element) -> bool {
         self.memory.has_had(marks(element, self.own()))
     }
 
-    /// A stanza of another session, if it is not too old, and concerns more than that session.
+    /// Parses a stanza of another session. `None` if it is too old, or concerns only that session.
     fn wanted(&self, now: Instant, item: &Spooled, effects: &mut Effects) -> Option<Element> {
         let element = self.fresh(now, item, effects)?;
         (element.kind() != Kind::Iq && is_durable(&element)).then_some(element)
     }
 
-    /// A stanza from the spool, if it is not too old. One that is no stanza is reported.
+    /// Parses a stanza from the spool. `None` if it is too old, or not a stanza; both are reported.
     fn fresh(&self, now: Instant, item: &Spooled, effects: &mut Effects) -> Option<Element> {
         let age = self.identity.calendar(now).since(item.received);
         let in_time = age <= self.settings.stream_management.orphan_ttl;
@@ -273,31 +273,31 @@ impl Delivery {
         }
     }
 
-    /// The disk cannot be read: what it has stays there, and is asked for again.
+    /// Schedules another attempt after the disk could not be read. The stanzas stay on disk.
     pub(in crate::session) fn on_load_failed(&mut self, now: Instant) {
         self.refill.on_load_failed(now);
     }
 
-    /// The same for the spools of earlier sessions.
+    /// Schedules another attempt to take over the spools of earlier sessions.
     pub(in crate::session) fn on_take_over_failed(&mut self, now: Instant) {
         self.queue.on_not_taken_over();
         self.refill.on_take_over_failed(now);
     }
 
-    /// Becomes the owner of what ended sessions of the device have spooled. It comes before what has not been written yet.
+    /// Takes over the stanzas that ended sessions of the device have spooled. They come before those not written yet.
     pub(in crate::session) fn take_over(&mut self, effects: &mut Effects) {
         self.queue.open_gap();
         effects.push(Output::TakeOver);
     }
 
-    /// The spools that belong to the session now.
+    /// Sets the spools that belong to the session now.
     pub(in crate::session) fn on_took_over(&mut self, spools: &[Inherited]) {
         self.queue.on_taken_over(spools);
     }
 
-    /// Moves stanzas of other devices to this session's spool: they join behind what waits already.
+    /// Moves stanzas of other devices to this session's spool. They come after those that wait already.
     pub(in crate::session) fn adopt(&mut self, orphans: Orphans, account: &AccountView, effects: &mut Effects) {
-        // What came before has lower numbers, and the spool takes them in their order.
+        // Earlier stanzas have lower numbers, and the spool takes them in order.
         self.spool_all(account, effects);
         let places = self.queue.reserve();
         effects.push(Output::Adopt { orphans, places });
@@ -305,17 +305,18 @@ impl Delivery {
 
     // A spool that refuses
 
-    /// Whether memory has as much as it may while the spool refuses: of what no disk has, or of what the server keeps for us.
+    /// Returns whether memory is at its limit while the spool refuses: by unsaved stanzas, or by stanzas the server has to
+    /// keep.
     pub(in crate::session) fn is_over_bounds(&self, server: &ServerStream) -> bool {
-        !self.spool.accepts() && (self.queue.has_too_much_unsaved() || self.owes(server, 0))
+        !self.spool.accepts() && (self.queue.has_too_much_unsaved() || self.keeps_too_many(server, 0))
     }
 
-    /// Whether the server keeps more for us than it may, and so many stanzas besides.
-    fn owes(&self, server: &ServerStream, besides: u64) -> bool {
+    /// Returns whether the server keeps more stanzas for us than its limit plus `besides`.
+    fn keeps_too_many(&self, server: &ServerStream, besides: u64) -> bool {
         server.counts() && server.unsettled(self.queue.find_unsettled()) >= UNACKED + besides
     }
 
-    /// Gives up the oldest stanzas that no disk has, as many as are too many while nobody is there to read them.
+    /// Sheds the oldest unsaved stanzas until memory is within its limits. Called while no client reads them.
     pub(in crate::session) fn keep_within_bounds(
         &mut self,
         now: Instant,
@@ -325,7 +326,7 @@ impl Delivery {
         if self.spool.accepts() {
             return;
         }
-        while self.queue.has_too_much_unsaved() || self.owes(server, 1) {
+        while self.queue.has_too_much_unsaved() || self.keeps_too_many(server, 1) {
             let Some(item) = self.queue.take_oldest_unsaved() else { break };
             self.shed(now, &item, Some(server), effects);
         }
@@ -333,7 +334,7 @@ impl Delivery {
         server.settle(now, Settling::AtOnce, unsettled, effects);
     }
 
-    /// Gives up all that no disk has. Stanzas are returned to their senders if `server` can still be told.
+    /// Sheds all unsaved stanzas. They are returned to their senders if `server` is still connected.
     pub(in crate::session) fn shed_all(
         &mut self,
         now: Instant,
@@ -345,7 +346,7 @@ impl Delivery {
         }
     }
 
-    /// A stanza goes back to its sender if it may, and is not kept.
+    /// Drops a stanza, and returns it to its sender if that is allowed.
     fn shed(&mut self, now: Instant, item: &Queued, server: Option<&mut ServerStream>, effects: &mut Effects) {
         if item.is_spooled() {
             effects.push(Output::Unspool { spool: None, places: item.seq..=item.seq });
@@ -361,7 +362,7 @@ impl Delivery {
         }
     }
 
-    /// Reports what was given up since the last report.
+    /// Reports the stanzas that were shed since the last report.
     pub(in crate::session) fn report_shed(&mut self, effects: &mut Effects) {
         if self.shed != Shed::default() {
             effects.event(Event::Shed(std::mem::take(&mut self.shed)));
@@ -370,7 +371,7 @@ impl Delivery {
 
     // Time
 
-    /// Asks a spool again that has refused. Returns what is to be read again from a disk that could not be read.
+    /// Offers stanzas again to a spool that has refused. Returns the failed disk reads that are to be repeated now.
     pub(in crate::session) fn on_timeout(
         &mut self,
         now: Instant,
@@ -381,17 +382,17 @@ impl Delivery {
         self.refill.on_timeout(now)
     }
 
-    /// When stanzas are to go to the spool, or the disk is to be asked again.
+    /// The time at which stanzas are to be spooled, or the disk is to be asked again.
     pub(in crate::session) fn deadline(&self, client: &ClientStream) -> Option<Instant> {
         [self.spool_due(client), self.spool.deadline(), self.refill.deadline()].into_iter().flatten().min()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(in crate::session) fn given_back(&self) -> Option<&GivenBack> {
         self.given_back.as_deref()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(in crate::session) fn unreported(&self) -> Shed {
         self.shed
     }

@@ -1,4 +1,4 @@
-//! A stanza for the client, and its place.
+//! A stanza for the client, and where it was put.
 
 use crate::seq::{Seq, ServerSeq};
 use crate::session::cause::Cause;
@@ -13,13 +13,13 @@ pub(in crate::session) struct Incoming {
     pub(in crate::session) cause: Cause,
 }
 
-/// Where a stanza for the client went.
+/// The storage of a stanza for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum Placed {
-    /// Into memory: it is to be written.
+    /// In memory: it is to be written.
     Memory(Seq),
-    /// Into memory, where it waits for a client in the background.
+    /// In memory, where it waits for a client in the background.
     HeldBack(Seq),
-    /// Only the spool is to have it.
+    /// In the spool only.
     Spool(Seq),
 }

@@ -1,4 +1,4 @@
-//! What becomes of stanzas that the client does not have when its session ends.
+//! The stanzas that the client does not have when its session ends.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ fn is_unacked(item: &Queued, acked: ServerSeq) -> bool {
     item.server_seq.is_some_and(|seq| seq > acked)
 }
 
-/// Removes the stanzas that were not acknowledged to the server, which sends them elsewhere.
+/// Removes the stanzas that were not acknowledged to the server, and returns them. The server delivers them elsewhere.
 pub(super) fn give_back(queue: &mut Queue, acked: ServerSeq, effects: &mut Effects) -> Vec<Queued> {
     let all = queue.iter().chain(queue.in_flight());
     let theirs: Vec<Queued> = all.filter(|item| is_unacked(item, acked)).cloned().collect();
@@ -40,7 +40,7 @@ pub(super) fn forget_repeated(queue: &mut Queue, acked: ServerSeq, effects: &mut
     queue.drop_from_flight(is_repeated);
 }
 
-/// Removes iq requests, which nobody will answer (RFC 6120 §8.2.3), and refuses them if `server` is there.
+/// Removes iq requests that the client will not answer (RFC 6120 §8.2.3), and refuses them if `server` is there.
 pub(super) fn refuse_requests(
     queue: &mut Queue,
     now: Instant,
@@ -64,7 +64,7 @@ pub(super) fn refuse_requests(
     }
 }
 
-/// Removes what the archive of `account` has.
+/// Removes the stanzas that the archive of `account` has.
 pub(super) fn forget_archived(queue: &mut Queue, account: &BareJid, effects: &mut Effects) {
     for item in queue.remove_where(|item| is_archived(&item.element, account)) {
         discard(queue, &item, effects);
@@ -79,7 +79,7 @@ pub(super) fn forget_archived(queue: &mut Queue, account: &BareJid, effects: &mu
     }
 }
 
-/// Deletes a stanza from the spool that has it, if one has.
+/// Deletes a stanza from its spool, if it is in one.
 pub(super) fn discard(queue: &Queue, item: &Queued, effects: &mut Effects) {
     let (spool, place) = match queue.origin(item.seq) {
         Some((spool, place)) => (Some(spool), place),

@@ -28,7 +28,7 @@ impl Delivery {
         }
     }
 
-    /// The client itself ends its stream or connection.
+    /// Reports to the guard that the client itself ends its stream or connection.
     pub(in crate::session) fn on_client_ends(
         &mut self,
         now: Instant,
@@ -70,7 +70,7 @@ impl Delivery {
         }
     }
 
-    /// Tells the guard that the client has the first `count` stanzas that were written to it.
+    /// Reports to the guard that the client has acknowledged the first `count` written stanzas.
     pub(in crate::session) fn clear_of_suspicion(
         &mut self,
         now: Instant,
@@ -118,19 +118,19 @@ impl Delivery {
         true
     }
 
-    /// Returns whether a suspect was written alone, and awaits its acknowledgement.
+    /// Returns whether a suspect was written alone and awaits acknowledgement.
     pub(in crate::session) fn is_alone(&self) -> bool {
         self.vigil.is_alone()
     }
 
-    /// Asks for the acknowledgement of the stanza that was written alone.
+    /// Asks the client to acknowledge the stanza that was written alone.
     pub(super) fn ask_about_suspect(&self, now: Instant, client: &mut ClientStream, effects: &mut Effects) {
         if self.vigil.is_alone() {
             client.ask_about_written(now, effects);
         }
     }
 
-    /// Writes what waited for the acknowledgement that has just come.
+    /// Writes the stanzas that waited for the acknowledgement that just came.
     pub(in crate::session) fn go_on_behind_suspect(
         &mut self,
         now: Instant,
@@ -148,14 +148,14 @@ impl Delivery {
         self.ask_about_suspect(now, client, effects);
     }
 
-    /// Stanzas that the guard has released and that still have to go back to their places.
+    /// The stanzas that the guard has released and that are not back in the queue yet.
     pub(in crate::session) fn released<'a>(&'a self, account: &'a AccountView) -> impl Iterator<Item = &'a Queued> {
         let guard = account.guard();
         let any = guard.map_or(0, Guard::count) < self.queue.count_aside();
         self.queue.aside().filter(move |item| any && !item.is_gone() && !has_set_aside(guard, item))
     }
 
-    /// Puts released stanzas back in their places, unless a written stanza still awaits its acknowledgement.
+    /// Puts released stanzas back at their positions, unless a written stanza awaits acknowledgement.
     pub(super) fn take_back_released(&mut self, account: &AccountView) {
         let guard = account.guard();
         if guard.map_or(0, Guard::count) < self.queue.count_aside() && !self.queue.awaits_ack() {
@@ -163,7 +163,7 @@ impl Delivery {
         }
     }
 
-    /// Puts released stanzas back in their places and writes them, if that is possible now.
+    /// Puts released stanzas back at their positions and writes them, if that is possible now.
     pub(in crate::session) fn write_released(
         &mut self,
         now: Instant,

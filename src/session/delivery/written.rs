@@ -8,7 +8,7 @@ use crate::session::queue::Queued;
 use crate::session::rewrite;
 use crate::xml::{Element, Header};
 
-/// A stanza as it is written on the stream that `header` opened; if it waited, with its delay, stamped by `domain`.
+/// Returns a stanza as it is written on the stream with this header. A stanza that waited gets a delay stamp by `domain`.
 pub(super) fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
     let delayed = || {
         let bytes = rewrite::delayed(&item.element, domain, item.received)?;

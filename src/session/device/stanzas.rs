@@ -1,4 +1,4 @@
-//! Stanzas on their way to and from the client, its loss and its return.
+//! Stanzas from and to the client, and the loss and resumption of its connection.
 
 use std::time::Instant;
 
@@ -18,8 +18,8 @@ use crate::xml::{Element, Frame, Kind};
 impl DeviceSide {
     // From the client
 
-    /// Takes presence of the client; returns it if it is to be forwarded now. Where the session may linger, an `unavailable`
-    /// waits for what comes next.
+    /// Takes presence of the client, and returns it if it is to be forwarded now. If the session may stay without its client,
+    /// an `unavailable` waits for the next frame.
     pub(in crate::session) fn on_presence(
         &mut self,
         presence: Element,
@@ -34,13 +34,14 @@ impl DeviceSide {
         (!waits).then_some(presence)
     }
 
-    /// Whether the client's available presence waits until what the device missed before has been written.
+    /// Returns whether the client's available presence waits until the backlog has been written.
     fn waits_for_backlog(&mut self, presence: &Element, effects: &mut Effects) -> bool {
         match self.backlog.on_presence(presence) {
             FirstPresence::Passes => false,
             FirstPresence::Waits => true,
             FirstPresence::ReadsBacklog => {
-                // What comes meanwhile is not certain to be read, whatever the client enables behind its presence.
+                // Stanzas that come meanwhile may be lost unread, even if the client enables stream management after its
+                // presence.
                 self.track_if_needed();
                 self.take_over_if_settled(effects);
                 true
@@ -48,7 +49,7 @@ impl DeviceSide {
         }
     }
 
-    /// The `unavailable` that waited for a footer passes, because something else came.
+    /// Forwards the `unavailable` that waited for a footer, because something else came.
     pub(in crate::session) fn send_parting(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         if let Some(parting) = self.presence.take_parting() {
             self.presence.sent(&parting);
@@ -56,7 +57,7 @@ impl DeviceSide {
         }
     }
 
-    /// Forwards a stanza of the client, which counts it.
+    /// Forwards a stanza that the client counts.
     pub(in crate::session) fn forward(
         &mut self,
         now: Instant,
@@ -74,7 +75,7 @@ impl DeviceSide {
         server.forward_stanza(now, stanza, effects);
     }
 
-    /// Takes the client's answer to our own ping; whether it is one.
+    /// Takes the client's answer to our ping; returns whether the iq is one.
     pub(in crate::session) fn is_ping_answer(&mut self, now: Instant, iq: &Element, effects: &mut Effects) -> bool {
         match self.client.on_ping_answer(&iq.node()) {
             PingAnswer::Not => return false,
@@ -84,7 +85,7 @@ impl DeviceSide {
         true
     }
 
-    /// The client has acknowledged so many stanzas.
+    /// Notes that the client has acknowledged `count` more stanzas.
     pub(in crate::session) fn on_acknowledged(&mut self, now: Instant, count: usize, effects: &mut Effects) {
         self.take_acknowledged(now, count, effects);
         self.delivery.go_on_behind_suspect(now, &mut self.client, &self.account, effects);
@@ -97,14 +98,14 @@ impl DeviceSide {
         self.notifier.on_acknowledged(&self.delivery);
     }
 
-    /// The next frame behind a presence that has been forwarded.
+    /// The next frame that waited for a presence, after the presence has been forwarded.
     pub(in crate::session) fn next_behind(&mut self) -> Option<Frame> {
         self.backlog.next_behind()
     }
 
     // To the client
 
-    /// Learns from a stanza of the server before it is delivered.
+    /// Reads information from a stanza of the server before it is delivered.
     pub(in crate::session) fn learn(
         &mut self,
         now: Instant,
@@ -121,17 +122,17 @@ impl DeviceSide {
         self.delivery.note_had(stanza, &self.account);
     }
 
-    /// Learns from an iq of the server.
+    /// Reads information from an iq of the server.
     pub(in crate::session) fn learn_from_iq(&mut self, iq: &Element) {
         self.notifier.on_iq(iq);
     }
 
-    /// Holds a stanza that is not acknowledged to the server any more, which sends it elsewhere.
+    /// Holds a stanza that is not acknowledged to the server any more. The server delivers it elsewhere.
     pub(in crate::session) fn hold_given_back(&mut self, now: Instant, stanza: Incoming) {
         self.delivery.hold_given_back(now, stanza, self.notifier.rooms());
     }
 
-    /// Writes a stanza to the client, or lets it wait.
+    /// Writes a stanza to the client, or makes it wait.
     pub(in crate::session) fn deliver(
         &mut self,
         now: Instant,
@@ -170,35 +171,36 @@ impl DeviceSide {
         self.keep_within_bounds(now, server, effects);
     }
 
-    /// How urgent a stanza is for the client. Where the server has no client state indication, Pushward keeps from a client in
-    /// the background what it need not be woken for.
+    /// The urgency of a stanza for the client. If the server has no client state indication, Pushward holds back stanzas that
+    /// need not wake a client in the background.
     fn urgency(&self, element: &Element) -> Urgency {
         let holds_back = self.client.is_in_background() && !self.identity.server_has_csi();
         if holds_back { urgency(element.kind(), &self.notifier.read(element)) } else { Urgency::Now }
     }
 
-    /// Writes what has not been written to the current attachment.
+    /// Writes the stanzas that have not been written to the current attachment.
     pub(super) fn write_waiting(&mut self, now: Instant, effects: &mut Effects) {
         self.delivery.write_waiting(now, &mut self.client, &self.account, effects);
     }
 
-    /// The client is busy anyway: what was held goes to it, before anything that it says takes effect (XEP-0352 §5.1).
+    /// Writes the stanzas that were held back, because the client is active. This happens before its frame takes effect
+    /// (XEP-0352 §5.1).
     pub(in crate::session) fn write_held_back(&mut self, now: Instant, effects: &mut Effects) {
         if self.delivery.has_held_back() {
             self.write_waiting(now, effects);
         }
     }
 
-    /// Gives up stanzas beyond the bounds of a spool that refuses, while nobody is there to read them.
+    /// Sheds stanzas beyond the limits while the spool refuses and no client reads them.
     pub(super) fn keep_within_bounds(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         if self.client.is_held() {
             self.delivery.keep_within_bounds(now, server, effects);
         }
     }
 
-    // The client goes, and comes back
+    // Loss and resumption
 
-    /// What waits behind the presence of a client that does not count goes to the server.
+    /// Forwards the frames that waited for a presence, if the client does not count stanzas.
     pub(in crate::session) fn release_backlog(
         &mut self,
         now: Instant,
@@ -213,18 +215,18 @@ impl DeviceSide {
         }
     }
 
-    /// The connection is gone, and what becomes of the session is decided later.
+    /// Notes that the connection was lost. The end of the session, or its hold, is decided later.
     pub(in crate::session) fn detach(&mut self, now: Instant) {
         self.delivery.on_client_lost();
         self.client.on_lost(now, self.hold());
     }
 
-    /// The session is held without its client.
+    /// Holds the session without its client.
     pub(in crate::session) fn go_dark(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         self.detach(now);
         let (queued, registrations) = (self.delivery.queue().len(), self.account.owned().count());
         effects.event(Event::Dark { queued, registrations });
-        // A client that has just gone will not answer what it may have read: its pings are answered all the same.
+        // A client that was just lost will not answer pings that it may have read. They are answered here.
         for item in self.delivery.queue().iter().filter(|item| item.element.kind() == Kind::Iq) {
             server.answer_ping(now, &item.element, effects);
         }
@@ -232,7 +234,7 @@ impl DeviceSide {
         self.keep_within_bounds(now, server, effects);
     }
 
-    /// A new connection takes the session over; whether it can.
+    /// Attaches a new connection to the session; returns whether that is possible.
     pub(in crate::session) fn on_attach(
         &mut self,
         now: Instant,
@@ -240,13 +242,13 @@ impl DeviceSide {
         server: &mut ServerStream,
         effects: &mut Effects,
     ) -> bool {
-        // Refused beforehand by `check_resume`.
+        // A too high `h` was refused before by `check_resume`.
         let Some(acked) = self.client.rewind(resumption.h) else { return false };
         self.delivery.on_attached(now, &mut self.account, effects);
         self.take_acknowledged(now, acked, effects);
         self.delivery.rewind(&self.account);
         if self.delivery.queue().has_spilled() {
-            // First, so that it need not wait for what else the store is told.
+            // The load comes first, so that it need not wait for other requests to the store.
             self.delivery.load(effects);
         }
         self.client.attach(now, resumption);
@@ -256,8 +258,8 @@ impl DeviceSide {
         true
     }
 
-    /// Tells the client that it is back, then all that it missed, then asks for its acknowledgement; if stanzas are only on disk,
-    /// once they are read back.
+    /// Sends `<resumed/>`, then everything that the client missed, then asks for an acknowledgement. If stanzas are only on
+    /// disk, the question waits until they are read back.
     pub(in crate::session) fn send_resumed(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         if !self.client.begin_resumed() {
             return;
@@ -269,7 +271,7 @@ impl DeviceSide {
         if !self.delivery.queue().has_spilled() && !self.delivery.is_alone() {
             self.client.ask(now, effects);
         }
-        // XEP-0352 §5.2: a resumed stream begins active, whatever the server last heard.
+        // XEP-0352 §5.2: a resumed stream begins active, whatever state the server was last sent.
         if self.client.become_active() && self.identity.server_has_csi() {
             server.send_active(now, effects);
         }

@@ -1,4 +1,4 @@
-//! What the store and push services say: the account, publishes, stanzas on disk.
+//! The answers of the store and of push services: the account, publishes, stanzas on disk.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::xml::{Element, Node};
 impl DeviceSide {
     // The account
 
-    /// Another session has changed the account.
+    /// Takes an account that another session has changed.
     pub(in crate::session) fn on_account(
         &mut self,
         now: Instant,
@@ -33,7 +33,7 @@ impl DeviceSide {
         self.follow_account(now, update, server, effects);
     }
 
-    /// The store has answered a change; `None`: it failed.
+    /// Takes the store's answer to a change. `None` means that the change failed.
     pub(in crate::session) fn on_changed(
         &mut self,
         now: Instant,
@@ -50,7 +50,7 @@ impl DeviceSide {
             self.notifier.on_account(&self.account);
         }
         if update == Update::OtherRegistrations {
-            // Other registrations may be told of what waits.
+            // Other registrations may have to be notified of waiting stanzas.
             self.ask_for_roster(now, server, effects);
             self.push_for_waiting(now, server, effects);
         }
@@ -58,19 +58,19 @@ impl DeviceSide {
         self.client.hold_for(self.hold());
     }
 
-    /// The account was removed: nothing of it is kept.
+    /// Forgets the account, because it was removed.
     pub(in crate::session) fn on_account_removed(&mut self) {
         self.account.on_removed();
         self.delivery.on_account_removed();
     }
 
-    /// The server has removed the account, and the store is to remove it.
+    /// Removes the account from the store, because the server has removed it.
     pub(in crate::session) fn remove_account(&mut self, effects: &mut Effects) {
         self.on_account_removed();
         self.account.change(Change::Removed, effects);
     }
 
-    /// The store has answered a request of the client. Returns the reply.
+    /// Takes the store's answer to a request of the client. Returns the reply.
     pub(in crate::session) fn on_stored(
         &mut self,
         token: Token,
@@ -79,7 +79,7 @@ impl DeviceSide {
     ) -> Option<Bytes> {
         let Reply { reply, event, is_known_device } = self.account.on_stored(token, stored)?;
         if is_known_device {
-            // What waits for the device goes to this session.
+            // Stanzas that wait for the device go to this session.
             self.on_inherit(effects);
         }
         if let Some(event) = event {
@@ -88,14 +88,14 @@ impl DeviceSide {
         Some(reply)
     }
 
-    /// The client may subscribe to a room.
+    /// Notes the client's iq if it subscribes to a room.
     pub(in crate::session) fn on_subscription(&mut self, iq: &Node<'_>, effects: &mut Effects) {
         if self.account.on_subscription(iq, effects) {
             self.notifier.on_subscriptions(&self.account);
         }
     }
 
-    /// Asks the server for the roster, once, if it matters.
+    /// Requests the roster from the server, once, if it is needed.
     pub(super) fn ask_for_roster(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         if self.notifier.take_roster_request(&self.account) {
             server.ask_for_roster(now, effects);
@@ -109,7 +109,7 @@ impl DeviceSide {
         Situation { account: &self.account, delivery: &self.delivery, unreachable_since }
     }
 
-    /// Lets the notifier decide about pushes.
+    /// Calls the notifier to decide about pushes.
     pub(super) fn notify(
         &mut self,
         effects: &mut Effects,
@@ -122,7 +122,7 @@ impl DeviceSide {
         }
     }
 
-    /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
+    /// Decides about pushes for waiting stanzas, because the client became unreachable, or can be notified now.
     pub(super) fn push_for_waiting(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         server.give_up_late_publishes(now, effects);
         self.notify(effects, |notifier, situation, effects| notifier.push_for_waiting(now, situation, effects));
@@ -133,7 +133,7 @@ impl DeviceSide {
         self.notify(effects, |notifier, situation, effects| notifier.push_due(now, situation, effects));
     }
 
-    /// Another session of the device has its client, or has it no more.
+    /// Notes that another session of the device got its client, or lost it.
     pub(in crate::session) fn on_other_session(
         &mut self,
         now: Instant,
@@ -146,7 +146,7 @@ impl DeviceSide {
         }
     }
 
-    /// What became of a publish of this device.
+    /// Takes the outcome of a publish of this device.
     pub(in crate::session) fn on_published(
         &mut self,
         now: Instant,
@@ -157,7 +157,7 @@ impl DeviceSide {
         let PublishResult { target, outcome } = result;
         self.notifier.on_published(now, &target, &outcome);
         let (at, account) = (self.identity.calendar(now).to_secs(), self.account.record());
-        // What the account says already need not be written again.
+        // A change that the account contains already need not be written again.
         let known = match &outcome {
             Outcome::Accepted => account.knows_success(&target, at),
             Outcome::Wait(_) | Outcome::NotSent => account.knows_undelivered(&target),
@@ -169,7 +169,7 @@ impl DeviceSide {
         effects.event(Event::PublishOutcome(target, outcome));
     }
 
-    /// The next push is decided by it, whether it is on disk by then or not.
+    /// Applies a change to the account before it is on disk, because it decides about the next push.
     fn change_at_once(&mut self, now: Instant, change: Change, server: &mut ServerStream, effects: &mut Effects) {
         let before = self.account.owned().count();
         self.account.change_at_once(change, effects);
@@ -178,7 +178,7 @@ impl DeviceSide {
         }
     }
 
-    /// A push service may take a registration back by a message.
+    /// Takes a message by which a push service revokes a registration.
     pub(super) fn take_revocation(
         &mut self,
         now: Instant,
@@ -195,23 +195,24 @@ impl DeviceSide {
 
     // To disk and back
 
-    /// Hands stanzas to the spool that have waited long enough.
+    /// Spools stanzas that have waited long enough.
     pub(in crate::session) fn spool_if_due(&mut self, now: Instant, server: &ServerStream, effects: &mut Effects) {
         self.delivery.spool_if_due(now, &self.client, server, &self.account, effects);
     }
 
-    /// Hands all stanzas to the spool that must not be lost.
+    /// Spools all stanzas that must not be lost.
     pub(in crate::session) fn spool_all(&mut self, effects: &mut Effects) {
         self.delivery.spool_all(&self.account, effects);
     }
 
-    /// Hands them to a spool that has refused, too, and reports what was given up: the session is over.
+    /// Spools them even if the spool has refused before, and reports the stanzas that were shed. Called at the end of the
+    /// session.
     pub(in crate::session) fn spool_at_last(&mut self, effects: &mut Effects) {
         self.delivery.spool_at_last(&self.account, effects);
         self.delivery.report_shed(effects);
     }
 
-    /// The server's connection has broken, and the server may be dead: what it was not acknowledged is kept.
+    /// Keeps the stanzas that were not acknowledged to the server, because its connection broke and the server may be gone.
     pub(in crate::session) fn keep_what_may_come_again(
         &mut self,
         now: Instant,
@@ -221,13 +222,13 @@ impl DeviceSide {
         self.delivery.keep_what_may_come_again(now, acked, &self.account, effects);
     }
 
-    /// What was handed to the spool is on disk.
+    /// Notes that the stanzas handed to the spool are on disk.
     pub(in crate::session) fn on_spooled(&mut self, up_to: Seq, effects: &mut Effects) {
         self.delivery.on_spooled(up_to, &self.account, effects);
     }
 
-    /// Leaves messages to the spool alone while nobody can read them. With more registrations they may have to be judged again
-    /// for one of them.
+    /// Removes messages on disk from memory while no client reads them. A device with several registrations is excluded: a
+    /// message may have to be judged again for one of them.
     pub(in crate::session) fn spill(&mut self, acked: ServerSeq) {
         if self.client.is_held() && self.account.owned().count() == 1 {
             let notifier = &self.notifier;
@@ -235,7 +236,7 @@ impl DeviceSide {
         }
     }
 
-    /// The spool refuses what it was handed.
+    /// Notes that the spool refused the stanzas.
     pub(in crate::session) fn on_spool_refused(
         &mut self,
         now: Instant,
@@ -248,7 +249,7 @@ impl DeviceSide {
         self.keep_within_bounds(now, server, effects);
     }
 
-    /// Writes stanzas that the guard has released, and reads back what only the spool has, as far as there is room.
+    /// Writes stanzas that the guard has released, and reads back stanzas from the spool if there is room.
     pub(in crate::session) fn write_more(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         self.delivery.write_released(now, &mut self.client, &self.account, effects);
         self.refill(now, server, effects);
@@ -272,7 +273,7 @@ impl DeviceSide {
         }
     }
 
-    /// The stanzas that were asked for have come.
+    /// Takes the stanzas that were read.
     pub(in crate::session) fn on_loaded(
         &mut self,
         now: Instant,
@@ -293,7 +294,7 @@ impl DeviceSide {
         self.release_presence(now, server, effects);
     }
 
-    /// The presence that waited goes on its way, once no more of the backlog can be written before it.
+    /// Forwards the waiting presence, once nothing more of the backlog can be written before it.
     fn release_presence(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         if !self.backlog.is_sending() || self.delivery.is_loading() || self.backlog.awaits_older() {
             return;
@@ -309,20 +310,20 @@ impl DeviceSide {
 
     // Earlier and older sessions
 
-    /// Becomes the owner of what ended sessions of the device have spooled.
+    /// Takes over the stanzas that ended sessions of the device have spooled.
     pub(in crate::session) fn take_over(&mut self, effects: &mut Effects) {
         self.delivery.take_over(effects);
         self.track_if_needed();
     }
 
-    /// The same, unless older sessions of the device have not ended or answered.
+    /// The same as `take_over`, unless older sessions of the device have not ended or answered.
     pub(super) fn take_over_if_settled(&mut self, effects: &mut Effects) {
         if !self.backlog.awaits_older() {
             self.take_over(effects);
         }
     }
 
-    /// The spools that belong to the session now.
+    /// Sets the spools that belong to the session now.
     pub(in crate::session) fn on_took_over(
         &mut self,
         now: Instant,
@@ -335,7 +336,7 @@ impl DeviceSide {
         self.write_waiting(now, effects);
     }
 
-    /// The older sessions have ended, or stay: what they left can be taken over.
+    /// Notes that the older sessions have ended, or stay. Their stanzas can be taken over.
     pub(in crate::session) fn on_older_settled(
         &mut self,
         now: Instant,
@@ -351,7 +352,7 @@ impl DeviceSide {
         self.refill_if_there(now, server, effects);
     }
 
-    /// A session of the device has ended and left stanzas.
+    /// Takes over the stanzas of a session of the device that has ended.
     pub(in crate::session) fn on_inherit(&mut self, effects: &mut Effects) {
         if self.backlog.on_inherit() {
             self.take_over_if_settled(effects);

@@ -1,4 +1,4 @@
-//! SASL, in both profiles (RFC 6120 §6, XEP-0388): it passes through, one exchange at a time.
+//! SASL in both profiles (RFC 6120 §6, XEP-0388). Messages pass through unchanged, one exchange at a time.
 
 use super::contract::{Ended, HeldSession, Lockout, LoginOutput};
 use super::end::LoginEnd;
@@ -16,10 +16,10 @@ use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
 use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, ns, stanza_error};
 
-/// Log-ins that are answered on a connection whose address is locked out.
+/// The number of login attempts that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
 
-/// Bytes of a user agent's id that are worth keeping: it should be a UUID (XEP-0388 §2.3).
+/// The maximum length of a user agent's id that is kept: it should be a UUID (XEP-0388 §2.3).
 const AGENT_ID: usize = 256;
 
 /// The client authenticates.
@@ -28,23 +28,23 @@ pub(super) struct Authenticating {
     streams: Streams,
     hidden: HiddenOffers,
     attempt: SaslAttempt,
-    /// How many attempts were refused here.
+    /// The number of attempts that were refused here.
     refused: u32,
     turn: SaslTurn,
 }
 
-/// Who has to go on.
+/// The party that has to act next.
 #[derive(Debug)]
 enum SaslTurn {
     /// The client.
     Client,
-    /// The server has the client's last SASL message.
+    /// The server: it has the client's last SASL message.
     Server,
-    /// The registry is asked for the session that this `<authenticate/>` wants to resume.
+    /// The registry: it is asked for the session that this `<authenticate/>` requests to resume.
     Registry(Box<(Element, nonza::Resume)>),
 }
 
-/// One attempt to log in, and what the client says beside the SASL messages.
+/// One attempt to log in, and the client's data beside the SASL messages.
 #[derive(Debug, Default)]
 struct SaslAttempt {
     exchange: SaslExchange,
@@ -53,10 +53,10 @@ struct SaslAttempt {
     presented: Option<SmId>,
 }
 
-/// What follows an element of the server.
+/// The result of an element of the server.
 #[derive(Debug)]
 pub(super) enum SaslStep {
-    /// SASL goes on.
+    /// SASL continues.
     GoesOn(Authenticating),
     /// The login is complete: both streams restart.
     Restart(Restarting),
@@ -65,7 +65,7 @@ pub(super) enum SaslStep {
 }
 
 impl Authenticating {
-    /// The client has the features of the server, apart from those that are hidden.
+    /// Creates the state after the client got the features of the server, except those that are hidden.
     pub(super) fn new(streams: Streams, hidden: HiddenOffers) -> Self {
         Self { streams, hidden, attempt: SaslAttempt::default(), refused: 0, turn: SaslTurn::Client }
     }
@@ -111,7 +111,8 @@ impl Authenticating {
         Ok(())
     }
 
-    /// RFC 6120 §6.5.10: right or wrong, it may be tried again later. A client that does not wait is closed (§6.4.5).
+    /// Refuses an attempt. RFC 6120 §6.5.10: correct or not, it may be tried again later. A client that does not wait is
+    /// closed (§6.4.5).
     fn refuse(&mut self, profile: &str, legs: &mut Legs) -> Result<(), LoginEnd> {
         legs.out(LoginOutput::LoginRefused);
         self.refused += 1;
@@ -125,8 +126,8 @@ impl Authenticating {
         Ok(())
     }
 
-    /// An `<authenticate/>`. Whether it resumes is decided before the server gets it: a bind for a session that is going to be
-    /// resumed would make the server end it.
+    /// Takes an `<authenticate/>`. Whether it resumes must be decided before the server gets it: if it contained a bind,
+    /// the server would end the session that is about to be resumed.
     fn on_authenticate(&mut self, element: &Element, legs: &mut Legs) {
         let node = element.node();
         self.attempt = SaslAttempt::begin(Profile::Sasl2, &node);
@@ -148,14 +149,14 @@ impl Authenticating {
         let (element, resume) = *asked;
         self.attempt.inline.resume = match found {
             Ok(held) if self.may_be(&held.account) => InlineResume::Held(resume, held.account),
-            // It proves nothing yet, but a client cannot resume the session of somebody else.
+            // This proves nothing yet, but a client cannot resume the session of another account.
             Ok(_) => InlineResume::Unknown(None),
             Err(ended) => InlineResume::Unknown(ended),
         };
         self.forward_authenticate(&element, legs);
     }
 
-    /// Returns whether the client claims to be this account, or does not say who it is.
+    /// Returns whether the client claims to be this account, or does not name an account.
     fn may_be(&self, account: &BareJid) -> bool {
         let same = |from: &str| Jid::new(from).bare() == account.as_str();
         self.streams.host() == account.domain() && self.streams.client_header().from().is_none_or(same)
@@ -212,14 +213,14 @@ impl Authenticating {
         match exchange.profile() {
             Profile::Sasl => {
                 legs.pass_to_client(success);
-                legs.out(LoginOutput::Restart);
+                legs.restart(self.streams.client_header());
                 SaslStep::Restart(Restarting::new(self.streams, login))
             }
             Profile::Sasl2 => SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline)),
         }
     }
 
-    /// What was hidden from the client may be why the server refuses the login now.
+    /// Warns if the offers hidden from the client may be the reason why the server refuses the login.
     fn warn_of_hidden(&self, answer: &Node<'_>, legs: &mut Legs) {
         let exchange = &self.attempt.exchange;
         let warning = match answer.name() {
@@ -234,7 +235,7 @@ impl Authenticating {
 }
 
 impl SaslAttempt {
-    /// Reads what begins an exchange. Earlier attempts have no effect on it.
+    /// Reads the element that begins an exchange. Earlier attempts have no effect on it.
     fn begin(profile: Profile, node: &Node<'_>) -> Self {
         let mechanism = node.attr("mechanism").unwrap_or_default().into_owned();
         let mut exchange = SaslExchange::begin(profile, mechanism);
@@ -255,7 +256,8 @@ impl SaslAttempt {
     }
 }
 
-/// In-band registration works before SASL. A login by XEP-0078 would not be noticed, so it is answered here.
+/// Answers or forwards an iq before SASL. In-band registration works then. A login by XEP-0078 would go unnoticed, so it is
+/// refused here.
 fn on_unauthenticated_iq(element: &Element, legs: &mut Legs) {
     let node = element.node();
     if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
@@ -265,7 +267,8 @@ fn on_unauthenticated_iq(element: &Element, legs: &mut Legs) {
     }
 }
 
-/// Returns whether a login failed for what the client sent: not because it gave up, nor because the server could not check it.
+/// Returns whether a login failed because of the data that the client sent, and not because it gave up or the server could
+/// not check it.
 fn is_clients_fault(failure: &Node<'_>) -> bool {
     !failure.children().any(|condition| matches!(condition.name(), "aborted" | "temporary-auth-failure"))
 }

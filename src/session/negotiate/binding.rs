@@ -1,5 +1,5 @@
-//! Binding (RFC 6120 §7) and resumption (XEP-0198 §5). The full JID in the server's result is whose session begins; and whose
-//! session is resumed must be proven by the server (invariant 4).
+//! Binding (RFC 6120 §7) and resumption (XEP-0198 §5). The full JID in the server's bind result identifies the new session.
+//! The server must prove the account of a session before it is resumed (invariant 4).
 
 use super::contract::{Ended, HeldSession, LoginOutput, ServerAnswer};
 use super::end::LoginEnd;
@@ -14,14 +14,14 @@ use crate::session::sm::nonza;
 use crate::session::{Bound, Resumption};
 use crate::xml::{Element, Kind, Node, StanzaCondition, XmlWriter, ns};
 
-/// The client is logged in, and binds or resumes.
+/// A login that was accepted. The client binds or resumes.
 #[derive(Debug)]
 pub(super) struct AwaitingBind {
     streams: Streams,
     login: AcceptedLogin,
     server: ServerFeatures,
     request: BindRequest,
-    /// A bind of our own has bound the stream to the server.
+    /// True if the stream to the server was bound by Pushward's own bind request.
     probed: bool,
 }
 
@@ -33,7 +33,7 @@ enum BindRequest {
     Bind(String),
     /// The registry is asked for the session.
     Find(nonza::Resume),
-    /// The server is asked who this is, by a bind of our own.
+    /// The server is asked for the account by a bind of our own.
     Probe {
         /// Its iq id.
         id: String,
@@ -45,7 +45,7 @@ enum BindRequest {
     HandOver,
 }
 
-/// What follows an event.
+/// The result of an event.
 #[derive(Debug)]
 pub(super) enum BindStep {
     /// The client has not bound yet.
@@ -55,7 +55,7 @@ pub(super) enum BindStep {
 }
 
 impl AwaitingBind {
-    /// The client has these features of the server.
+    /// Creates the state after the client got these features of the server.
     pub(super) fn new(streams: Streams, login: AcceptedLogin, offer: &Offer) -> Self {
         Self { streams, login, server: offer.server, request: BindRequest::None, probed: false }
     }
@@ -65,7 +65,7 @@ impl AwaitingBind {
         matches!(self.request, BindRequest::None)
     }
 
-    /// What the server has to send next, if it has to send something.
+    /// The answer that the server has to send next, if any.
     pub(super) fn awaits(&self) -> Option<ServerAnswer> {
         match self.request {
             BindRequest::Bind(_) | BindRequest::Probe { .. } => Some(ServerAnswer::Bind),
@@ -82,12 +82,12 @@ impl AwaitingBind {
         if node.is("resume", ns::SM) {
             self.on_resume(&node, legs);
         } else if node.is("resume", ns::CLIENT) {
-            // QXmpp 1.4 asks so before its first bind, with an empty `previd`, and goes on once it is refused.
+            // QXmpp 1.4 sends this before its first bind, with an empty `previd`, and continues once it is refused.
             legs.reply(nonza::failed(StanzaCondition::ItemNotFound, None));
         } else if node.is("enable", ns::SM) {
             legs.reply(nonza::failed(StanzaCondition::UnexpectedRequest, None));
         } else if node.is("r", ns::SM) || node.is("a", ns::SM) {
-            // It has no effect before stream management is enabled.
+            // These have no effect before stream management is enabled.
         } else if element.kind() == Kind::Other {
             return Err(LoginEnd::not_forwarded(element.kind()));
         } else {
@@ -157,7 +157,7 @@ impl AwaitingBind {
         self.request = BindRequest::HandOver;
     }
 
-    /// The session was gone when it was to get the connection.
+    /// Takes the notice that the session ended before it got the connection.
     pub(super) fn on_gone(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), LoginEnd> {
         self.fail_resume(ended, legs)
     }
@@ -165,7 +165,7 @@ impl AwaitingBind {
     fn fail_resume(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), LoginEnd> {
         legs.reply(self.login.not_found(ended));
         self.request = BindRequest::None;
-        // The stream to the server is bound by the probe, so the client cannot bind on it.
+        // The probe has bound the stream to the server, so the client cannot bind on it.
         if self.probed { Err(LoginEnd::ResumeRefused) } else { Ok(()) }
     }
 
@@ -178,13 +178,13 @@ impl AwaitingBind {
             }
             BindRequest::Probe { id, .. } if self.is_bind_answer(element, &node, id) => self.on_probed(&node, legs)?,
             BindRequest::None | BindRequest::Bind(_) => legs.pass_to_client(element),
-            // What the server sends to the probe's resource is not for the client.
+            // Stanzas that the server sends to the probe's resource are not for the client.
             BindRequest::Find(_) | BindRequest::Probe { .. } | BindRequest::HandOver => {}
         }
         Ok(BindStep::Unbound(self))
     }
 
-    /// Takes an element of the server that was skipped. The login cannot go on without the answer to a bind.
+    /// Takes a skipped element of the server. The login cannot continue without the answer to a bind.
     pub(super) fn on_skipped(&self, element: &Element, legs: &mut Legs) -> Result<(), LoginEnd> {
         let node = element.node();
         match &self.request {
@@ -220,8 +220,8 @@ impl AwaitingBind {
         Ok(())
     }
 
-    /// Returns whether this is the server's answer to a bind with this iq id. RFC 6120 §8.1.3 requires an id, but some clients
-    /// send none: Prosody binds them, and copies what they sent.
+    /// Returns whether this is the server's answer to a bind with this iq id. RFC 6120 §8.1.3 requires an id, but some
+    /// clients send none: Prosody binds them, and copies the missing id.
     fn is_bind_answer(&self, element: &Element, node: &Node<'_>, id: &str) -> bool {
         let jid = bound_jid(node).map(|jid| jid.to_bare());
         element.kind() == Kind::Iq
@@ -231,7 +231,7 @@ impl AwaitingBind {
     }
 }
 
-/// Answers a request of the client whose answer was skipped.
+/// Sends the client an error in place of an answer that was skipped.
 pub(super) fn pass_skipped_answer(element: &Element, node: &Node<'_>, legs: &mut Legs) {
     if element.kind() == Kind::Iq && matches!(node.attr("type").as_deref(), Some("result" | "error")) {
         legs.write_client(unreadable(node));

@@ -8,69 +8,69 @@ use crate::session::sasl::SaslIdentity;
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
 
-/// Whether the logins of a client address are refused, because too many have failed.
+/// The lockout of a client address after too many failed logins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockout {
-    /// They are passed to the server.
+    /// Logins are passed to the server.
     Inactive,
-    /// They are refused without asking the server.
+    /// Logins are refused without asking the server.
     Active,
 }
 
-/// What happened.
+/// An event of a login.
 #[derive(Debug)]
 pub enum LoginInput {
     /// A frame from the client.
     Client(Frame),
     /// A frame from the server.
     Upstream(Frame),
-    /// The connection to the server stands.
+    /// The connection to the server is established.
     Connected(Leg),
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
-    /// The answer to [`LoginOutput::Find`]: a session, or what a session that has ended had handled.
+    /// The answer to [`LoginOutput::Find`]: a session, or the count handled by a session that has ended.
     Found(Result<HeldSession, Option<Ended>>),
-    /// The session was gone when it was to be handed over; what it had handled, if it ended in order.
+    /// The session ended before it got the connection. If it ended in order, contains the count that it had handled.
     Gone(Option<Ended>),
     /// The client claims stanzas that the session never sent.
     TooHigh(sm::TooHigh),
-    /// The deadline has come, or the daemon ends.
+    /// The deadline has passed, or the daemon stops.
     Stop(Stop),
 }
 
-/// Why a negotiation is cut short.
+/// The reason why a negotiation is aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// `authentication_timeout` is over.
+    /// `authentication_timeout` has passed.
     Timeout,
     /// The server has not answered within `server_timeout`.
     ServerSilent,
     /// The store has not answered in time.
     StoreLate,
-    /// There are too many connections that have not logged in.
+    /// There are too many unauthenticated connections.
     Crowded,
     /// The daemon was asked to stop.
     Shutdown,
 }
 
-/// What the server has to send next. Two that are equal are one and the same.
+/// The answer that the server has to send next. Equal values mean the same answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited {
-    /// What it is.
+    /// The kind of answer.
     pub answer: ServerAnswer,
-    /// How many answers it has given before.
+    /// The number of answers that came before.
     pub(super) given: u64,
 }
 
 #[cfg(test)]
 impl Awaited {
-    /// This answer, after so many others.
+    /// Creates an awaited answer after `given` others.
     pub(crate) fn of(answer: ServerAnswer, given: u64) -> Self {
         Self { answer, given }
     }
 }
 
-/// An answer that the login cannot go on without.
+/// An answer that the login needs to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerAnswer {
     /// The stream header.
@@ -83,44 +83,44 @@ pub enum ServerAnswer {
     Bind,
 }
 
-/// What to do, in order.
+/// An effect of a login, to be performed in order.
 #[derive(Debug)]
 pub enum LoginOutput {
-    /// Write to the client what the server sent.
+    /// Write to the client something that the server sent.
     ToClient(Bytes),
-    /// Write to the client what answers its own bytes.
+    /// Write to the client an answer to its own bytes.
     ReplyToClient(Bytes),
     /// Write to the server.
     ToUpstream(Bytes),
-    /// Connect to the server of this host, then say [`LoginInput::Connected`].
+    /// Connect to the server of this host, then pass [`LoginInput::Connected`].
     Connect(String),
-    /// The server let the client in: the larger limits hold.
+    /// The server accepted the login: the larger limits apply from now on.
     Authenticated,
-    /// The server has failed an exchange of SASL, for whatever reason.
+    /// The server answered a SASL exchange with a failure of any kind.
     SaslFailed,
-    /// The server refused a log-in, and not for reasons of its own.
+    /// The server refused a login because of the client's data.
     LoginFailed,
-    /// A log-in was refused here, since too many failed before ([`Negotiation::lock_out`](super::Negotiation::lock_out)).
+    /// A login was refused here because too many failed before ([`Lockout`]).
     LoginRefused,
-    /// Both streams begin anew (RFC 6120 §6.4.6).
+    /// Both streams restart (RFC 6120 §6.4.6).
     Restart,
-    /// Look for a session that can be resumed under this id.
+    /// Find the session that can be resumed under this id.
     Find(SmId),
     /// Hand the connection to that session and close the upstream stream.
     HandOver {
         /// The id under which the session can be resumed.
         id: SmId,
-        /// What the session needs to know.
+        /// The data that the session needs.
         resumption: Resumption,
     },
-    /// End the held session of this login that has this resource: the server would end it, or refuse the bind.
+    /// End the held session of this login that has this resource. Otherwise the server would end it, or refuse the bind.
     Release {
         /// The login.
         proof: Proof,
         /// The resource.
         resource: String,
     },
-    /// The connection is a session of its own.
+    /// The connection becomes a new session.
     Bound(Box<Bound>),
     /// Report a problem of a server to the operator.
     UpstreamWarning {
@@ -129,16 +129,16 @@ pub enum LoginOutput {
         /// The problem.
         warning: UpstreamWarning,
     },
-    /// Write what is left to both legs and close them.
+    /// Write the remaining bytes to both legs and close them.
     Close(CloseReason),
 }
 
-/// Why a connection ended before it became a session.
+/// The reason why a connection ended before it became a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// The client closed its stream.
     ClientClosed,
-    /// The client broke the protocol and was told so.
+    /// The client broke the protocol and received a stream error.
     ClientError,
     /// The server closed its stream.
     UpstreamClosed,
@@ -146,30 +146,30 @@ pub enum CloseReason {
     UpstreamLost,
     /// The server broke the protocol.
     UpstreamError,
-    /// The server wants TLS, and its leg has none.
+    /// The server requires TLS, and its leg has none.
     UpstreamWantsTls,
     /// The client asked for a host that is not served.
     HostUnknown,
     /// A resumption was not proven.
     ResumeRefused,
-    /// `authentication_timeout` is over.
+    /// `authentication_timeout` has passed.
     Timeout,
     /// The server has not answered within `server_timeout`.
     ServerSilent,
     /// The store has not answered in time.
     StoreLate,
-    /// There are too many connections that have not logged in.
+    /// There are too many unauthenticated connections.
     Crowded,
-    /// It has sent too many elements before it logged in.
+    /// The client sent too many elements before it authenticated.
     TooManyElements,
-    /// It went on to try log-ins while none was let try.
+    /// The client kept trying to log in while its address was locked out.
     LockedOut,
     /// The daemon was asked to stop.
     Shutdown,
 }
 
 impl CloseReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 15] = [
         Self::ClientClosed,
         Self::ClientError,
@@ -210,7 +210,7 @@ impl CloseReason {
     }
 }
 
-/// Whom the server let in, as far as that is certain before the bind.
+/// The identity that the server accepted, as far as it is certain before the bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// The account that the server named (XEP-0388 §2.6.1).
@@ -219,20 +219,20 @@ pub enum Proof {
     Login(SaslIdentity),
 }
 
-/// What must be proven to resume a session.
+/// The identity that must be proven to resume a session.
 #[derive(Clone, Debug)]
 pub struct HeldSession {
     /// The account of the session.
     pub account: BareJid,
-    /// Who created it, where that is known in the clear.
+    /// The login that created the session, if its name was sent in the clear.
     pub identity: Option<SaslIdentity>,
 }
 
-/// What is remembered of a session that has ended in order.
+/// The record of a session that has ended in order.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// The account of the session.
     pub account: BareJid,
-    /// How many stanzas of the client were handled.
+    /// The number of the client's stanzas that were handled.
     pub h: sm::Handled,
 }

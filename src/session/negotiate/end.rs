@@ -1,4 +1,4 @@
-//! Why a login ends without a session, and what the client gets to read about it.
+//! The reasons for which a login ends without a session, and the stream errors for the client.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::contract::{CloseReason, Stop};
 use crate::session::sm;
 use crate::xml::{self, FrameError, Header, Kind, StreamCondition};
 
-/// The end of a login. Each has the reason for metrics and logs, and most have the stream error for the client.
+/// The end of a login. Each variant has a reason for metrics and logs, and most have a stream error for the client.
 #[derive(Debug)]
 pub(super) enum LoginEnd {
     /// The client closed its stream.
@@ -19,18 +19,18 @@ pub(super) enum LoginEnd {
     UnsupportedElement,
     /// The client sent a stanza that needs a login.
     NotAuthorized,
-    /// The client's bytes are no XML stream, or it acknowledged what was never sent: the stream error says which.
+    /// The client's bytes are not an XML stream, or it acknowledged stanzas never sent. Contains the stream error.
     ClientError(Bytes),
     /// The client's header does not name a host that is served.
     HostUnknown {
-        /// What is wrong with it.
+        /// The problem with the header.
         condition: StreamCondition,
         /// The header.
         header: Arc<Header>,
     },
     /// The client sent too many elements before it authenticated.
     TooManyElements,
-    /// The client went on to log in while its address was locked out.
+    /// The client tried to log in again while its address was locked out.
     LockedOut,
     /// The server closed its stream.
     ServerClosed,
@@ -44,11 +44,11 @@ pub(super) enum LoginEnd {
     ServerError,
     /// A resumption was not proven, after a bind that only served to prove it.
     ResumeRefused,
-    /// `authentication_timeout` is over.
+    /// `authentication_timeout` has passed.
     Timeout,
     /// The store has not answered in time.
     StoreLate,
-    /// Too many connections have not logged in.
+    /// Too many connections have not authenticated yet.
     Overload,
     /// The daemon was asked to stop.
     Shutdown,
@@ -98,16 +98,14 @@ impl LoginEnd {
             Self::TooManyElements => {
                 (StreamCondition::PolicyViolation, Some("Too many elements before authentication"))
             }
-            Self::LockedOut => {
-                (StreamCondition::PolicyViolation, Some("Too many log-ins have failed from this address"))
-            }
+            Self::LockedOut => (StreamCondition::PolicyViolation, Some("Too many failed logins from this address")),
             Self::ServerLost | Self::ServerSilent | Self::ServerRequiresTls => {
                 (StreamCondition::RemoteConnectionFailed, None)
             }
-            Self::ServerError => (StreamCondition::InternalServerError, Some("The server broke the protocol")),
+            Self::ServerError => (StreamCondition::InternalServerError, Some("The server violated the protocol")),
             Self::Timeout => (StreamCondition::ConnectionTimeout, None),
             Self::StoreLate => (StreamCondition::InternalServerError, None),
-            Self::Overload => (StreamCondition::ResourceConstraint, Some("Too many connections have not logged in")),
+            Self::Overload => (StreamCondition::ResourceConstraint, Some("Too many unauthenticated connections")),
             Self::Shutdown => (StreamCondition::SystemShutdown, None),
         };
         Some(xml::stream_error(condition, None, text))

@@ -23,15 +23,15 @@ pub(super) struct BindRequests {
     pub(super) inactive: bool,
 }
 
-/// The request to resume, and what became of it before the server is asked who the client is.
+/// The request to resume, and the result of the lookup that precedes the login.
 #[derive(Debug, Default)]
 pub(super) enum InlineResume {
-    /// There is none.
+    /// There is no request.
     #[default]
     None,
-    /// The session is there. A login of its account resumes it.
+    /// The session exists. A login of its account resumes it.
     Held(nonza::Resume, BareJid),
-    /// The session is not there; what it had handled, if it ended in order.
+    /// The session does not exist. If it ended in order, contains the count of stanzas that it had handled.
     Unknown(Option<Ended>),
     /// The request does not name a session.
     Malformed,

@@ -1,4 +1,4 @@
-//! The two legs of a login, as far as it writes to them.
+//! The two legs of a login: outputs to them, and the state of their streams.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,18 +11,22 @@ use crate::jid;
 use crate::session::{RandomSource, SmId};
 use crate::xml::{self, Element, Header};
 
-/// How far the streams of the two legs are open.
+/// The state of the streams on the two legs.
 #[derive(Debug)]
 enum Opened {
     /// The client has sent no header.
     None,
-    /// The client's header came. The client has not got one yet.
+    /// The client's header came. No header was sent to the client.
     Client(Arc<Header>),
     /// The client has the server's header.
     Both,
+    /// Both streams begin again (RFC 6120 §6.4.6). No header came on them. This one came from the client before.
+    Restarting(Arc<Header>),
+    /// The client's header came again and was passed on. The client has not got one yet.
+    Reopening(Arc<Header>),
 }
 
-/// Collects what is to be done, in order, and knows which streams an end has to close.
+/// The outputs, in order, and the streams that have to be closed at the end.
 #[derive(Debug)]
 pub(super) struct Legs {
     random: RandomSource,
@@ -31,7 +35,7 @@ pub(super) struct Legs {
 }
 
 impl Legs {
-    /// Two legs without streams.
+    /// Creates legs without streams.
     pub(super) fn new(random: RandomSource) -> Self {
         Self { random, opened: Opened::None, outputs: VecDeque::new() }
     }
@@ -41,7 +45,7 @@ impl Legs {
         self.random
     }
 
-    /// Returns an id that nobody can guess.
+    /// Returns an unguessable id.
     pub(super) fn random_id(&self) -> String {
         format!("{:032x}", (self.random)())
     }
@@ -61,6 +65,18 @@ impl Legs {
         self.opened = Opened::Client(Arc::clone(header));
     }
 
+    /// Begins both streams again. The client's stream had this header.
+    pub(super) fn restart(&mut self, header: &Arc<Header>) {
+        self.out(LoginOutput::Restart);
+        self.opened = Opened::Restarting(Arc::clone(header));
+    }
+
+    /// Passes the header on that opens the client's stream again.
+    pub(super) fn reopen_server(&mut self, header: &Arc<Header>) {
+        self.open_server(header);
+        self.opened = Opened::Reopening(Arc::clone(header));
+    }
+
     /// Passes the client's header on to the server.
     pub(super) fn open_server(&mut self, header: &Header) {
         self.write_server(Bytes::copy_from_slice(header.bytes()));
@@ -72,7 +88,7 @@ impl Legs {
         self.opened = Opened::Both;
     }
 
-    /// Writes to the client what the server sent.
+    /// Writes to the client something that the server sent.
     pub(super) fn write_client(&mut self, bytes: Bytes) {
         self.out(LoginOutput::ToClient(bytes));
     }
@@ -82,7 +98,7 @@ impl Legs {
         self.write_client(element.bytes().clone());
     }
 
-    /// Writes to the client what answers its own bytes.
+    /// Writes to the client an answer to its own bytes.
     pub(super) fn reply(&mut self, bytes: Bytes) {
         self.out(LoginOutput::ReplyToClient(bytes));
     }
@@ -97,7 +113,7 @@ impl Legs {
         self.write_server(element.bytes().clone());
     }
 
-    /// Asks for the session that can be resumed under this id.
+    /// Requests the session that can be resumed under this id.
     pub(super) fn find(&mut self, id: &SmId) {
         self.out(LoginOutput::Find(id.clone()));
     }
@@ -109,7 +125,7 @@ impl Legs {
         } else {
             let last = self.end_of_client_stream(end);
             self.reply(last);
-            if let Opened::Both = self.opened {
+            if let Opened::Both | Opened::Reopening(_) = self.opened {
                 self.write_server(Bytes::from_static(xml::STREAM_CLOSE));
             }
         }
@@ -122,12 +138,15 @@ impl Legs {
         let header = match (end, &self.opened) {
             (LoginEnd::HostUnknown { header, .. }, _) => self.answer_to(header),
             (_, Opened::Both) => return error,
-            (LoginEnd::ServerLost | LoginEnd::ServerSilent, Opened::Client(header)) => self.answer_to(header),
-            (_, Opened::Client(header)) => {
+            (_, Opened::None) => xml::stream_header("", &self.random_id(), None),
+            (
+                LoginEnd::ServerLost | LoginEnd::ServerSilent,
+                Opened::Client(header) | Opened::Restarting(header) | Opened::Reopening(header),
+            ) => self.answer_to(header),
+            (_, Opened::Client(header) | Opened::Restarting(header) | Opened::Reopening(header)) => {
                 let host = header.to().and_then(jid::domain).unwrap_or_default();
                 xml::stream_header(&host, &self.random_id(), None)
             }
-            (_, Opened::None) => xml::stream_header("", &self.random_id(), None),
         };
         [header, error].concat().into()
     }

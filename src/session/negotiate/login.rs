@@ -1,4 +1,4 @@
-//! Who the server let in, as far as it is known before the bind.
+//! The identity of an accepted login, as far as it is known before the bind.
 
 use std::sync::Arc;
 
@@ -25,12 +25,13 @@ pub(super) struct AcceptedLogin {
 }
 
 impl AcceptedLogin {
-    /// A login as the SASL exchange shows it. `presented`, `agent`: the resumption id and the user agent that came with it.
+    /// Creates a login from the SASL exchange. `presented` and `agent` are the resumption id and the user agent that came
+    /// with it.
     pub(super) fn new(identity: Option<SaslIdentity>, presented: Option<SmId>, agent: Option<String>) -> Self {
         Self { identity, account: None, agent, presented }
     }
 
-    /// The same for the account that the server named, if it named one.
+    /// The same login with the account that the server named, if it named one.
     pub(super) fn of_account(self, account: Option<BareJid>) -> Self {
         Self { account, ..self }
     }
@@ -45,14 +46,14 @@ impl AcceptedLogin {
         self.presented = Some(id.clone());
     }
 
-    /// What proves to other sessions that this is their account.
+    /// The proof to other sessions that this login is of their account.
     pub(super) fn proof(&self) -> Option<Proof> {
         let login = || self.identity.clone().map(Proof::Login);
         self.account.clone().map(Proof::Account).or_else(login)
     }
 
-    /// Returns whether the session is known to be of this login's account. Invariant 4: proven by the server, for the very
-    /// exchange that it answered with `<success/>`.
+    /// Returns whether the session is known to be of this login's account. Invariant 4: the server has proven it, for the
+    /// same exchange that it answered with `<success/>`.
     pub(super) fn is_proven(&self, held: &HeldSession) -> bool {
         match &self.account {
             Some(account) => *account == held.account,
@@ -60,7 +61,7 @@ impl AcceptedLogin {
         }
     }
 
-    /// Returns the `<failed/>` for a session that is not there. XEP-0198 §5: its `h` is for the account of the session only.
+    /// Returns the `<failed/>` for a session that does not exist. XEP-0198 §5: only the session's own account gets its `h`.
     pub(super) fn not_found(&self, ended: Option<Ended>) -> Bytes {
         let own = ended.filter(|ended| self.is_account(&ended.account));
         nonza::failed(StanzaCondition::ItemNotFound, own.map(|ended| ended.h))
@@ -74,7 +75,7 @@ impl AcceptedLogin {
         guess.is_some_and(|guess| guess == *account)
     }
 
-    /// Returns what a session with this JID begins with.
+    /// Returns the data of a new session with this JID.
     pub(super) fn bound(self, jid: FullJid, streams: &Streams) -> Box<Bound> {
         Box::new(Bound {
             jid,

@@ -27,7 +27,7 @@ impl OpeningLogin {
         Self { client, leg, server_header: None }
     }
 
-    /// What the server has to send next.
+    /// The answer that the server has to send next.
     pub(super) fn awaits(&self) -> ServerAnswer {
         if self.server_header.is_none() { ServerAnswer::Header } else { ServerAnswer::Features }
     }

@@ -19,19 +19,19 @@ pub(super) struct Restarting {
 }
 
 impl Restarting {
-    /// A restart of these streams, for this login.
+    /// Creates the restart of these streams, for this login.
     pub(super) fn new(streams: Streams, login: AcceptedLogin) -> Self {
         Self { streams, login }
     }
 
-    /// The host of the stream, which the client has to name again.
+    /// The host of the stream. The client has to name it again.
     pub(super) fn host(&self) -> &str {
         self.streams.host()
     }
 
     /// Passes the client's header on to the server.
     pub(super) fn on_header(mut self, header: Arc<Header>, legs: &mut Legs) -> Reopening {
-        legs.open_server(&header);
+        legs.reopen_server(&header);
         self.streams.on_client_restart(header);
         Reopening { streams: self.streams, login: self.login, awaits: ServerAnswer::Header }
     }
@@ -46,7 +46,7 @@ pub(super) struct Reopening {
 }
 
 impl Reopening {
-    /// What the server has to send next.
+    /// The answer that the server has to send next.
     pub(super) fn awaits(&self) -> ServerAnswer {
         self.awaits
     }

@@ -11,7 +11,7 @@ use super::streams::LoginClientStream;
 use super::welcome::{HandingOver, LoginSuccess, Welcomed};
 use crate::session::Settings;
 
-/// How far a login is.
+/// The progress of a login.
 #[derive(Debug)]
 pub(super) enum LoginState {
     /// The client's header is awaited.
@@ -22,7 +22,7 @@ pub(super) enum LoginState {
     Opening(OpeningLogin),
     /// The client authenticates.
     Authenticating(Authenticating),
-    /// A held session gets the connection; else this `<success/>` is for the client.
+    /// A held session gets the connection. If that fails, the client gets this `<success/>`.
     HandingOver(HandingOver),
     /// SASL2's `<success/>` was passed on: the server's features are awaited.
     Welcomed(Welcomed),
@@ -52,7 +52,7 @@ impl LoginState {
         }
     }
 
-    /// What the server has to send next, if the login waits for the server.
+    /// The answer that the server has to send next, if the login waits for the server.
     pub(super) fn awaits(&self) -> Option<ServerAnswer> {
         match self {
             Self::Opening(opening) => Some(opening.awaits()),
@@ -64,7 +64,7 @@ impl LoginState {
         }
     }
 
-    /// Returns whether the server has let the client in.
+    /// Returns whether the server has accepted the login.
     pub(super) fn is_authenticated(&self) -> bool {
         match self {
             Self::Start | Self::Connecting(_) | Self::Opening(_) | Self::Authenticating(_) => false,

@@ -1,4 +1,4 @@
-//! The XML streams of a login: the client's, and the one to the server that was opened with the same header.
+//! The XML streams of a login: the client's stream, and the stream to the server, opened with the same header.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) struct LoginClientStream {
 }
 
 impl LoginClientStream {
-    /// A stream that this header opened.
+    /// Creates the stream that this header opened.
     pub(super) fn new(host: String, header: Arc<Header>) -> Self {
         Self { host, header }
     }
@@ -26,7 +26,7 @@ impl LoginClientStream {
         &self.header
     }
 
-    /// The same once the server has answered with its header.
+    /// The streams of both legs, once the server has answered with its header.
     pub(super) fn answered(self, server_header: Arc<Header>, leg: Leg) -> Streams {
         Streams { host: self.host, client_header: self.header, server_header, leg }
     }

@@ -1,5 +1,5 @@
-//! The time after SASL2's `<success/>` (XEP-0388 §2.6): it leads to a held session, to one that was bound with it, or to
-//! features to bind by.
+//! The phase after SASL2's `<success/>` (XEP-0388 §2.6). It leads to a held session, to a session that was bound inside the
+//! login, or to features for binding.
 
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use crate::session::sm::nonza;
 use crate::session::{Bound, Resumption, Settings, rewrite};
 use crate::xml::{Element, StanzaCondition, ns};
 
-/// A `<success/>` of SASL2 that the client has not got yet.
+/// A `<success/>` of SASL2 that has not been sent to the client.
 #[derive(Debug)]
 pub(super) struct Sasl2Success {
     streams: Streams,
@@ -26,24 +26,24 @@ pub(super) struct Sasl2Success {
     bind: BindRequests,
 }
 
-/// What follows a `<success/>`.
+/// The result of a `<success/>`.
 #[derive(Debug)]
 pub(super) enum LoginSuccess {
     /// A held session gets the connection.
     HandingOver(HandingOver),
-    /// The client has its `<success/>`.
+    /// The `<success/>` was sent to the client.
     Welcomed(Welcomed),
 }
 
 impl Sasl2Success {
-    /// The answer to an `<authenticate/>` with these requests. The account is the one that the server names: nothing else
-    /// counts (XEP-0388 §2.6.1, invariant 4).
+    /// Creates the answer to an `<authenticate/>` with these requests. Only the account named by the server counts
+    /// (XEP-0388 §2.6.1, invariant 4).
     pub(super) fn new(streams: Streams, login: AcceptedLogin, element: Element, inline: Inline) -> Self {
         let login = login.of_account(authorized(&element).map(|jid| jid.to_bare()));
         Self { streams, login, element, resume: inline.resume, bind: inline.bind }
     }
 
-    /// Resumes the session that was asked for, if it is the login's; else welcomes the client.
+    /// Resumes the requested session if it belongs to the login's account. Otherwise welcomes the client.
     pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<LoginSuccess, LoginEnd> {
         let failed = match std::mem::take(&mut self.resume) {
             InlineResume::None => None,
@@ -65,7 +65,8 @@ impl Sasl2Success {
         self.welcome(failed, settings, legs).map(LoginSuccess::Welcomed)
     }
 
-    /// The client is let in, and resumes nothing. Without a `<bound/>` it binds once it has the features.
+    /// Sends the client its `<success/>` without a resumption. Without a `<bound/>`, the client binds once it has the
+    /// features.
     fn welcome(self, failed: Option<Bytes>, settings: &Settings, legs: &mut Legs) -> Result<Welcomed, LoginEnd> {
         let Self { streams, login, element, bind, .. } = self;
         if element.node().child("bound", ns::BIND2).is_none() {
@@ -74,7 +75,7 @@ impl Sasl2Success {
         }
         let jid = authorized(&element).and_then(|jid| FullJid::new(jid.as_str()).ok()).ok_or(LoginEnd::ServerError)?;
         let mut bound = login.bound(jid, &streams);
-        // XEP-0198 §4: both counters are zero from here on, for the features are no stanza.
+        // XEP-0198 §4: both counters are zero from here on, because the features are not a stanza.
         bound.enabled = bind.enable.map(|enable| enable.grant(legs.random_source()));
         bound.inactive = bind.inactive;
         let hold = settings.hibernation.max_timeout;
@@ -84,12 +85,12 @@ impl Sasl2Success {
     }
 }
 
-/// A held session gets the connection. If that fails, the `<success/>` is for the client.
+/// A held session gets the connection. If that fails, the client gets the `<success/>`.
 #[derive(Debug)]
 pub(super) struct HandingOver(Sasl2Success);
 
 impl HandingOver {
-    /// The session is not there any more.
+    /// Takes the notice that the session has ended. The client is welcomed without it.
     pub(super) fn on_gone(
         self,
         ended: Option<Ended>,
@@ -101,7 +102,7 @@ impl HandingOver {
     }
 }
 
-/// The client has its `<success/>`: the server's features follow at once, without a restart (XEP-0388 §2.6.3).
+/// The `<success/>` was sent to the client. The server's features follow at once, without a restart (XEP-0388 §2.6.3).
 #[derive(Debug)]
 pub(super) struct Welcomed {
     streams: Streams,
@@ -112,7 +113,7 @@ pub(super) struct Welcomed {
 enum AfterWelcome {
     /// The client binds.
     Bind(AcceptedLogin),
-    /// The session begins that was bound with the login.
+    /// The session that was bound inside the login begins.
     Session(Box<Bound>),
 }
 
@@ -135,7 +136,7 @@ impl Welcomed {
     }
 }
 
-/// The JID that the server let in.
+/// The JID that the server names as the client's.
 fn authorized(success: &Element) -> Option<Jid> {
     Some(Jid::new(&success.node().child("authorization-identifier", ns::SASL2)?.text()))
 }

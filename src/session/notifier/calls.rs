@@ -1,4 +1,4 @@
-//! Calls of a device that is there: it is notified if it does not acknowledge them.
+//! Calls for a live device. It is notified by push if it does not acknowledge them.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::session::event::Event;
 use crate::session::ringing::{PATIENCE, Ringing};
 
 impl Notifier {
-    /// A call for a live client: it has five seconds to acknowledge it, unless it wants calls by push alone.
+    /// Starts a call for a live client. The client has five seconds to acknowledge it, unless it wants calls by push alone.
     pub(super) fn ring(
         &mut self,
         now: Instant,
@@ -36,7 +36,7 @@ impl Notifier {
         }
     }
 
-    /// Pushes a call that a live client has left unacknowledged for too long.
+    /// Pushes a call that a live client has not acknowledged in time.
     pub(in crate::session) fn on_call_timeout(
         &mut self,
         now: Instant,
@@ -56,12 +56,12 @@ impl Notifier {
         self.push_due(now, situation, effects)
     }
 
-    /// The client was not read for a while, so its acknowledgement of a call may have come.
+    /// Extends the deadline of a call, because the client was not read for a while and its acknowledgement may have come.
     pub(in crate::session) fn on_client_unpaused(&mut self, now: Instant) {
         self.ringing = self.ringing.map(|ringing| ringing.prolonged(now));
     }
 
-    /// Whoever was told by push that it rings, and takes calls by push alone, is told that it rings no more.
+    /// Notifies the registrations that take calls by push alone, and were notified of the call, that it has ended.
     pub(super) fn end_call(
         &mut self,
         reading: &Classified<'_>,

@@ -1,4 +1,4 @@
-//! What the notifier looks at when it decides.
+//! The state of the device on which the notifier bases its decisions.
 
 use std::time::Instant;
 
@@ -7,17 +7,17 @@ use crate::session::account::AccountView;
 use crate::session::delivery::Delivery;
 use crate::xml::Element;
 
-/// The device as it is when something is decided.
+/// The state of the device at the time of a decision.
 #[derive(Clone, Copy)]
 pub(in crate::session) struct Situation<'a> {
     pub(in crate::session) account: &'a AccountView,
     pub(in crate::session) delivery: &'a Delivery,
-    /// Since when stanzas cannot be expected to be read: `None` while the client is live.
+    /// The time since which stanzas cannot be expected to be read; `None` while the client is live.
     pub(in crate::session) unreachable_since: Option<Instant>,
 }
 
 impl Situation<'_> {
-    /// Since when the device cannot be reached, if it has a registration.
+    /// The time since which the device has been unreachable, if it has a registration.
     pub(super) fn since(&self) -> Option<Instant> {
         self.unreachable_since.filter(|_| self.account.has_registration())
     }
@@ -31,7 +31,7 @@ pub(in crate::session) struct Fresh<'a> {
     pub(in crate::session) kept: Kept,
 }
 
-/// Where a stanza that has just come is kept.
+/// The storage of a stanza that has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum Kept {
     InMemory,

@@ -10,8 +10,8 @@ struct Stanzas {
     bytes: usize,
 }
 
-/// The stanzas that are set aside, oldest first; most sessions have none. If one is [`Queued::gone`], only the spool has its
-/// content.
+/// The stanzas that are set aside, oldest first. Most sessions have none. If one is [`Queued::gone`], only the spool has
+/// its content.
 #[derive(Debug, Default)]
 pub(super) struct SetAside(Option<Box<Stanzas>>);
 
@@ -32,7 +32,7 @@ impl SetAside {
         self.0.as_ref().map_or(0, |aside| aside.items.len())
     }
 
-    /// What the stanzas count for, in bytes.
+    /// The memory charge of the stanzas, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |aside| aside.bytes)
     }
@@ -50,17 +50,17 @@ impl SetAside {
         self.iter().filter(|item| item.is_unsaved(committed)).map(|item| item.seq).min()
     }
 
-    /// The lowest number, on the server's leg, of the stanzas that the server has to keep.
+    /// The server's lowest number of the stanzas that the server has to keep.
     pub(super) fn first_unsettled(&self, committed: Seq) -> Option<ServerSeq> {
         self.iter().filter(|item| !item.is_settled(committed)).filter_map(|item| item.server_seq).min()
     }
 
-    /// Returns whether the bytes are counted. Only debug builds ask.
+    /// Returns whether the byte count is correct. Only debug builds call it.
     pub(super) fn check(&self) -> bool {
         self.bytes() == self.iter().map(Queued::weight).sum::<usize>()
     }
 
-    /// Adds a stanza. If more than `room` would be in memory, only the disk keeps its content, if it has it: the stanza comes
+    /// Adds a stanza. If memory would exceed `room` and the disk has the content, only the disk keeps it: the stanza comes
     /// back with the device's next session.
     pub(super) fn add(&mut self, item: Queued, room: usize, committed: Seq) {
         let on_disk = item.durable && item.is_settled(committed) && !item.is_unsaved(committed);
@@ -83,12 +83,12 @@ impl SetAside {
         removed
     }
 
-    /// Hands the stanzas that have to be spooled and were not handed to the spool yet to `take`.
+    /// Passes the stanzas that have to be spooled and were not handed to the spool yet to `take`.
     pub(super) fn hand_over(&mut self, mut take: impl FnMut(&mut Queued)) {
         self.iter_mut().filter(|item| item.must_be_handed()).for_each(&mut take);
     }
 
-    /// The spool has refused what it was asked to take.
+    /// Notes that the spool refused the stanzas.
     pub(super) fn on_refused(&mut self, committed: Seq) {
         self.iter_mut().for_each(|item| item.on_refused(committed));
     }

@@ -1,10 +1,10 @@
-//! The memory that the queues of all sessions share.
+//! The memory that the queues of all sessions share. The daemon owns one [`Budget`]; each queue has a `Share` of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A bound for all queues together. It may be passed by what several sessions take in the same moment, never by more than
-/// 16 KiB and one stanza of each.
+/// A limit for all queues together. Sessions that allocate at the same moment may exceed it, each by at most 16 KiB and one
+/// stanza.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -12,19 +12,19 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// No bound.
+    /// Creates a budget without a limit.
     fn default() -> Self {
         Self { limit: AtomicUsize::new(usize::MAX), used: AtomicUsize::default() }
     }
 }
 
 impl Budget {
-    /// Another bound, in bytes, for what comes.
+    /// Changes the limit, in bytes, for new stanzas.
     pub fn update(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes that wait in all queues.
+    /// The bytes in all queues.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -34,66 +34,66 @@ impl Budget {
     }
 }
 
-/// So many bytes a queue may take or give back before the others know of it. All processors would else write to the same memory
-/// for each stanza.
-const UNTOLD: usize = 16 << 10;
+/// The number of bytes that a queue may take or give back before it updates the shared counter. Without this, all
+/// processors would write to the same memory for each stanza.
+const UNPUBLISHED: usize = 16 << 10;
 
-/// What one queue has of it; given back when dropped.
+/// The memory that one queue takes from the budget. Dropping it gives the memory back.
 #[derive(Debug, Default)]
 pub(super) struct Share {
     budget: Arc<Budget>,
     taken: usize,
-    /// What the others know of.
-    told: usize,
+    /// The bytes that the shared counter includes.
+    published: usize,
 }
 
 impl Share {
     pub(super) fn of(budget: Arc<Budget>) -> Self {
-        Self { budget, taken: 0, told: 0 }
+        Self { budget, taken: 0, published: 0 }
     }
 
-    /// Whether there is room for so many bytes.
+    /// Returns whether there is room for this many bytes.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.room() >= bytes
     }
 
-    /// Bytes that are left.
+    /// The bytes that are left.
     pub(super) fn room(&self) -> usize {
-        (self.budget.room() + self.told).saturating_sub(self.taken)
+        (self.budget.room() + self.published).saturating_sub(self.taken)
     }
 
-    /// The queue has so many bytes now.
+    /// Sets the bytes that the queue has.
     pub(super) fn set(&mut self, bytes: usize) {
         self.taken = bytes;
-        if self.taken.abs_diff(self.told) > UNTOLD {
-            self.tell();
+        if self.taken.abs_diff(self.published) > UNPUBLISHED {
+            self.publish();
         }
     }
 
-    /// Bytes that the queue has.
+    /// The bytes that the queue has.
     pub(super) fn taken(&self) -> usize {
         self.taken
     }
 
-    /// Lets the others know, at the latest when the session has nothing more to do.
-    pub(super) fn tell(&mut self) {
-        if self.taken > self.told {
-            self.budget.used.fetch_add(self.taken - self.told, Ordering::Relaxed);
-        } else if self.taken < self.told {
-            self.budget.used.fetch_sub(self.told - self.taken, Ordering::Relaxed);
+    /// Updates the shared counter. Called at the latest when the session has nothing more to do.
+    pub(super) fn publish(&mut self) {
+        if self.taken > self.published {
+            self.budget.used.fetch_add(self.taken - self.published, Ordering::Relaxed);
+        } else if self.taken < self.published {
+            self.budget.used.fetch_sub(self.published - self.taken, Ordering::Relaxed);
         }
-        self.told = self.taken;
+        self.published = self.taken;
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         self.taken = 0;
-        self.tell();
+        self.publish();
     }
 }
 
-/// What a session has of the shared memory beside its queue: presence, rooms, contacts, open requests.
+/// The shared memory that a session takes beside its queue: presence, rooms, contacts, pending requests.
 #[derive(Debug, Default)]
 pub(in crate::session) struct AsideMemory(Share);
 
@@ -102,7 +102,7 @@ impl AsideMemory {
         Self(Share::of(budget))
     }
 
-    /// The session has so many bytes now.
+    /// Sets the bytes that the session has.
     pub(in crate::session) fn set(&mut self, bytes: usize) {
         self.0.set(bytes);
     }
@@ -121,27 +121,27 @@ mod tests {
     }
 
     #[test]
-    fn what_a_queue_takes_counts_for_itself_at_once_and_for_others_when_it_is_much_or_told() {
-        let (budget, [mut one, mut other]) = shares(4 * UNTOLD);
-        one.set(UNTOLD);
-        assert_eq!((budget.used(), one.room(), other.room()), (0, 3 * UNTOLD, 4 * UNTOLD));
-        one.set(UNTOLD + 1);
-        assert_eq!((budget.used(), other.room()), (UNTOLD + 1, 3 * UNTOLD - 1));
+    fn what_a_queue_takes_counts_for_itself_at_once_and_for_others_when_it_is_much_or_published() {
+        let (budget, [mut one, mut other]) = shares(4 * UNPUBLISHED);
+        one.set(UNPUBLISHED);
+        assert_eq!((budget.used(), one.room(), other.room()), (0, 3 * UNPUBLISHED, 4 * UNPUBLISHED));
+        one.set(UNPUBLISHED + 1);
+        assert_eq!((budget.used(), other.room()), (UNPUBLISHED + 1, 3 * UNPUBLISHED - 1));
         other.set(5);
-        other.tell();
-        assert_eq!(one.room(), 3 * UNTOLD - 6);
+        other.publish();
+        assert_eq!(one.room(), 3 * UNPUBLISHED - 6);
         one.set(0);
-        assert_eq!((budget.used(), one.room()), (5, 4 * UNTOLD - 5));
+        assert_eq!((budget.used(), one.room()), (5, 4 * UNPUBLISHED - 5));
     }
 
     #[test]
     fn what_a_session_has_beside_its_queue_is_taken_from_the_same_memory() {
-        let (budget, [queue, _]) = shares(4 * UNTOLD);
+        let (budget, [queue, _]) = shares(4 * UNPUBLISHED);
         let mut aside = AsideMemory::of(Arc::clone(&budget));
-        aside.set(3 * UNTOLD);
-        assert_eq!(queue.room(), UNTOLD);
+        aside.set(3 * UNPUBLISHED);
+        assert_eq!(queue.room(), UNPUBLISHED);
         aside.set(5);
-        assert_eq!(queue.room(), 4 * UNTOLD - 5);
+        assert_eq!(queue.room(), 4 * UNPUBLISHED - 5);
         drop(aside);
         assert_eq!(budget.used(), 0);
     }
@@ -150,7 +150,7 @@ mod tests {
     fn what_a_queue_that_is_gone_had_is_free() {
         let (budget, [mut one, mut other]) = shares(usize::MAX);
         one.set(100);
-        one.tell();
+        one.publish();
         other.set(7);
         one.set(40);
         drop((one, other));

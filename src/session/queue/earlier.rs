@@ -1,7 +1,7 @@
-//! What earlier sessions of the device have left in their spools, as the queue reads it.
+//! The spools of earlier sessions of the device, as the queue reads them.
 //!
-//! The stanzas come before what has not been written yet: a gap opens there, behind which nothing is written until all spools
-//! have been read. They stay in their spools, so the queue remembers where each of them lies.
+//! Their stanzas come before those not written yet: a gap opens there, and nothing after it is written until all spools
+//! have been read. The stanzas stay in their spools, so the queue remembers the spool of each.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub struct Inherited {
     pub last_seq: Seq,
 }
 
-/// How far a spool has been read.
+/// The progress of reading a spool.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     spool: LoginId,
@@ -32,7 +32,7 @@ impl Reading {
     }
 }
 
-/// A stanza of an earlier spool in memory: its number in the queue, and where it lies.
+/// The origin of an inherited stanza: its number in the queue, its spool, and its number there.
 #[derive(Clone, Copy, Debug)]
 struct Origin {
     seq: Seq,
@@ -44,11 +44,11 @@ struct Origin {
 struct EarlierSpools {
     spools: Vec<Reading>,
     origins: VecDeque<Origin>,
-    /// How many stanzas were read.
+    /// The number of stanzas that were read.
     read: u64,
-    /// The first number behind the gap, while it is open.
+    /// The first number after the gap, while it is open.
     before: Option<Seq>,
-    /// Questions for the spools that are not answered.
+    /// Requests for the list of spools that are not answered yet.
     asked: u32,
 }
 
@@ -57,14 +57,14 @@ struct EarlierSpools {
 pub(super) struct Earlier(Option<Box<EarlierSpools>>);
 
 impl Earlier {
-    /// Opens the gap behind this number: the spools of earlier sessions were asked for.
+    /// Opens the gap after this number. Call it when the store is asked for the spools.
     pub(super) fn open_gap(&mut self, last_written: Seq) {
         let earlier = self.0.get_or_insert_default();
         earlier.before.get_or_insert(next_own(last_written));
         earlier.asked = earlier.asked.saturating_add(1);
     }
 
-    /// These are all spools that earlier sessions have left, those included that were named before.
+    /// Sets the list of all spools of earlier sessions, those named before included.
     pub(super) fn on_taken_over(&mut self, spools: &[Inherited]) {
         let Some(earlier) = &mut self.0 else { return };
         earlier.asked = earlier.asked.saturating_sub(1);
@@ -78,31 +78,31 @@ impl Earlier {
         self.close_gap();
     }
 
-    /// The spools could not be asked for.
+    /// Notes that the store could not list the spools.
     pub(super) fn on_not_taken_over(&mut self) {
         if let Some(earlier) = &mut self.0 {
             earlier.asked = earlier.asked.saturating_sub(1);
         }
     }
 
-    /// Returns whether it is not known yet which spools there are.
+    /// Returns whether the list of spools is not known yet.
     pub(super) fn is_asked(&self) -> bool {
         self.0.as_ref().is_some_and(|earlier| earlier.asked > 0)
     }
 
-    /// The first number behind the gap, if it is open.
+    /// The first number after the gap, if it is open.
     pub(super) fn gap(&self) -> Option<Seq> {
         self.0.as_ref().and_then(|earlier| earlier.before)
     }
 
-    /// The spool that is to be read next, and behind which place.
+    /// The spool to read next, and the number after which to read.
     pub(super) fn next(&self) -> Option<(LoginId, Seq)> {
         let earlier = self.0.as_ref().filter(|earlier| earlier.asked == 0)?;
         let next = earlier.spools.iter().find(|reading| !reading.is_done())?;
         Some((next.spool, next.after))
     }
 
-    /// A stanza was read. Returns its number in the queue, `None` if no number is left.
+    /// Notes that a stanza was read. Returns its number in the queue, `None` if no number is left.
     pub(super) fn on_read(&mut self, spool: LoginId, place: Seq) -> Option<Seq> {
         let earlier = self.0.as_mut()?;
         let seq = inherited(earlier.before?, earlier.read)?;
@@ -113,7 +113,7 @@ impl Earlier {
         Some(seq)
     }
 
-    /// A spool was read up to this place.
+    /// Notes that a spool was read up to this number.
     pub(super) fn skip(&mut self, spool: LoginId, place: Seq) {
         if let Some(earlier) = &mut self.0
             && let Some(reading) = earlier.spools.iter_mut().find(|reading| reading.spool == spool)
@@ -134,14 +134,14 @@ impl Earlier {
         }
     }
 
-    /// The spool and the place of the inherited stanza with this number.
+    /// The spool and the number there of the inherited stanza with this number.
     pub(super) fn origin(&self, seq: Seq) -> Option<(LoginId, Seq)> {
         let origins = &self.0.as_ref().filter(|_| is_inherited(seq))?.origins;
         let at = origins.binary_search_by_key(&seq, |origin| origin.seq).ok()?;
         origins.get(at).map(|origin| (origin.spool, origin.place))
     }
 
-    /// The queue has no stanza up to this number any more, apart from those that are needed.
+    /// Forgets the origins up to this number, except those that are needed. The queue has no other stanza up to there.
     pub(super) fn forget_origins(&mut self, up_to: Seq, is_needed: impl Fn(Seq) -> bool) {
         let Some(earlier) = &mut self.0 else { return };
         let passed = earlier.origins.partition_point(|origin| origin.seq <= up_to);

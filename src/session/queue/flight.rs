@@ -1,4 +1,4 @@
-//! Stanzas that are on their way to the disk and not among those in memory: their bytes stay here until the disk has them.
+//! Stanzas that are on their way to the disk and not in the segments. Their bytes stay here until the disk has them.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use super::queued::Queued;
 use super::unsaved::Unsaved;
 use crate::seq::{Seq, ServerSeq};
 
-/// What only the disk will have.
+/// An entry that only the disk will hold.
 #[derive(Debug)]
 enum InFlight {
     /// A stanza.
@@ -41,18 +41,18 @@ impl InFlight {
 pub(super) struct Flight {
     waiting: VecDeque<InFlight>,
     bytes: usize,
-    /// Ranges of adopted stanzas: nothing there came on the server's leg.
+    /// The ranges of adopted stanzas. None of these stanzas has a server number.
     reserved: Vec<RangeInclusive<Seq>>,
 }
 
-/// Questions.
+/// Queries.
 impl Flight {
     /// Returns whether nothing is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// What the stanzas count for.
+    /// The memory charge of the stanzas, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -61,7 +61,7 @@ impl Flight {
         self.waiting.iter().filter_map(InFlight::stanza)
     }
 
-    /// The next one to arrive, if it is a stanza.
+    /// The first entry, if it is a stanza.
     pub(super) fn first(&self) -> Option<&Queued> {
         self.waiting.front().and_then(InFlight::stanza)
     }
@@ -70,7 +70,7 @@ impl Flight {
         Unsaved { stanzas: self.stanzas().count(), bytes: self.bytes }
     }
 
-    /// The number, on the server's leg, of the first stanza that the server has to keep.
+    /// The server's number of the first stanza that the server has to keep.
     pub(super) fn first_unsettled(&self) -> Option<ServerSeq> {
         self.stanzas().find_map(|item| item.server_seq)
     }
@@ -80,12 +80,12 @@ impl Flight {
         self.reserved.iter().any(|places| places.contains(&seq))
     }
 
-    /// Returns whether there are adopted stanzas behind `after` and before `before`.
+    /// Returns whether there are adopted stanzas after `after` and before `before`.
     pub(super) fn has_adopted_between(&self, after: Seq, before: Seq) -> bool {
         self.reserved.iter().any(|places| *places.start() < before && after < *places.end())
     }
 
-    /// The places from `first` on that are not of adopted stanzas.
+    /// The number ranges from `first` on that do not belong to adopted stanzas.
     pub(super) fn not_adopted_from(&self, first: Seq) -> Vec<RangeInclusive<Seq>> {
         let (mut start, mut places) = (first, Vec::new());
         for reserved in self.reserved.iter().filter(|reserved| *reserved.end() >= first) {
@@ -98,7 +98,7 @@ impl Flight {
         places
     }
 
-    /// Returns whether the stanzas are in order and counted. Only debug builds ask.
+    /// Returns whether the stanzas are in order and the byte count is correct. Only debug builds call it.
     pub(super) fn check(&self) -> bool {
         self.waiting.len() > super::segments::CHECKED
             || self.bytes == self.waiting.iter().map(InFlight::weight).sum::<usize>()
@@ -106,7 +106,7 @@ impl Flight {
     }
 }
 
-/// Stanzas that come and go.
+/// Changes.
 impl Flight {
     pub(super) fn push(&mut self, item: Queued) {
         self.bytes += item.weight();
@@ -119,7 +119,7 @@ impl Flight {
         self.reserved.push(places);
     }
 
-    /// Removes the next one to arrive, if it is a stanza.
+    /// Removes the first entry, if it is a stanza.
     pub(super) fn take_first(&mut self) -> Option<Queued> {
         self.first()?;
         self.take(0)
@@ -143,9 +143,9 @@ impl Flight {
         }
     }
 
-    /// Hands the stanzas that the spool was not asked to take to `take`, until it refuses one.
+    /// Passes the stanzas that were not handed to the spool to `take`, until it refuses one.
     pub(super) fn hand_over(&mut self, take: &mut impl FnMut(&mut Queued) -> bool) {
-        // What was asked for is in front of what was not.
+        // Entries that were handed over come before those that were not.
         let asked = self.waiting.partition_point(|waiting| waiting.stanza().is_none_or(|item| item.spooled));
         for waiting in self.waiting.iter_mut().skip(asked) {
             if let InFlight::Stanza(item) = waiting
@@ -156,15 +156,15 @@ impl Flight {
         }
     }
 
-    /// All up to this number is on disk.
+    /// Notes that everything up to this number is on disk.
     pub(super) fn on_committed(&mut self, seq: Seq) {
         while self.waiting.front().is_some_and(|first| first.seq() <= seq) {
             self.take(0);
         }
     }
 
-    /// The spool has refused what it was asked to take; what was committed before stays. Returns whether numbers were reserved
-    /// for adopted stanzas, which are not moved then.
+    /// Notes that the spool refused the stanzas. Those that were committed before stay. Returns whether numbers were
+    /// reserved for adopted stanzas; those are not moved in this case.
     pub(super) fn on_refused(&mut self, committed: Seq) -> bool {
         let waiting = self.waiting.len();
         self.waiting.retain(|waiting| matches!(waiting, InFlight::Stanza(_)));
@@ -177,7 +177,7 @@ impl Flight {
         waiting != self.waiting.len()
     }
 
-    /// Removes stanzas that need not get to the disk.
+    /// Removes the stanzas that need not get to the disk.
     pub(super) fn remove_where(&mut self, unwanted: impl Fn(&Queued) -> bool) {
         self.waiting.retain(|waiting| !waiting.stanza().is_some_and(&unwanted));
         self.bytes = self.waiting.iter().map(InFlight::weight).sum();

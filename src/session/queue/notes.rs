@@ -1,4 +1,4 @@
-//! Notes for the end of a session about stanzas that only the spool has.
+//! Notes about stanzas that only the spool has, for the end of the session.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -8,25 +8,26 @@ use bytes::Bytes;
 use super::number::next_own;
 use crate::seq::Seq;
 
-/// Bytes of refusals that are kept, each with [`ENTRY`]. Requests beyond wait on disk until a session takes or drops them.
+/// The bytes of refusals that are kept, each with [`ENTRY`]. Requests beyond this wait on disk until a session takes or
+/// drops them.
 const REFUSALS: usize = 64 << 10;
-/// What a refusal costs beside its bytes.
+/// The memory charge of a refusal in addition to its bytes.
 const ENTRY: usize = 64;
-/// Runs of archived stanzas that are known. What is archived beyond is kept like what is not.
+/// The number of ranges of archived stanzas that are kept. Archived stanzas beyond are treated like those not archived.
 const RUNS: usize = 1024;
 
-/// Notes about places behind all that is in memory, in their order.
+/// Notes about stanzas after those in memory, in order of their numbers.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// iq requests, and how each is refused.
+    /// iq requests, each with its refusal.
     requests: VecDeque<(Seq, Bytes)>,
     refusals: usize,
-    /// Stanzas that the server's archive has, side by side.
+    /// Ranges of consecutive stanzas that the server's archive has.
     archived: VecDeque<RangeInclusive<Seq>>,
 }
 
 impl Notes {
-    /// At this place is an iq request, to be answered so if the client never has it.
+    /// Notes an iq request and the refusal to send if the client never receives it.
     pub fn note_request(&mut self, seq: Seq, refusal: Bytes) {
         let cost = refusal.len().saturating_add(ENTRY);
         if self.refusals + cost <= REFUSALS {
@@ -35,7 +36,7 @@ impl Notes {
         }
     }
 
-    /// The server's archive has the stanza at this place.
+    /// Notes that the server's archive has the stanza with this number.
     pub fn note_archived(&mut self, seq: Seq) {
         let runs = self.archived.len();
         match self.archived.back_mut() {
@@ -45,7 +46,7 @@ impl Notes {
         }
     }
 
-    /// All up to this place has been read back, or is no more.
+    /// Removes the notes up to this number: the stanzas have been read back, or are gone.
     pub fn forget(&mut self, up_to: Seq) {
         while let Some((_, refusal)) = self.requests.front().filter(|(seq, _)| *seq <= up_to) {
             self.refusals -= refusal.len() + ENTRY;
@@ -59,7 +60,7 @@ impl Notes {
         }
     }
 
-    /// The stanza at this place has been returned to its sender.
+    /// Removes the note about a stanza that was returned to its sender.
     pub fn remove(&mut self, seq: Seq) {
         if let Ok(at) = self.requests.binary_search_by_key(&seq, |(seq, _)| *seq)
             && let Some((_, refusal)) = self.requests.remove(at)
@@ -68,13 +69,13 @@ impl Notes {
         }
     }
 
-    /// The requests that nobody will answer.
+    /// Takes the requests that the client will not answer.
     pub fn take_requests(&mut self) -> VecDeque<(Seq, Bytes)> {
         self.refusals = 0;
         std::mem::take(&mut self.requests)
     }
 
-    /// The places of what the server's archive has.
+    /// Takes the ranges of stanzas that the server's archive has.
     pub fn take_archived(&mut self) -> VecDeque<RangeInclusive<Seq>> {
         std::mem::take(&mut self.archived)
     }

@@ -1,48 +1,48 @@
-//! The numbers of the stanzas in a queue: they give the order, and for stanzas of the own spool they are its keys.
+//! Sequence numbers of queued stanzas. They define the order, and they are the keys of stanzas in the session's own spool.
 //!
-//! A stanza that comes now gets the next multiple of [`STRIDE`]. Between two such numbers there is room: adopted stanzas follow
-//! the multiple directly, stanzas inherited from earlier sessions have the upper half.
+//! A new stanza gets the next multiple of [`STRIDE`]. The numbers in between are for other stanzas: adopted stanzas
+//! directly follow a multiple, and stanzas inherited from earlier sessions use the upper half.
 
 use std::ops::RangeInclusive;
 
 use crate::seq::Seq;
 
-/// The distance between the numbers of two stanzas that came one after the other.
+/// The distance between the numbers of two consecutive stanzas.
 pub const STRIDE: u64 = 1 << 32;
 
-/// The number of the first stanza that comes.
+/// The number of the first stanza.
 pub(super) const FIRST: Seq = Seq::new(STRIDE);
 
-/// How many numbers are reserved for adopted stanzas at once.
+/// The size of a range that is reserved for adopted stanzas.
 const RESERVED: u64 = 1 << 20;
 
-/// Inherited stanzas have numbers in the upper half of a stride.
+/// The first offset within a stride that belongs to inherited stanzas: they use the upper half.
 const INHERITED: u64 = 1 << 31;
 
-/// Numbers that are left when the session has to end, so that what comes until its end still has one.
+/// The number at which the session has to end. Enough numbers remain for the stanzas that come until then.
 const LAST: Seq = Seq::new(u64::MAX - (STRIDE << 16));
 
-/// Whether this is the number of a stanza that lies in the spool of an earlier session.
+/// Returns whether this is the number of a stanza in the spool of an earlier session.
 pub(super) fn is_inherited(seq: Seq) -> bool {
     seq.get() % STRIDE >= INHERITED
 }
 
-/// The first number of the kind that a new stanza gets, behind this one.
+/// The first number after this one that a new stanza could have.
 pub(super) fn next_own(seq: Seq) -> Seq {
     Seq::new((seq.get() / STRIDE).saturating_add(1).saturating_mul(STRIDE))
 }
 
-/// The number of the n-th inherited stanza of the session, in the room before `before`. `None` if there are too many.
+/// The number of the session's n-th inherited stanza, in the stride before `before`. `None` if there are too many.
 pub(super) fn inherited(before: Seq, n: u64) -> Option<Seq> {
     before.checked_minus(STRIDE).filter(|_| n < STRIDE - INHERITED).map(|slot| slot.plus(INHERITED + n))
 }
 
-/// Whether the numbers come to their end: a session has 2^32 of them.
+/// Returns whether the numbers are nearly used up. A session has 2^32 of them.
 fn is_last(seq: Seq) -> bool {
     seq >= LAST
 }
 
-/// Gives numbers to the stanzas that come.
+/// Allocates numbers for new stanzas.
 #[derive(Debug)]
 pub(super) struct Numbers {
     next: Seq,
@@ -62,18 +62,18 @@ impl Numbers {
         seq
     }
 
-    /// Returns numbers for adopted stanzas, which come before all stanzas that come from now on.
+    /// Reserves numbers for adopted stanzas, which come before all later stanzas.
     pub(super) fn reserve(&mut self) -> RangeInclusive<Seq> {
         let first = self.take();
         first..=first.plus(RESERVED - 1)
     }
 
-    /// The number of the newest stanza, or of none that came yet.
+    /// The number of the newest stanza, or the number before the first one.
     pub(super) fn newest(&self) -> Seq {
         self.next.previous()
     }
 
-    /// Whether the numbers come to their end.
+    /// Returns whether the numbers are nearly used up.
     pub(super) fn is_exhausted(&self) -> bool {
         is_last(self.next)
     }

@@ -1,4 +1,4 @@
-//! A stanza that waits in memory.
+//! A stanza that waits in memory for the client's acknowledgement.
 
 use bytes::Bytes;
 
@@ -10,15 +10,15 @@ use crate::session::Cause;
 use crate::session::stamp::Ahead;
 use crate::xml::{Element, Kind, ns};
 
-/// Who was there when a stanza came.
+/// The clients that were online when a stanza came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Company {
     /// No other client of the account.
     #[default]
     None,
-    /// Other clients of the account: they have what was addressed to it.
+    /// Other clients of the account: they also received a stanza that was addressed to it.
     Others,
-    /// A room that the client is in sent it, or is about to be: it is for this client alone.
+    /// The stanza came from a room that the client is in, or is about to join: it is for this client alone.
     Room,
 }
 
@@ -27,36 +27,36 @@ pub enum Company {
 pub struct Queued {
     /// The stanza as the server sent it.
     pub element: Element,
-    /// When it came.
+    /// The time of its arrival.
     pub received: UnixMillis,
-    /// How much later that is than the clock said.
+    /// The difference by which that time is later than the clock.
     pub ahead: Ahead,
-    /// Its number in the queue.
+    /// Its sequence number in the queue.
     pub seq: Seq,
-    /// Its number on the server's stream management leg, if it has one: they count from one.
+    /// Its number in the server's stream management, counted from one, if it has one.
     pub server_seq: Option<ServerSeq>,
-    /// Of a kind that must not be lost (invariant 2).
+    /// True if its kind must not be lost (invariant 2).
     pub durable: bool,
-    /// It waited, so it is written with its delay.
+    /// True if it waited, so that it is written with a delay stamp.
     pub waited: bool,
-    /// Why it is written.
+    /// The reason why it is written.
     pub cause: Cause,
-    /// Who was there when it came.
+    /// The clients that were online when it came.
     pub company: Company,
-    /// Of a kind that may notify, so that the client is asked whether it has it.
+    /// True if its kind may notify, so that the client is asked to acknowledge it.
     pub(super) notifies: bool,
-    /// The spool was asked to take it, or had it before.
+    /// True if it was handed to the spool, or came from there.
     pub(super) spooled: bool,
-    /// The spool has refused it once, and may have it all the same.
+    /// True if the spool refused it once and may hold it nevertheless.
     pub(super) doubtful: bool,
-    /// The time of its writing to the client, in milliseconds of the session's own count.
+    /// The time at which it was written to the client, in milliseconds on the session's own clock.
     pub(super) written: u32,
-    /// It was returned to its sender or set aside, and only keeps the client's count.
+    /// True for a placeholder: the stanza was returned to its sender or set aside, and only the client's count needs it.
     pub(super) gone: bool,
 }
 
 impl Queued {
-    /// A stanza that came at this time, without a number, and need not be kept.
+    /// Creates a stanza without a server number that need not be kept.
     pub fn new(element: Element, seq: Seq, received: UnixMillis) -> Self {
         Self {
             notifies: may_notify(&element),
@@ -76,57 +76,57 @@ impl Queued {
         }
     }
 
-    /// A stanza that came at this time and was read back from a spool.
+    /// Creates a stanza that was read back from a spool.
     pub(super) fn read_back(element: Element, seq: Seq, received: UnixMillis) -> Self {
         Self { durable: true, waited: true, spooled: true, ..Self::new(element, seq, received) }
     }
 
-    /// The same for another cause than that somebody has sent it.
+    /// The same stanza with another cause.
     pub fn because(self, cause: Cause) -> Self {
         Self { cause, ..self }
     }
 
-    /// The same if its time is so much later than the clock said.
+    /// The same stanza with the difference between its time and the clock.
     pub fn ahead_by(self, ahead: Ahead) -> Self {
         Self { ahead, ..self }
     }
 
-    /// The same with its number on the server's leg.
+    /// The same stanza with its server number.
     pub fn of_leg(self, server_seq: Option<ServerSeq>) -> Self {
         Self { server_seq, ..self }
     }
 
-    /// The same if it must not be lost.
+    /// The same stanza, marked as one that must not be lost.
     pub fn durable(self) -> Self {
         Self { durable: true, ..self }
     }
 
-    /// The same with those who were there when it came.
+    /// The same stanza with the clients that were online when it came.
     pub fn in_company(self, company: Company) -> Self {
         Self { company, ..self }
     }
 
-    /// The time of its writing to the client, in milliseconds of the session's own count.
+    /// The time at which it was written to the client, in milliseconds on the session's own clock.
     pub fn written(&self) -> u32 {
         self.written
     }
 
-    /// Returns whether memory has only its number.
+    /// Returns whether only a placeholder is in memory.
     pub fn is_gone(&self) -> bool {
         self.gone
     }
 
-    /// Returns whether the spool may have it.
+    /// Returns whether the spool may hold it.
     pub fn is_spooled(&self) -> bool {
         self.spooled || self.doubtful
     }
 
-    /// What it takes of the queue's memory, in bytes.
+    /// Its memory charge, in bytes.
     pub(super) fn weight(&self) -> usize {
         weight(self.element.bytes().len())
     }
 
-    /// The own spool has refused what it was asked to take and has not answered. It may have it all the same.
+    /// Notes that the own spool refused it without a clear answer. The spool may hold it nevertheless.
     pub(super) fn on_refused(&mut self, committed: Seq) {
         if self.spooled && self.seq > committed && !is_inherited(self.seq) {
             (self.spooled, self.doubtful) = (false, true);
@@ -138,12 +138,12 @@ impl Queued {
         self.durable && !self.spooled && !is_inherited(self.seq)
     }
 
-    /// Returns whether the own spool has it.
+    /// Returns whether the own spool holds it.
     pub(super) fn is_on_disk(&self, committed: Seq) -> bool {
         self.spooled && self.seq <= committed && !is_inherited(self.seq)
     }
 
-    /// Returns whether it must not be lost, and no disk has it.
+    /// Returns whether it must not be lost and is not on disk.
     pub(super) fn is_unsaved(&self, committed: Seq) -> bool {
         self.durable && !is_inherited(self.seq) && !(self.spooled && self.seq <= committed)
     }
@@ -153,8 +153,8 @@ impl Queued {
         !self.durable || self.server_seq.is_none() || self.spooled && self.seq <= committed
     }
 
-    /// The same in another place, of which no spool knows.
-    pub fn anew(self, seq: Seq) -> Self {
+    /// The same stanza with another number, which no spool knows.
+    pub fn renumbered(self, seq: Seq) -> Self {
         Self { seq, spooled: false, doubtful: false, ..self }
     }
 

@@ -1,4 +1,4 @@
-//! The stanzas that memory has, in two segments: those written to the current attachment, then those that are not.
+//! The stanzas in memory, in two segments: those written to the current attachment, then those not written yet.
 
 use std::collections::VecDeque;
 
@@ -8,22 +8,23 @@ use super::queued::Queued;
 use super::unsaved::Unsaved;
 use crate::seq::{Seq, ServerSeq};
 
-/// Room for so many stanzas is kept while none is there.
+/// The capacity that is kept while there are no stanzas.
 const FEW: usize = 4;
 
-/// [`Segments::check`] looks at each stanza of at most so many, so that the time of a debug build stays in proportion.
+/// The number of stanzas up to which [`Segments::check`] looks at each one, so that debug builds stay fast.
 pub(super) const CHECKED: usize = 64;
 
-/// The written and the unwritten stanzas, by ascending number. One deque has both, so that no stanza is moved when it is written.
+/// The written and the unwritten stanzas, by ascending number. One deque holds both, so that writing a stanza does not move
+/// it.
 #[derive(Debug)]
 pub(super) struct Segments {
     items: VecDeque<Queued>,
     /// The length of the written segment.
     written: usize,
     prefixes: Prefixes,
-    /// How many unwritten stanzas cannot be spilled, as far as it is known.
+    /// The number of unwritten stanzas known to be impossible to spill.
     stayed: usize,
-    /// What was handed to the spool up to this number is on disk.
+    /// The number up to which everything handed to the spool is on disk.
     committed: Seq,
     /// The highest number that the client has acknowledged.
     passed: Seq,
@@ -48,7 +49,7 @@ impl Default for Segments {
     }
 }
 
-/// Questions.
+/// Queries.
 impl Segments {
     /// All stanzas, placeholders included.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Queued> {
@@ -77,12 +78,12 @@ impl Segments {
         self.items.is_empty()
     }
 
-    /// What the stanzas count for.
+    /// The memory charge of the stanzas, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many stanzas are of a kind that may notify.
+    /// The number of stanzas of a kind that may notify.
     pub(super) fn notifying(&self) -> usize {
         self.notifying
     }
@@ -91,7 +92,7 @@ impl Segments {
         self.unsaved
     }
 
-    /// What was handed to the spool up to this number is on disk.
+    /// The number up to which everything handed to the spool is on disk.
     pub(super) fn committed(&self) -> Seq {
         self.committed
     }
@@ -106,13 +107,13 @@ impl Segments {
         self.items.binary_search_by_key(&seq, |item| item.seq).ok().and_then(|at| self.items.get(at))
     }
 
-    /// The number of the newest stanza that was written, or acknowledged.
+    /// The number of the newest stanza that was written or acknowledged.
     pub(super) fn last_written(&self) -> Seq {
         let last = self.written.checked_sub(1).and_then(|at| self.items.get(at));
         last.map_or(self.passed, |item| item.seq.max(self.passed))
     }
 
-    /// The oldest durable stanza that the spool was not asked to take.
+    /// The oldest durable stanza that was not handed to the spool.
     pub(super) fn oldest_unspooled(&self) -> Option<&Queued> {
         self.items.iter().skip(self.prefixes.handed).find(|item| item.durable && !item.spooled)
     }
@@ -122,13 +123,13 @@ impl Segments {
         self.items.iter().find(|item| item.is_unsaved(self.committed)).map(|item| item.seq)
     }
 
-    /// The number, on the server's leg, of the first stanza that the server has to keep.
+    /// The server's number of the first stanza that the server has to keep.
     pub(super) fn first_unsettled(&self) -> Option<ServerSeq> {
         let mut behind = self.items.iter().skip(self.prefixes.settled);
         behind.find(|item| !item.is_settled(self.committed)).and_then(|item| item.server_seq)
     }
 
-    /// Returns whether the stanzas are in order, and what is counted agrees with them. Only debug builds ask.
+    /// Returns whether the stanzas are in order and the counts agree with them. Only debug builds call it.
     pub(super) fn check(&self) -> bool {
         let Prefixes { settled, handed } = self.prefixes;
         let len = self.items.len();
@@ -147,13 +148,13 @@ impl Segments {
     }
 }
 
-/// Stanzas that come and go.
+/// Changes.
 impl Segments {
     /// Appends a stanza.
     pub(super) fn push(&mut self, item: Queued) {
         self.count(&item);
         if self.items.len() == self.items.capacity() {
-            // Less than twice as much: many sessions hold few stanzas each, for long.
+            // The capacity grows by less than a factor of two: many sessions hold few stanzas each, for a long time.
             self.items.reserve_exact((self.items.len() / 2).max(FEW));
         }
         self.items.push_back(item);
@@ -181,7 +182,7 @@ impl Segments {
         }
     }
 
-    /// Removes the first written stanza: the client has it.
+    /// Removes the first written stanza, which the client has acknowledged.
     pub(super) fn acknowledge(&mut self) -> Option<Queued> {
         self.written.checked_sub(1)?;
         let item = self.items.pop_front()?;
@@ -192,7 +193,7 @@ impl Segments {
         Some(item)
     }
 
-    /// Moves all written stanzas to the unwritten segment. All say from now on since when they wait.
+    /// Moves all written stanzas to the unwritten segment. Each gets a delay stamp when it is written.
     pub(super) fn rewind(&mut self) {
         self.written = 0;
         for item in &mut self.items {
@@ -241,7 +242,7 @@ impl Segments {
         if at < self.written { self.replace(at) } else { self.remove(at) }
     }
 
-    /// Removes stanzas that need not be kept, in either segment.
+    /// Removes the stanzas that need not be kept, from both segments.
     pub(super) fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let (written, mut at) = (self.written, 0);
         let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| {
@@ -257,11 +258,11 @@ impl Segments {
         given
     }
 
-    /// Removes unwritten stanzas that the disk has, of which `spill` says that they go there alone; those of the server's leg
-    /// only if the server has been told so, which is up to `acked`.
+    /// Removes the unwritten stanzas on disk for which `spill` returns `true`. Stanzas with a server number are removed
+    /// only up to `acked`, the number that the server has received as an acknowledgement.
     pub(super) fn spill(&mut self, acked: ServerSeq, mut spill: impl FnMut(&Queued) -> bool) {
         let unwritten = self.items.len() - self.written;
-        // Those that stay need not be looked at for each that comes.
+        // Skips the scan until enough stanzas came: those that stay need not be checked again for each new one.
         self.stayed = self.stayed.min(unwritten);
         if unwritten <= self.stayed + self.stayed / 8 {
             return;
@@ -290,21 +291,21 @@ impl Segments {
         }
     }
 
-    /// Gives back the room of a queue that was long.
+    /// Releases the capacity of a queue that was long.
     pub(super) fn shrink_if_empty(&mut self) {
         if self.items.is_empty() {
             self.items.shrink_to(FEW);
         }
     }
 
-    /// From now on the stanzas keep no more alive than themselves.
+    /// Makes each stanza own its bytes, so that it keeps no larger buffer alive.
     pub(super) fn compact(&mut self) {
         for item in &mut self.items {
             item.element = item.element.compact();
         }
     }
 
-    /// The newest stanza is held: once written it says since when it waits.
+    /// Marks the newest stanza as delayed: it gets a delay stamp when it is written.
     pub(super) fn delay(&mut self, seq: Seq) {
         if let Some(item) = self.items.back_mut().filter(|item| item.seq == seq) {
             item.waited = true;
@@ -333,10 +334,10 @@ impl Segments {
     }
 }
 
-/// What the disk has of the stanzas.
+/// The stanzas' state on disk.
 impl Segments {
-    /// Hands the durable stanzas that the spool was not asked to take to `take`, until it refuses one. Returns whether it took
-    /// all.
+    /// Passes the durable stanzas that were not handed to the spool to `take`, until it refuses one. Returns whether it
+    /// took all.
     pub(super) fn hand_over(&mut self, take: &mut impl FnMut(&mut Queued) -> bool) -> bool {
         let (committed, mut saved, mut all) = (self.committed, Unsaved::default(), true);
         for item in self.items.iter_mut().skip(self.prefixes.handed) {
@@ -354,7 +355,7 @@ impl Segments {
         all
     }
 
-    /// What was handed to the spool up to this number is on disk.
+    /// Notes that everything handed to the spool up to this number is on disk.
     pub(super) fn on_committed(&mut self, seq: Seq) {
         let before = self.committed;
         self.committed = before.max(seq);
@@ -365,7 +366,7 @@ impl Segments {
         self.on_saved(saved);
     }
 
-    /// The spool has refused what it was asked to take.
+    /// Notes that the spool refused the stanzas.
     pub(super) fn on_refused(&mut self) {
         for item in &mut self.items {
             item.on_refused(self.committed);
@@ -373,7 +374,7 @@ impl Segments {
         self.prefixes.handed = 0;
     }
 
-    /// Notes up to which stanza all are settled for the server.
+    /// Advances the prefix of stanzas that are settled for the server.
     pub(super) fn pass_settled(&mut self) {
         let committed = self.committed;
         while self.items.get(self.prefixes.settled).is_some_and(|item| item.is_settled(committed)) {

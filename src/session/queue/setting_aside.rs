@@ -1,4 +1,4 @@
-//! The queue, as far as stanzas are set aside because the client breaks on them.
+//! The part of the queue that sets stanzas aside because the client breaks on them.
 
 use std::ops::RangeInclusive;
 
@@ -37,7 +37,7 @@ impl Queue {
         self.aside.len()
     }
 
-    /// Puts the chosen stanzas back in their places. Call it only when no written stanza awaits its acknowledgement.
+    /// Puts the chosen stanzas back at their positions. Call it only when no written stanza awaits acknowledgement.
     pub fn take_back(&mut self, mut which: impl FnMut(&Queued) -> bool) {
         for item in self.aside.remove(|item| !item.gone && which(item)) {
             self.segments.insert(Queued { waited: true, ..item });
@@ -52,7 +52,8 @@ impl Queue {
         removed
     }
 
-    /// Removes and returns the stanzas set aside that are among the first `count` written ones: the client has acknowledged them.
+    /// Removes the set-aside stanzas among the first `count` written ones, which the client has acknowledged, and returns
+    /// them.
     pub fn acknowledge_aside(&mut self, count: usize) -> Vec<Queued> {
         if self.aside.is_empty() {
             return Vec::new();
@@ -62,7 +63,8 @@ impl Queue {
         self.remove_aside(|item| written.contains(&item.seq))
     }
 
-    /// Returns `places` of a spool without the places of stanzas that are set aside. `None` is the session's own spool.
+    /// Returns the range `places` of a spool without the numbers of stanzas that are set aside. `None` is the session's own
+    /// spool.
     pub fn spare(&self, spool: Option<LoginId>, places: RangeInclusive<Seq>) -> Vec<RangeInclusive<Seq>> {
         let place = |item: &Queued| match self.origin(item.seq) {
             Some((other, place)) => (spool == Some(other)).then_some(place),
@@ -125,7 +127,7 @@ mod tests {
         assert_eq!(queue.spare(None, Seq::range(2 * S..=3 * S)), [Seq::range(2 * S..=3 * S - 1)]);
         assert_eq!(queue.spare(None, Seq::range(3 * S..=3 * S)), []);
         assert_eq!(queue.spare(Some(LoginId(9)), Seq::range(0..=4 * S)), [Seq::range(0..=4 * S)]);
-        // The client has the first two.
+        // The client has acknowledged the first two.
         assert_eq!(queue.first_written(2).map(|item| item.seq).collect::<Vec<_>>(), [S, 2 * S].map(Seq::new));
         assert_eq!(queue.acknowledge_aside(2).len(), 1);
         queue.acknowledge(2);

@@ -1,4 +1,4 @@
-//! Messages that are spilled: while nobody is there to read them, the spool alone has them, and they come back in their order.
+//! Spilled messages: while no client reads them, only the spool holds them. They come back in their order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,40 +10,40 @@ use super::spooled::Spooled;
 use crate::seq::Seq;
 use crate::xml::{Element, Header};
 
-/// Room for so many places is kept at first.
+/// The initial capacity.
 const FEW: usize = 4;
 
-/// What memory must know of a message that is spilled.
+/// The data in memory about a spilled message.
 #[derive(Clone, Copy, Debug)]
 struct SpilledPlace {
     seq: Seq,
-    /// So many bytes were added behind its name for the spool.
+    /// The number of bytes that were added after the element's name for the spool.
     added: u16,
-    /// The server's archive has it.
+    /// True if the server's archive has it.
     archived: bool,
 }
 
-/// The places of spilled messages, oldest first. All came on the stream of one header.
+/// The spilled messages, oldest first. All came on streams with the same header.
 #[derive(Debug)]
 struct SpilledPlaces {
     header: Arc<Header>,
     places: VecDeque<SpilledPlace>,
 }
 
-/// Whether the server's archive has a message.
+/// The presence of a message in the server's archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArchiveCopy {
-    /// It has.
+    /// The archive has it.
     Present,
-    /// It has not, or does not say so.
+    /// The archive does not have it, or this is unknown.
     Absent,
 }
 
-/// What was read back is no stanza.
+/// Error: the bytes that were read back are not a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoStanza;
 
-/// The messages that are spilled. Between them others may be in memory.
+/// The messages that are spilled. Other stanzas between them may be in memory.
 #[derive(Debug, Default)]
 pub(super) struct Spill(Option<Box<SpilledPlaces>>);
 
@@ -56,12 +56,12 @@ impl Spill {
         self.0.as_ref().map_or(0, |spilled| spilled.places.len())
     }
 
-    /// What the places count for, in bytes.
+    /// The memory charge of the entries, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.len() * size_of::<SpilledPlace>()
     }
 
-    /// The first number.
+    /// The number of the first spilled message.
     pub(super) fn first(&self) -> Option<Seq> {
         self.0.as_ref()?.places.front().map(|place| place.seq)
     }
@@ -70,13 +70,14 @@ impl Spill {
         self.0.as_ref().is_some_and(|spilled| spilled.places.binary_search_by_key(&seq, |place| place.seq).is_ok())
     }
 
-    /// The numbers of those that are in the server's archive.
+    /// The numbers of the messages that are in the server's archive.
     pub(super) fn archived(&self) -> impl Iterator<Item = Seq> {
         let places = self.0.iter().flat_map(|spilled| &spilled.places);
         places.filter(|place| place.archived).map(|place| place.seq)
     }
 
-    /// Adds a message. `bare`: the header under which the spool has it. Returns `false` if it could not be restored as it came.
+    /// Adds a message. `bare` is the header under which the spool stores it. Returns `false` if it could not be restored as
+    /// it came.
     pub(super) fn add(&mut self, item: &Queued, archive_copy: ArchiveCopy, bare: &Arc<Header>) -> bool {
         let header = item.element.header();
         if self.0.as_ref().is_some_and(|spilled| !header.means_the_same(&spilled.header)) {
@@ -90,7 +91,7 @@ impl Spill {
         true
     }
 
-    /// Removes all up to what was read back; returns the message itself, byte for byte as it came.
+    /// Removes all entries up to the stanza that was read back. Returns the message itself, byte for byte as it came.
     pub(super) fn take(&mut self, item: &Spooled) -> Option<Result<Element, NoStanza>> {
         let spilled = self.0.as_mut()?;
         let place = spilled.take(item.seq);
@@ -101,14 +102,14 @@ impl Spill {
         restored
     }
 
-    /// The spool has none of them any more.
+    /// Removes all entries: the spool holds none of these messages any more.
     pub(super) fn clear(&mut self) {
         self.0 = None;
     }
 }
 
 impl SpilledPlaces {
-    /// Removes all up to this number; returns what was known of the one with it.
+    /// Removes all entries up to this number. Returns the entry with this number.
     fn take(&mut self, seq: Seq) -> Option<SpilledPlace> {
         let count = self.places.partition_point(|place| place.seq <= seq);
         self.places.drain(..count).next_back().filter(|place| place.seq == seq)

@@ -1,4 +1,5 @@
-//! A stanza as it waits on disk, and what it weighs in memory.
+//! A stanza on disk, and its memory charge. The store writes and reads [`Spooled`]; [`Load`] is the session's request to
+//! read.
 
 use std::fmt;
 
@@ -8,31 +9,31 @@ use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
 use crate::seq::Seq;
 
-/// What a queued stanza costs beside its bytes.
+/// The memory charge of a queued stanza in addition to its bytes.
 const OVERHEAD: usize = 160;
 
-/// What a stanza of so many bytes takes of the queue's memory.
+/// The memory charge of a stanza of this length.
 pub(super) fn weight(len: usize) -> usize {
     len.saturating_add(OVERHEAD)
 }
 
-/// A stanza that waits on disk. Its bytes are self-contained: they mean the same on any stream.
+/// A stanza on disk. Its bytes are self-contained: they mean the same on any stream.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Spooled {
-    /// Its place among all stanzas for the device, ascending, never reused.
+    /// Its sequence number among all stanzas of the device: ascending, never reused.
     pub seq: Seq,
-    /// When it came.
+    /// The time of its arrival.
     pub received: UnixMillis,
-    /// Addressed to the account itself, so that another device may have it.
+    /// True if it is addressed to the account itself, so that another device may have it.
     pub shared: bool,
-    /// The server's archive has it: `<stanza-id/>` (XEP-0359) by the own bare JID.
+    /// True if the server's archive has it: it carries a `<stanza-id/>` (XEP-0359) by the own bare JID.
     pub archived: bool,
     /// The stanza.
     pub bytes: Bytes,
 }
 
 impl Spooled {
-    /// What it takes of a session's memory once it is read back, in bytes: more than its own.
+    /// The memory charge once it is read back, in bytes. It is larger than its length.
     pub fn weight(&self) -> usize {
         weight(self.bytes.len())
     }
@@ -41,11 +42,11 @@ impl Spooled {
 /// A request to read stanzas back from a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// The session that wrote the spool; `None` for the own one.
+    /// The session that wrote the spool; `None` for the own session.
     pub spool: Option<LoginId>,
-    /// Behind this place.
+    /// The number after which to read.
     pub after: Seq,
-    /// Stanzas of so much [`Spooled::weight`], one at least.
+    /// The total [`Spooled::weight`] to read, but one stanza at least.
     pub weight: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The queue between memory and the disk: stanzas that go to the spool, and stanzas that are read back.
+//! The part of the queue that moves stanzas to the spool and reads them back.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::push::account::LoginId;
 use crate::seq::{Seq, ServerSeq};
 use crate::xml::{Element, Header, Kind};
 
-/// Stanzas that go to the spool.
+/// Stanzas on their way to the spool.
 impl Queue {
-    /// The place of a stanza of so many bytes that came now. [`Queue::hold`] or [`Queue::hold_for_spool`] must follow.
+    /// Allocates a number for a new stanza of this length. [`Queue::hold`] or [`Queue::hold_for_spool`] must follow.
     pub fn place(&mut self, len: usize) -> Placement {
         let seq = self.numbers.take();
         if !self.tail.is_open() {
@@ -30,14 +30,14 @@ impl Queue {
         Placement::SpoolOnly(seq)
     }
 
-    /// Lets a stanza that was given [`Placement::SpoolOnly`] wait for the disk.
+    /// Holds a stanza with [`Placement::SpoolOnly`] until it is on disk.
     pub fn hold_for_spool(&mut self, item: Queued) {
         self.flight.push(item);
         self.on_changed();
     }
 
-    /// Gives away numbers for stanzas that the spool will have: they come before all that is pushed from now on. Returns the
-    /// first and the last; [`Queue::on_committed`] with the last one says that they are there.
+    /// Reserves numbers for stanzas that the store moves into the spool. They come before all stanzas that are pushed
+    /// later. Returns the range; [`Queue::on_committed`] with its end reports that the stanzas are there.
     pub fn reserve(&mut self) -> RangeInclusive<Seq> {
         let places = self.numbers.reserve();
         self.tail.begin(places.start().previous());
@@ -45,8 +45,8 @@ impl Queue {
         places
     }
 
-    /// The durable stanzas that the spool was not asked to take yet, up to so much weight and one at least; it is now. Those
-    /// that only the disk will have are taken of every kind.
+    /// Takes the durable stanzas that were not handed to the spool yet, up to this total weight but one at least, and marks
+    /// them as handed over. Of the stanzas that only the disk will hold, all kinds are taken.
     pub fn take_unspooled(&mut self, at_most: usize) -> Vec<Queued> {
         let (mut taken, mut left) = (Vec::new(), at_most);
         let mut take = |item: &mut Queued| {
@@ -62,7 +62,7 @@ impl Queue {
         if self.segments.hand_over(&mut take) {
             self.flight.hand_over(&mut take);
         }
-        // The places of those that are set aside are in front, so that they do not come behind a trial.
+        // Stanzas set aside come first in the order, so that they do not come behind a trial.
         if at_most == usize::MAX && !self.aside.is_empty() {
             self.aside.hand_over(|item| {
                 item.spooled = true;
@@ -74,12 +74,12 @@ impl Queue {
         taken
     }
 
-    /// The oldest durable stanza that the spool was not asked to take.
+    /// The oldest durable stanza that was not handed to the spool.
     pub fn oldest_unspooled(&self) -> Option<&Queued> {
         self.segments.oldest_unspooled()
     }
 
-    /// What was handed to the spool up to this place is on disk.
+    /// Notes that everything handed to the spool up to this number is on disk.
     pub fn on_committed(&mut self, seq: Seq) {
         self.segments.on_committed(seq);
         self.flight.on_committed(seq);
@@ -87,8 +87,8 @@ impl Queue {
         self.on_changed();
     }
 
-    /// The spool has refused what it was asked to take, or was not asked in the end. Returns whether numbers were set aside for
-    /// adopted stanzas, which are not moved then.
+    /// Notes that the spool refused the stanzas, or that they were not handed over in the end. Returns whether numbers were
+    /// reserved for adopted stanzas; those are not moved in this case.
     pub fn on_refused(&mut self) -> bool {
         let committed = self.last_committed();
         self.segments.on_refused();
@@ -99,17 +99,17 @@ impl Queue {
         reserved
     }
 
-    /// What was handed to the spool up to here is on disk.
+    /// The number up to which everything handed to the spool is on disk.
     pub fn last_committed(&self) -> Seq {
         self.segments.committed()
     }
 
-    /// Whether all that must not be lost is on disk.
+    /// Returns whether everything that must not be lost is on disk.
     pub fn is_committed(&self) -> bool {
         self.unsaved().stanzas == 0
     }
 
-    /// The same for what came up to this number.
+    /// Returns whether everything that must not be lost, up to this number, is on disk.
     pub fn is_committed_to(&self, seq: Seq) -> bool {
         let flying = self.flight.stanzas().next().map(|item| item.seq);
         let aside = self.aside.first_unsaved(self.last_committed());
@@ -121,15 +121,15 @@ impl Queue {
         self.flight.stanzas()
     }
 
-    /// Forgets the stanzas on their way to the disk that need not get there.
+    /// Removes the stanzas on their way to the disk that need not get there.
     pub fn drop_from_flight(&mut self, unwanted: impl Fn(&Queued) -> bool) {
         self.flight.remove_where(unwanted);
         self.close_tail();
         self.on_changed();
     }
 
-    /// Moves stanzas that wait for the disk into memory, as far as it has room and nothing that is on disk comes before them.
-    /// Returns whether there were any.
+    /// Moves stanzas that wait for the disk into memory, while memory has room and no stanza on disk comes before them.
+    /// Returns whether any was moved.
     pub fn promote(&mut self) -> bool {
         let mut promoted = false;
         while self.tail.is_read_to(self.last_committed())
@@ -148,18 +148,18 @@ impl Queue {
         promoted
     }
 
-    /// What is neither the client's nor on disk.
+    /// The stanzas that neither the client nor the disk has.
     pub fn unsaved(&self) -> Unsaved {
         let (memory, flying) = (self.segments.unsaved(), self.flight.unsaved());
         Unsaved { stanzas: memory.stanzas + flying.stanzas, bytes: memory.bytes + flying.bytes }
     }
 
-    /// Whether more is neither the client's nor on disk than memory may hold for long.
+    /// Returns whether the stanzas that neither the client nor the disk has exceed what memory may hold for long.
     pub fn has_too_much_unsaved(&self) -> bool {
         self.segments.unsaved().bytes + self.flight.bytes() > self.room.for_unsaved()
     }
 
-    /// Takes the oldest stanza that is neither the client's nor on disk.
+    /// Takes the oldest stanza that neither the client nor the disk has.
     pub fn take_oldest_unsaved(&mut self) -> Option<Queued> {
         let taken = self.segments.remove_oldest_unsaved().or_else(|| {
             let item = self.flight.take_oldest()?;
@@ -171,22 +171,22 @@ impl Queue {
         taken
     }
 
-    /// Whether more stanzas may come from the server: else the disk is too slow for them.
+    /// Returns whether more stanzas may come from the server. `false` means that the disk is too slow for them.
     pub fn has_room(&self) -> bool {
         self.flight.bytes() < self.room.for_unsaved()
     }
 
-    /// Whether this is the number of an adopted stanza.
+    /// Returns whether this is the number of an adopted stanza.
     pub fn is_adopted(&self, seq: Seq) -> bool {
         self.flight.is_adopted(seq)
     }
 
-    /// What is noted about stanzas that only the spool has.
+    /// The notes about stanzas that only the spool has.
     pub fn noted(&mut self) -> &mut Notes {
         self.tail.notes()
     }
 
-    /// Newer stanzas go to memory again once all that the spool alone has was read back.
+    /// Closes the tail once everything in it was read back: newer stanzas go to memory again.
     fn close_tail(&mut self) {
         if self.flight.is_empty() && self.tail.is_read_to(self.last_committed()) {
             self.tail.close();
@@ -196,19 +196,19 @@ impl Queue {
 
 /// Stanzas that are read back.
 impl Queue {
-    /// What is to be read back now.
-    pub fn wants_load(&self) -> Option<Load> {
+    /// The request to read back that is due now, if any.
+    pub fn due_load(&self) -> Option<Load> {
         let (spool, after) = self.next_load()?;
-        // One stanza at a time goes on even where others have taken all.
+        // One stanza at a time is read even if other sessions use all shared memory.
         let comes_first = spool.is_some() || self.has_spilled();
-        // What was read and not acknowledged is written again first.
+        // Stanzas that were read and not acknowledged are written again first.
         let none_written = !self.segments.has_written() && self.next_unwritten().is_none();
         let none_to_acknowledge = if comes_first { none_written } else { self.segments.is_empty() };
         let weight = self.room.for_load(self.held()).max(usize::from(none_to_acknowledge));
         (weight > 0).then_some(Load { spool, after, weight })
     }
 
-    /// The spool to read back from, and behind which place.
+    /// The spool to read back from, and the number after which to read.
     fn next_load(&self) -> Option<(Option<LoginId>, Seq)> {
         let gap = self.earlier.gap();
         if let Some(first) = self.spill.first().filter(|first| gap.is_none_or(|before| *first < before)) {
@@ -222,27 +222,27 @@ impl Queue {
         }
     }
 
-    /// Whether adopted stanzas on disk come before this number.
+    /// Returns whether adopted stanzas on disk come before this number.
     fn has_adopted_before(&self, seq: Seq) -> bool {
         self.tail.after().is_some_and(|after| self.flight.has_adopted_between(after, seq))
     }
 
-    /// What the stanzas in memory count for.
+    /// The memory charge of the stanzas in memory, in bytes.
     fn held(&self) -> usize {
         self.segments.bytes() + self.aside.bytes()
     }
 
-    /// Whether more can be read back before the client acknowledges something.
+    /// Returns whether nothing more can be read back before the client acknowledges something.
     pub fn is_full(&self) -> bool {
         let held = self.held();
         self.room.is_full_for_load(held) || self.room.is_exhausted() && !self.segments.is_empty()
     }
 
-    /// A stanza was read back from the spool: if it was spilled, it takes its place again. Returned is one that comes behind all
-    /// that is in memory, and is to be appended; memory, or the client, has the others.
+    /// Takes a stanza that was read back from the spool. A spilled stanza returns to its position. Returns a stanza that
+    /// comes after everything in memory and is to be appended. All others are in memory already, or the client has them.
     ///
     /// # Errors
-    /// [`NoStanza`] if what was spilled there is no stanza any more: it does not wait from now on.
+    /// [`NoStanza`] if the stored bytes of a spilled stanza are not a stanza. It does not wait any more.
     pub fn read_back(&mut self, item: Spooled) -> Result<Option<Spooled>, NoStanza> {
         let restored = self.spill.take(&item);
         let is_new = restored.is_none() && self.tail.has(item.seq);
@@ -260,17 +260,17 @@ impl Queue {
         self.hold(Queued::read_back(element, seq, received));
     }
 
-    /// A stanza that was read back is not for the client.
+    /// Skips a stanza that was read back and is not for the client.
     pub fn skip_loaded(&mut self, seq: Seq) {
         self.tail.on_read(seq);
     }
 
-    /// A batch was read back: if it was the last one, newer stanzas go to memory again.
+    /// Notes that a batch was read back. After the last one, newer stanzas go to memory again.
     pub fn loaded_some(&mut self) {
         self.close_tail();
     }
 
-    /// All that was on disk when it was asked for has been read back.
+    /// Notes that everything that was on disk at the time of the request has been read back.
     pub fn loaded_all(&mut self, committed: Seq) {
         self.tail.on_read_all(committed);
         self.spill.clear();
@@ -278,8 +278,8 @@ impl Queue {
         self.on_changed();
     }
 
-    /// Leaves unwritten messages to the spool that are on disk, up to this number on the server's leg, unless `archive_copy` is
-    /// `None`. `bare`: the header under which the spool has them.
+    /// Removes unwritten messages that are on disk from memory, up to this server number, unless `archive_copy` returns
+    /// `None`. `bare` is the header under which the spool stores them.
     pub fn spill(
         &mut self,
         acked: ServerSeq,
@@ -293,22 +293,22 @@ impl Queue {
         self.on_changed();
     }
 
-    /// Whether messages are spilled.
+    /// Returns whether any messages are spilled.
     pub fn has_spilled(&self) -> bool {
         !self.spill.is_empty()
     }
 
-    /// The places of spilled messages that are in the server's archive.
+    /// The numbers of spilled messages that are in the server's archive.
     pub fn archived_of_spilled(&self) -> impl Iterator<Item = Seq> {
         self.spill.archived()
     }
 
-    /// Whether stanzas wait in the spool alone, behind which newer ones join.
+    /// Returns whether stanzas wait in the spool alone; newer stanzas join them.
     pub fn has_tail(&self) -> bool {
         self.tail.is_open() || self.has_spilled() || self.has_gap()
     }
 
-    /// Whether the stanza at this place is not in memory, as far as it waits.
+    /// Returns whether the stanza with this number, if it waits, is on disk only.
     pub fn is_on_disk_only(&self, seq: Seq) -> bool {
         self.tail.has(seq) || self.spill.has(seq)
     }

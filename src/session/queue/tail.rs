@@ -1,18 +1,18 @@
-//! The tail of the queue: the stanzas behind those in memory, which only the spool has.
+//! The tail of the queue: the stanzas after those in memory, which only the spool holds.
 
 use super::notes::Notes;
 use crate::seq::Seq;
 
-/// The stanzas behind a number: while there are any, newer ones join them.
+/// The stanzas after a number. While there are any, newer stanzas join them.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// What is to be read back begins behind this number.
+    /// The number after which stanzas are to be read back.
     after: Option<Seq>,
     notes: Option<Box<Notes>>,
 }
 
 impl Tail {
-    /// The tail begins behind this number, unless it has begun before.
+    /// Begins the tail after this number, unless it has begun before.
     pub(super) fn begin(&mut self, after: Seq) {
         self.after.get_or_insert(after);
     }
@@ -22,7 +22,7 @@ impl Tail {
         self.after.is_some()
     }
 
-    /// The number behind which the tail begins.
+    /// The number after which the tail begins.
     pub(super) fn after(&self) -> Option<Seq> {
         self.after
     }
@@ -37,13 +37,13 @@ impl Tail {
         self.after.is_some_and(|after| after >= committed)
     }
 
-    /// The stanza with this number has been read back.
+    /// Notes that the stanza with this number has been read back.
     pub(super) fn on_read(&mut self, seq: Seq) {
         self.after = Some(seq);
         self.forget_notes(seq);
     }
 
-    /// All up to this number has been read back.
+    /// Notes that everything up to this number has been read back.
     pub(super) fn on_read_all(&mut self, committed: Seq) {
         self.after = self.after.map(|after| after.max(committed));
         self.forget_notes(committed);
@@ -65,7 +65,7 @@ impl Tail {
         }
     }
 
-    /// The stanza with this number has been returned to its sender.
+    /// Removes the note about a stanza that was returned to its sender.
     pub(super) fn forget_note(&mut self, seq: Seq) {
         if let Some(notes) = &mut self.notes {
             notes.remove(seq);

@@ -1,4 +1,4 @@
-//! What servers offer and clients are shown of it, worked out once: a server says the same to everybody.
+//! Cached results of rewriting servers' features, because a server sends the same features to every client.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,21 +12,21 @@ use crate::session::upgrade;
 use crate::sync::lock;
 use crate::xml::{Element, Header, ns};
 
-/// How many offers are remembered, the newest ones.
+/// The number of offers that are cached, the newest ones.
 const MOST: usize = 32;
-/// The longest that is remembered, in bytes.
+/// The maximum length of features that are cached, in bytes.
 const LONGEST: usize = 16 * 1024;
 
-/// What one `<stream:features/>` comes to.
+/// The result of rewriting one `<stream:features/>`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// As the client may see it.
+    /// The features as the client may see them.
     pub shown: Bytes,
-    /// What is held back of the ways to log in.
+    /// The SASL offers that are hidden.
     pub hidden: HiddenOffers,
-    /// The server wants TLS.
+    /// True if the server requires TLS.
     pub requires_tls: bool,
-    /// What Pushward itself uses of the server.
+    /// The features that Pushward itself uses.
     pub server: ServerFeatures,
 }
 
@@ -56,31 +56,31 @@ impl Offer {
     }
 }
 
-/// What decides, beside the bytes of the features, what becomes of them.
+/// The parameters of the rewrite in addition to the bytes of the features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Which features these are.
+    /// The phase of the stream.
     pub phase: FeaturesPhase,
-    /// How the server is connected.
+    /// The kind of connection to the server.
     pub leg: Leg,
-    /// The most that a client's stanza may have, in bytes.
+    /// The maximum size of a client's stanza, in bytes.
     pub max_bytes: usize,
 }
 
 struct Known {
     bytes: Bytes,
-    /// Declares what the features' prefixes mean.
+    /// The header that declares the features' prefixes.
     header: Arc<Header>,
     terms: Terms,
     offer: Arc<Offer>,
 }
 
-/// The offers that were read of late.
+/// A cache of recent offers.
 #[derive(Default)]
 pub struct Offers(Mutex<VecDeque<Known>>);
 
 impl Offers {
-    /// What these features come to.
+    /// Returns the rewritten features, from the cache if possible.
     pub fn read(&self, features: &Element, terms: Terms) -> Arc<Offer> {
         let same = |known: &&Known| {
             known.bytes == features.bytes()

@@ -1,4 +1,4 @@
-//! SASL2 and what goes along with it (XEP-0388, XEP-0386, XEP-0484): Pushward's own stream management stands in for the server's.
+//! SASL2, Bind 2 and FAST (XEP-0388, XEP-0386, XEP-0484). Pushward's own stream management replaces the server's.
 
 use bytes::Bytes;
 
@@ -6,22 +6,22 @@ use super::splice::{Splice, append, splice};
 use crate::jid::FullJid;
 use crate::xml::{Element, Node, XmlWriter, ns};
 
-/// What Bind 2 may not enable at the server: it is Pushward's (XEP-0386 §3).
+/// Features that Bind 2 may not enable at the server, because Pushward provides them (XEP-0386 §3).
 const UNSEEN: [&str; 2] = [ns::SM, ns::PUSH];
-/// Whose elements inside `<authenticate/>` end here.
+/// Namespaces whose elements inside `<authenticate/>` end here.
 const INTERCEPTED: [&str; 3] = [ns::SM, ns::SM2, ns::ISR];
 
-/// What becomes of the `<bind/>` inside an `<authenticate/>`.
+/// The treatment of the `<bind/>` inside an `<authenticate/>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InlineBind {
     /// The server gets it, without stream management.
     Forward,
-    /// It stays here: a server would end the session that is to be resumed (XEP-0386 §3.2).
+    /// It is removed: the server would end the session that is to be resumed (XEP-0386 §3.2).
     Withhold,
 }
 
-/// The splices of an offer of SASL2: inline resumption, inline stream management. The mechanisms are the business of
-/// [`MechanismFilter`](crate::session::mechanism_filter::MechanismFilter).
+/// Returns the splices of an offer of SASL2: inline resumption, inline stream management.
+/// [`MechanismFilter`](crate::session::mechanism_filter::MechanismFilter) handles the mechanisms.
 pub(super) fn authentication(offer: &Node<'_>) -> Vec<Splice> {
     if let Some(inline) = offer.child("inline", ns::SASL2) {
         return inline_features(&inline);
@@ -46,7 +46,7 @@ fn inline_features(inline: &Node<'_>) -> Vec<Splice> {
     splices
 }
 
-/// XEP-0386 §3: one list of what can be enabled with the bind.
+/// Returns the splices of an offer of Bind 2. XEP-0386 §3: it has one list of features that can be enabled with the bind.
 fn bind_features(bind: &Node<'_>) -> Vec<Splice> {
     let inline = bind.child("inline", ns::BIND2);
     let has = |var: &str| inline.iter().flat_map(Node::children).any(|f| f.attr("var").as_deref() == Some(var));
@@ -66,7 +66,7 @@ fn bind_features(bind: &Node<'_>) -> Vec<Splice> {
     splices
 }
 
-/// An `<authenticate/>` as the server gets it: without resumption and stream management, which are answered here.
+/// Returns an `<authenticate/>` as the server gets it: without resumption and stream management, which are answered here.
 pub fn authenticate(element: &Element, bind: InlineBind) -> Bytes {
     let intercepted = |node: &Node<'_>| INTERCEPTED.contains(&node.ns());
     let mut splices = Vec::new();
@@ -81,7 +81,7 @@ pub fn authenticate(element: &Element, bind: InlineBind) -> Bytes {
     splice(element, &splices)
 }
 
-/// The `<success/>` of a fresh login: `<enabled/>` goes into `<bound/>`, `<failed/>` beside it (XEP-0198 §3, §5).
+/// Returns the `<success/>` of a fresh login: `<enabled/>` goes into `<bound/>`, `<failed/>` beside it (XEP-0198 §3, §5).
 pub fn welcome(success: &Element, enabled: Option<Bytes>, failed: Option<Bytes>) -> Bytes {
     let root = success.node();
     let bound = root.child("bound", ns::BIND2);
@@ -91,8 +91,8 @@ pub fn welcome(success: &Element, enabled: Option<Bytes>, failed: Option<Bytes>)
     splice(success, &splices)
 }
 
-/// The `<success/>` of a resumption: `<resumed/>` goes into it, and it names the session's full JID (XEP-0388 §2.6.1), which
-/// clients take for their own.
+/// Returns the `<success/>` of a resumption: it contains `<resumed/>`, and names the session's full JID (XEP-0388 §2.6.1),
+/// which clients use as their own.
 pub fn resumed(success: &Element, jid: &FullJid, resumed: &[u8]) -> Bytes {
     let root = success.node();
     let mut splices = Vec::new();
@@ -102,7 +102,7 @@ pub fn resumed(success: &Element, jid: &FullJid, resumed: &[u8]) -> Bytes {
             identifier.start("authorization-identifier").attr("xmlns", ns::SASL2).text(jid.as_str());
             splices.push((child.range(), identifier.finish().to_vec()));
         } else if child.is("bound", ns::BIND2) || child.ns() == ns::SM {
-            // Nothing was bound beside the session that goes on.
+            // No new session was bound.
             splices.push(removal(&child));
         }
     }

@@ -1,7 +1,7 @@
-//! Which of the client's stanzas the server has taken, and so may be acknowledged to the client.
+//! Confirmation by the server of the client's stanzas, which may then be acknowledged to the client.
 //!
-//! Where the server has stream management its `<a/>` says so; elsewhere the answer to a ping that was sent behind them on the
-//! ordered stream does, whatever it is.
+//! A server with stream management confirms by `<a/>`. With any other server, a ping is sent after the stanzas on the
+//! ordered stream, and any answer to it confirms them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,109 +11,111 @@ use crate::session::contract::Replies;
 use crate::session::pause::Pause;
 use crate::session::sm::Handled;
 
-/// How long a client's `<r/>` may wait for a confirmation that is expected.
+/// The time that a client's `<r/>` may wait for an expected confirmation.
 const ACK_PATIENCE: Duration = Duration::from_millis(200);
-/// Where nobody waits for it, the server is asked again after this long, so that a stream of stanzas does not cost a question
-/// each.
+/// The pause between two questions to the server when the client does not wait for one, so that a series of stanzas does
+/// not cost a question each.
 const PACE: Duration = Duration::from_millis(100);
-/// Or after so many stanzas of the client.
+/// The number of the client's stanzas after which the pause is skipped.
 const BURST: usize = 256;
-/// A server that confirms nothing is asked again after twice [`PACE`], then after twice that, and so often at most.
+/// The maximum number of doublings of [`PACE`]: the pause doubles each time the server confirms nothing.
 const LONGEST_PAUSE: u32 = 9;
-/// How long the server may take to confirm anything before its connection counts as lost.
+/// The time within which the server has to confirm anything before its connection counts as lost.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
-/// Stanzas of the client that may be unconfirmed before no more are read.
+/// The number of unconfirmed stanzas of the client above which no more are read.
 const OPEN: usize = 4096;
-/// Open `<r/>`s of the client that are answered one by one.
+/// The number of open `<r/>`s of the client that are answered one by one.
 const ONE_BY_ONE: usize = 256;
 
 /// A question to the server that is open.
 #[derive(Clone, Debug)]
 struct Question {
     since: Instant,
-    /// It has not left: other bytes are in front of it.
+    /// True while it is not written, because other bytes are in front of it.
     waits: bool,
-    /// The ping's iq id, and the stanzas that its answer confirms. `None` for an `<r/>`, whose answer says itself.
+    /// The ping's iq id, and the number of stanzas that its answer confirms. `None` for an `<r/>`, whose answer contains
+    /// the number.
     ping: Option<(String, ServerSeq)>,
 }
 
-/// The client's stanzas on their way to the server. Counts are of the whole session, and wrap only on the wire.
+/// The client's stanzas on their way to the server. Counts cover the whole session, and wrap only on the wire.
 #[derive(Debug, Default)]
 pub(super) struct Confirmation {
-    /// The client counts: only then does anybody ask what the server has.
+    /// True if the client counts: only then is the server asked.
     counting: bool,
-    /// Stanzas of the client since its `<enable/>`.
+    /// The number of the client's stanzas since its `<enable/>`.
     received: u64,
-    /// Stanzas written to the server, the client's and our own.
+    /// The number of stanzas written to the server, the client's and our own.
     sent: ServerSeq,
-    /// The client's stanzas that the server has not confirmed: their place among `received` and among `sent`.
+    /// The client's stanzas that the server has not confirmed: their numbers among `received` and among `sent`.
     open: VecDeque<(u64, ServerSeq)>,
     question: Option<Question>,
-    /// Whether the server is read.
+    /// The pause during which the server is not read.
     pause: Pause,
-    /// When the server was asked last.
+    /// The time of the last question to the server.
     asked: Option<Instant>,
-    /// Stanzas of the client written to the server since then.
+    /// The number of the client's stanzas written to the server since then.
     unasked: usize,
-    /// Answers in a row that confirmed nothing although something is unconfirmed.
+    /// The number of consecutive answers that confirmed nothing although stanzas were unconfirmed.
     fruitless: u32,
     /// The client's `<r/>`s that are not answered.
     due: Option<AnswerDue>,
-    /// The client was told less than it asked for: more follows as soon as there is more to tell.
-    owed: Option<Owed>,
-    /// Answers wait to be written: the next one waits until they have left, and is for all.
+    /// An answer to the client that covered fewer stanzas than it asked about: another one follows as soon as more are
+    /// confirmed.
+    follow_up: Option<FollowUp>,
+    /// True while answers wait to be written: the next one waits until they are, and covers all.
     together: bool,
-    /// An `<r/>` waits for that.
+    /// True if an `<r/>` waits for that.
     deferred: bool,
 }
 
 /// Open `<r/>`s of the client.
 #[derive(Clone, Copy, Debug)]
 struct AnswerDue {
-    /// How many.
+    /// The number of requests.
     requests: usize,
-    /// The stanzas that they are about.
+    /// The number of stanzas that they ask about.
     target: u64,
-    /// When they are answered, whatever the server does.
+    /// The time at which they are answered, even if the server confirms nothing.
     deadline: Instant,
 }
 
-/// What is to be told without being asked.
+/// An acknowledgement that is to be sent without a request.
 #[derive(Clone, Copy, Debug)]
-struct Owed {
+struct FollowUp {
     target: u64,
-    told: u64,
+    sent: u64,
 }
 
-/// What makes the server confirm stanzas.
+/// The cause of a confirmation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConfirmationKind {
     /// Our question.
     Answer,
-    /// Nothing: it does so of its own accord.
+    /// No question: the server confirms of its own accord.
     Unasked,
 }
 
 impl Confirmation {
-    /// Bytes of memory that it has beside a few.
+    /// The bytes of memory on the heap.
     pub(super) fn memory(&self) -> usize {
         self.open.capacity() * size_of::<(u64, ServerSeq)>()
     }
 
-    /// The client begins to count.
+    /// Starts counting, after the client's `<enable/>`.
     pub(super) fn enable(&mut self) {
         self.counting = true;
         self.received = 0;
         self.open.clear();
-        (self.due, self.owed, self.deferred) = (None, None, false);
+        (self.due, self.follow_up, self.deferred) = (None, None, false);
     }
 
-    /// A stanza of the client was answered here.
+    /// Counts a stanza of the client that was answered here.
     pub(super) fn consumed(&mut self) {
         self.received += 1;
     }
 
-    /// A stanza of the client is written to the server.
+    /// Counts a stanza of the client that is written to the server.
     pub(super) fn forwarded(&mut self) {
         self.received += 1;
         self.sent = self.sent.next();
@@ -123,19 +125,20 @@ impl Confirmation {
         }
     }
 
-    /// The client resumes with the `h` that it is told now: what is beyond, it sends again, under the same numbers.
+    /// Resets the count for a client that resumes with the current `h`. It sends later stanzas again, under the same
+    /// numbers.
     pub(super) fn rewind(&mut self) {
         self.received = self.count();
         self.open.clear();
-        (self.due, self.owed, self.deferred) = (None, None, false);
+        (self.due, self.follow_up, self.deferred) = (None, None, false);
     }
 
-    /// A stanza of our own is written to the server.
+    /// Counts a stanza of our own that is written to the server.
     pub(super) fn injected(&mut self) {
         self.sent = self.sent.next();
     }
 
-    /// The `h` for the client: its stanzas up to here are the server's.
+    /// The `h` for the client: the number of its stanzas that the server has confirmed.
     pub(super) fn handled(&self) -> Handled {
         Handled::wrapping(self.count())
     }
@@ -144,43 +147,43 @@ impl Confirmation {
         self.open.front().map_or(self.received, |(place, _)| place - 1)
     }
 
-    /// Whether the server has all.
+    /// Returns whether the server has confirmed everything.
     pub(super) fn is_complete(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Whether the client may send more.
+    /// Returns whether the client may send more.
     pub(super) fn has_room(&self) -> bool {
         self.open.len() < OPEN
     }
 
-    /// Whether the server was asked and has not answered.
+    /// Returns whether the server was asked and has not answered.
     pub(super) fn is_asked(&self) -> bool {
         self.question.is_some()
     }
 
-    /// Whether the server is to be asked: something is unconfirmed, and no question is open.
+    /// Returns whether the server is to be asked: stanzas are unconfirmed, and no question is open.
     pub(super) fn must_ask(&self) -> bool {
         !self.open.is_empty() && self.question.is_none()
     }
 
-    /// Until when the next question waits: where the client does not wait for it, and where a server whose count stays behind
-    /// was asked about the same before.
+    /// The end of the pause before the next question. There is a pause if the client does not wait, or if the server was
+    /// asked about the same stanzas and did not confirm them.
     pub(super) fn pause(&self) -> Option<Instant> {
         if self.unasked == 0 && self.fruitless > 0 {
             let longer = 1 << self.fruitless.min(LONGEST_PAUSE);
             return self.asked.map(|at| at + PACE * longer);
         }
-        let waited_for = self.due.is_some() || self.owed.is_some();
+        let waited_for = self.due.is_some() || self.follow_up.is_some();
         self.asked.filter(|_| !waited_for && self.unasked < BURST).map(|at| at + PACE)
     }
 
-    /// An `<r/>` was sent to the server.
+    /// Notes that an `<r/>` was sent to the server.
     pub(super) fn asked(&mut self, now: Instant) {
         self.question_sent(now, None);
     }
 
-    /// A ping with this id was sent to the server, behind all that was sent before.
+    /// Notes that a ping with this id was sent to the server, after everything sent before.
     pub(super) fn pinged(&mut self, now: Instant, id: String) {
         self.question_sent(now, Some((id, self.sent)));
     }
@@ -190,17 +193,17 @@ impl Confirmation {
         self.question = Some(Question { since: now, waits: false, ping });
     }
 
-    /// The server's `<a/>`.
+    /// Takes the server's `<a/>`.
     pub(super) fn server_acked(&mut self, h: Handled) {
         let kind = if self.question.take().is_some() { ConfirmationKind::Answer } else { ConfirmationKind::Unasked };
-        // The stanzas between the oldest open one and the newest are fewer than 2^31.
+        // There are fewer than 2^31 stanzas between the oldest open one and the newest.
         let behind = Handled::wrapping(self.sent.get()).since(h);
         if let Some(sent) = self.sent.checked_minus(u64::from(behind)) {
             self.confirm(sent, kind);
         }
     }
 
-    /// Whether this is the answer to the open ping; if so, what was sent before it is confirmed.
+    /// Returns whether this answers the open ping. If so, everything sent before the ping is confirmed.
     pub(super) fn ping_answered(&mut self, id: &str) -> bool {
         let matches = |q: &&Question| q.ping.as_ref().is_some_and(|(ping, _)| ping == id);
         let Some((_, covers)) = self.question.as_ref().filter(matches).and_then(|q| q.ping.clone()) else {
@@ -211,7 +214,7 @@ impl Confirmation {
         true
     }
 
-    /// The server has what was sent up to here.
+    /// Notes that the server has everything sent up to this number.
     fn confirm(&mut self, sent: ServerSeq, kind: ConfirmationKind) {
         let stays = self.open.front().is_some_and(|(_, place)| *place > sent);
         self.fruitless =
@@ -221,8 +224,8 @@ impl Confirmation {
         }
     }
 
-    /// The client's `<r/>`, behind so many stanzas that were not forwarded yet. It is answered by
-    /// [`Confirmation::take_answers`], together with others where there are many.
+    /// Takes the client's `<r/>`, which came after `unforwarded` stanzas that were not forwarded yet.
+    /// [`Confirmation::take_answers`] answers it, together with others if there are many.
     pub(super) fn client_asks(&mut self, now: Instant, unforwarded: u64) {
         if self.together {
             self.deferred = true;
@@ -233,7 +236,8 @@ impl Confirmation {
         self.due = Some(AnswerDue { requests: (requests + 1).min(ONE_BY_ONE), target, deadline });
     }
 
-    /// Many answers wait to be written, or all have left: then the `<r/>`s that came meanwhile get one.
+    /// Notes that many answers wait to be written, or that all were written. In the second case the `<r/>`s that came
+    /// meanwhile get one answer.
     pub(super) fn answer_together(&mut self, now: Instant, waiting: Replies, unforwarded: u64) {
         self.together = waiting == Replies::Many;
         if !self.together && std::mem::take(&mut self.deferred) {
@@ -241,51 +245,52 @@ impl Confirmation {
         }
     }
 
-    /// How many `<a/>`s are to be sent to the client now: one for each `<r/>`, or one that nobody asked for.
+    /// The number of `<a/>`s that are to be sent to the client now: one for each `<r/>`, or an unrequested one.
     pub(super) fn take_answers(&mut self, now: Instant) -> usize {
         let count = self.count();
         if let Some(due) = self.due.take_if(|due| due.target <= count || due.deadline <= now) {
-            self.owed = (count < due.target).then_some(Owed { target: due.target, told: count });
+            self.follow_up = (count < due.target).then_some(FollowUp { target: due.target, sent: count });
             return due.requests;
         }
-        let Some(owed) = self.owed.filter(|owed| owed.told < count && self.due.is_none()) else { return 0 };
-        self.owed = (count < owed.target).then_some(Owed { told: count, ..owed });
+        let Some(follow_up) = self.follow_up.filter(|follow_up| follow_up.sent < count && self.due.is_none()) else {
+            return 0;
+        };
+        self.follow_up = (count < follow_up.target).then_some(FollowUp { sent: count, ..follow_up });
         1
     }
 
-    /// When an answer is due whatever the server does.
+    /// The time at which an answer is due, even if the server confirms nothing.
     pub(super) fn answer_deadline(&self) -> Option<Instant> {
         self.due.map(|due| due.deadline)
     }
 
-    /// When the server counts as lost, if it does not answer until then.
+    /// The time at which the server counts as lost unless it answers.
     pub(super) fn server_deadline(&self) -> Option<Instant> {
         let runs = |question: &&Question| !question.waits && !self.pause.is_on();
         self.question.as_ref().filter(runs).map(|question| question.since + SERVER_PATIENCE)
     }
 
-    /// The open question has not left.
+    /// Notes that the open question waits to be written.
     pub(super) fn question_waits(&mut self) {
         if let Some(question) = &mut self.question {
             question.waits = true;
         }
     }
 
-    /// The open question has left.
+    /// Notes that the open question was written.
     pub(super) fn question_left(&mut self, now: Instant) {
         if let Some(question) = self.question.as_mut().filter(|question| question.waits) {
             (question.since, question.waits) = (now, false);
         }
     }
 
-    /// The server is not read from now on: its answer may have come.
+    /// Notes that the server is not read from now on: its answer may have come unread.
     pub(super) fn pause_server(&mut self, now: Instant) {
         self.pause.begin(now);
     }
 
-    /// The server is read again.
-    ///
-    /// Returns how much later whatever it was asked for at a moment is due.
+    /// Notes that the server is read again. Returns a function that gives the delay to add for a question asked at a given
+    /// time.
     pub(super) fn unpause_server(&mut self, now: Instant) -> impl Fn(Instant) -> Duration + use<> {
         let later = self.pause.end(now);
         if let Some(question) = &mut self.question {
@@ -294,7 +299,7 @@ impl Confirmation {
         later
     }
 
-    /// Whether the server is not read.
+    /// Returns whether the server is not read.
     pub(super) fn is_server_paused(&self) -> bool {
         self.pause.is_on()
     }

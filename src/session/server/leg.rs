@@ -1,28 +1,29 @@
-//! The server's leg of stream management: what came, and how much of it we have acknowledged.
+//! The server's leg of stream management: the stanzas that came, and how many of them were acknowledged.
 
 use std::time::{Duration, Instant};
 
 use crate::seq::ServerSeq;
 use crate::session::sm::Handled;
 
-/// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
+/// The number of stanzas that may be unacknowledged to the server while the client is live. Beyond it the spool takes over.
+/// Servers give up at 500.
 pub(in crate::session) const UNACKED: u64 = 250;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LegState {
-    /// The server has none, or refused it.
+    /// The server has no stream management, or refused it.
     Off,
-    /// `<enable/>` was sent at this moment: what is sent counts, what comes does not yet.
+    /// `<enable/>` was sent at this time. Stanzas to the server count from here; stanzas from it do not count yet.
     Asked(Instant),
     On,
 }
 
-/// When stanzas are acknowledged to the server.
+/// The time at which stanzas are acknowledged to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum Settling {
     /// Once the server waits for it.
-    WhenOwed,
-    /// Now, as many as may be.
+    WhenAwaited,
+    /// At once, as many as possible.
     AtOnce,
 }
 
@@ -32,21 +33,27 @@ pub(super) struct ServerLeg {
     state: LegState,
     received: ServerSeq,
     acked: ServerSeq,
-    /// The server was told less than it had sent: more follows as soon as it may.
-    owed: bool,
-    /// It has said why it ends the stream.
-    says_why: bool,
+    /// True if the last acknowledgement covered fewer stanzas than were received: another one follows when possible.
+    follow_up: bool,
+    /// True if the server sent a stream error.
+    stream_error: bool,
 }
 
 impl ServerLeg {
-    /// For a server that offers stream management: it is enabled now.
+    /// Creates the leg for a server that offers stream management. The caller enables it now.
     pub(super) fn asking(now: Instant) -> Self {
         Self { state: LegState::Asked(now), ..Self::off() }
     }
 
-    /// For a server without stream management.
+    /// Creates the leg for a server without stream management.
     pub(super) fn off() -> Self {
-        Self { state: LegState::Off, received: ServerSeq::ZERO, acked: ServerSeq::ZERO, owed: false, says_why: false }
+        Self {
+            state: LegState::Off,
+            received: ServerSeq::ZERO,
+            acked: ServerSeq::ZERO,
+            follow_up: false,
+            stream_error: false,
+        }
     }
 
     pub(super) fn enabled(&mut self) {
@@ -57,7 +64,7 @@ impl ServerLeg {
         self.state = LegState::Off;
     }
 
-    /// Since when the server owes the answer to `<enable/>`.
+    /// The time since which the answer to `<enable/>` is outstanding.
     pub(super) fn asked(&mut self) -> Option<&mut Instant> {
         match &mut self.state {
             LegState::Asked(since) => Some(since),
@@ -65,7 +72,7 @@ impl ServerLeg {
         }
     }
 
-    /// When that answer is late, if it may take so long.
+    /// The time at which the answer to `<enable/>` is late, if it may take this long.
     pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
         match self.state {
             LegState::Asked(since) => Some(since + patience),
@@ -77,12 +84,12 @@ impl ServerLeg {
         self.state == LegState::On
     }
 
-    /// Whether the server confirms what it gets by `<a/>`.
+    /// Returns whether the server confirms stanzas by `<a/>`.
     pub(super) fn confirms(&self) -> bool {
         self.state != LegState::Off
     }
 
-    /// A stanza came; its number, if the server counts it.
+    /// Counts a stanza that came. Returns its number, if the server counts it.
     pub(super) fn on_received(&mut self) -> Option<ServerSeq> {
         self.is_on().then(|| {
             self.received = self.received.next();
@@ -90,42 +97,42 @@ impl ServerLeg {
         })
     }
 
-    /// A stream error came: the server ends the stream in order, and sends elsewhere what it was not acknowledged.
-    pub(super) fn says_why(&mut self) {
-        self.says_why = true;
+    /// Notes a stream error: the server ends the stream in order, and delivers unacknowledged stanzas elsewhere.
+    pub(super) fn on_stream_error(&mut self) {
+        self.stream_error = true;
     }
 
-    /// Whether a stream error came.
-    pub(super) fn has_said_why(&self) -> bool {
-        self.says_why
+    /// Returns whether a stream error came.
+    pub(super) fn has_stream_error(&self) -> bool {
+        self.stream_error
     }
 
-    /// How many stanzas we have acknowledged.
+    /// The number of acknowledged stanzas.
     pub(super) fn acked(&self) -> ServerSeq {
         self.acked
     }
 
-    /// How many stanzas before the first unsettled one are not acknowledged; or of all, if all are settled.
+    /// The number of stanzas that may be acknowledged: those before the first unsettled one, or all if all are settled.
     fn settled(&self, first_unsettled: Option<ServerSeq>) -> ServerSeq {
         first_unsettled.map_or(self.received, ServerSeq::previous).max(self.acked)
     }
 
-    /// How many stanzas the server keeps for us.
+    /// The number of stanzas that the server keeps for us.
     pub(super) fn unsettled(&self, first_unsettled: Option<ServerSeq>) -> u64 {
         self.received.since(self.settled(first_unsettled))
     }
 
-    /// The server's `<r/>`: the `h` to answer at once.
+    /// Answers the server's `<r/>`: returns the `h` to send at once.
     pub(super) fn answer(&mut self, first_unsettled: Option<ServerSeq>) -> Handled {
         self.acked = self.settled(first_unsettled);
-        self.owed = self.acked < self.received;
+        self.follow_up = self.acked < self.received;
         Handled::wrapping(self.acked.get())
     }
 
-    /// The `h` of an `<a/>` that nobody asked for, if there is one to send.
+    /// The `h` of an unrequested `<a/>`, if one is to be sent.
     pub(super) fn settle(&mut self, settling: Settling, first_unsettled: Option<ServerSeq>) -> Option<Handled> {
         let settled = self.settled(first_unsettled);
-        let due = settling == Settling::AtOnce || self.owed || settled.since(self.acked) >= UNACKED / 2;
+        let due = settling == Settling::AtOnce || self.follow_up || settled.since(self.acked) >= UNACKED / 2;
         if !self.is_on() || settled == self.acked || !due {
             return None;
         }

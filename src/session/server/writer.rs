@@ -1,4 +1,4 @@
-//! What is written to the server: nothing behind the footer, and something now and then.
+//! The writing end of the stream to the server. It writes nothing after the footer, and whitespace as a keepalive.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::session::effects::Effects;
 /// The writing end of the stream to the server.
 #[derive(Debug)]
 pub(super) struct ServerWriter {
-    /// When something was written last.
+    /// The time of the last write.
     written: Instant,
     is_closed: bool,
 }
@@ -34,12 +34,12 @@ impl ServerWriter {
         }
     }
 
-    /// Writes nothing any more.
+    /// Stops writing.
     pub(super) fn end(&mut self) {
         self.is_closed = true;
     }
 
-    /// When whitespace is to be written, if nothing else is.
+    /// The time at which whitespace is to be written, if nothing else is.
     pub(super) fn deadline(&self, every: Duration) -> Instant {
         self.written + every
     }

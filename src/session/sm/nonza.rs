@@ -62,7 +62,7 @@ fn nonza(name: &str) -> XmlWriter {
     xml
 }
 
-/// What a client asks for with `<enable/>` (XEP-0198 §3).
+/// The parameters of a client's `<enable/>` (XEP-0198 §3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Enable {
     resume: bool,
@@ -75,33 +75,33 @@ impl Enable {
         Self { resume: allows_resumption(node), max: node.attr("max").and_then(|max| max.parse().ok()) }
     }
 
-    /// Returns what the client gets: a resumption id only if it asked for one.
+    /// Returns the granted stream management: with a resumption id only if the client requested one.
     pub fn grant(self, random: RandomSource) -> Enabled {
         let id = self.resume.then(|| SmId::new(format!("{:032x}", random())));
         Enabled { id, asked_max: self.max.filter(|_| self.resume) }
     }
 }
 
-/// Returns whether an `<enable/>` asks for resumption, or an `<enabled/>` grants it.
+/// Returns whether an `<enable/>` requests resumption, or an `<enabled/>` grants it.
 pub fn allows_resumption(node: &Node<'_>) -> bool {
     matches!(node.attr("resume").as_deref(), Some("true" | "1"))
 }
 
-/// Stream management as a client has it: XEP-0198 §4, both counters are zero from `<enabled/>` on.
+/// Enabled stream management. XEP-0198 §4: both counters are zero from `<enabled/>` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enabled {
     /// The resumption id.
     pub id: Option<SmId>,
-    /// XEP-0198 §5 `max` as the client asked, seconds.
+    /// `max` as the client requested it (XEP-0198 §5), in seconds.
     pub asked_max: Option<u64>,
 }
 
 impl Enabled {
-    /// Returns the `<enabled/>` (XEP-0198 §3). `hold`: the longest time for which a session is held.
+    /// Returns the `<enabled/>` (XEP-0198 §3). `hold` is the longest time for which a session is held.
     pub fn nonza(&self, hold: Duration) -> Bytes {
         let mut xml = nonza("enabled");
         if let Some(id) = &self.id {
-            // Not "1": some clients know only the word.
+            // Not "1", because some clients know only "true".
             xml.attr("id", id.as_str()).attr("resume", "true").attr("max", &hold.as_secs().to_string());
         }
         xml.finish()
@@ -113,7 +113,7 @@ impl Enabled {
 pub struct Resume {
     /// The id of the session.
     pub previd: SmId,
-    /// How many stanzas of that session the client has handled.
+    /// The number of stanzas of that session that the client has handled.
     pub h: Handled,
 }
 

@@ -1,4 +1,4 @@
-//! Sessions whose addresses are of every kind: what holds for plain names holds for all.
+//! Sessions with addresses of every kind: the rules for plain names must hold for all of them.
 
 use super::super::archive::is_archived;
 use super::super::negotiate::{CloseReason, HeldSession, LoginInput as Step};
@@ -12,7 +12,7 @@ use crate::jid::addresses::{ALL, Addresses};
 
 const BODY: &str = "<body>hi</body>";
 
-/// A device that has joined a room, has left another, and wants pushes.
+/// A device that has joined one room, has left another, and has a push registration.
 fn device(at: &Addresses) -> Rig {
     let jid = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
     let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
@@ -80,7 +80,7 @@ fn what_was_read_elsewhere_rings_no_more() {
 }
 
 #[test]
-fn who_leaves_a_room_is_still_there() {
+fn a_client_that_leaves_a_room_is_still_available() {
     for at in ALL {
         let mut rig = device(&at);
         rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
@@ -172,7 +172,7 @@ fn a_resource_that_is_asked_for_is_compared_as_it_will_be_bound() {
     }
 }
 
-/// Invariant 4: an identity that is proven by an address is the same byte for byte where the address cannot be parsed.
+/// Invariant 4: the addresses must be identical byte for byte where the address cannot be parsed.
 #[test]
 fn a_resumption_is_proven_by_the_same_address_only() {
     for (account, proof, resumes) in [

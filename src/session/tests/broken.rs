@@ -1,4 +1,4 @@
-//! A server's connection that breaks, and what the server sends again after that.
+//! Broken connections to the server, and the messages that the server sends again afterwards.
 
 use super::durability::{acks, managed, plain};
 use super::*;
@@ -8,7 +8,7 @@ const ENABLED: &str = "<enabled xmlns='urn:xmpp:sm:3'/>";
 const SUBSCRIBE: &str = "<presence type='subscribe' from='nurse@example.net'/>";
 const VERSION: &str = "<iq type='get' id='v' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>";
 
-/// The same message as a server sends it later.
+/// The same message as the server sends it later, with a delay stamp.
 fn late(n: usize) -> String {
     message(n).replace("</message>", &format!("{LATE}</message>"))
 }
@@ -19,7 +19,7 @@ fn ids(spool: &BTreeMap<Seq, Spooled>) -> Vec<String> {
     spool.values().filter_map(id).collect()
 }
 
-/// The device's next session, with what the one before has left.
+/// Starts the device's next session with the stanzas that the session before left in the spool.
 fn next(before: Rig) -> Rig {
     let earlier: Vec<_> = before.spool.into_values().collect();
     let mut rig = Rig::start_with_server_sm(Settings { session_queue: 1 << 20, ..Settings::default() }, earlier);
@@ -64,7 +64,7 @@ fn a_configured_time_holds_for_both_kinds_of_server() {
 }
 
 #[test]
-fn when_the_connection_breaks_messages_are_kept_and_the_rest_is_the_servers() {
+fn when_the_connection_breaks_messages_are_kept_and_the_rest_stays_with_the_server() {
     for is_dark in [false, true] {
         let mut rig = managed();
         if is_dark {
@@ -109,7 +109,7 @@ fn what_the_server_sends_again_is_dropped_once_and_counts_for_the_server() {
         (vec![1], true),
         "the copy comes, the other not"
     );
-    // The client need not acknowledge what it does not get.
+    // The client need not acknowledge stanzas that it does not get.
     rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
     assert_eq!(rig.server_asks(), 1);
     rig.upstream(&late(1));
@@ -137,9 +137,10 @@ fn what_the_client_has_acknowledged_is_remembered_by_the_devices_next_sessions()
     assert!(third.delivered().is_empty());
 }
 
-/// It was held as far as its bytes had room in a queue that waits, but what is on its way to the disk is beside that.
+/// Regression test: messages were kept only as far as they fitted into the queue. Bytes on their way to the disk do not
+/// count against that limit.
 #[test]
-fn all_that_was_given_back_to_a_server_that_dies_is_kept() {
+fn all_messages_given_back_to_a_server_that_dies_are_kept() {
     let mut rig = Rig::start_with_server_sm(Settings { session_queue: 1600, ..Settings::default() }, Vec::new());
     rig.upstream(ENABLED);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
@@ -158,7 +159,8 @@ fn all_that_was_given_back_to_a_server_that_dies_is_kept() {
     assert!(aside > 3 * 700, "{aside}");
 }
 
-/// Only the session that had come first knew, and the server sent the message again to the one beside it.
+/// Regression test: only the session that first received the message recognised it. The other session delivered it a
+/// second time.
 #[test]
 fn what_comes_again_to_another_session_of_the_device_is_known_there() {
     let mut first = managed();
@@ -173,7 +175,7 @@ fn what_comes_again_to_another_session_of_the_device_is_known_there() {
     assert_eq!((third.delivered(), third.events.contains(&Event::Redelivered)), (vec![], true));
     second.upstream(&late(1));
     assert_eq!(second.delivered(), [1, 1], "another delivery is another message");
-    // The connection of an older session breaks beside a younger one.
+    // The connection of an older session breaks while a younger one exists.
     second.upstream(&message(2));
     second.input(Input::UpstreamLost);
     third.upstream(&late(2));
@@ -192,7 +194,7 @@ fn of_an_account_that_is_removed_nothing_is_remembered() {
     assert!(rig.memory.is_empty() && rig.ended.is_some());
 }
 
-/// Gajim shows messages of one second in reverse order.
+/// Regression test: Gajim shows messages of the same second in reverse order.
 #[test]
 fn no_two_stanzas_of_a_session_have_the_same_stamp() {
     let mut rig = plain();
@@ -213,7 +215,7 @@ fn no_two_stanzas_of_a_session_have_the_same_stamp() {
     assert!(spooled.windows(2).all(|pair| pair[0] < pair[1]), "{spooled:?}");
 }
 
-/// A session of an account with another device.
+/// A session of an account that has another device.
 fn of_two_devices() -> Rig {
     let mut rig = plain();
     let mut account = rig.account.clone();
@@ -273,7 +275,7 @@ fn another_devices_message_does_not_come_to_one_that_has_it_as_a_copy_or_carbon(
     let adopted: Vec<_> =
         rig.spool.values().filter(|item| item.received == UnixMillis::new(1000) && item.shared).collect();
     assert_eq!(adopted.len(), 1, "the others are deleted");
-    // The next session knows it too.
+    // The next session recognises it too.
     rig.lose_client();
     rig.input(Input::GiveWay(EndReason::Superseded));
     rig.confirm();

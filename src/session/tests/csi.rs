@@ -1,4 +1,4 @@
-//! A client in the background before a server without client state indication (XEP-0352).
+//! Clients in the background, where the server has no client state indication (XEP-0352).
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn tune(title: &str) -> String {
 }
 
 impl Rig {
-    /// A client with stream management that is in the background, where the server does not know it.
+    /// A client with stream management that is in the background, where the server has no CSI.
     fn inactive() -> Self {
         Self::inactive_with(ServerFeatures { csi: false, sm: false })
     }
@@ -36,7 +36,7 @@ impl Rig {
         rig
     }
 
-    /// What was written to the client since, without the delays and the requests for acks.
+    /// Returns what was written to the client since the last call, without delay stamps and ack requests.
     fn written(&mut self) -> Vec<String> {
         let all = std::mem::take(&mut self.to_client).into_iter().filter(|xml| !xml.starts_with("<r "));
         all.map(|xml| match xml.split_once("<delay ") {
@@ -50,7 +50,7 @@ impl Rig {
 const NOTHING: [String; 0] = [];
 
 #[test]
-fn what_nobody_waits_for_is_held_until_something_comes_that_somebody_does() {
+fn unimportant_stanzas_are_held_until_an_important_one_comes() {
     let mut rig = Rig::inactive();
     let (there, typing) = (presence("romeo@example.net", "away"), state("romeo@example.net", "composing"));
     rig.upstream(&there);

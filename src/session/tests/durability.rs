@@ -1,4 +1,4 @@
-//! Nothing lost, nothing twice: both legs, the spool, the ends.
+//! Invariant 1 (nothing lost, nothing twice) on both legs, in the spool and at each kind of session end.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn settings() -> Settings {
     Settings { session_queue: 1 << 20, ..Settings::default() }
 }
 
-/// A resumable session before a server with stream management.
+/// A resumable session on a server with stream management.
 pub(super) fn managed() -> Rig {
     let mut rig = Rig::start_with_server_sm(settings(), Vec::new());
     assert_eq!(rig.to_upstream, ["<enable xmlns='urn:xmpp:sm:3'/>"]);
@@ -58,7 +58,7 @@ fn an_offline_stanza_is_acked_only_once_durable() {
 }
 
 #[test]
-fn while_live_the_server_hears_what_the_client_acked() {
+fn while_live_the_server_gets_the_acks_of_the_client() {
     let mut rig = managed();
     rig.upstream(&message(1));
     rig.upstream(&message(2));
@@ -143,10 +143,11 @@ fn a_server_that_answers_nothing_is_lost() {
     rig.client("<message id='1'><body>1</body></message>");
     rig.seconds(61);
     assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
-    assert_eq!(rig.buried, [0]);
+    assert_eq!(rig.tombstones, [0]);
 }
 
-/// The count of a session that ended right behind a message was once without it for good, so the client sent it again.
+/// Regression test: a session that ended right after a message had a count without that message, so the client sent it
+/// again.
 #[test]
 fn what_the_server_confirms_in_parting_counts_too() {
     for server_has_sm in [false, true] {
@@ -158,7 +159,7 @@ fn what_the_server_confirms_in_parting_counts_too() {
         rig.to_upstream.clear();
         rig.input(Input::Drain);
         rig.sync();
-        assert_eq!(rig.buried, [0]);
+        assert_eq!(rig.tombstones, [0]);
         let [.., question, footer] = &rig.to_upstream[..] else { panic!("{:?}", rig.to_upstream) };
         assert_eq!(footer, "</stream:stream>");
         if server_has_sm {
@@ -168,7 +169,7 @@ fn what_the_server_confirms_in_parting_counts_too() {
             let id = element(question).node().attr("id").unwrap().into_owned();
             rig.upstream(&format!("<iq type='result' id='{id}' from='example.org'/>"));
         }
-        assert_eq!(rig.buried, [0, 2]);
+        assert_eq!(rig.tombstones, [0, 2]);
         rig.input(Input::Upstream(Frame::Close));
         assert_eq!(rig.ended, Some(EndReason::Drained));
     }
@@ -208,11 +209,11 @@ fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
     assert_eq!(rig.to_upstream, ["<a xmlns='urn:xmpp:sm:3' h='1'/>", "</stream:stream>"]);
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::Superseded));
-    assert_eq!((rig.spool.len(), rig.buried.len()), (1, 1));
+    assert_eq!((rig.spool.len(), rig.tombstones.len()), (1, 1));
 }
 
-/// What came while the last stanzas were on their way to the disk was once kept without being acknowledged, so that the server
-/// sent it as well. It is the server's, unless the disk has it too by then.
+/// Regression test: stanzas that came while the last ones were on their way to the disk were kept but not acknowledged,
+/// so the server sent them as well. They are left to the server, unless the disk has them by then.
 #[test]
 fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     let mut rig = managed();
@@ -230,7 +231,8 @@ fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 1));
 }
 
-/// A server that ended its stream meanwhile sent all of it again, and what had been kept came as well.
+/// Regression test: a server that ended its stream in this moment sent all of these stanzas again, and the kept copies
+/// were delivered too.
 #[test]
 fn what_is_still_on_its_way_to_the_disk_is_the_servers_once_that_ends_its_stream() {
     for error in [None, Some("<stream:error><reset xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>")] {
@@ -291,7 +293,8 @@ fn refusals(stanzas: &[String]) -> usize {
     stanzas.iter().filter(refusal).count()
 }
 
-/// A request that had come behind what memory could hold was not answered when the session ended, and stayed in the spool.
+/// Regression test: a request that came after memory was full was not answered when the session ended, and stayed in
+/// the spool.
 #[test]
 fn iq_requests_that_only_the_spool_has_are_refused_too() {
     let mut rig = overflowing();
@@ -369,7 +372,7 @@ fn archived_messages_are_not_kept_for_a_user_who_asks_the_archive() {
     }
 }
 
-/// What had come behind all that memory could hold was kept whether the archive had it or not.
+/// Regression test: messages that came after memory was full were kept even if the archive had them.
 #[test]
 fn archived_messages_that_only_the_spool_has_are_not_kept_either() {
     let archived = "<message from='romeo@example.net/x'><body>x</body><stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.org' id='1'/></message>";
@@ -412,9 +415,9 @@ fn presence_that_waits_is_the_newest_and_a_visit_leaves_no_trace() {
     assert!(presences[0].contains("<status>2<") && presences[1].contains("type='unavailable'"), "{presences:?}");
 }
 
-/// Found by the model: who was there, left, came and left again was still there for the client.
+/// Found by the model: for the client, a contact that was there, left, came and left again was still available.
 #[test]
-fn who_was_there_before_is_seen_to_leave() {
+fn a_contact_that_was_there_before_is_seen_to_leave() {
     for visits in [1, 2] {
         let mut rig = plain();
         rig.upstream("<presence from='romeo@example.net/x'/>");
@@ -426,8 +429,8 @@ fn who_was_there_before_is_seen_to_leave() {
         rig.upstream("<presence from='romeo@example.net/x' type='unavailable'/>");
         rig.clear();
         rig.resume(1);
-        let told: Vec<_> = rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).collect();
-        assert!(told.len() == 1 && told[0].contains("unavailable"), "{told:?}");
+        let written: Vec<_> = rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).collect();
+        assert!(written.len() == 1 && written[0].contains("unavailable"), "{written:?}");
     }
 }
 
@@ -440,7 +443,7 @@ fn a_client_that_closes_its_stream_lingers_for_its_pushes() {
     assert_eq!(rig.to_upstream, Vec::<String>::new());
     rig.input(Input::Client { attachment: Attachment::FIRST, frame: Frame::Close });
     assert_eq!(rig.to_upstream, ["<presence><show>xa</show><priority>0</priority></presence>"]);
-    assert_eq!((rig.closed, rig.ended, rig.buried.len()), (1, None, 1));
+    assert_eq!((rig.closed, rig.ended, rig.tombstones.len()), (1, None, 1));
     rig.seconds(5);
     rig.upstream(&message(1));
     assert_eq!(rig.publishes.len(), 1);
@@ -515,7 +518,8 @@ fn a_device_whose_session_is_lost_is_to_be_woken() {
     assert_eq!(rig.wakes, [WakeReason::Restart]);
 }
 
-/// Nobody asks what the server has of a client that does not count, so nothing may pile up, or hold it back.
+/// Without stream management the server is not asked how much it has handled, so nothing may accumulate and the client
+/// may not be held back.
 #[test]
 fn a_client_that_does_not_count_is_never_held_back() {
     let mut rig = Rig::with(settings());
@@ -525,7 +529,7 @@ fn a_client_that_does_not_count_is_never_held_back() {
     assert!(rig.session.wants_client());
 }
 
-/// The answer that an ack request waits for must not wake the session again and again while it may not be given.
+/// The pending answer to an ack request must not wake the session repeatedly while the session may not send it yet.
 #[test]
 fn an_ack_request_in_the_middle_of_a_replay_waits_quietly() {
     let mut rig = Rig::with(Settings { session_queue: 2000, ..Settings::default() });
@@ -548,10 +552,11 @@ fn nothing_is_kept_of_a_removed_account() {
     assert!(rig.stored.contains(&Change::Removed));
     rig.upstream(&message(1));
     rig.input(Input::Upstream(Frame::Close));
-    assert_eq!((rig.spool.len(), rig.buried.len()), (0, 0));
+    assert_eq!((rig.spool.len(), rig.tombstones.len()), (0, 0));
 }
 
-/// The host behind is not the client's to connect to; without a footer it comes back to us.
+/// The client cannot connect to the server behind Pushward. A stream that ends without a footer makes the client
+/// reconnect to Pushward.
 #[test]
 fn a_client_is_never_sent_to_another_host() {
     let mut rig = Rig::with_push();
@@ -568,7 +573,7 @@ fn resumable() -> Rig {
     rig
 }
 
-/// A session with a client that has come, sent a request for a registration behind its presence, and is gone in one write.
+/// A session whose client sends its presence and then a request about its registration, and leaves, all in one write.
 fn leaving(mut rig: Rig, end: impl Fn(&mut Rig)) -> Rig {
     rig.client_available();
     rig.store_is_late = true;
@@ -591,7 +596,7 @@ fn a_client_that_closes_its_stream_behind_a_request_gets_the_answer_and_lingers(
         if !stays {
             rig.lose_client();
         }
-        // What comes meanwhile is not lost, although the client reads no more.
+        // Stanzas that come meanwhile are not lost, although the client reads no more.
         rig.upstream(&message(1));
         rig.seconds(4);
         assert_eq!((rig.ended, rig.closed), (None, 0));
@@ -635,7 +640,7 @@ fn a_session_whose_client_vanishes_is_held_for_a_registration_that_is_being_stor
     assert_eq!(rig.ended, Some(EndReason::ClientLost));
 }
 
-/// The store asks a database that does not answer until `[store] patience` is over, and then says that it refuses.
+/// The store waits for a database that does not answer until `[store] patience` is over, and then reports a refusal.
 #[test]
 fn a_session_waits_for_a_database_that_does_not_answer_while_both_peers_are_served() {
     let mut rig = managed();
@@ -653,7 +658,7 @@ fn a_session_waits_for_a_database_that_does_not_answer_while_both_peers_are_serv
     assert_eq!(rig.delivered(), [1, 2, 3]);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='2'/>");
     assert_eq!(rig.server_asks(), 2, "what the client has");
-    // The store deletes again what comes into the spool late.
+    // The store deletes stanzas again that reach the spool late.
     rig.unanswered = vec![Input::SpoolRefused];
     rig.spool.clear();
     rig.disk_is_slow = false;

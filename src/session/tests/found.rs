@@ -1,4 +1,4 @@
-//! What the model has found, each as short as it gets.
+//! Failures that the model (`model.rs`) has found, each reduced to the shortest sequence of events.
 
 use super::*;
 use crate::session::Orphans;
@@ -14,8 +14,8 @@ fn enabled(mut rig: Rig) -> Rig {
     rig
 }
 
-/// A client asked for an `<a/>` while its backlog was read from the disk. The answer waits for the backlog, but the deadline for
-/// it did not: the session was woken over and over until the disk had answered.
+/// The client asked for an `<a/>` while its backlog was read from the disk. The answer waited for the backlog, but its
+/// deadline did not: the session was woken repeatedly until the disk had answered.
 #[test]
 fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, Vec::new());
@@ -32,8 +32,8 @@ fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
     assert_eq!(rig.to_client.last().unwrap(), "<a xmlns='urn:xmpp:sm:3' h='0'/>");
 }
 
-/// A spool job that was under way when the client closed its stream was answered behind the footer, and the session then
-/// acknowledged all that it had just given back.
+/// The client closed its stream while a spool job was under way. The answer to the job came after the footer, and the
+/// session then acknowledged all the stanzas that it had just given back.
 #[test]
 fn what_was_given_back_is_not_acknowledged_afterwards() {
     let mut rig =
@@ -49,8 +49,8 @@ fn what_was_given_back_is_not_acknowledged_afterwards() {
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
 }
 
-/// The server closed its stream, and what the client had not acknowledged went back to the server; with it went, from the
-/// disk, all that the session had adopted since.
+/// The server closed its stream, and the stanzas that the client had not acknowledged went back to the server. The
+/// session then also deleted from the disk all the stanzas that it had adopted since.
 #[test]
 fn what_was_adopted_stays_when_the_server_takes_back_the_rest() {
     let mut rig =
@@ -66,12 +66,13 @@ fn what_was_adopted_stays_when_the_server_takes_back_the_rest() {
     rig.input(Input::Upstream(Frame::Close));
     let left: Vec<&Spooled> = rig.spool.values().collect();
     assert_eq!(left.len(), 2, "{left:?}");
-    // The first was on disk before, and acknowledged.
+    // The first was on disk before, and is acknowledged.
     assert_eq!(left[1].bytes, message(7));
 }
 
-/// The server had not confirmed a message in time when its sender resumed, so the client was told `h='0'` and sent the message
-/// again. It was counted twice, and from then on each `h` was ahead of the truth: the client gave up a message that nobody had.
+/// The server had not yet confirmed a message when its sender resumed. The client was sent `h='0'` and sent the message
+/// again. It was counted twice, and from then on each `h` was too high: the client dropped a message that the server
+/// did not have.
 #[test]
 fn what_is_sent_again_after_a_resumption_is_counted_once() {
     let mut rig = enabled(Rig::new());
@@ -88,8 +89,8 @@ fn what_is_sent_again_after_a_resumption_is_counted_once() {
     assert_eq!(rig.to_client.last().unwrap(), "<a xmlns='urn:xmpp:sm:3' h='1'/>");
 }
 
-/// A client's `unavailable` was held for what comes next, and what came was a resumption over another connection. The client
-/// was told less than it had sent and sent the presence again, which counted twice.
+/// A client's `unavailable` was held until the next event, and that event was a resumption over another connection. The
+/// `h` for the client was too low, so the client sent the presence again, which counted twice.
 #[test]
 fn a_presence_that_is_held_is_counted_before_a_takeover() {
     let mut rig = Rig::with_push();
@@ -101,8 +102,8 @@ fn a_presence_that_is_held_is_counted_before_a_takeover() {
     assert!(rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='3'"), "{:?}", rig.to_client);
 }
 
-/// The first presence waited for the backlog when the client resumed over another connection. It was not counted, so the client
-/// sent it again, and both were forwarded and counted.
+/// The first presence waited for the backlog when the client resumed over another connection. It was not counted, so
+/// the client sent it again, and both were forwarded and counted.
 #[test]
 fn a_presence_that_waits_for_the_backlog_is_forwarded_once_after_a_takeover() {
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, vec![waiting(1, &message(1))]);
@@ -116,10 +117,10 @@ fn a_presence_that_waits_for_the_backlog_is_forwarded_once_after_a_takeover() {
     assert_eq!(rig.to_upstream.iter().filter(|xml| *xml == "<presence/>").count(), 1);
 }
 
-/// A contact came while a session's queue was full, so its presence was spooled behind the messages. The session ended, the
-/// contact went, and the next session told its client that the contact was there.
+/// A contact came online while a session's queue was full, so its presence was spooled behind the messages. The session
+/// ended, the contact went offline, and the next session still sent that presence to its client.
 #[test]
-fn the_presence_of_an_earlier_session_is_not_told() {
+fn the_presence_of_an_earlier_session_is_not_delivered() {
     let earlier = vec![waiting(1, &message(1)), waiting(2, "<presence from='nurse@example.net/x'/>")];
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, earlier);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
@@ -129,8 +130,8 @@ fn the_presence_of_an_earlier_session_is_not_told() {
     assert!(rig.spool.is_empty());
 }
 
-/// The answer to a client's request had waited in the spool. When the session ended before the client had it, the answer was
-/// refused like a request.
+/// The answer to a client's request waited in the spool. When the session ended before the client had it, the session
+/// refused the answer as if it were a request.
 #[test]
 fn an_answer_that_waited_in_the_spool_is_not_refused() {
     let mut rig = enabled(Rig::with(Settings { session_queue: 700, ..Settings::default() }));
@@ -148,8 +149,8 @@ fn an_answer_that_waited_in_the_spool_is_not_refused() {
     assert!(!rig.to_upstream.iter().any(|xml| xml.contains("type='error'")), "{:?}", rig.to_upstream);
 }
 
-/// A message came before the server's `<enabled/>`, from which on it counts. Nobody but the client had it, and the session
-/// trusted for 30 s that the server kept it.
+/// A message came before the server's `<enabled/>`, so the server did not count it. Only the session had it, but the
+/// session relied on the server to keep it for 30 s.
 #[test]
 fn what_the_server_does_not_count_is_spooled_in_time() {
     let mut rig =
@@ -160,10 +161,10 @@ fn what_the_server_does_not_count_is_spooled_in_time() {
     assert_eq!(rig.spool.len(), 1);
 }
 
-/// The server confirmed the client's last message when the session was about to end. The client's connection was closed
-/// already, and still was written to.
+/// The server confirmed the client's last message when the session was about to end. The session wrote to the client
+/// although it had already closed that connection.
 #[test]
-fn a_client_that_was_told_to_go_is_told_nothing_more() {
+fn nothing_is_written_to_a_client_after_its_connection_was_closed() {
     let mut rig = enabled(Rig::new());
     rig.server_confirms = false;
     rig.client("<message id='a'/>");
@@ -175,7 +176,8 @@ fn a_client_that_was_told_to_go_is_told_nothing_more() {
     assert_eq!(rig.to_client.len(), said, "{:?}", rig.to_client);
 }
 
-/// A message came between the session's footer and the server's, and was on no disk until the server had closed.
+/// A message came between the session's footer and the server's footer. It was not written to disk until the server had
+/// closed its stream.
 #[test]
 fn what_comes_while_the_session_ends_is_spooled_at_once() {
     let mut rig = enabled(Rig::new());

@@ -1,4 +1,4 @@
-//! What earlier and older sessions of the device have left.
+//! Stanzas left by earlier and older sessions of the device.
 
 use super::durability::{managed, plain};
 use super::*;
@@ -46,7 +46,7 @@ fn what_is_no_stanza_in_an_earlier_spool_is_lost_alone() {
     assert_eq!(rig.earlier.values().map(BTreeMap::len).collect::<Vec<_>>(), [2]);
 }
 
-/// An older session goes dark while the newer one is live: what it has goes to the newer.
+/// An older session goes dark while the newer one is live: its stanzas go to the newer session.
 #[test]
 fn what_an_older_session_leaves_comes_before_what_was_not_written_yet() {
     let mut rig = plain();
@@ -133,7 +133,7 @@ fn a_backlog_larger_than_memory_is_read_as_the_client_acknowledges_it() {
     assert!(rig.earlier.values().all(BTreeMap::is_empty));
 }
 
-/// Each resumption had one stanza more read, although memory was full.
+/// Regression test: each resumption read one more stanza from the disk, although memory was full.
 #[test]
 fn a_client_that_resumes_again_and_again_and_acknowledges_nothing_does_not_fill_memory() {
     let stanzas: Vec<Spooled> = (1..=10).map(|n| left(n, usize::try_from(n).unwrap())).collect();
@@ -144,7 +144,7 @@ fn a_client_that_resumes_again_and_again_and_acknowledges_nothing_does_not_fill_
     rig.lose_client();
     rig.disk_is_slow = false;
     rig.sync();
-    // The first of these rests.
+    // The first of these stays in the spool.
     (11..=12).for_each(|n| rig.upstream(&message(n)));
     rig.disk_is_slow = true;
     (13..=20).for_each(|n| rig.upstream(&message(n)));
@@ -172,7 +172,7 @@ fn spools_that_cannot_be_read_are_read_again() {
     assert_eq!(rig.delivered(), [1]);
 }
 
-/// No acknowledgement reaches into another session's spool.
+/// An acknowledgement never deletes stanzas from another session's spool.
 #[test]
 fn an_acknowledgement_deletes_nothing_of_a_session_that_is_not_inherited() {
     let mut rig = managed();

@@ -1,4 +1,4 @@
-//! Stream opening, SASL, features, bind and the proof of a resumption.
+//! Stream opening, SASL, stream features, resource binding and the proof that a resumption needs.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ const BIND: &str = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bi
 const SUCCESS: &str = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
 const RESUME: &str = "<resume xmlns='urn:xmpp:sm:3' previd='abc' h='3'/>";
 
-/// A connection that is not bound yet, and what it has put out.
+/// A connection that has not bound yet, with its outputs so far.
 pub(super) struct Login {
     pub(super) negotiation: Negotiation,
     pub(super) to_client: Vec<String>,
@@ -204,7 +204,7 @@ fn a_bind_that_fails_can_be_tried_again() {
     assert!(login.bound.is_none());
 }
 
-/// Invariant 4: the id is not enough, and neither is being somebody.
+/// Invariant 4: neither the id alone nor the login of any other account is enough to resume.
 #[test]
 fn the_same_login_resumes_at_once() {
     let mut login = Login::authenticated("juliet");
@@ -303,7 +303,7 @@ fn nothing_that_logs_in_or_changes_the_stream_unseen_is_forwarded() {
     assert!(login.to_upstream.last().unwrap().contains("jabber:iq:register"));
 }
 
-// What a server's TLS and a client's channel binding do to each other (RFC 5802 §6, XEP-0474)
+// The server's TLS and the client's channel binding (RFC 5802 §6, XEP-0474)
 
 const OFFERS_PLUS: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
     <mechanism>SCRAM-SHA-1-PLUS</mechanism><mechanism>SCRAM-SHA-1</mechanism></mechanisms></stream:features>";
@@ -374,8 +374,8 @@ fn a_server_that_sends_its_clients_elsewhere_is_out_of_reach() {
     login.upstream(
         "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>10.0.0.1</see-other-host></stream:error>",
     );
-    let told = login.to_client.concat();
-    assert!(!told.contains("see-other-host") && told.contains("remote-connection-failed"), "{told}");
+    let written = login.to_client.concat();
+    assert!(!written.contains("see-other-host") && written.contains("remote-connection-failed"), "{written}");
     assert_eq!(login.closed, Some(CloseReason::UpstreamLost));
 }
 
@@ -418,9 +418,36 @@ fn a_locked_out_login_is_refused_here_and_the_server_is_not_asked() {
 }
 
 #[test]
-fn a_login_that_has_to_make_room_is_told_so() {
+fn a_login_that_has_to_make_room_gets_an_error() {
     let mut login = Login::opened();
     login.input(LoginInput::Stop(Stop::Crowded));
     assert!(login.to_client.last().is_some_and(|last| last.contains("<resource-constraint")));
     assert_eq!(login.closed, Some(CloseReason::Crowded));
+}
+
+#[test]
+fn an_error_on_a_stream_that_begins_again_has_a_header_in_front() {
+    let restarting = || {
+        let mut login = Login::opened();
+        login.auth("juliet");
+        login.upstream(SUCCESS);
+        login.to_client.clear();
+        login.to_upstream.clear();
+        login
+    };
+    let check = |login: &Login, error: &str, to_upstream: &[&str]| {
+        let reply = login.to_client.concat();
+        assert!(reply.starts_with("<?xml version='1.0'?><stream:stream"), "{reply}");
+        assert!(reply.contains(error) && reply.ends_with("</stream:stream>"), "{reply}");
+        assert_eq!(login.to_upstream, to_upstream);
+    };
+    let mut login = restarting();
+    login.input(LoginInput::Stop(Stop::Timeout));
+    check(&login, "<connection-timeout", &[]);
+    // The server has a header again, and the client has none.
+    let mut login = restarting();
+    login.input(LoginInput::Client(client_header("example.org")));
+    login.to_upstream.clear();
+    login.input(LoginInput::UpstreamLost);
+    check(&login, "<remote-connection-failed", &["</stream:stream>"]);
 }

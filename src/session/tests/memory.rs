@@ -1,4 +1,4 @@
-//! What a session keeps beside its queue: bounded, and taken from the memory that all sessions share.
+//! Memory that a session uses beside its queue: it is bounded, and taken from the budget that all sessions share.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn what_a_session_keeps_beside_its_queue_is_taken_from_the_shared_memory() {
     assert_eq!(budget.used(), 0);
 }
 
-/// A reply that waits for the store repeats the id of the request: 32 of them took 64 MiB.
+/// Regression test: a reply that waits for the store repeats the id of the request, and 32 such replies took 64 MiB.
 #[test]
 fn requests_with_long_ids_do_not_wait_for_the_store() {
     let mut rig = Rig::new();
@@ -34,7 +34,7 @@ fn requests_with_long_ids_do_not_wait_for_the_store() {
     assert!(answer.contains(&id) && answer.contains("resource-constraint"));
 }
 
-/// Ids of open queries are the client's: 32 of them took 32 MiB.
+/// Regression test: the client chooses the ids of its open queries, and 32 of them took 32 MiB.
 #[test]
 fn the_features_of_the_account_are_known_by_an_id_of_any_length() {
     let mut rig = Rig::new();

@@ -1,27 +1,49 @@
-//! The core under virtual time: a session between a scripted client and a scripted server.
+//! Tests of the session core under virtual time. [`Rig`] is a session between a scripted client and a scripted server.
 
+#[cfg(test)]
 mod addresses;
+#[cfg(test)]
 mod broken;
+#[cfg(test)]
 mod csi;
+#[cfg(test)]
 mod durability;
+#[cfg(test)]
 mod found;
+#[cfg(test)]
 mod inherit;
+#[cfg(test)]
 mod login;
+#[cfg(test)]
 mod memory;
-mod model;
+pub(crate) mod model;
+#[cfg(test)]
 mod peculiar;
+#[cfg(test)]
 mod poison;
+#[cfg(test)]
 mod push;
+#[cfg(test)]
 mod reading;
+#[cfg(test)]
 mod refusal;
-mod resting;
+#[cfg(test)]
 mod resume;
+#[cfg(test)]
 mod rules;
+#[cfg(test)]
 mod sasl2;
+#[cfg(test)]
 mod sender;
+#[cfg(test)]
 mod sizes;
+#[cfg(test)]
 mod skipped;
+#[cfg(test)]
 mod slow;
+#[cfg(test)]
+mod spilled;
+#[cfg(test)]
 mod successor;
 
 use std::collections::BTreeMap;
@@ -50,7 +72,7 @@ use crate::xml::{Element, Frame, Header};
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
-/// Numbers that never repeat, which is all that the core relies on.
+/// Returns numbers that never repeat. The core relies on nothing else.
 pub(crate) fn random() -> u128 {
     u128::from(NUMBERS.fetch_add(1, Ordering::Relaxed))
 }
@@ -72,44 +94,44 @@ pub(crate) fn message(n: usize) -> String {
     format!("<message from='romeo@example.net/x' type='chat' id='{n}'><body>text {n}</body></message>")
 }
 
-/// A session, its clock, and what it has put out.
+/// A session, its clock, and its outputs so far.
 struct Rig {
     session: Session,
     now: Instant,
     to_client: Vec<String>,
     to_upstream: Vec<String>,
     publishes: Vec<Publish>,
-    /// Publishes that the session carries, by number.
+    /// Publishes that go through the session's own stream, by number.
     carried: Vec<Target>,
     elsewhere: Vec<Notice>,
     stored: Vec<Change>,
     events: Vec<Event>,
-    /// How often it showed itself to a newer session of its device.
+    /// Number of times that the session reported a sign of life to a newer session of its device.
     answered: usize,
-    /// What the device's sessions remember.
+    /// The memory that the device's sessions share.
     memory: Arc<DeviceMemory>,
     closed: usize,
-    /// Who was watched.
+    /// Peers that the session asked the relay to watch.
     watched: Vec<Peer>,
     ended: Option<EndReason>,
     previd: Option<String>,
-    /// What the store holds.
+    /// The account as the store has it.
     account: Account,
     spool: BTreeMap<Seq, Spooled>,
     /// The spools of the device's earlier sessions.
     earlier: BTreeMap<LoginId, BTreeMap<Seq, Spooled>>,
-    /// What waits for another device.
+    /// Stanzas that wait for another device.
     orphans: Vec<Spooled>,
-    /// The disk does not answer yet.
+    /// True while the disk does not answer.
     disk_is_slow: bool,
-    /// Changes of the account are not answered yet.
+    /// True while the store does not answer changes of the account.
     store_is_late: bool,
-    /// The spool takes nothing.
+    /// True while the spool refuses everything.
     spool_refuses: bool,
     unanswered: Vec<Input>,
-    buried: Vec<u32>,
+    tombstones: Vec<u32>,
     wakes: Vec<WakeReason>,
-    /// The server answers pings and `<r/>` by itself.
+    /// True if the server answers pings and `<r/>` by itself.
     server_confirms: bool,
 }
 
@@ -191,7 +213,7 @@ impl Rig {
             store_is_late: false,
             spool_refuses: false,
             unanswered: Vec::new(),
-            buried: Vec::new(),
+            tombstones: Vec::new(),
             wakes: Vec::new(),
             server_confirms: true,
         };
@@ -201,20 +223,20 @@ impl Rig {
         rig
     }
 
-    /// Other sessions of the device have this memory.
+    /// Makes the session use this memory, which other sessions of the device share.
     fn share(&mut self, memory: Arc<DeviceMemory>) {
         self.session.share_device_memory(Arc::clone(&memory));
         self.memory = memory;
     }
 
-    /// An earlier session has left these stanzas.
+    /// Adds an earlier session that has left these stanzas.
     fn leave(&mut self, login: u64, stanzas: Vec<Spooled>) {
         if !stanzas.is_empty() {
             self.earlier.insert(LoginId(login), stanzas.into_iter().map(|item| (item.seq, item)).collect());
         }
     }
 
-    /// A session with stream management, resumable, that sees a `push.example` registration.
+    /// Starts a session with resumable stream management and a `push.example` registration.
     fn with_push() -> Self {
         Self::new().pushing()
     }
@@ -299,7 +321,7 @@ impl Rig {
                     }
                     self.disk_says(Input::Spooled { up_to: last });
                 }
-                Output::SaveTombstone { h, .. } => self.buried.push(h.get()),
+                Output::SaveTombstone { h, .. } => self.tombstones.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
                 Output::Publish(publish) => self.publishes.push(*publish),
                 Output::Carried { number, outcome } => {
@@ -331,7 +353,7 @@ impl Rig {
         }
     }
 
-    /// The disk has caught up.
+    /// Passes all pending answers of the disk to the session.
     fn sync(&mut self) {
         for answer in std::mem::take(&mut self.unanswered) {
             self.input(answer);
@@ -339,7 +361,7 @@ impl Rig {
         self.input(Input::Quiet);
     }
 
-    /// Answers what the core asks the server for itself, and forgets that it did.
+    /// Answers the ack requests and pings that the core has sent to the server, and removes them from the output.
     fn confirm(&mut self) {
         if self.server_confirms
             && self.ended.is_none()
@@ -370,7 +392,7 @@ impl Rig {
         self.confirm();
     }
 
-    /// Lets time pass, with every timeout at its moment.
+    /// Lets time pass, and delivers each timeout when it is due.
     fn pass(&mut self, duration: Duration) {
         let until = self.now + duration;
         while let Some(at) = self.session.deadline().filter(|at| *at <= until && self.ended.is_none()) {
@@ -401,7 +423,7 @@ impl Rig {
         self.input(Input::Quiet);
     }
 
-    /// The ids of the messages written to the client, in order.
+    /// Returns the ids of the messages written to the client, in order.
     fn delivered(&self) -> Vec<usize> {
         let ids = self.to_client.iter().filter(|xml| xml.starts_with("<message"));
         ids.map(|xml| element(xml).node().attr("id").unwrap().parse().unwrap()).collect()

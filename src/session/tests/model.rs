@@ -1,13 +1,16 @@
-//! The core against an oracle: a session between a server, a client and a disk that do what they please, within the rules of
-//! their protocols, with deaths between any two steps.
+//! A property test of the session core: a session runs between a server, a client and a disk that do anything which the
+//! rules of their protocols allow, and each of them may fail between any two steps.
 //!
-//! [`World`] plays everybody but the session, and knows of every stanza where it is; `oracle.rs` says what must hold. A
-//! failure prints the shortest list of [`Action`]s that was found for it, and what was said and done meanwhile.
+//! [`World`] plays all parties except the session, and knows the place of every stanza. `oracle.rs` checks what must
+//! hold. A failure prints the shortest list of [`Action`]s that was found for it, and a trace of the events.
 
 mod actors;
+mod decode;
 mod disk;
 mod older;
 mod oracle;
+#[cfg(test)]
+mod random;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
@@ -16,9 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use proptest::prelude::*;
-use proptest::sample::select;
-use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRunner};
 
 use super::super::queue::{Budget, Full};
 use super::super::{
@@ -34,78 +34,78 @@ use crate::session::rewrite::offers::ServerFeatures;
 use crate::session::settings::{Hibernation, StreamManagement};
 use crate::xml::{Element, Frame, Header};
 use actors::{Client, Leg};
+pub(crate) use decode::fuzz;
 use disk::Disk;
 use older::Older;
 use oracle::{Handed, number};
 
-const CASES: u32 = 450;
-/// At most so many in a case, half of it on average.
+/// The maximum number of steps in a case.
 const STEPS: usize = 640;
-/// Small, so that what waits overflows to the disk all the time.
+/// Small, so that waiting stanzas overflow to the disk all the time.
 const SESSION_QUEUE: usize = 1600;
 
-/// What kind of client and server a world has.
+/// The kind of client and server in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Variant {
-    /// The server has stream management.
+    /// True if the server has stream management.
     server_sm: bool,
-    /// The client has stream management.
+    /// True if the client has stream management.
     client_sm: bool,
-    /// The device has a registration.
+    /// True if the device has a registration.
     registered: bool,
-    /// What waits seldom overflows.
+    /// True if the queue is so large that it seldom overflows.
     roomy: bool,
 }
 
-/// One thing that happens. Anything that makes no sense at the moment does nothing.
+/// One event. An action that makes no sense in the current state does nothing.
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    /// The server sends so many messages in one wake-up.
+    /// The server sends this many messages in one wake-up.
     Messages(u8),
-    /// A message that fills much of the queue.
+    /// The server sends a message that fills much of the queue.
     BigMessage,
-    /// A message that nobody is notified of.
+    /// The server sends a message that causes no notification.
     Noise,
     Subscribe,
-    /// An iq request for the client.
+    /// The server sends an iq request for the client.
     Version,
-    /// A ping for the client.
+    /// The server sends a ping for the client.
     PeerPing,
-    /// A contact comes (true) or goes.
+    /// A contact comes online (true) or goes offline.
     Presence(u8, bool),
-    /// A message comes to wait for another device of the account.
+    /// A message arrives that waits for another device of the account.
     Orphan,
-    /// The server reads so much of what was written to it.
+    /// The server reads this much of what was written to it.
     ServerReads(u8),
     ServerAsks,
-    /// The server's leg ends, and the server has read all that was written to it or no more of it.
+    /// The upstream leg ends. If `reads`, the server has read all that was written to it, otherwise no more of it.
     ServerEnds {
         how: End,
         reads: bool,
     },
-    /// The client binds anew beside its session, which takes the old connection for good.
+    /// The client binds again while its old session still treats the old connection as alive.
     BindBeside {
         same_address: bool,
         hello: Hello,
     },
-    /// The server sends so many messages to the older session.
+    /// The server sends this many messages to the older session.
     OlderMessages(u8),
-    /// The older session's client is known to be gone.
+    /// The older session learns that its client is gone.
     OlderVanishes,
-    /// The older session's server reads so much.
+    /// The older session's server reads this much.
     OlderServerReads(u8),
-    /// The older session's disk works.
+    /// The older session's disk does this many half steps.
     OlderDisk(u8),
     OlderServerEnds(End),
-    /// The client connects anew, whatever became of the old connection.
+    /// The client opens a new connection, in whatever state the old one is.
     Connect {
         resume: bool,
         hello: Hello,
     },
     Say,
-    /// The client asks the server something.
+    /// The client sends a request to the server.
     Ask,
-    /// The client reads so much of what was written to it, and answers what it is asked, at once or later.
+    /// The client reads this much of what was written to it, and answers requests at once or later.
     ClientReads {
         count: u8,
         answers: bool,
@@ -116,27 +116,27 @@ enum Action {
     Available,
     Unavailable,
     EnablePush,
-    /// What the client writes from now on is lost.
+    /// Everything that the client writes from now on is lost.
     Cut,
-    /// The client is gone, and with it what it has not read.
+    /// The client is gone, and with it everything that it has not read.
     Vanish,
-    /// The session is told so.
+    /// The session learns that the client is gone.
     NoticeVanished,
-    /// A connection that was taken over speaks, and dies.
+    /// Late events of a connection that was taken over: a frame, then its end.
     LateEvents,
     ClientCloses,
-    /// So many half steps of the disk: a commit, its answer, the next commit …
+    /// The disk does this many half steps: a commit, its answer, the next commit …
     Disk(u8),
-    /// What is spooled next is refused, so often.
+    /// The disk refuses the next spool jobs, this many times.
     DiskIsFull(u8),
     /// Older sessions of the device have ended, or stay.
     OlderSettles,
-    /// An older session of the device ends, and leaves so many messages.
+    /// An older session of the device ends and leaves this many messages.
     Inherit(u8),
     Pass(u16),
-    /// Time passes, but whoever should mind the deadline is busy.
+    /// Time passes while deadlines are not served.
     Stall(u16),
-    /// Everybody catches up.
+    /// All parties catch up.
     Settle,
     Crash {
         reads: bool,
@@ -145,100 +145,29 @@ enum Action {
     Drain,
 }
 
-/// How a server's leg ends.
+/// How the upstream leg ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Footer,
-    /// With a stream error, and no footer.
+    /// With a stream error and no footer.
     Error,
-    /// The server dies.
+    /// The server process ends.
     Killed,
-    /// The connection breaks. The server is there, and sends again what it saw no acknowledgement of.
+    /// The connection breaks. The server still runs, and sends again all that was not acknowledged to it.
     Broken,
 }
 
-/// What a client says after its bind.
+/// The stanzas and nonzas that a client sends after its bind.
 #[derive(Clone, Copy, Debug)]
 enum Hello {
     EnableThenPresence,
     PresenceThenEnable,
     Enable,
-    /// In one breath, with a message.
+    /// All in one write, together with a message.
     Burst,
 }
 
-fn action() -> impl Strategy<Value = Action> {
-    use Action::*;
-    let few = 1..5u8;
-    let hello = select(vec![Hello::EnableThenPresence, Hello::PresenceThenEnable, Hello::Enable, Hello::Burst]);
-    let end = || select(vec![End::Footer, End::Error, End::Killed, End::Broken]);
-    let beside = (any::<bool>(), hello.clone()).prop_map(|(same_address, hello)| BindBeside { same_address, hello });
-    let server = prop_oneof![
-        8 => (1..4u8).prop_map(Messages),
-        2 => Just(BigMessage),
-        2 => Just(Noise),
-        2 => Just(Subscribe),
-        1 => Just(Version),
-        1 => Just(PeerPing),
-        3 => (0..3u8, any::<bool>()).prop_map(|(who, here)| Presence(who, here)),
-        1 => Just(Orphan),
-        10 => few.clone().prop_map(ServerReads),
-        2 => Just(ServerAsks),
-    ];
-    let client = prop_oneof![
-        6 => Just(Say),
-        1 => Just(Ask),
-        10 => (few, any::<bool>()).prop_map(|(count, answers)| ClientReads { count, answers }),
-        4 => Just(ClientAnswers),
-        2 => Just(ClientAsks),
-        2 => Just(Available),
-        1 => Just(Unavailable),
-        1 => Just(EnablePush),
-        1 => Just(Cut),
-        3 => Just(Vanish),
-        3 => Just(NoticeVanished),
-        1 => Just(LateEvents),
-        1 => Just(ClientCloses),
-        7 => (prop::bool::weighted(0.85), hello).prop_map(|(resume, hello)| Connect { resume, hello }),
-    ];
-    let world = prop_oneof![
-        12 => (1..8u8).prop_map(Disk),
-        6 => select(vec![20, 110, 300, 2100]).prop_map(Pass),
-        2 => select(vec![7000, 31_000, 61_000]).prop_map(Pass),
-        1 => select(vec![130, 2500]).prop_map(Stall),
-        2 => Just(Settle),
-        3 => Just(OlderSettles),
-    ];
-    let older = prop_oneof![
-        4 => beside,
-        4 => (1..4u8).prop_map(OlderMessages),
-        2 => Just(OlderVanishes),
-        4 => (1..5u8).prop_map(OlderServerReads),
-        4 => (1..8u8).prop_map(OlderDisk),
-        1 => end().prop_map(OlderServerEnds),
-    ];
-    let death = prop_oneof![
-        4 => (end(), any::<bool>()).prop_map(|(how, reads)| ServerEnds { how, reads }),
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(reads, revives)| Crash { reads, revives }),
-        1 => Just(Drain),
-        4 => (1..5u8).prop_map(DiskIsFull),
-        4 => (1..6u8).prop_map(Inherit),
-        1 => Just(Pass(u16::MAX)),
-    ];
-    prop_oneof![40 => server, 45 => client, 25 => world, 3 => death, 12 => older]
-}
-
-fn variant() -> impl Strategy<Value = Variant> {
-    let clients = select(vec![(true, false), (true, true), (false, true)]);
-    (any::<bool>(), clients, any::<bool>()).prop_map(|(server_sm, (client_sm, registered), roomy)| Variant {
-        server_sm,
-        client_sm,
-        registered,
-        roomy,
-    })
-}
-
-/// What the runs have reached: a model that never gets there proves nothing.
+/// How often the runs have reached each situation. A model that never reaches them proves nothing.
 #[derive(Debug, Default)]
 struct Coverage {
     steps: AtomicU64,
@@ -360,49 +289,49 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// From a session's bind to its end, and whatever of it is still under way after that.
+/// The state of one session from its bind to its end, with everything of it that is still under way afterwards.
 struct Life {
     number: u32,
-    /// Older sessions of the device that have left something.
-    ghosts: u64,
-    /// The session has given up stanzas.
+    /// Number of older sessions of the device that have left something.
+    older_sessions: u64,
+    /// True if the session has given up stanzas.
     shed: bool,
-    /// The connection that the session writes to, while there is one.
+    /// The connection that the session writes to, if there is one.
     attached: Option<u64>,
     /// Attachments that were taken over.
     old: Vec<Attachment>,
     resumable: Option<String>,
     leg: Leg,
-    /// The client's stanzas that the session was given, and its place among them at `<enable/>`.
+    /// The client's stanzas that the session received, and the number of them at `<enable/>`.
     fed: Vec<oracle::Fed>,
     enabled_at: Option<usize>,
-    /// The largest `h` that the client was told.
-    told: u64,
-    /// Numbered stanzas for the client in their order, and how many the client has read.
+    /// The largest `h` that was sent to the client.
+    last_h: u64,
+    /// Numbered stanzas for the client in order, and the number of those that the client has read.
     sent: Vec<usize>,
     next: usize,
-    /// What the client has read, and how much of that it has acknowledged.
+    /// The stanzas that the client has read, and the number of those that it has acknowledged.
     reads: Vec<usize>,
     acked: usize,
-    /// The last one that came from an earlier life.
+    /// The last stanza that came from an earlier life.
     last_of_backlog: Option<(Option<u32>, usize)>,
-    /// One that the server sent after the client's presence was read: no backlog comes after it.
+    /// True once the client has read a stanza that the server sent after the client's presence: no backlog may follow.
     backlog_is_over: bool,
-    /// Contacts, as the server last told of them and as the client last read.
+    /// Contacts: as the server last sent them, and as the client last read them.
     contacts: [BTreeMap<u8, bool>; 2],
     ended: Option<EndReason>,
 }
 
-/// Everybody around the session.
+/// All parties around the session.
 struct World {
     variant: Variant,
     coverage: Arc<Coverage>,
     now: Instant,
     wall: UnixMillis,
-    /// When the session's deadline was last minded.
+    /// The last time at which the session's deadline was served.
     minded: Instant,
     began: Instant,
-    /// What all sessions share.
+    /// The memory budget that all sessions share.
     memory: Arc<Budget>,
     settings: Arc<Settings>,
     header: Arc<Header>,
@@ -412,19 +341,19 @@ struct World {
     disk: Disk,
     /// Numbered stanzas for the client.
     handed: Vec<Handed>,
-    /// An older session of the device, and whether it is the one that acts.
+    /// An older session of the device, and whether it is the one that acts at present.
     older: Option<Older>,
     is_older: bool,
-    /// What the server sends again once the client is available.
+    /// Stanzas that the server sends again once the client is available.
     again: Vec<usize>,
-    /// Those of durable kinds whose fate is open.
+    /// Stanzas of durable kinds that are neither delivered nor lost yet.
     open: BTreeSet<usize>,
     publishes: Vec<crate::push::notification::Publish>,
-    /// What the device's sessions remember.
+    /// The memory that the device's sessions share.
     device_memory: Arc<DeviceMemory>,
-    /// Stanzas that the session has reported as lost.
+    /// Number of stanzas that the session has reported as lost.
     lost: usize,
-    /// The first thing that went wrong.
+    /// The first check that failed.
     broken: Option<String>,
     trace: Option<String>,
 }
@@ -574,7 +503,7 @@ impl World {
 
     fn handle(&mut self, input: Input) {
         let Some(session) = &mut self.session else { return };
-        // Now and then others have taken all the memory.
+        // In some periods other sessions have taken all the memory.
         let is_squeezed = self.now.duration_since(self.began).as_secs() / 4 % 3 == 2;
         self.memory.update(if is_squeezed { 1 } else { usize::MAX });
         session.handle(self.now, input);
@@ -693,7 +622,7 @@ impl World {
         }
     }
 
-    /// The end of a wake-up; what had to wait may be wanted then.
+    /// Ends a wake-up. The session may then accept frames that it had to refuse before.
     fn wake(&mut self) {
         loop {
             self.handle(Input::Quiet);
@@ -730,7 +659,7 @@ impl World {
         self.minded = until;
     }
 
-    /// A session of a client that has just bound.
+    /// Starts the session of a client that has just bound.
     fn bind(&mut self) {
         let jid = FullJid::new("juliet@example.org/phone").unwrap();
         let bound = Bound {
@@ -770,7 +699,7 @@ impl World {
         self.drain();
     }
 
-    /// The process dies.
+    /// Ends the process without warning.
     fn crash(&mut self, reads: bool, revives: bool) {
         count(&self.coverage.crashes);
         self.disk.died_with.clear();
@@ -787,7 +716,7 @@ impl World {
         });
         self.disk.died_with.extend(held.filter_map(|item| number(str_of(item.element.bytes()))));
         self.resolve_leg(reads);
-        // The server's memory outlives the session's.
+        // A crash of the process leaves the server's memory intact.
         for n in std::mem::take(&mut self.again) {
             self.open.remove(&n);
         }
@@ -803,7 +732,7 @@ impl Life {
     fn new(number: u32, server_sm: bool) -> Self {
         Self {
             number,
-            ghosts: 0,
+            older_sessions: 0,
             shed: false,
             attached: None,
             old: Vec::new(),
@@ -811,7 +740,7 @@ impl Life {
             leg: Leg::new(number > 0, server_sm),
             fed: Vec::new(),
             enabled_at: None,
-            told: 0,
+            last_h: 0,
             sent: Vec::new(),
             next: 0,
             reads: Vec::new(),
@@ -869,34 +798,4 @@ fn run(variant: Variant, actions: &[Action], coverage: &Arc<Coverage>, traced: b
         world.catch_up(true);
     }
     (world.broken, world.trace.unwrap_or_default())
-}
-
-#[test]
-fn nothing_is_lost_or_doubled_whatever_happens() {
-    let coverage = Arc::new(Coverage::default());
-    let config = Config {
-        // More where PROPTEST_CASES says so.
-        cases: CASES.max(Config::default().cases),
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        source_file: Some(file!()),
-        // The default takes half the time in a debug build.
-        rng_algorithm: RngAlgorithm::XorShift,
-        max_shrink_time: 30_000,
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    };
-    let worlds = (variant(), prop::collection::vec(action(), 0..STEPS));
-    let result = TestRunner::new(config).run(&worlds, |(variant, actions)| {
-        let (broken, _) = run(variant, &actions, &coverage, false);
-        broken.map_or(Ok(()), |complaint| Err(TestCaseError::fail(complaint)))
-    });
-    if let Err(TestError::Fail(reason, (variant, actions))) = &result {
-        let (_, trace) = run(*variant, actions, &Arc::default(), true);
-        panic!("{reason}\n{variant:?}\n{trace}");
-    }
-    result.unwrap();
-    let reached = coverage.all();
-    println!("{reached:?}");
-    assert!(reached.iter().all(|(_, times)| *times > 0), "never reached: {reached:?}");
-    assert!(coverage.steps.load(Ordering::Relaxed) >= 100_000);
 }

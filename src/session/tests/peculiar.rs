@@ -1,4 +1,4 @@
-//! What some clients and servers do that others do not: each of it is legal, or has to be put up with.
+//! Unusual behaviour of some clients and servers: all of it is legal, or has to be tolerated.
 
 use super::super::mechanism_filter::Leg;
 use super::super::negotiate::LoginInput as Happened;
@@ -7,7 +7,7 @@ use super::*;
 
 const OTHER_STYLE: &str = "<stream xmlns='http://etherx.jabber.org/streams' to='example.org' version='1.0'>";
 
-/// QXmpp 1.4 (Kaidan 0.8) hung on a stream error.
+/// Regression test: QXmpp 1.4 (Kaidan 0.8) hung on a stream error.
 #[test]
 fn a_resumption_of_nothing_outside_its_namespace_fails_and_the_client_binds() {
     let mut login = Login::authenticated("juliet");
@@ -21,8 +21,8 @@ fn a_resumption_of_nothing_outside_its_namespace_fails_and_the_client_binds() {
     assert!(login.bound.is_some());
 }
 
-/// RFC 6120 §4.8.3: both legs may leave the content namespace to the stanzas. What is written on the other leg is in the usual
-/// style, which all that is added here relies on.
+/// RFC 6120 §4.8.3: both legs may declare the content namespace on each stanza instead of on the stream. The other leg
+/// is written in the usual style, which everything that Pushward adds relies on.
 #[test]
 fn a_stream_that_leaves_its_content_namespace_to_the_stanzas_is_one() {
     let open = |xml: &str| Frame::Open(Arc::new(Header::parse(Bytes::copy_from_slice(xml.as_bytes())).unwrap()));
@@ -46,7 +46,7 @@ fn a_stream_that_leaves_its_content_namespace_to_the_stanzas_is_one() {
     assert_eq!(login.closed, None);
 }
 
-/// XEP-0480: the server asks for the hash of another mechanism once the client is let in.
+/// XEP-0480: the server asks for the hash of another mechanism after the client is authenticated.
 #[test]
 fn a_task_that_upgrades_what_the_server_has_passes() {
     const SASL2: &str = "urn:xmpp:sasl:2";
@@ -130,7 +130,8 @@ fn whatever_may_notify_is_asked_about_once_it_is_written() {
     }
 }
 
-/// It was read and answered five seconds before the connection broke, and pushed as a new message.
+/// Regression test: the request was read and answered five seconds before the connection broke, and was pushed as a new
+/// message.
 #[test]
 fn a_subscription_request_that_was_read_is_not_pushed() {
     let mut rig = Rig::with_push();
@@ -146,7 +147,8 @@ fn a_subscription_request_that_was_read_is_not_pushed() {
     assert_eq!(rig.publishes, []);
 }
 
-/// What another client of the account writes in a room that is subscribed to comes back as from a stranger: nobody has joined it.
+/// What another client of the account writes in a subscribed room comes back like a message from a stranger, because
+/// nobody has joined the room.
 #[test]
 fn what_the_account_writes_in_a_room_that_it_has_subscribed_to_is_not_pushed_in_any_session() {
     let event = |nick: &str| {

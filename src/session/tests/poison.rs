@@ -1,4 +1,4 @@
-//! The poison guard: what a client breaks on is set aside, and nothing else is.
+//! The poison guard: a stanza on which the client breaks is set aside, and no other stanza is.
 
 use super::durability::managed;
 use super::*;
@@ -15,13 +15,13 @@ impl Rig {
         self.confirm();
     }
 
-    /// The client breaks a second after it has got what waits.
+    /// Breaks the client's connection a second after it has received the waiting stanzas.
     fn break_after_a_second(&mut self) {
         self.seconds(1);
         self.break_client();
     }
 
-    fn resume_anew(&mut self, h: u32) {
+    fn resume_again(&mut self, h: u32) {
         self.clear();
         self.resume(h);
     }
@@ -30,7 +30,7 @@ impl Rig {
         self.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
     }
 
-    /// The ids of the stanzas on disk, in the own spool and in earlier ones.
+    /// Returns the ids of the stanzas on disk, in the session's own spool and in earlier ones.
     fn on_disk(&self) -> Vec<usize> {
         let spools = self.earlier.values().chain([&self.spool]);
         let items = spools.flat_map(|spool| spool.values());
@@ -47,15 +47,15 @@ impl Rig {
         self.events.iter().filter_map(given).collect()
     }
 
-    /// The device logs in anew, after the end of the session or of the whole daemon.
-    fn log_in_anew(self) -> Self {
+    /// Logs the device in again, after the end of the session or of the whole daemon.
+    fn log_in_again(self) -> Self {
         let mut spools: BTreeMap<LoginId, BTreeMap<Seq, Spooled>> = self.earlier;
         let next = spools.keys().last().map_or(1, |login| login.0 + 1);
         spools.insert(LoginId(next), self.spool);
         let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
         let mut rig = Rig::begin(settings, vec![left()], |_| {});
         rig.earlier = spools;
-        // A JSON record, as the store has it.
+        // The account is a JSON record, as in the store.
         let account: Account = serde_json::from_str(&serde_json::to_string(&self.account).unwrap()).unwrap();
         rig.account = Account { revision: 1, ..account };
         rig.input(Input::Account(Box::new(rig.account.clone())));
@@ -70,7 +70,7 @@ impl Rig {
     }
 }
 
-/// Something waits.
+/// A stanza that waits for the device.
 fn left() -> Spooled {
     Spooled {
         seq: Seq::new(1),
@@ -81,7 +81,7 @@ fn left() -> Spooled {
     }
 }
 
-/// A client that can resume, and messages that were written to it.
+/// A client that can resume, with these messages written to it.
 fn written(messages: impl IntoIterator<Item = usize>) -> Rig {
     let mut rig = Rig::new();
     rig.client(ENABLE);
@@ -90,12 +90,12 @@ fn written(messages: impl IntoIterator<Item = usize>) -> Rig {
     rig
 }
 
-/// The same, and the client has broken three times on the first of them.
+/// The same after the client has broken three times on the first message.
 fn set_aside(messages: impl IntoIterator<Item = usize>) -> Rig {
     let mut rig = written(messages);
     rig.break_after_a_second();
     for _ in 0..2 {
-        rig.resume_anew(0);
+        rig.resume_again(0);
         rig.break_after_a_second();
     }
     assert_eq!(rig.set_aside(), 1);
@@ -109,11 +109,11 @@ fn after_two_ends_the_first_stanza_is_written_alone_until_it_is_acknowledged() {
     let suspected = Event::Suspected(stanza);
     rig.break_after_a_second();
     assert!(rig.events.contains(&suspected), "{:?}", rig.events);
-    rig.resume_anew(0);
+    rig.resume_again(0);
     assert_eq!(rig.delivered(), [1, 2, 3]);
     rig.break_after_a_second();
     assert!(rig.events.contains(&suspected), "{:?}", rig.events);
-    rig.resume_anew(0);
+    rig.resume_again(0);
     rig.upstream(&message(4));
     rig.client("<iq type='get' id='q' to='romeo@example.net'><q xmlns='x'/></iq>");
     rig.upstream("<iq type='result' id='q' from='romeo@example.net'/>");
@@ -123,23 +123,23 @@ fn after_two_ends_the_first_stanza_is_written_alone_until_it_is_acknowledged() {
     assert_eq!(rig.delivered(), [1, 2, 3, 4]);
     rig.upstream(&message(5));
     assert_eq!(rig.delivered(), [1, 2, 3, 4, 5]);
-    // Nothing is known of it any more.
+    // The guard has no record of it any more.
     assert_eq!(rig.account.guard(DEVICE), None);
     rig.break_after_a_second();
-    rig.resume_anew(1);
+    rig.resume_again(1);
     assert_eq!(rig.delivered(), [2, 3, 4, 5]);
 }
 
-/// Nobody asks whether the client has a stanza that notifies nobody.
+/// The guard asks whether the client has the stanza, although it notifies nobody.
 #[test]
 fn a_suspect_that_notifies_nobody_is_asked_about_as_well() {
     let mut rig = written([]);
     rig.upstream("<presence from='romeo@example.net/x' id='7'/>");
     rig.upstream("<presence from='mercutio@example.net/x' id='8'/>");
     rig.break_after_a_second();
-    rig.resume_anew(0);
+    rig.resume_again(0);
     rig.break_after_a_second();
-    rig.resume_anew(0);
+    rig.resume_again(0);
     assert_eq!(rig.to_client.len(), 3, "{:?}", rig.to_client);
     assert!(rig.to_client[1].starts_with("<presence") && rig.to_client[2] == ASK);
     rig.ack(1);
@@ -152,7 +152,7 @@ fn after_the_third_end_the_stanza_goes_to_the_device_no_more_and_stays_on_disk()
     let stanza = Reported { name: "message".to_owned(), id: Some("1".to_owned()), len: message(1).len() };
     let set_aside = Event::SetAside(stanza);
     assert!(rig.events.contains(&set_aside));
-    rig.resume_anew(0);
+    rig.resume_again(0);
     assert_eq!(rig.delivered(), [2, 3]);
     rig.seconds(6);
     rig.ack(2);
@@ -161,7 +161,7 @@ fn after_the_third_end_the_stanza_goes_to_the_device_no_more_and_stays_on_disk()
     assert_eq!((rig.delivered(), rig.on_disk()), (vec![2, 3, 4], vec![1]));
     for _ in 0..3 {
         rig.break_after_a_second();
-        rig.resume_anew(3);
+        rig.resume_again(3);
         assert_eq!(rig.delivered(), [0; 0]);
     }
     assert_eq!((rig.given_back(), rig.session.set_aside()), (vec![], 1));
@@ -171,18 +171,18 @@ fn after_the_third_end_the_stanza_goes_to_the_device_no_more_and_stays_on_disk()
 fn where_the_client_breaks_without_the_stanza_all_goes_back_to_its_place() {
     for written in [true, false] {
         let mut rig = set_aside(if written { 1..=3 } else { 1..=1 });
-        rig.resume_anew(0);
+        rig.resume_again(0);
         rig.seconds(4);
         rig.break_client();
         assert_eq!((rig.given_back(), rig.session.set_aside()), (vec![1], 0));
         let all: &[usize] = if written { &[1, 2, 3] } else { &[1] };
         // The guard is off for an hour.
         for _ in 0..10 {
-            rig.resume_anew(0);
+            rig.resume_again(0);
             assert_eq!((rig.delivered(), rig.set_aside()), (all.to_vec(), 0));
             rig.break_after_a_second();
         }
-        rig.resume_anew(0);
+        rig.resume_again(0);
         rig.ack(u32::try_from(all.len()).unwrap());
         assert_eq!(rig.on_disk(), [0; 0]);
     }
@@ -193,17 +193,17 @@ fn timeouts_and_ends_of_our_own_making_never_count() {
     let mut rig = written(1..=2);
     for _ in 0..10 {
         rig.seconds(1);
-        // The way broke, or the client did not read.
+        // The network path broke, or the client did not read.
         rig.lose_client();
-        rig.resume_anew(0);
+        rig.resume_again(0);
         assert_eq!(rig.delivered(), [1, 2]);
     }
-    // It does not answer, and is given up.
+    // The client does not answer, and the session goes dark.
     for _ in 0..4 {
         while rig.session.reach() != crate::session::liveness::Reach::Dark {
             rig.seconds(1);
         }
-        rig.resume_anew(0);
+        rig.resume_again(0);
         assert_eq!(rig.delivered(), [1, 2]);
     }
     assert_eq!(rig.account.guard(DEVICE), None);
@@ -219,7 +219,7 @@ fn an_end_long_after_the_writing_does_not_count() {
     for _ in 0..5 {
         rig.seconds(6);
         rig.break_client();
-        rig.resume_anew(0);
+        rig.resume_again(0);
         assert_eq!(rig.delivered(), [1, 2]);
     }
     assert_eq!(rig.account.guard(DEVICE), None);
@@ -251,7 +251,7 @@ fn a_footer_and_a_stream_error_are_ends_of_the_client_and_count_once() {
         assert_eq!((rig.ended, rig.set_aside()), (None, 0), "it lingers for its pushes");
         for n in 0..2 {
             let (account, spool, earlier) = (rig.account.clone(), rig.spool.clone(), rig.earlier.clone());
-            let mut next = Rig { account, spool, earlier, ..Rig::new() }.log_in_anew();
+            let mut next = Rig { account, spool, earlier, ..Rig::new() }.log_in_again();
             next.client(ENABLE);
             assert_eq!(next.delivered(), if n == 0 { vec![1, 2] } else { vec![1] }, "{n}");
             end(&mut next);
@@ -266,21 +266,21 @@ fn a_footer_and_a_stream_error_are_ends_of_the_client_and_count_once() {
 fn it_is_counted_and_set_aside_across_new_logins_and_restarts() {
     let mut rig = written(1..=3);
     rig.break_after_a_second();
-    rig.resume_anew(0);
+    rig.resume_again(0);
     rig.break_after_a_second();
-    let mut rig = rig.log_in_anew();
+    let mut rig = rig.log_in_again();
     rig.client(ENABLE);
     assert_eq!((rig.delivered(), rig.to_client.last().unwrap().as_str()), (vec![1], ASK));
     rig.break_after_a_second();
     assert_eq!((rig.set_aside(), rig.on_disk()), (1, vec![1, 2, 3]));
-    let mut rig = rig.log_in_anew();
+    let mut rig = rig.log_in_again();
     rig.client(ENABLE);
     rig.upstream(&message(4));
     assert_eq!(rig.delivered(), [2, 3, 4]);
     rig.seconds(6);
     rig.ack(3);
     assert_eq!(rig.on_disk(), [1], "what was delivered behind it is deleted");
-    let mut rig = rig.log_in_anew();
+    let mut rig = rig.log_in_again();
     rig.client(ENABLE);
     assert_eq!((rig.delivered(), rig.on_disk()), (vec![], vec![1]));
     // The operator releases it.
@@ -293,17 +293,17 @@ fn it_is_counted_and_set_aside_across_new_logins_and_restarts() {
 #[test]
 fn a_new_login_that_breaks_at_once_gets_all_back() {
     let rig = set_aside(1..=3);
-    let mut rig = rig.log_in_anew();
+    let mut rig = rig.log_in_again();
     rig.client(ENABLE);
     assert_eq!(rig.delivered(), [2, 3]);
     rig.ack(1);
     rig.break_after_a_second();
     assert_eq!(rig.given_back(), [1]);
-    rig.resume_anew(1);
+    rig.resume_again(1);
     assert_eq!(rig.delivered(), [1, 3]);
     rig.ack(2);
     assert_eq!(rig.on_disk(), [3]);
-    let mut rig = rig.log_in_anew();
+    let mut rig = rig.log_in_again();
     rig.client(ENABLE);
     assert_eq!(rig.delivered(), [3]);
 }
@@ -311,7 +311,7 @@ fn a_new_login_that_breaks_at_once_gets_all_back() {
 #[test]
 fn what_is_released_comes_as_soon_as_nothing_awaits_an_acknowledgement() {
     let mut rig = set_aside(1..=3);
-    rig.resume_anew(0);
+    rig.resume_again(0);
     rig.seconds(6);
     rig.release();
     assert_eq!(rig.delivered(), [2, 3]);
@@ -329,7 +329,7 @@ fn what_is_released_comes_as_soon_as_nothing_awaits_an_acknowledgement() {
 #[test]
 fn a_client_that_has_it_after_all_says_so_as_it_resumes() {
     let mut rig = set_aside(1..=3);
-    rig.resume_anew(1);
+    rig.resume_again(1);
     assert_eq!((rig.delivered(), rig.on_disk()), (vec![2, 3], vec![2, 3]));
     assert_eq!((rig.session.set_aside(), rig.account.guard(DEVICE)), (0, None));
     rig.ack(3);
@@ -346,7 +346,7 @@ fn what_is_set_aside_is_pushed_for_no_more_and_not_counted() {
         rig.break_after_a_second();
         rig.seconds(60);
         assert_eq!(count(&rig), Some(2));
-        rig.resume_anew(1);
+        rig.resume_again(1);
     }
     rig.publishes.clear();
     rig.break_after_a_second();
@@ -360,8 +360,8 @@ fn ten_attachments_that_break_after_a_second_with_good_messages_set_nothing_asid
     let mut h = 0;
     for n in 4..14 {
         rig.break_after_a_second();
-        rig.resume_anew(h);
-        // It reads, and answers, and breaks before it has answered all.
+        rig.resume_again(h);
+        // The client reads and answers, and breaks before it has answered everything.
         if rig.to_client.iter().any(|xml| xml == ASK) {
             h += 1;
             rig.ack(h);
@@ -369,31 +369,31 @@ fn ten_attachments_that_break_after_a_second_with_good_messages_set_nothing_asid
         rig.upstream(&message(n));
         assert_eq!(rig.set_aside(), 0);
     }
-    // One that does not answer in time has all back, and nothing is set aside any more.
+    // A client that does not answer in time gets all of them back, and nothing is set aside any more.
     let mut rig = written(1..=3);
     for _ in 0..10 {
         rig.break_after_a_second();
-        rig.resume_anew(0);
+        rig.resume_again(0);
     }
     assert_eq!((rig.session.set_aside(), rig.delivered()), (0, vec![1, 2, 3]));
 }
 
 #[test]
-fn a_client_that_is_asked_by_ping_is_spared_as_well() {
+fn the_guard_works_for_a_client_that_is_asked_by_ping() {
     let mut rig = Rig::new();
     rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
     rig.clear();
     rig.upstream(&message(1));
     rig.upstream(&message(2));
-    // The answer to its request comes first.
+    // The answer to the client's request comes first.
     rig.break_after_a_second();
     for _ in 0..2 {
-        rig = rig.log_in_anew();
+        rig = rig.log_in_again();
         rig.client("<presence/>");
         assert_eq!(rig.delivered(), [1, 2]);
         rig.break_after_a_second();
     }
-    let mut rig = rig.log_in_anew();
+    let mut rig = rig.log_in_again();
     rig.client("<presence/>");
     assert_eq!(rig.delivered(), [1]);
     let ping = rig.to_client.iter().find(|xml| xml.contains("urn:xmpp:ping")).unwrap();
@@ -408,7 +408,7 @@ fn a_request_that_is_set_aside_is_answered_at_the_end() {
     rig.upstream("<iq type='get' id='7' from='romeo@example.net/x' to='juliet@example.org/phone'><q xmlns='x'/></iq>");
     rig.break_after_a_second();
     for _ in 0..2 {
-        rig.resume_anew(0);
+        rig.resume_again(0);
         rig.break_after_a_second();
     }
     assert_eq!((rig.set_aside(), rig.on_disk()), (1, vec![7]));
@@ -418,12 +418,12 @@ fn a_request_that_is_set_aside_is_answered_at_the_end() {
     assert_eq!(rig.on_disk(), [0; 0]);
 }
 
-/// A session on a server with stream management, whose device's client has broken so often on the first message.
+/// A session on a server with stream management, after the device's client has broken this often on the first message.
 fn managed_after(ends: usize) -> Rig {
     let mut other = written(1..=1);
     for _ in 0..ends {
         other.break_after_a_second();
-        other.resume_anew(0);
+        other.resume_again(0);
     }
     let mut rig = managed();
     rig.account = Account { revision: 1, ..other.account };
@@ -432,14 +432,14 @@ fn managed_after(ends: usize) -> Rig {
 }
 
 #[test]
-fn what_the_server_delivers_again_is_spared_and_kept_on_disk() {
+fn a_set_aside_stanza_that_the_server_delivers_again_is_withheld_and_kept_on_disk() {
     let mut rig = managed_after(3);
     rig.upstream(&message(1));
     rig.upstream(&message(2));
     assert_eq!((rig.delivered(), rig.on_disk()), (vec![2], vec![1]));
     rig.ack(1);
     assert_eq!((rig.server_asks(), rig.on_disk()), (2, vec![1]));
-    // Nor is it pushed for.
+    // The stanza causes no push either.
     rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
     rig.ack(2);
     rig.lose_client();
@@ -465,12 +465,12 @@ fn what_no_disk_has_at_the_end_stays_the_servers() {
         rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
         rig.input(Input::Quiet);
         rig.sync();
-        // The server delivers it again, and it is known by then.
+        // The server delivers it again, and by then the session recognises it.
         assert_eq!((rig.set_aside(), rig.on_disk()), (1, if late { vec![] } else { vec![1, 2] }));
     }
 }
 
-/// It was once withheld for as long as the stanza that is set aside was kept.
+/// Regression test: the repeated stanza was withheld for as long as the set-aside one was kept.
 #[test]
 fn what_is_said_again_without_an_id_is_another_stanza() {
     for said in [
@@ -481,11 +481,11 @@ fn what_is_said_again_without_an_id_is_another_stanza() {
         rig.upstream(said);
         rig.break_after_a_second();
         for _ in 0..2 {
-            rig.resume_anew(0);
+            rig.resume_again(0);
             rig.break_after_a_second();
         }
         assert_eq!(rig.set_aside(), 1, "{said}");
-        rig.resume_anew(0);
+        rig.resume_again(0);
         assert!(!rig.to_client.iter().any(|xml| xml.contains("romeo")), "{said}: {:?}", rig.to_client);
         rig.upstream(said);
         assert!(rig.to_client.iter().any(|xml| xml == said), "{said}: {:?}", rig.to_client);

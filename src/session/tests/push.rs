@@ -1,4 +1,4 @@
-//! Registrations, disco and publishes of one session.
+//! Registrations, service discovery and publishes of one session.
 
 use super::*;
 use crate::push::classify::Noise;
@@ -14,7 +14,7 @@ pub(super) fn answer_of(publish_iq: &str, kind: &str, inner: &str) -> String {
 }
 
 impl Rig {
-    /// Performs the publishes by the session's own stream, and returns the iqs.
+    /// Performs the publishes through the session's own stream, and returns the iqs.
     pub(super) fn publish_all(&mut self) -> Vec<String> {
         self.to_upstream.clear();
         for publish in std::mem::take(&mut self.publishes) {
@@ -32,7 +32,7 @@ fn the_account_has_push_in_its_disco_info() {
     assert_eq!(rig.to_upstream, [QUERY]);
     rig.upstream("<iq type='result' id='d' from='juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
     assert!(rig.to_client[0].contains("var='urn:xmpp:push:0'"), "{:?}", rig.to_client);
-    // The next answer with that id is nobody's business.
+    // The next answer with that id passes unchanged.
     let same = "<iq type='result' id='d' from='x@y'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
     rig.upstream(same);
     assert_eq!(rig.to_client[1], same);
@@ -138,7 +138,7 @@ fn an_unknown_way_of_encryption_is_not_implemented() {
 }
 
 #[test]
-fn a_device_that_asked_for_it_is_told_in_secret_and_never_twice_under_one_vector() {
+fn a_device_that_asked_for_it_gets_encrypted_pushes_and_no_vector_is_used_twice() {
     let mut rig = Rig::new();
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.client(
@@ -174,7 +174,7 @@ fn an_enable_for_somebody_else_passes() {
     assert_eq!(rig.to_upstream, [iq]);
 }
 
-/// Invariant 6: no push for what a live client acknowledged in time.
+/// Invariant 6: no push for a stanza that a live client acknowledged in time.
 #[test]
 fn a_live_client_is_not_pushed_for() {
     let mut rig = Rig::with_push();
@@ -229,7 +229,7 @@ fn a_suspect_client_is_pushed_for_while_its_connection_stays() {
 }
 
 #[test]
-fn noise_for_a_dark_client_says_why_it_does_not_notify() {
+fn an_unimportant_stanza_for_a_dark_client_reports_why_it_does_not_notify() {
     let mut rig = Rig::with_push();
     rig.lose_client();
     rig.seconds(5);
@@ -282,7 +282,7 @@ fn sender_and_body_are_said_only_if_configured() {
     assert!(iq.contains("<field var='last-message-body'><value>text 1</value></field>"), "{iq}");
 }
 
-/// Invariant 5: our own traffic is invisible, however late.
+/// Invariant 5: our own traffic is invisible, however late it comes.
 #[test]
 fn answers_to_publishes_never_reach_the_client() {
     let mut rig = Rig::with_push();
@@ -299,7 +299,7 @@ fn answers_to_publishes_never_reach_the_client() {
     assert_eq!(rig.to_client, Vec::<String>::new());
 }
 
-/// The server may say in its own name that the push service is out of reach; nobody else can.
+/// The server may report in its own name that the push service is unreachable. No other sender may.
 #[test]
 fn an_error_about_the_way_counts_whoever_of_the_server_says_it() {
     let away = "<error type='cancel'><remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
@@ -381,7 +381,7 @@ fn only_an_answer_comes_by_another_way_than_the_server() {
     assert_eq!(rig.to_client.len(), 1);
 }
 
-/// The id of a request is the client's, and others may know or guess it.
+/// The client chooses the id of a request, and others may know or guess it.
 #[test]
 fn only_the_server_says_that_the_account_is_removed() {
     let mut rig = Rig::new();
@@ -426,7 +426,7 @@ fn a_success_is_stored_once_a_minute_and_at_once_where_it_makes_a_difference() {
     assert_eq!(rig.account.registrations[0].errors, 0);
 }
 
-/// The store may still count the errors that a success was to end.
+/// The store may still have the error count that a success was meant to reset.
 #[test]
 fn a_success_is_said_again_if_the_last_could_not_be_stored() {
     let mut rig = Rig::with_push();

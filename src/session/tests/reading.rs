@@ -1,4 +1,4 @@
-//! What a session does while a peer is not read, or while what it has to write waits.
+//! Session behaviour while a peer is not read, and while its own output waits.
 
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ fn requests_for_acks_that_a_slow_server_holds_up_are_not_answered_one_by_one_wit
 }
 
 #[test]
-fn what_answers_a_peer_is_told_from_what_is_relayed_to_it() {
+fn answers_to_a_peer_are_distinguished_from_relayed_stanzas() {
     let mut rig = Rig::with_push();
     let mut replies = |input: Input| {
         rig.session.handle(rig.now, input);
@@ -139,7 +139,7 @@ fn what_answers_a_peer_is_told_from_what_is_relayed_to_it() {
     assert_eq!(replies(Input::Upstream(super::frame("<r xmlns='urn:xmpp:sm:3'/>"))), (0, 1));
 }
 
-/// A session whose first presence waits, because the disk is slow to give up the backlog.
+/// A session whose first presence waits, because the disk is slow to return the backlog.
 fn held() -> Rig {
     let bytes = message(7).into();
     let mut rig = Rig::start(
@@ -153,7 +153,7 @@ fn held() -> Rig {
     rig
 }
 
-/// The disk has caught up, and all of the backlog is read back.
+/// Lets the disk catch up, so that the whole backlog is read back.
 fn catch_up(rig: &mut Rig) {
     rig.sync();
     for _ in 0..3 {
@@ -188,7 +188,7 @@ fn acknowledgements_and_requests_for_them_do_not_wait_behind_a_presence() {
     rig.client(ASK);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='0'/>");
     rig.pass(Duration::from_millis(201));
-    // The answer itself stays behind the replay.
+    // The answer stays behind the replay.
     assert_eq!(acks(&rig.to_client), Vec::<u32>::new());
     catch_up(&mut rig);
     rig.seconds(1);
@@ -234,7 +234,7 @@ fn a_server_that_does_not_answer_enable_is_given_up_after_server_timeout() {
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.clear();
     rig.seconds(4);
-    // While the server is not read, its clock stands.
+    // The server's timeout does not run while the server is not read.
     rig.input(Input::Paused(Peer::Server));
     rig.seconds(10);
     rig.input(Input::Unpaused(Peer::Server));

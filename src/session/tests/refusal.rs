@@ -1,4 +1,4 @@
-//! A spool that refuses: a bound is reached, or the disk fails.
+//! A spool that refuses stanzas, because a limit is reached or the disk fails.
 
 use super::durability::{acks, managed, plain};
 use super::*;
@@ -21,7 +21,7 @@ fn small(settings: usize) -> Rig {
     rig
 }
 
-/// The ids of what went back.
+/// Returns the ids of the stanzas that were returned to their senders.
 fn returned(rig: &Rig) -> Vec<String> {
     let errors = rig.to_upstream.iter().filter(|xml| {
         xml.contains("type='error'")
@@ -35,7 +35,7 @@ fn shed(rig: &Rig) -> (u32, u32) {
     counts.fold((0, 0), |(returned, lost), shed| (returned + shed.returned, lost + shed.lost))
 }
 
-/// An ack that took over 100 ms ended the session when the disk was full.
+/// Regression test: an ack that took over 100 ms ended the session when the disk was full.
 #[test]
 fn a_live_session_survives_a_spool_that_refuses() {
     let mut rig = full(plain());
@@ -186,7 +186,7 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     rig.server_confirms = false;
     rig.input(Input::Drain);
     assert_eq!(returned(&rig), ["1"]);
-    // What the server has sent meanwhile is in front of its answer.
+    // Stanzas that the server has sent meanwhile come before its answer.
     rig.upstream(&message(2));
     assert_eq!(returned(&rig), ["1", "2"]);
     assert!(rig.to_upstream.contains(&"<presence type='unavailable'/>".to_owned()));
@@ -194,7 +194,7 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     rig.server_confirms = true;
     rig.confirm();
     assert_eq!((rig.to_upstream.last().unwrap().as_str(), shed(&rig)), ("</stream:stream>", (2, 0)));
-    // A server that does not answer is not waited for without end.
+    // The session does not wait without limit for a server that does not answer.
     let mut rig = full(plain());
     rig.server_confirms = false;
     rig.lose_client();
@@ -202,7 +202,7 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     rig.input(Input::Drain);
     rig.seconds(2);
     assert_eq!((rig.to_upstream.last().unwrap().as_str(), shed(&rig)), ("</stream:stream>", (1, 0)));
-    // Before a server that counts, it stays the server's.
+    // A server with stream management keeps it.
     let mut rig = full(managed());
     rig.lose_client();
     rig.upstream(&message(1));
@@ -211,10 +211,11 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
 }
 
-/// While the server went on sending, the end waited for the disk's answer to all of it, and then gave up what was on its way.
+/// Regression test: while the server went on sending, the end of the session waited for the disk's answer to
+/// everything, and then gave up the stanzas on their way to the disk.
 #[test]
 fn a_session_ends_while_its_server_goes_on_sending() {
-    // What a server that counts has sent behind the last stanza stays its own.
+    // A server with stream management keeps what it has sent after the last stanza.
     for (server, kept) in [(plain as fn() -> Rig, 20), (managed, 1)] {
         let mut rig = server();
         (rig.disk_is_slow, rig.server_confirms) = (true, false);
@@ -236,7 +237,7 @@ fn a_session_ends_while_its_server_goes_on_sending() {
     }
 }
 
-/// The disk answers too late: what goes back is deleted behind the commit that is under way.
+/// If the disk answers too late, returned stanzas are deleted after the commit that is under way.
 #[test]
 fn what_the_store_has_not_answered_in_time_goes_back_and_is_deleted_behind() {
     let mut rig = full(plain());
@@ -253,7 +254,7 @@ fn what_the_store_has_not_answered_in_time_goes_back_and_is_deleted_behind() {
     assert!(rig.spool.is_empty(), "{:?}", rig.spool);
 }
 
-/// The client had read what went back meanwhile, so its count is about more than there is.
+/// The client had read the returned stanzas meanwhile, so its `h` covers more stanzas than the queue holds.
 #[test]
 fn what_went_back_keeps_its_place_in_the_count_of_the_client() {
     let mut rig = full(small(2000));
@@ -287,7 +288,7 @@ fn nothing_of_a_removed_account_is_kept_or_alarms_anybody() {
     assert_eq!((rig.spool.len(), rig.ended), (1, None), "the store keeps nothing, and was not asked again");
 }
 
-/// A stalled disk stopped a client that acknowledged all it got.
+/// Regression test: a stalled disk stopped a client that acknowledged everything it received.
 #[test]
 fn a_disk_that_stalls_does_not_stop_a_client_that_acknowledges() {
     let mut rig = small(3000);
@@ -295,7 +296,7 @@ fn a_disk_that_stalls_does_not_stop_a_client_that_acknowledges() {
     rig.disk_is_slow = true;
     let (mut sent, mut h) = (0, 0);
     for round in 0..300 {
-        // Now and then the client is late, and memory overflows.
+        // In some rounds the client is late, and memory overflows.
         for _ in 0..if round % 10 == 0 { 12 } else { 3 } {
             if rig.session.wants_upstream() {
                 sent += 1;

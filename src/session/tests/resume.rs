@@ -121,7 +121,7 @@ fn a_resume_with_an_h_too_high_is_refused_and_the_session_stays() {
     assert_eq!(rig.delivered(), [1]);
 }
 
-/// Invariant 10: a connection that was taken over can neither detach the session nor speak for it.
+/// Invariant 10: a connection that was taken over can neither detach the session nor send frames for it.
 #[test]
 fn only_the_owner_detaches() {
     let mut rig = sm_rig();
@@ -163,7 +163,7 @@ fn a_late_ack_ends_the_suspicion() {
 }
 
 #[test]
-fn an_idle_client_is_asked_before_it_is_called_dead() {
+fn an_idle_client_is_asked_before_its_session_goes_dark() {
     let mut rig = sm_rig();
     rig.seconds(299);
     assert_eq!(rig.to_client, Vec::<String>::new());
@@ -229,8 +229,8 @@ fn what_exceeds_memory_lives_in_the_spool_and_comes_back_in_order() {
     assert_eq!(rig.ended, None);
 }
 
-/// What was read back was once counted by its bytes alone, so that very many tiny stanzas took several times the memory that a
-/// session may have.
+/// Regression test: stanzas that were read back were counted by their bytes alone, so a great many tiny stanzas took
+/// several times the memory that a session may have.
 #[test]
 fn tiny_stanzas_come_back_from_the_spool_only_as_memory_has_room() {
     let limit = 16_000;

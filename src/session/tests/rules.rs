@@ -1,4 +1,4 @@
-//! When a device is notified, and when not: the rules at work in a session.
+//! The push rules in a session: when a device is notified, and when it is not.
 
 use super::push::answer_of;
 use super::*;
@@ -37,7 +37,7 @@ impl Rig {
         rig
     }
 
-    /// `message-count` of each publish, and forgets them.
+    /// Removes all publishes and returns the `message-count` of each.
     fn counts(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.publishes).into_iter().map(|publish| publish.summary.count).collect()
     }
@@ -47,7 +47,7 @@ impl Rig {
         self.events.iter().filter_map(verdict).collect()
     }
 
-    /// The push service answers the publishes that are open.
+    /// Answers all open publishes as the push service.
     fn answer(&mut self, kind: &str, inner: &str) {
         for iq in self.publish_all() {
             self.upstream(&answer_of(&iq, kind, inner));
@@ -99,7 +99,8 @@ fn without_repeats_one_push_is_all() {
     assert_eq!(rig.counts(), [1]);
 }
 
-/// The phone came, did not take the message, and went: it is not rung twice for the same, but reminded.
+/// The phone came online, did not take the message, and went offline. It is not rung twice for the same message, but
+/// reminded.
 #[test]
 fn a_stanza_notifies_once_in_five_minutes_however_often_the_client_comes_and_goes() {
     let mut rig = Rig::dark(|_| {});
@@ -261,7 +262,7 @@ fn a_call_taken_elsewhere_is_not_counted() {
 }
 
 #[test]
-fn the_end_of_a_call_is_told_to_devices_that_take_calls_by_push_alone_while_the_operator_lets_them() {
+fn the_end_of_a_call_is_pushed_to_devices_that_take_calls_by_push_alone_if_configured() {
     for (jingle, expect) in [(true, &[1, 1][..]), (false, &[1])] {
         let mut rig = Rig::dark(|push| push.jingle = jingle);
         let mut account = rig.account.clone();
@@ -281,7 +282,7 @@ fn revocation(attributes: &str, node: &str, jid: &str, affiliation: &str) -> Str
 }
 
 #[test]
-fn a_service_takes_its_own_registration_back_and_the_client_hears_of_it() {
+fn a_service_removes_its_own_registration_and_the_client_is_informed() {
     for jid in ["juliet@example.org", "Juliet@example.org/phone"] {
         let mut rig = Rig::dark(|_| {});
         let revocation = revocation("from='push.example'", " node='n'", jid, "none");
@@ -296,7 +297,7 @@ fn a_service_takes_its_own_registration_back_and_the_client_hears_of_it() {
 }
 
 #[test]
-fn nobody_else_takes_a_registration_back_nor_any_other_word() {
+fn no_other_sender_and_no_other_stanza_removes_a_registration() {
     let own = "juliet@example.org";
     for stanza in [
         revocation("from='mallory@evil.example'", " node='n'", own, "none"),
@@ -318,7 +319,7 @@ fn nobody_else_takes_a_registration_back_nor_any_other_word() {
 }
 
 #[test]
-fn another_device_without_a_session_hears_of_what_this_one_sees() {
+fn another_device_without_a_session_is_notified_of_stanzas_that_this_one_gets() {
     let mut rig = Rig::with_push();
     let mut account = rig.account.clone();
     let mut other = account.registrations[0].clone();

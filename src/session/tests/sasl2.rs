@@ -26,7 +26,7 @@ fn bind(inner: &str) -> String {
     format!("<bind xmlns='urn:xmpp:bind:0'>{inner}</bind>")
 }
 
-/// What a client sends that logs in as this user and asks for that.
+/// Returns the `<authenticate/>` of a client that logs in as this user with these inline requests.
 fn authenticate(user: &str, inline: &str) -> String {
     let initial = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0secret"));
     format!(
@@ -35,7 +35,7 @@ fn authenticate(user: &str, inline: &str) -> String {
     )
 }
 
-/// What the server answers that has let this JID in.
+/// Returns the server's `<success/>` for this JID.
 fn success(jid: &str, inline: &str) -> String {
     format!(
         "<success xmlns='urn:xmpp:sasl:2'><additional-data>dj0=</additional-data>\
@@ -63,7 +63,7 @@ fn offered() -> Login {
     login
 }
 
-/// A client that asked to resume, and to bind if that fails; the session is this user's.
+/// A client that asked to resume, and to bind if that fails. The session belongs to this user.
 fn resuming(user: &str) -> Login {
     let mut login = offered();
     login.client(&authenticate(user, &format!("{}{RESUME}", bind(&format!("{TAG}{ENABLE}")))));
@@ -72,8 +72,8 @@ fn resuming(user: &str) -> Login {
     login
 }
 
-/// What the client is told first, and the rest.
-fn told(login: &Login) -> (&str, &[String]) {
+/// Returns the first stanza or nonza written to the client, and the rest.
+fn written(login: &Login) -> (&str, &[String]) {
     let (first, rest) = login.to_client.split_first().unwrap();
     (first, rest)
 }
@@ -157,17 +157,17 @@ fn an_unknown_session_fails_beside_a_fresh_bind() {
         assert_eq!(login.to_upstream, [authenticate("juliet", &bind(TAG))]);
         login.upstream(&success("juliet@example.org/Phone~x", &bound("")));
         login.upstream(FEATURES);
-        let (told, _) = told(&login);
-        assert!(told.contains("<enabled xmlns='urn:xmpp:sm:3' id='") && told.contains(TOKEN), "{told}");
+        let (written, _) = written(&login);
+        assert!(written.contains("<enabled xmlns='urn:xmpp:sm:3' id='") && written.contains(TOKEN), "{written}");
         let failed = format!("<failed xmlns='urn:xmpp:sm:3'{h}>{NOT_FOUND}</success>");
-        assert!(told.ends_with(&failed), "{told}");
+        assert!(written.ends_with(&failed), "{written}");
         let session = login.bound.unwrap();
         assert_eq!(session.presented, Some(SmId::new("abc")));
         assert!(session.enabled.is_some());
     }
 }
 
-/// Invariant 4: who knows the id is let in as nobody but himself.
+/// Invariant 4: a client that knows the id is still authenticated only as itself.
 #[test]
 fn a_session_of_somebody_else_is_not_resumed() {
     let mut login = resuming("mallory");
@@ -362,7 +362,7 @@ fn a_bind_without_a_full_jid_is_none() {
     assert_eq!(login.closed, Some(CloseReason::UpstreamError));
 }
 
-// The session that comes of it
+// The session that follows
 
 fn inline_session(earlier: Vec<Spooled>) -> Rig {
     inline_session_with(earlier, |bound| bound.server.sm = true)

@@ -1,4 +1,4 @@
-//! An answer is known by its id and its sender: who else knows the id of a request cannot answer it.
+//! An answer is recognised by its id and its sender. A stranger who knows the id of a request cannot answer it.
 
 use super::login::Login;
 use super::*;
@@ -7,7 +7,7 @@ const REMOVE: &str = "<query xmlns='jabber:iq:register'><remove/></query>";
 const INFO: &str = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
 const BIND: &str = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>";
 
-/// Each of them can send an iq result to the client's full JID.
+/// Senders who can each send an iq result to the client's full JID.
 const STRANGERS: [&str; 5] =
     ["mallory@example.org/x", "mallory@example.org", "juliet@example.org/laptop", "push.example", "example.org/x"];
 
@@ -55,7 +55,7 @@ fn only_the_server_confirms_that_an_account_is_removed() {
     }
 }
 
-/// A stranger's result came first; then the server refuses. All records were deleted.
+/// Regression test: a stranger's result came first, then the server refused. All records were deleted.
 #[test]
 fn a_removal_that_the_server_refuses_deletes_nothing() {
     let mut rig = Rig::with_push();
@@ -126,7 +126,7 @@ fn a_query_without_an_id_has_no_answer() {
     assert_eq!(rig.to_client, [answer]);
 }
 
-/// Prosody binds such a client, and answers without an id; the login hung until a timeout.
+/// Regression test: Prosody binds such a client and answers without an id, and the login hung until a timeout.
 #[test]
 fn a_bind_without_an_id_is_answered_without_one() {
     let answer = |id: &str| {

@@ -1,4 +1,4 @@
-//! What there is one of for every session, stanza or effect is small: what is large is rare, and boxed.
+//! Sizes of the types that exist once per session, stanza or effect. They must stay small: large rare data is boxed.
 
 use super::{Rig, frame};
 use crate::session::queue::Queued;

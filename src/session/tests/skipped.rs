@@ -1,11 +1,11 @@
-//! What a session does about a stanza of its server that no client could have read.
+//! Stanzas of the server that no client could have read.
 
 use super::{Rig, element, message};
 use crate::push::outcome::Outcome;
 use crate::session::{Event, Input, Settings};
 use crate::xml::{Frame, FrameLimits, Framer, Kind, stream_header};
 
-/// What a framer makes of a stanza with an undeclared prefix in it.
+/// Returns the frame that a framer makes of a stanza with an undeclared prefix in it.
 fn skipped(start: &str) -> Frame {
     let mut framer = Framer::new(FrameLimits::server(1 << 20));
     framer.skip_unfit(None);
@@ -28,7 +28,7 @@ fn skip(rig: &mut Rig, start: &str) {
 const ROMEO: &str = "from='romeo@example.net/x'";
 const PHONE: &str = "to='juliet@example.org/phone'";
 
-/// What the server hears of a stanza: the error condition, and to whom it goes.
+/// Returns the answer that the server gets for a stanza: the error condition and the addressee.
 fn answer(start: &str) -> Option<(String, String)> {
     let mut rig = Rig::with_push();
     skip(&mut rig, start);
@@ -47,7 +47,7 @@ fn answer(start: &str) -> Option<(String, String)> {
 }
 
 #[test]
-fn senders_hear_of_it_where_nobody_else_can_have_it() {
+fn senders_get_an_error_if_nobody_else_can_have_the_stanza() {
     let said = |condition: &str| Some((condition.to_owned(), "romeo@example.net/x".to_owned()));
     for (start, expected) in [
         (format!("<iq {ROMEO} {PHONE} id='1' type='get'"), said("not-acceptable")),
@@ -72,7 +72,7 @@ fn senders_hear_of_it_where_nobody_else_can_have_it() {
 }
 
 #[test]
-fn the_client_hears_that_its_request_has_no_answer() {
+fn a_client_gets_an_error_if_its_request_has_no_answer() {
     for kind in ["result", "error"] {
         for dark in [false, true] {
             let mut rig = Rig::with_push();
@@ -134,7 +134,7 @@ fn a_push_service_that_answered_has_answered() {
     assert!(rig.events.iter().any(accepted), "{:?}", rig.events);
 }
 
-/// The server counts what it sent, and not what it is.
+/// The server counts the stanzas that it sent, whatever they contain.
 #[test]
 fn stanzas_count_for_the_servers_stream_management_and_nothing_else_does() {
     let mut rig = Rig::start_with_server_sm(Settings::default(), Vec::new());
@@ -161,7 +161,7 @@ fn one_that_comes_while_a_session_gives_back_stays_the_servers() {
     let mut rig = Rig::start_with_server_sm(Settings::default(), Vec::new());
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.disk_is_slow = true;
-    // It came before the server counts, so it is kept here.
+    // It came before the server counts, so the session keeps it.
     rig.upstream(&message(1));
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
@@ -172,7 +172,7 @@ fn one_that_comes_while_a_session_gives_back_stays_the_servers() {
     assert_eq!(rig.to_upstream, ["</stream:stream>"]);
 }
 
-/// It has all of `session_queue` to itself, on its way through the spool.
+/// The stanza has all of `session_queue` to itself, on its way through the spool.
 #[test]
 fn a_stanza_that_is_larger_than_the_queue_is_kept_and_written_alone() {
     for dark in [false, true] {

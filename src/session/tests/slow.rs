@@ -1,5 +1,5 @@
-//! A line that is slow, or a count that stays behind, is not a dead peer: no clock runs before the question has left, and nobody
-//! is asked without end.
+//! A slow connection, or a count that stays behind, does not mean that the peer is gone. No timeout starts before the
+//! question has been sent, and no peer is asked without limit.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ fn suspects(rig: &Rig) -> bool {
     rig.events.iter().any(|event| matches!(event, Event::Suspect))
 }
 
-/// How often the client was asked, by `<r/>` or by ping.
+/// Returns how often the client was asked, by `<r/>` or by ping.
 fn asked(rig: &Rig) -> usize {
     rig.to_client.iter().filter(|xml| xml.as_str() == ASK || xml.contains("urn:xmpp:ping")).count()
 }
 
-/// A session of a client without stream management that has a registration, and so is pinged.
+/// A session of a client without stream management that has a registration, and is therefore pinged.
 fn pinged() -> Rig {
     let mut rig = Rig::new();
     rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
@@ -79,7 +79,7 @@ fn a_question_that_leaves_at_once_has_its_clock_from_then_on() {
 }
 
 #[test]
-fn what_was_told_of_an_answered_question_says_nothing_of_the_next_one() {
+fn a_watch_for_an_answered_question_says_nothing_about_the_next_one() {
     let mut rig = Rig::with_push();
     rig.upstream(&message(1));
     rig.input(Input::Waits(Peer::Client));
@@ -208,7 +208,7 @@ fn a_server_whose_count_stays_behind_is_asked_ever_more_seldom() {
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.clear();
     rig.client("<message id='1'/>");
-    // Then it is owed what the server has not confirmed.
+    // Pushward must now answer the client, which needs the server's confirmation.
     rig.client(ASK);
     let asked = |rig: &Rig| rig.to_upstream.iter().filter(|xml| xml.as_str() == ASK).count();
     for _ in 0..1000 {

@@ -1,4 +1,4 @@
-//! Two sessions of one device: which one gives way, and when.
+//! Two sessions of one device: which one ends, and when.
 
 use super::*;
 use crate::session::{OtherSession, Successor};
@@ -20,7 +20,7 @@ fn succeed_at_same_address(rig: &mut Rig) {
     rig.input(Input::Successor(Some(Successor { same_address: true })));
 }
 
-fn is_told_of_conflict(rig: &Rig) -> bool {
+fn got_conflict(rig: &Rig) -> bool {
     rig.to_client.iter().any(|xml| xml.contains("<conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>"))
 }
 
@@ -34,12 +34,12 @@ fn a_session_without_its_client_gives_way_at_once() {
 }
 
 #[test]
-fn a_session_of_the_same_full_jid_gives_way_at_once_and_its_client_is_told() {
+fn a_session_of_the_same_full_jid_ends_at_once_and_its_client_gets_a_conflict() {
     let mut rig = managed();
     succeed_at_same_address(&mut rig);
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::Superseded));
-    assert!(is_told_of_conflict(&rig), "{:?}", rig.to_client);
+    assert!(got_conflict(&rig), "{:?}", rig.to_client);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_client_that_shows_nothing_for_two_seconds_is_ended_with_a_conflict() {
     rig.pass(Duration::from_millis(1));
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::Superseded));
-    assert!(is_told_of_conflict(&rig), "{:?}", rig.to_client);
+    assert!(got_conflict(&rig), "{:?}", rig.to_client);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_older_session_whose_successor_is_gone_is_held_again() {
 }
 
 #[test]
-fn each_newer_session_is_answered_anew() {
+fn each_newer_session_gets_an_answer() {
     let mut rig = managed();
     for n in 1..=3 {
         succeed_elsewhere(&mut rig);

@@ -1,4 +1,4 @@
-//! The table of the accounts, and the numbers that the database remembers beside it.
+//! The tables of the accounts and of the numbers that the database keeps ([`META`]).
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -29,7 +29,7 @@ impl<'t> AccountRows<'t> {
         load(&self.records, account)
     }
 
-    /// The same; `None` if the record cannot be read.
+    /// As [`AccountRows::load`], but returns `None` if the record cannot be read.
     pub(super) fn load_if_readable(&self, account: &BareJid) -> Result<Option<Account>, StoreError> {
         match self.load(account) {
             Err(error) if error.is_of_one_record() => Ok(None),
@@ -37,7 +37,7 @@ impl<'t> AccountRows<'t> {
         }
     }
 
-    /// Stores an account, or deletes its record if nothing is kept about it.
+    /// Stores an account, or deletes its record if there is nothing to keep.
     pub(super) fn save(&mut self, account: &BareJid, state: &Account) -> Result<(), StoreError> {
         match encode_account(account, state)? {
             Some(record) => {
@@ -50,7 +50,7 @@ impl<'t> AccountRows<'t> {
         Ok(())
     }
 
-    /// The accounts that have something, of those that can be read. The others are logged.
+    /// Returns the accounts for which `has` holds. Those that cannot be read are logged and skipped.
     pub(super) fn find(&self, has: impl Fn(&Account) -> bool) -> Result<Vec<(BareJid, Account)>, StoreError> {
         let mut found = Vec::new();
         for entry in self.records.iter()? {
@@ -59,19 +59,19 @@ impl<'t> AccountRows<'t> {
             match decode_account(&account, record.value()) {
                 Ok(state) if has(&state) => found.push((account, state)),
                 Ok(_) => {}
-                Err(error) => tracing::error!(%error, "passed over"),
+                Err(error) => tracing::error!(%error, "unreadable record skipped"),
             }
         }
         Ok(found)
     }
 
-    /// Stores the highest login that was used, if this one is.
+    /// Raises the highest login that was used to this one.
     pub(super) fn note_login(&mut self, login: LoginId) -> Result<(), StoreError> {
         raise(&mut self.meta, key::LOGIN, login.0)
     }
 }
 
-/// An account in an open table.
+/// Reads an account from an open table.
 pub(super) fn load(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     account: &BareJid,
@@ -82,7 +82,7 @@ pub(super) fn load(
     }
 }
 
-/// A number of the database's.
+/// Reads a number from [`META`].
 pub(super) fn number(
     meta: &impl ReadableTable<&'static str, u64>,
     name: &'static str,
@@ -90,7 +90,7 @@ pub(super) fn number(
     Ok(meta.get(name)?.map(|number| number.value()))
 }
 
-/// Stores a number if it is higher than the one there is.
+/// Stores a number if it is higher than the stored one.
 pub(super) fn raise(meta: &mut Table<'_, &'static str, u64>, name: &'static str, to: u64) -> Result<(), StoreError> {
     if number(meta, name)?.is_none_or(|known| known < to) {
         meta.insert(name, to)?;

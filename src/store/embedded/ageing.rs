@@ -1,4 +1,4 @@
-//! What time and a restart do to records.
+//! Recovery after a restart, and the expiry of registrations, tombstones and stanzas.
 
 use std::ops::{Bound, ControlFlow};
 
@@ -18,9 +18,9 @@ use crate::store::query::Piece;
 use crate::store::schema::{ACCOUNTS, Row, SPOOLS, TOMBSTONES, decode_account};
 use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
 
-/// Closes the logins that a crash left open, notes wakes for their devices, and returns these.
+/// Closes the logins that a crash left open, saves wakes for their devices, and returns the devices.
 pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Result<Vec<Slot>, StoreError> {
-    // While the accounts still say which logins were open.
+    // This must come first, while the accounts still say which logins were open.
     let (unreadable, empty) = tx.spools.look_at_all()?;
     inherit::rebuild_rows(tx, unreadable)?;
     let mut slots = Vec::new();
@@ -37,12 +37,12 @@ pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Resu
         }
         change::replace(tx, &account, &old, &state)?;
     }
-    // No session is open.
+    // No session is open, so empty spools are not needed.
     empty.iter().try_for_each(|spool| tx.spools.doom(spool))?;
     Ok(slots)
 }
 
-/// Forgets what was not seen for long.
+/// Forgets registrations and devices that were not seen since `before`.
 pub(super) fn forget(
     tx: &mut Tables<'_>,
     accounts: &[BareJid],
@@ -69,8 +69,8 @@ pub(super) fn forget(
     Ok(Effect::Forgot(changed, count))
 }
 
-/// Deletes from a spool's front what came before this time, at most a piece, unless its device has an open
-/// session; returns how many. The first that came later ends it. The row goes with the last stanza.
+/// Deletes stanzas from the front of a spool that came before this time, at most one piece, unless the device has an open
+/// session. Returns their number. Stops at the first stanza that came later. The row is deleted with the last stanza.
 pub(super) fn expire(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> Result<u64, StoreError> {
     match expire_readable(tx, spool, before) {
         Err(error) => tolerate(Err(error)).map(|()| 0),
@@ -100,7 +100,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> 
         tx.spools.budget = ErasureBudget::piece();
         count = tx.spools.delete(spool, Seq::ZERO..=last)?.stanzas;
     }
-    // Those before it went as well.
+    // Unreadable stanzas before the last deleted one were deleted with it.
     if !unreadable.seqs.is_empty() {
         tx.unreadable.push(unreadable);
     }
@@ -109,12 +109,12 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> 
     }
     if count > 0 {
         let account = &spool.account;
-        tracing::warn!(%account, stanzas = count, "never_fetched: what no device has fetched in time is deleted");
+        tracing::warn!(%account, stanzas = count, "stanzas never fetched: deleted after orphan_ttl");
     }
     Ok(count)
 }
 
-/// Accounts behind a name that have something unseen for long.
+/// Returns the accounts after a name that have something to forget.
 pub(super) fn unseen(
     transaction: &ReadTransaction,
     after: &str,
@@ -137,7 +137,7 @@ pub(super) fn unseen(
     Ok(piece)
 }
 
-/// Tombstones behind a resumption id that are old.
+/// Returns the old tombstones after a resumption id.
 pub(super) fn old_tombstones(
     transaction: &ReadTransaction,
     after: &str,
@@ -155,7 +155,7 @@ pub(super) fn old_tombstones(
     Ok(piece)
 }
 
-/// Spools behind this one whose devices have no open session.
+/// Returns the spools after this one whose devices have no open session.
 pub(super) fn away(
     transaction: &ReadTransaction,
     after: &(String, u64),
@@ -169,7 +169,7 @@ pub(super) fn away(
         piece.next = Some((account.to_owned(), login));
         let Ok(account) = BareJid::new(account) else { continue };
         let Ok(row) = Row::decode(&account, record.value()) else { continue };
-        // One that cannot be read may be open.
+        // An account that cannot be read may have an open session.
         if accounts::load(&records, &account).is_ok_and(|state| state.is_away(row.device)) {
             piece.due.push(SpoolId { account, login: LoginId(login) });
         }

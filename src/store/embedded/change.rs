@@ -1,4 +1,4 @@
-//! Changes of accounts, and what depends on them: wakes, spools, tombstones.
+//! Changes of accounts and of the records that depend on them: wakes, spools, tombstones.
 
 use super::deliver;
 use super::tables::Tables;
@@ -25,7 +25,7 @@ pub(super) fn change(
     if let Change::Enable { registration, .. } = change
         && let Some(known) = device.filter(|known| *known != registration.device)
     {
-        // It has just been in contact, so that only the newcomer's wake counts.
+        // The known device has just been in contact, so only the wake of the new one counts.
         let slot = |device| Slot { account: account.clone(), device };
         deliver::merge(tx, account, registration.device, known)?;
         tx.wakes.shift(&slot(registration.device), &slot(known))?;
@@ -38,14 +38,14 @@ pub(super) fn change(
         deliver::close(tx, &SpoolId { account: account.clone(), login: *login })?;
     }
     if before != after {
-        // What is removed and comes again is newer than what it was.
+        // An account that is removed and comes back gets a higher revision than it had.
         after.revision = revision;
     }
     replace(tx, account, &before, &after)?;
     Ok(Effect::Changed(after, device))
 }
 
-/// Stores an account and deletes what depended on that which it has no more.
+/// Stores an account and deletes the records that depended on devices and registrations it no longer has.
 pub(super) fn replace(
     tx: &mut Tables<'_>,
     account: &BareJid,
@@ -66,7 +66,7 @@ pub(super) fn replace(
     tx.accounts.save(account, after)
 }
 
-/// Deletes what is kept about an account and belongs to logins up to this one, without the tombstones.
+/// Deletes the records of an account that belong to logins up to this one, except for tombstones.
 pub(super) fn remove(
     tx: &mut Tables<'_>,
     account: &BareJid,
@@ -91,7 +91,7 @@ pub(super) fn remove(
     Ok(RecordRemoval { account: left, tombstones: tx.tombstones.of(account)? })
 }
 
-/// Deletes the tombstones of a removed account as far as the budget goes.
+/// Deletes tombstones of a removed account within the budget.
 pub(super) fn remove_tombstones(
     tx: &mut Tables<'_>,
     account: &BareJid,

@@ -1,8 +1,9 @@
-//! Compaction: what a file that is mostly free holds is copied into a fresh one, which then replaces it.
+//! Compaction: the content of a file that is mostly free is copied into a new file, which then replaces it. [`Compaction`]
+//! decides when; the writer thread runs it.
 //!
-//! redb's own compaction moves pages inside the file, in transactions that cannot be cut short and take seconds where much
-//! is free. A copy costs only what is left, can be given up at any step, and leaves readers alone. It is good only if
-//! nothing is written meanwhile: the writer thread makes it, and what it is asked for waits, [`BUDGET`] at most.
+//! redb's own compaction moves pages inside the file, in transactions that cannot be interrupted and that take seconds if much
+//! is free. A copy costs only what is left, can be abandoned at any step, and does not disturb readers. It is valid only if
+//! nothing is written meanwhile, so the writer thread makes it, and jobs wait for it, [`BUDGET`] at most.
 
 use std::time::Duration;
 
@@ -10,37 +11,37 @@ use tokio::time::Instant;
 
 use super::disk::Disk;
 
-/// Bytes from which on a file is worth it.
+/// The size in bytes from which a file is compacted.
 pub(in crate::store) const LARGE: u64 = 64 << 20;
-/// How long nothing may have been committed before.
+/// The time without a commit before a compaction starts.
 const QUIET: Duration = Duration::from_secs(1);
-/// Where there is no such pause, it is done after this long all the same.
+/// The longest time that a compaction waits for such a pause.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long jobs wait for a copy; one that takes longer is given up once a job waits.
+/// The longest time that jobs wait for a copy. A copy that takes longer is abandoned once a job waits.
 pub(in crate::store) const BUDGET: Duration = Duration::from_millis(250);
-/// The time until the next attempt: the first is the least, and each that fails doubles it.
+/// The time until the next attempt: the first value, doubled by each failure up to the second.
 const PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(60 * 60)];
 
-/// Whether a file of so many bytes is mostly free, if its records need so many.
+/// Returns whether a file of `len` bytes whose records need `held` bytes is mostly free.
 pub(in crate::store) fn is_sparse(len: u64, held: u64) -> bool {
     len >= LARGE && held < len / 4
 }
 
-/// Whether a copy of so many bytes is too large to be worth it.
-pub(in crate::store) fn is_vain(len: u64, copied: u64) -> bool {
+/// Returns whether a copy of this size is too large to be worth it.
+pub(in crate::store) fn is_too_large(len: u64, copied: u64) -> bool {
     copied > len / 2
 }
 
-/// When the file is to be compacted.
+/// The schedule of the compaction.
 #[derive(Debug)]
 pub(in crate::store) struct Compaction {
-    /// Since when it is sparse.
+    /// The time since which the file is sparse.
     since: Option<Instant>,
-    /// When something was last committed.
+    /// The time of the last commit.
     committed: Instant,
     not_before: Instant,
     pause: Duration,
-    /// Bytes that are known to be needed beside the spool.
+    /// Bytes that are known to be needed in addition to the spool.
     floor: u64,
 }
 
@@ -49,29 +50,29 @@ impl Compaction {
         Self { since: None, committed: now, not_before: now, pause: PAUSES[0], floor: 0 }
     }
 
-    /// Something was committed, after which the file has `len` bytes and the spool counts for `held`.
+    /// Notes a commit, after which the file has `len` bytes and the spool counts for `held`.
     pub(in crate::store) fn committed(&mut self, now: Instant, len: u64, held: u64) {
         self.committed = now;
         let sparse = is_sparse(len, held.saturating_add(self.floor));
         self.since = sparse.then(|| self.since.unwrap_or(now));
     }
 
-    /// When it is to be done, as far as is known now.
+    /// Returns the time of the next compaction, as far as it is known now.
     pub(in crate::store) fn deadline(&self) -> Option<Instant> {
         let since = self.since?;
         Some((self.committed + QUIET).min(since + PATIENCE).max(self.not_before))
     }
 
-    /// It was done.
+    /// Notes a compaction that succeeded.
     pub(in crate::store) fn succeeded(&mut self, now: Instant) {
         self.since = None;
         self.pause = PAUSES[0];
         self.not_before = now + self.pause;
     }
 
-    /// It was given up. `vain`: so much of these bytes is needed that it is not worth it.
-    pub(in crate::store) fn failed(&mut self, now: Instant, vain: Option<u64>) {
-        if let Some(len) = vain {
+    /// Notes a compaction that was abandoned. `too_large` is the size of the file if the copy was too large to be worth it.
+    pub(in crate::store) fn failed(&mut self, now: Instant, too_large: Option<u64>) {
+        if let Some(len) = too_large {
             self.floor = len / 2;
             self.since = None;
         }
@@ -80,20 +81,21 @@ impl Compaction {
     }
 }
 
-/// Compacts the file, unless `go_on` gives it up; returns whether it was. Blocks, and is to be called while nobody writes.
+/// Compacts the file, unless `go_on` returns false; returns whether it was compacted. Blocks. Call it only while nothing is
+/// written.
 pub(in crate::store) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
     let (began, before) = (Instant::now(), disk.len());
     let compacted = disk.compact(go_on);
     let duration = began.elapsed();
     match (compacted, before.and_then(|before| Ok((before, disk.len()?)))) {
-        (Ok(true), Ok((before, after))) => tracing::info!(before, after, ?duration, "the database's file was renewed"),
-        (Ok(true), Err(error)) => tracing::warn!(%error, "how large the database's file is cannot be found out"),
+        (Ok(true), Ok((before, after))) => tracing::info!(before, after, ?duration, "database compacted"),
+        (Ok(true), Err(error)) => tracing::warn!(%error, "cannot read size of database file"),
         (Ok(false), _) => {
-            tracing::debug!(?duration, "the database's file was not renewed");
+            tracing::debug!(?duration, "database not compacted");
             return false;
         }
         (Err(error), _) => {
-            tracing::warn!(%error, ?duration, "the database's file stays as large as it is");
+            tracing::warn!(%error, ?duration, "database compaction failed");
             return false;
         }
     }

@@ -1,9 +1,9 @@
-//! Converts the tables of the version before, in which a spool belonged to a device.
+//! Conversion of the tables of version 1, in which a spool belonged to a device.
 //!
-//! Each old slot becomes a spool of its own, under a login that is lower than all that are given out later: what waits for a
-//! device stays in its order, and before everything new. The stanzas move in pieces, each in a transaction of its own, so that a
-//! large spool needs little memory; what moved is deleted from the old table in the same transaction. A crash in between leaves
-//! some on either side, and the next start goes on.
+//! Each old slot becomes a spool of its own, under a login that is lower than all that are given out later, so that the
+//! stanzas that wait for a device stay in order and before new ones. Stanzas move in pieces, each in a transaction of its own,
+//! so that a large spool needs little memory. A moved stanza is deleted from the old table in the same transaction. After a
+//! crash in between, some stanzas are in either table, and the next start continues.
 
 use redb::{Database, ReadableTable, Table};
 
@@ -14,9 +14,9 @@ use crate::seq::Seq;
 use crate::store::error::StoreError;
 use crate::store::schema::{META, OLD_SLOTS, OLD_SPOOL, Row, SPOOLS, STANZAS, key, measure};
 
-/// Stanzas that move in one transaction.
+/// The number of stanzas that move in one transaction.
 const PIECE: usize = if cfg!(test) { 256 } else { 4096 };
-/// Bytes of stanzas after which a piece ends.
+/// The bytes of stanzas after which a piece ends.
 const PIECE_BYTES: usize = 4 << 20;
 
 /// Converts all slots and deletes the old tables.
@@ -25,11 +25,11 @@ pub(super) fn convert(database: &Database) -> Result<(), StoreError> {
     while let Some(moved) = piece(database)? {
         stanzas = stanzas.saturating_add(moved);
     }
-    tracing::info!(stanzas, "database converted: each session has its own spool now");
+    tracing::info!(stanzas, "database converted: each session now has its own spool");
     Ok(())
 }
 
-/// Moves a piece of the first slot, and returns how many stanzas it had; `None` once the old tables are gone.
+/// Moves a piece of the first slot and returns the number of its stanzas; `None` once the old tables are gone.
 fn piece(database: &Database) -> Result<Option<u64>, StoreError> {
     let transaction = database.begin_write()?;
     let moved = {
@@ -52,7 +52,7 @@ fn piece(database: &Database) -> Result<Option<u64>, StoreError> {
     Ok(moved)
 }
 
-/// The login of the slot that is being converted.
+/// Returns the login of the slot that is being converted.
 fn login(meta: &mut Table<'_, &'static str, u64>) -> Result<LoginId, StoreError> {
     if let Some(login) = number(meta, key::CONVERTING)? {
         return Ok(LoginId(login));
@@ -68,7 +68,7 @@ struct Old<'t> {
     stanzas: Table<'t, (&'static str, u64, u64), &'static [u8]>,
 }
 
-/// A slot, and the login that its spool is named by.
+/// A slot, and the login that names its new spool.
 struct From<'a> {
     account: &'a str,
     device: u64,
@@ -76,7 +76,7 @@ struct From<'a> {
 }
 
 impl Old<'_> {
-    /// The first slot: of those with a row, else of those with stanzas.
+    /// Returns the first slot that has a row, else the first that has stanzas.
     fn first(&self) -> Result<Option<(String, u64)>, StoreError> {
         if let Some((key, _)) = self.slots.first()? {
             return Ok(Some((key.value().0.to_owned(), key.value().1)));
@@ -84,7 +84,7 @@ impl Old<'_> {
         Ok(self.stanzas.first()?.map(|(key, _)| (key.value().0.to_owned(), key.value().1)))
     }
 
-    /// Moves stanzas of a slot; with the last of them its row goes.
+    /// Moves stanzas of a slot. The row of the slot is deleted with the last of them.
     fn shift(
         &mut self,
         from: &From<'_>,
@@ -120,7 +120,7 @@ impl Old<'_> {
             self.slots.remove((account, device))?;
             meta.remove(key::CONVERTING)?;
         }
-        // A slot in which nothing waits needs no spool: new sessions have numbers of their own.
+        // A slot without stanzas needs no spool: new sessions have sequence numbers of their own.
         if count.backlog.count > 0 {
             row.count = Some(count);
             spools.insert((account, login.0), row.encode().as_slice())?;

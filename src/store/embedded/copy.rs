@@ -1,4 +1,4 @@
-//! Copies a database, in chunks, until it is given up.
+//! Copies a database into another file, in chunks, until it is done or abandoned. Compaction uses it.
 
 use redb::{
     Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -6,17 +6,17 @@ use redb::{
 };
 
 use crate::store::error::StoreError;
-use crate::store::schema::{ACCOUNTS, BURIED, DOOMED, META, SPOOLS, STANZAS, TABLES, TOMBSTONES, WAKES};
+use crate::store::schema::{ACCOUNT_TOMBSTONES, ACCOUNTS, DOOMED, META, SPOOLS, STANZAS, TABLES, TOMBSTONES, WAKES};
 
-/// Bytes of records that are copied between two looks at what waits.
+/// The bytes of records that are copied between two calls of `go_on`.
 const CHUNK: u64 = 2 << 20;
 
-/// Copies all records, as of the last commit, and returns whether it came to the end: it is asked at each step, and told how
-/// many bytes were copied. What it returns `true` for is on disk.
+/// Copies all records as of the last commit and returns whether the copy is complete. Calls `go_on` at each step with the
+/// number of bytes copied so far, and stops if it returns false. A complete copy is synced to disk.
 pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
     let from = from.begin_read()?;
     if from.list_tables()?.count() != TABLES {
-        tracing::warn!("the database has tables of another version, and stays as large as it is");
+        tracing::warn!("database not compacted: it has tables of an unknown version");
         return Ok(false);
     }
     let mut copy = FileCopy { from, to, copied: 0, go_on };
@@ -26,7 +26,7 @@ pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) ->
         && copy.table(DOOMED)?
         && copy.table(WAKES)?
         && copy.table(TOMBSTONES)?
-        && copy.table(BURIED)?
+        && copy.table(ACCOUNT_TOMBSTONES)?
         && copy.table(STANZAS)?;
     if whole {
         to.begin_write()?.commit()?;
@@ -43,7 +43,7 @@ struct FileCopy<'a> {
 }
 
 impl FileCopy<'_> {
-    /// Copies a table, and returns whether it came to the end.
+    /// Copies a table and returns whether the copy is complete.
     fn table<K: Key, V: Value>(&mut self, definition: TableDefinition<'static, K, V>) -> Result<bool, StoreError> {
         let table = self.from.open_table(definition)?;
         let mut rows = table.iter()?;
@@ -67,12 +67,12 @@ impl FileCopy<'_> {
             let same = !at_end || copy.len()? == table.len()?;
             drop(copy);
             if at_end {
-                // The last transaction of all is synced, and these with it.
+                // The final, synced transaction makes these durable too.
                 transaction.set_durability(Durability::None)?;
             }
             transaction.commit()?;
             if !same {
-                tracing::error!(table = redb::TableHandle::name(&definition), count, "not copied wholly");
+                tracing::error!(table = redb::TableHandle::name(&definition), count, "table copied incompletely");
                 return Ok(false);
             }
             if !(self.go_on)(self.copied) {

@@ -1,4 +1,4 @@
-//! Stanzas that come into a spool.
+//! Stanzas that are added to a spool, and the rows of spools.
 
 use super::tables::Tables;
 use crate::jid::BareJid;
@@ -10,7 +10,7 @@ use crate::store::op::Effect;
 use crate::store::schema::{Count, Row};
 use crate::store::values::SpoolId;
 
-/// Adds stanzas to a spool, all or none. Those up to `known` must be there already.
+/// Adds stanzas to a spool, all or none. Those up to `known` must be in it already.
 pub(super) fn spool(
     tx: &mut Tables<'_>,
     spool: &SpoolId,
@@ -33,7 +33,7 @@ pub(super) fn spool(
     Ok(Effect::Nothing)
 }
 
-/// Lets the row of a spool say that the spool is counted in memory. A new spool gets one.
+/// Marks the row of a spool as counted in memory. Creates the row of a new spool.
 pub(super) fn prepare_row(
     tx: &mut Tables<'_>,
     spool: &SpoolId,
@@ -45,7 +45,7 @@ pub(super) fn prepare_row(
         Ok(Some(row)) if row.count.is_none() => Ok(()),
         Ok(Some(row)) => tx.spools.set_row(spool, Row { count: None, ..row }),
         Ok(None) => {
-            // What was in it before the account was removed may still be there.
+            // Stanzas from before the removal of the account may still be there.
             let doomed = tx.spools.doomed(spool)?;
             if let Some(item) = items.iter().find(|item| item.seq > known && item.seq <= doomed) {
                 return Err(StoreError::SequenceTaken { seq: item.seq, last_seq: doomed });
@@ -61,19 +61,19 @@ pub(super) fn prepare_row(
     }
 }
 
-/// Writes the row of a spool that cannot be read again.
+/// Rewrites the row of a spool that cannot be read.
 pub(super) fn rebuild(tx: &mut Tables<'_>, spool: &SpoolId, device: DeviceId) -> Result<(), StoreError> {
     tracing::error!(
         account = %spool.account, login = spool.login.0,
-        "the row of a spool could not be read: it was built again"
+        "unreadable spool record rebuilt"
     );
     tx.spools.set_row(spool, Row::new(device, spool.login))
 }
 
-/// The row of a spool; one that cannot be read is built again.
+/// Returns the row of a spool. One that cannot be read is rebuilt.
 ///
 /// # Errors
-/// What is wrong with it, if it is not known which device the stanzas are for.
+/// The error of the row, if it is unknown which device the stanzas are for.
 pub(super) fn row(tx: &mut Tables<'_>, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
     match tx.spools.row(spool) {
         Err(error) if error.is_of_one_record() => match device_of(tx, spool)? {
@@ -87,7 +87,7 @@ pub(super) fn row(tx: &mut Tables<'_>, spool: &SpoolId) -> Result<Option<Row>, S
     }
 }
 
-/// The device that a spool is for, as its account says: that of its session, or the only one.
+/// Returns the device of a spool according to its account: the device of the session, or the only one.
 pub(super) fn device_of(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<DeviceId>, StoreError> {
     let Some(state) = tx.accounts.load_if_readable(&spool.account)? else { return Ok(None) };
     let only = match state.devices.as_slice() {
@@ -97,13 +97,13 @@ pub(super) fn device_of(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<Devic
     Ok(state.device_of(spool.login).or(only))
 }
 
-/// Writes into the row of a spool what is in it, if there is something else to commit.
+/// Saves the count of a spool in its row, if there is something else to commit.
 pub(super) fn save_count(tx: &mut Tables<'_>, spool: &SpoolId, count: Count) -> Result<(), StoreError> {
     let Some(row) = row_to_count(tx, spool)? else { return Ok(()) };
     tx.spools.save_row(spool, Row { count: Some(count), ..row })
 }
 
-/// The same for a spool whose session has ended. If nothing is in it, the row goes.
+/// As [`save_count`], for a spool whose session has ended. The row of an empty spool is deleted.
 pub(super) fn save_last_count(tx: &mut Tables<'_>, spool: &SpoolId, count: Count) -> Result<(), StoreError> {
     let Some(row) = row_to_count(tx, spool)? else { return Ok(()) };
     if tx.spools.is_empty(spool)? {
@@ -114,18 +114,18 @@ pub(super) fn save_last_count(tx: &mut Tables<'_>, spool: &SpoolId, count: Count
 
 fn row_to_count(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
     match tx.spools.row(spool) {
-        // It is built again when it is needed.
+        // It is rebuilt when it is needed.
         Err(error) if error.is_of_one_record() => Ok(None),
         row => row,
     }
 }
 
-/// The session of a login has ended: its spool goes if nothing is in it.
+/// Deletes the spool of a session that has ended, if it is empty.
 pub(super) fn close(tx: &mut Tables<'_>, spool: &SpoolId) -> Result<(), StoreError> {
     if tx.spools.is_empty(spool)? { tx.spools.doom(spool) } else { Ok(()) }
 }
 
-/// One device turns out to be another. Its spools become the other's.
+/// Moves the spools of a new device to the known device that it turned out to be.
 pub(super) fn merge(
     tx: &mut Tables<'_>,
     account: &BareJid,

@@ -1,9 +1,10 @@
-//! The database on a disk that may fail, and its recovery where that is safe.
+//! The database file on a disk that may fail, and its recovery where that is safe. The embedded engine does all its work
+//! through [`Disk`].
 //!
-//! redb refuses everything after the first failed write, which may have been no more than a disk that was full for a
-//! minute. Opening the database again heals that: it falls back to the last commit. After a failed *sync* it would not:
-//! the system may have given up what it could not write and still show it to readers, so that a later commit would
-//! build on data that no disk holds. Then the store stays failed until the process is restarted.
+//! redb refuses everything after the first failed write, even if the disk was only full for a minute. Opening the database
+//! again fixes that: it falls back to the last commit. After a failed *sync* that is not safe: the system may have dropped
+//! data that it could not write and still show it to readers, so that a later commit would build on data that is not on disk.
+//! Then the store stays failed until the process is restarted.
 
 use std::fmt;
 use std::io;
@@ -20,14 +21,14 @@ use crate::limits::Seldom;
 use crate::store::error::StoreError;
 use crate::sync::{read, write};
 
-/// Bytes of the database that are kept in memory.
+/// The size of redb's cache, in bytes.
 const CACHE: usize = 4 << 20;
 
-/// The database, or the error that keeps it from being opened.
+/// The database, or the error that prevents opening it.
 pub(in crate::store) struct Disk {
     location: Box<dyn Location>,
     held: RwLock<OpenDatabase>,
-    /// Lines about a disk that has failed: each change that is tried causes one.
+    /// Limits the log lines about a failed disk: each attempted change causes one.
     failures: Seldom,
 }
 
@@ -42,13 +43,13 @@ impl Disk {
     pub(in crate::store) fn new(location: impl Location + 'static) -> Result<Self, StoreError> {
         let sync_failed = Arc::new(AtomicBool::new(false));
         let database = database(location.open()?, &sync_failed)?;
-        // What an earlier process began, while it had the database.
+        // An earlier process may have left an unfinished copy.
         location.discard();
         let held = RwLock::new(OpenDatabase { database: Ok(database), sync_failed });
         Ok(Self { location: Box::new(location), held, failures: Seldom::default() })
     }
 
-    /// Does something with the database, unless it could not be opened again.
+    /// Runs `work` on the database, unless it could not be opened again.
     pub(in crate::store) fn with<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
@@ -59,8 +60,8 @@ impl Disk {
         }
     }
 
-    /// Closes the database, once nobody reads any more. After a failed sync it stays open: closing it would mark as whole what
-    /// may not be on disk, and the next start would not repair it.
+    /// Closes the database once all reads have ended. After a failed sync it stays open: closing would mark data as complete
+    /// that may not be on disk, and the next start would not repair it.
     pub(in crate::store) fn close(&self) {
         let database = {
             let mut held = write(&self.held);
@@ -72,27 +73,27 @@ impl Disk {
         drop(database);
     }
 
-    /// Whether changes cannot be stored until the process is restarted.
+    /// Returns whether changes cannot be stored until the process is restarted.
     pub(in crate::store) fn has_failed(&self) -> bool {
         read(&self.held).sync_failed.load(Ordering::Acquire)
     }
 
-    /// Bytes of the database's file.
+    /// Returns the size of the database file.
     pub(in crate::store) fn len(&self) -> io::Result<u64> {
         self.location.len()
     }
 
-    /// Tries once more to open a database that could not be opened again.
+    /// Tries again to open a database that could not be opened.
     pub(in crate::store) fn ensure_open(&self) {
         if let Err(error) = self.with(|_| Ok(())) {
             self.recover(&error);
         }
     }
 
-    /// Copies what the database holds into a fresh file, which replaces the old one; returns whether it did. `go_on` is asked at
-    /// each step, with the number of bytes that were copied. To be called while nobody else writes; others may read.
+    /// Copies the content of the database into a new file, which replaces the old one; returns whether it did. Calls `go_on`
+    /// at each step with the number of bytes copied. Call it only while nothing else writes; reads may go on.
     pub(in crate::store) fn compact(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
-        // Whether the copy can be synced is nothing to the store until it is the database.
+        // A failed sync of the copy does not matter until the copy is the database.
         let sync_failed = Arc::new(AtomicBool::new(false));
         let mut copy = || {
             let fresh = database(self.location.fresh()?, &sync_failed)?;
@@ -112,7 +113,7 @@ impl Disk {
             self.location.discard();
             return Err(StorageError::Io(error).into());
         }
-        // After a crash either may be there, so that nothing can be promised until only the fresh one can.
+        // After a crash either file may be there. Commits are durable only once the rename is.
         let settled = self.location.settle().map_err(|error| StoreError::from(StorageError::Io(error)));
         if settled.is_err() {
             sync_failed.store(true, Ordering::Release);
@@ -120,7 +121,7 @@ impl Disk {
         let database = settled.clone().map(|()| fresh);
         let old = std::mem::replace(&mut *held, OpenDatabase { database, sync_failed });
         drop(held);
-        // The system takes its time to free a large file, and nobody needs to wait; if no thread can be had, it ends here.
+        // Freeing a large file takes time, so a thread does it. If no thread can be started, it happens here.
         drop(thread::Builder::new().name("store-old".to_owned()).spawn(move || drop(old)));
         settled.map(|()| true)
     }
@@ -130,14 +131,11 @@ impl Disk {
         let mut held = write(&self.held);
         if held.sync_failed.load(Ordering::Acquire) {
             if let Some(suppressed) = self.failures.next() {
-                tracing::error!(
-                    suppressed,
-                    "the disk failed to sync: nothing can be stored until pushward is restarted"
-                );
+                tracing::error!(suppressed, "disk sync failed: nothing can be stored until pushward is restarted");
             }
             return;
         }
-        // The old one must release its lock first.
+        // The old database must release its lock first.
         held.database = Err(error.clone());
         held.database = self.location.open().and_then(|backend| database(backend, &held.sync_failed));
     }
@@ -158,7 +156,7 @@ fn database(backend: Box<dyn StorageBackend>, sync_failed: &Arc<AtomicBool>) -> 
     }
 }
 
-/// A backend that remembers whether it ever failed to sync.
+/// A backend that records whether a sync ever failed.
 #[derive(Debug)]
 struct Watched {
     inner: Box<dyn StorageBackend>,

@@ -1,4 +1,4 @@
-//! Spools that change hands: from a device's ended session to its next, or from one device to another.
+//! Spools that change owner: from an ended session of a device to its next one, or from one device to another.
 
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -14,12 +14,12 @@ use crate::store::op::{Effect, Op, OpOutcome, SpoolSearch, Unreadable};
 use crate::store::schema::{Count, Row, measure};
 use crate::store::values::SpoolId;
 
-/// Records that are looked at in search of shared stanzas before other writes get their turn.
+/// The number of records that one turn of a search reads before other writes are performed.
 const LOOKS: usize = 4096;
-/// Bytes of shared stanzas that move together.
+/// The most bytes of shared stanzas that move in one call.
 const PIECE_BYTES: usize = 4 << 20;
 
-/// Makes a login the owner of what ended sessions of the device have left.
+/// Makes a login the owner of the spools that ended sessions of the device have left.
 pub(super) fn take_over(
     tx: &mut Tables<'_>,
     account: &BareJid,
@@ -88,7 +88,8 @@ pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<OpOutcome, StoreErro
     Ok(OpOutcome::Done(Effect::Adopted(moved.backlog.count)))
 }
 
-/// The number of stanzas at these numbers: they moved there when the same group was committed before.
+/// Returns the number of stanzas at these numbers. If there are any, they moved there when the same group was committed
+/// before.
 fn adopted_before(tx: &Tables<'_>, to: &SpoolId, seqs: &RangeInclusive<Seq>) -> Result<Option<u64>, StoreError> {
     let mut count = 0u64;
     tx.spools.each(to, *seqs.start(), |seq, _| {
@@ -101,7 +102,7 @@ fn adopted_before(tx: &Tables<'_>, to: &SpoolId, seqs: &RangeInclusive<Seq>) -> 
     Ok(Some(count).filter(|count| *count > 0))
 }
 
-/// The spools of a device that no session has, the last one first.
+/// Returns the spools of a device that no open session uses, the last one first.
 fn begin(tx: &Tables<'_>, account: &BareJid, from: DeviceId, without: &[LoginId]) -> Result<SpoolSearch, StoreError> {
     let state = tx.accounts.load(account)?;
     let closed = |(spool, row): &(SpoolId, Row)| {
@@ -112,10 +113,10 @@ fn begin(tx: &Tables<'_>, account: &BareJid, from: DeviceId, without: &[LoginId]
     Ok(SpoolSearch { spools: rows.map(|(spool, _)| spool).rev().collect(), from: Seq::ZERO })
 }
 
-/// Shared stanzas of one spool, at most a piece; `None` if no spool has any.
+/// Shared stanzas of one spool, at most one piece; `None` if no spool has any.
 type Found = Option<(SpoolId, Vec<Spooled>)>;
 
-/// The next shared stanzas; `None` if the search goes on in the next turn.
+/// Returns the next shared stanzas; `None` if the search continues in the next turn.
 fn find(tx: &mut Tables<'_>, search: &mut SpoolSearch) -> Result<Option<Found>, StoreError> {
     let (mut looks, mut found) = (LOOKS, Vec::new());
     while let Some(spool) = search.spools.last().cloned() {
@@ -151,8 +152,8 @@ fn find(tx: &mut Tables<'_>, search: &mut SpoolSearch) -> Result<Option<Found>, 
     Ok(Some(None))
 }
 
-/// Builds the rows again that cannot be read. Where nothing says which device a spool is for, its stanzas are lost and deleted;
-/// unless the account cannot be read either.
+/// Rebuilds the rows that cannot be read. If the device of a spool is unknown, its stanzas are lost and deleted, unless the
+/// account cannot be read either.
 pub(super) fn rebuild_rows(tx: &mut Tables<'_>, unreadable: Vec<SpoolId>) -> Result<(), StoreError> {
     for spool in unreadable {
         if let Err(error) = tx.accounts.load(&spool.account) {
@@ -164,7 +165,7 @@ pub(super) fn rebuild_rows(tx: &mut Tables<'_>, unreadable: Vec<SpoolId>) -> Res
             tx.lost = tx.lost.saturating_add(stanzas);
             tracing::error!(
                 account = %spool.account, login = spool.login.0, stanzas,
-                "nothing says which device a spool is for: its stanzas are lost and deleted"
+                "spool without a device: its stanzas are lost and deleted"
             );
             tx.spools.doom(&spool)?;
         }

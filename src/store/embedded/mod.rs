@@ -2,23 +2,23 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `open` | tables that are missing, older versions (`convert`), counting |
-//! | `transaction` | a group of writes, one after the other |
+//! | `open` | creation of missing tables, conversion of older versions (`convert`), counting |
+//! | `transaction` | the writes of a group, one after the other |
 //! | `tables` | all tables, open in one transaction |
 //! | `accounts`, `spools`, `tombstones`, `wakes` | the tables of each kind of record |
-//! | `change`, `deliver`, `inherit`, `ageing` | the writes that concern several of them |
+//! | `change`, `deliver`, `inherit`, `ageing` | the writes that involve several of them |
 //! | `queries` | reads |
 //! | `disk`, `paths` | the file, its recovery after errors, its replacement |
-//! | `compact`, `copy` | a file that is mostly free is copied into a fresh one |
-//! | `peek` | a look at the database while no daemon runs |
+//! | `compact`, `copy` | copying of a file that is mostly free into a new one |
+//! | `peek` | read-only access to the database while no daemon runs |
 //!
-//! **Deletions** run in pieces of at most 256 stanzas, and other writes get their turn between two pieces. A spool that is
-//! deleted as a whole is *doomed*: its row goes at once, and a record says up to which sequence number its stanzas are to be
-//! wiped. Logins are never given out twice, so that no other stanzas can get there meanwhile. A crash before the last piece
-//! leaves the record, and the next start goes on with it.
+//! **Deletions** run in pieces of at most 256 stanzas, and other writes are performed between two pieces. A spool that is
+//! deleted as a whole is *doomed*: its row is deleted at once, and a record says up to which sequence number its stanzas are
+//! to be deleted. Logins are never given out twice, so no other stanzas can be stored there meanwhile. After a crash before
+//! the last piece the record is still there, and the next start continues.
 //!
-//! **Records that cannot be read** never block others. The row of a spool is built again. A tombstone says as little as none. The
-//! record of an account is kept as it is and refused alone. Stanzas are reported, and the store has them deleted.
+//! **Records that cannot be read** never block others. The row of a spool is rebuilt. A tombstone counts as absent. The record
+//! of an account is kept unchanged, and calls for it are refused. Stanzas are reported, and the store deletes them.
 
 mod accounts;
 mod ageing;
@@ -56,7 +56,7 @@ use compact::Compaction;
 use disk::Disk;
 use tables::Tables;
 
-/// The embedded engine.
+/// The embedded engine. [`Engines`](super::engines::Engines) selects it.
 #[derive(Debug)]
 pub(super) struct Embedded {
     disk: Arc<Disk>,
@@ -64,7 +64,7 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    /// Prepares a database for use. A large file that is mostly free is compacted.
+    /// Prepares a database for use.
     ///
     /// # Errors
     /// [`StoreError::NewerSchema`], [`StoreError::Database`].
@@ -76,19 +76,19 @@ impl Embedded {
     /// Compacts the file if it is large and mostly free.
     ///
     /// # Errors
-    /// What the system says about the file.
+    /// An I/O error of the database file.
     pub(super) fn compact_if_sparse(&self, opening: &OpeningState) -> io::Result<()> {
         let len = self.disk.len()?;
         let held = opening.counts.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(count.backlog.bytes));
         let doomed = self.disk.with(|database| Ok(database.begin_read()?.open_table(DOOMED)?.len()?));
-        // How much is needed is not known while more is to be deleted.
+        // The size that is needed is unknown while more is to be deleted.
         if doomed.is_ok_and(|doomed| doomed == 0) && compact::is_sparse(len, held) {
-            compact::shrink(&self.disk, &mut |copied| !compact::is_vain(len, copied));
+            compact::shrink(&self.disk, &mut |copied| !compact::is_too_large(len, copied));
         }
         Ok(())
     }
 
-    /// The database's file.
+    /// Returns the database file.
     #[cfg(test)]
     pub(super) fn disk(&self) -> &Disk {
         &self.disk
@@ -111,7 +111,7 @@ impl Embedded {
         let began = std::time::Instant::now();
         transaction.commit()?;
         committed.took = Some(began.elapsed());
-        // While more is to be deleted, a copy would have that too. One that cannot be measured is not compacted.
+        // While more is to be deleted, a copy would include that too. A database that cannot be measured is not compacted.
         let held = if committed.more { u64::MAX } else { group.held };
         self.compaction().committed(Instant::now(), self.disk.len().unwrap_or_default(), held);
         Ok(committed)
@@ -123,8 +123,8 @@ impl Engine for Embedded {
         self.disk.with(open::opening)
     }
 
-    /// A disk error refuses the group: the database falls back to the last commit, or is closed until the next start
-    /// ([`Disk::recover`]). So the outcome is always known.
+    /// Commits a group. A disk error refuses the group: the database falls back to the last commit, or is closed until the
+    /// next start ([`Disk::recover`]). So the outcome is always known.
     fn commit(&self, group: &OpGroup<'_>) -> Result<Committed, Failure> {
         self.disk.ensure_open();
         self.disk.with(|database| self.transact(database, group)).map_err(|error| {
@@ -141,15 +141,14 @@ impl Engine for Embedded {
 
     async fn health(&self) -> Result<(), StoreError> {
         let disk = Arc::clone(&self.disk);
-        // Both wait for locks that are held while the database is opened again.
+        // Both checks wait for locks that are held while the database is opened again.
         let look = move || {
             if disk.has_failed() {
-                let error =
-                    io::Error::other("the disk failed to sync: nothing can be stored until pushward is restarted");
+                let error = io::Error::other("disk sync failed: nothing can be stored until pushward is restarted");
                 return Err(StoreError::Database(Arc::new(error.into())));
             }
             disk.with(|database| Ok(database.begin_read()?.open_table(WAKES)?.len()?))?;
-            // What is read may be in memory: the disk is asked too.
+            // The read may come from memory, so the disk is checked too.
             disk.len().map(drop).map_err(|error| StoreError::from(redb::StorageError::Io(error)))
         };
         spawn_blocking(look).await.map_err(|_| StoreError::Closed)?
@@ -159,19 +158,19 @@ impl Engine for Embedded {
         self.compaction().deadline()
     }
 
-    /// Compacts the file; gives up if writes wait for too long.
+    /// Compacts the file; stops if writes wait for too long.
     fn maintain(&self, is_wanted: &dyn Fn() -> bool) {
         let began = Instant::now();
         let len = self.disk.len().unwrap_or_default();
-        let mut vain = None;
+        let mut too_large = None;
         let done = compact::shrink(&self.disk, &mut |copied| {
-            vain = compact::is_vain(len, copied).then_some(len);
-            vain.is_none() && (began.elapsed() < compact::BUDGET || !is_wanted())
+            too_large = compact::is_too_large(len, copied).then_some(len);
+            too_large.is_none() && (began.elapsed() < compact::BUDGET || !is_wanted())
         });
         if done {
             self.compaction().succeeded(Instant::now());
         } else {
-            self.compaction().failed(Instant::now(), vain);
+            self.compaction().failed(Instant::now(), too_large);
         }
     }
 
@@ -187,7 +186,7 @@ impl Engine for Embedded {
         if !counts.is_empty()
             && let Err(error) = self.disk.with(save)
         {
-            tracing::warn!(%error, "the stanzas that wait are counted at the next start");
+            tracing::warn!(%error, "cannot save stanza counts: recounting at next start");
         }
         self.disk.close();
     }

@@ -1,4 +1,4 @@
-//! Opens a database: makes the tables that are missing, converts what an older version wrote, and counts.
+//! Opening of a database: creates missing tables, converts older versions, and counts.
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 
@@ -9,12 +9,12 @@ use crate::seq::Seq;
 use crate::store::engine::OpeningState;
 use crate::store::error::StoreError;
 use crate::store::schema::{
-    ACCOUNTS, BURIED, DOOMED, META, OLD_SLOTS, OLD_SPOOL, Row, SPOOLS, STANZAS, TOMBSTONES, VERSION, WAKES,
+    ACCOUNT_TOMBSTONES, ACCOUNTS, DOOMED, META, OLD_SLOTS, OLD_SPOOL, Row, SPOOLS, STANZAS, TOMBSTONES, VERSION, WAKES,
     decode_account, key,
 };
 use crate::store::values::SpoolId;
 
-/// Makes the tables that are missing, and converts what an older version wrote.
+/// Creates missing tables and converts what an older version wrote.
 ///
 /// # Errors
 /// [`StoreError::NewerSchema`], [`StoreError::Database`].
@@ -30,7 +30,8 @@ pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
     if let Some(version) = version.filter(|version| *version > VERSION) {
         return Err(StoreError::NewerSchema { version });
     }
-    let all = [ACCOUNTS.name(), SPOOLS.name(), STANZAS.name(), DOOMED.name(), TOMBSTONES.name(), BURIED.name()];
+    let all =
+        [ACCOUNTS.name(), SPOOLS.name(), STANZAS.name(), DOOMED.name(), TOMBSTONES.name(), ACCOUNT_TOMBSTONES.name()];
     if version != Some(VERSION) || !all.into_iter().chain([WAKES.name()]).all(has) {
         create(database)?;
     }
@@ -40,15 +41,14 @@ pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the tables. From version 2 nothing else is to be done: its rows say what is in their spools, as rows of this version
-/// may.
+/// Creates the tables. Nothing else is needed to convert version 2: its rows have counts, as rows of this version may.
 fn create(database: &Database) -> Result<(), StoreError> {
     let transaction = database.begin_write()?;
     transaction.open_table(SPOOLS)?;
     transaction.open_table(STANZAS)?;
     transaction.open_table(DOOMED)?;
     transaction.open_table(TOMBSTONES)?;
-    transaction.open_table(BURIED)?;
+    transaction.open_table(ACCOUNT_TOMBSTONES)?;
     transaction.open_table(WAKES)?;
     {
         let accounts = transaction.open_table(ACCOUNTS)?;
@@ -72,7 +72,7 @@ fn highest_revision(accounts: &impl ReadableTable<&'static str, &'static [u8]>) 
     Ok(highest)
 }
 
-/// What the database holds. The stanzas of a spool are counted if its row does not say it: after a crash.
+/// Returns what the database holds. If the row of a spool has no count, as after a crash, its stanzas are counted.
 pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
@@ -86,10 +86,10 @@ pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
         let Ok(account) = BareJid::new(account) else { continue };
         let spool = SpoolId { account, login: LoginId(name) };
         let row = Row::decode(&spool.account, record.value()).map_err(|error| {
-            tracing::error!(%error, "the row of a spool cannot be read");
+            tracing::error!(%error, "cannot read spool record");
         });
         if let Ok(row) = row {
-            // What names a spool was used, whatever else is written.
+            // A login that names a spool was used, even if the `meta` table says otherwise.
             login = login.max(spool.login).max(row.owner);
         }
         let count = match row.ok().and_then(|row| row.count) {

@@ -1,4 +1,5 @@
-//! The location of the database, and how a fresh file replaces it.
+//! The location of the database file, and its replacement by a new file. [`Disk`](super::disk::Disk) uses it through
+//! [`Location`].
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,26 +12,26 @@ use redb::backends::FileBackend;
 
 use crate::store::error::StoreError;
 
-/// The database's name in the state directory.
+/// The name of the database file in the state directory.
 pub(in crate::store) const FILE: &str = "pushward.redb";
-/// The name of a fresh file until it replaces the database.
+/// The name of a new file until it replaces the database.
 const FRESH: &str = "pushward.redb.new";
 
 /// The location of a database.
 pub(in crate::store) trait Location: Send + Sync {
-    /// Opens what is there; called again for every recovery.
+    /// Opens the existing database; called again for every recovery.
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
 
-    /// Bytes of what is there.
+    /// Returns the size of the database.
     fn len(&self) -> io::Result<u64>;
 
-    /// Opens an empty file beside it; what was left there is thrown away.
+    /// Opens an empty file beside the database; an earlier one is discarded.
     fn fresh(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
 
-    /// Throws away what is beside it, if anything is.
+    /// Deletes the file beside the database, if there is one.
     fn discard(&self);
 
-    /// Replaces it with what is beside it, at once and wholly; if that fails, nothing has changed.
+    /// Replaces the database with the file beside it, atomically. After an error nothing has changed.
     fn replace(&self) -> io::Result<()>;
 
     /// Returns once a crash cannot undo [`Location::replace`].
@@ -50,7 +51,7 @@ impl InDirectory {
     }
 }
 
-/// Makes the error of a path that cannot be used.
+/// Returns a function that makes the error of a path that cannot be used.
 pub(in crate::store) fn inaccessible(path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {
     let path = path.to_owned();
     move |error| StoreError::Inaccessible { path: path.clone(), error: Arc::new(error) }
@@ -77,7 +78,7 @@ impl Location for InDirectory {
         match std::fs::remove_file(&self.fresh) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(file = %self.fresh.display(), %error, "cannot be removed"),
+            Err(error) => tracing::warn!(file = %self.fresh.display(), %error, "cannot remove file"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A look at the database while no daemon runs.
+//! Read-only access to the database while no daemon runs, for commands.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::jid::BareJid;
 use crate::push::account::Account;
 use crate::store::error::StoreError;
 
-/// The accounts in the database of a directory, which is not changed; `None` if there is no database. Blocks. Accounts that
-/// cannot be read are logged and passed over.
+/// Returns the accounts in the database of a directory, without changing it; `None` if there is no database. Blocks. Accounts
+/// that cannot be read are logged and skipped.
 ///
 /// # Errors
 /// [`StoreError::InUse`] while a daemon runs; [`StoreError::NotClosed`] after it was killed; [`StoreError::Database`].

@@ -1,4 +1,4 @@
-//! Answers to reads, from what was last committed.
+//! Answers to reads ([`Query`]), as of the last commit.
 
 use std::collections::HashMap;
 use std::ops::{Bound, ControlFlow};
@@ -61,7 +61,7 @@ pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<Quer
     })
 }
 
-/// Some of the accounts. Those that cannot be read are logged and passed over.
+/// Returns a page of the accounts. Those that cannot be read are logged and skipped.
 pub(super) fn page(
     transaction: &ReadTransaction,
     after: Option<&str>,
@@ -78,7 +78,7 @@ pub(super) fn page(
         let Ok(account) = BareJid::new(key.value()) else { continue };
         match decode_account(&account, record.value()) {
             Ok(state) => page.accounts.push((account, state)),
-            Err(error) => tracing::error!(%error, "passed over"),
+            Err(error) => tracing::error!(%error, "unreadable record skipped"),
         }
     }
     Ok(page)
@@ -88,7 +88,7 @@ fn doomed(transaction: &ReadTransaction, spool: &SpoolId) -> Result<Seq, StoreEr
     Ok(transaction.open_table(DOOMED)?.get(spool.key())?.map_or(Seq::ZERO, |up_to| Seq::new(up_to.value())))
 }
 
-/// Calls back with each row that can be read.
+/// Calls `take` with each row that can be read.
 fn each_row(transaction: &ReadTransaction, mut take: impl FnMut(SpoolId, Row)) -> Result<(), StoreError> {
     for entry in transaction.open_table(SPOOLS)?.iter()? {
         let (key, record) = entry?;
@@ -96,7 +96,7 @@ fn each_row(transaction: &ReadTransaction, mut take: impl FnMut(SpoolId, Row)) -
         let Ok(account) = BareJid::new(account) else { continue };
         match Row::decode(&account, record.value()) {
             Ok(row) => take(SpoolId { account, login: LoginId(login) }, row),
-            Err(error) => tracing::error!(%error, "a spool cannot be counted"),
+            Err(error) => tracing::error!(%error, "cannot count spool"),
         }
     }
     Ok(())
@@ -122,8 +122,8 @@ fn of_account(
     Ok(held)
 }
 
-/// The stanzas of a spool behind a number: one at least, then up to so much [`Spooled::weight`]. Those that cannot be read are
-/// passed over, and returned apart.
+/// Returns the stanzas of a spool after a number: at least one, then up to `weight` (the sum of [`Spooled::weight`]). Those
+/// that cannot be read are skipped and returned separately.
 fn stanzas(
     transaction: &ReadTransaction,
     spool: &SpoolId,
@@ -142,7 +142,7 @@ fn stanzas(
                 return ControlFlow::Continue(());
             }
         };
-        // The first may always be read.
+        // The first stanza is always returned.
         if !items.is_empty() && left.is_none_or(|left| item.weight() > left) {
             return ControlFlow::Break(());
         }
@@ -153,7 +153,7 @@ fn stanzas(
     Ok((items, unreadable))
 }
 
-/// Calls back with the number and record of each stanza of a spool from a number on that is not hidden.
+/// Calls `take` with the number and record of each visible stanza of a spool, from a number on.
 fn each(
     table: &impl ReadableTable<(&'static str, u64, u64), &'static [u8]>,
     spool: &SpoolId,
@@ -171,7 +171,7 @@ fn each(
             let (key, record) = entry?;
             let seq = Seq::new(key.value().2);
             if let Some(end) = hidden.end_of(seq) {
-                // Many may be hidden: they are passed over together.
+                // Many stanzas may be hidden: skip the whole range.
                 next = end.checked_next();
                 break;
             }

@@ -1,7 +1,7 @@
-//! The tables of the spools: rows, stanzas, and what is doomed.
+//! The tables of the spools: rows, stanzas, and doomed spools.
 //!
-//! A spool is named by the login whose session created it. Its stanzas have keys side by side, in order. While a session adds to
-//! it, a stanza is one row: the store counts in memory, and the row of the spool says so ([`Row::count`]).
+//! A spool is named by the login whose session created it. The keys of its stanzas are adjacent and in order. While a session
+//! adds to a spool, each stanza is one row: the store counts in memory, and the row of the spool says so ([`Row::count`]).
 
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -25,25 +25,25 @@ pub(super) struct SpoolRows<'t> {
     rows: Rows<'t>,
     doomed: Table<'t, (&'static str, u64), u64>,
     pub(super) budget: ErasureBudget,
-    /// How the numbers of stanzas have changed.
+    /// Changes of the numbers of stanzas.
     counted: Vec<(SpoolId, CountChange)>,
     differs: bool,
 }
 
-/// What was deleted of a spool.
+/// The result of a deletion from a spool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deleted {
     pub(super) stanzas: u64,
-    /// Where it stopped, unless it is done.
+    /// The number at which it stopped, unless it is done.
     pub(super) left: Option<Seq>,
 }
 
-/// Stanzas of a piece.
+/// The most stanzas of a piece.
 pub(in crate::store) const PIECE: usize = 256;
-/// Bytes of stanzas after which a piece ends.
+/// The bytes of stanzas after which a piece ends.
 const PIECE_BYTES: usize = 4 << 20;
 
-/// What may still be deleted in a piece: other writes wait no longer than for one.
+/// The rest of a piece that may still be deleted. Other writes wait for at most one piece.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ErasureBudget {
     stanzas: usize,
@@ -51,12 +51,12 @@ pub(super) struct ErasureBudget {
 }
 
 impl ErasureBudget {
-    /// That of a piece.
+    /// Returns the budget of a whole piece.
     pub(super) fn piece() -> Self {
         Self { stanzas: PIECE, bytes: PIECE_BYTES }
     }
 
-    /// Stanzas that were deleted of a piece's.
+    /// Returns the number of stanzas that were deleted of the piece.
     pub(super) fn spent(&self) -> usize {
         PIECE.saturating_sub(self.stanzas)
     }
@@ -65,7 +65,7 @@ impl ErasureBudget {
         self.stanzas == 0 || self.bytes == 0
     }
 
-    /// Returns whether one more of so many bytes may be deleted, and counts it.
+    /// Counts one more stanza of this size and returns whether it may be deleted.
     pub(super) fn spend(&mut self, bytes: usize) -> bool {
         let any = !self.is_spent();
         self.stanzas = self.stanzas.saturating_sub(1);
@@ -91,7 +91,7 @@ impl<'t> SpoolRows<'t> {
         self.differs
     }
 
-    /// Takes how the numbers of stanzas have changed.
+    /// Takes the changes of the numbers of stanzas.
     pub(super) fn take_counted(&mut self) -> Vec<(SpoolId, CountChange)> {
         std::mem::take(&mut self.counted)
     }
@@ -102,12 +102,12 @@ impl<'t> SpoolRows<'t> {
 
     // Rows
 
-    /// The row of a spool.
+    /// Returns the row of a spool.
     pub(super) fn row(&self, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
         row(&self.rows, spool)
     }
 
-    /// The spools of an account, in the order of their logins. A row that cannot be read is logged and left out.
+    /// Returns the spools of an account, ordered by login. A row that cannot be read is logged and skipped.
     pub(super) fn rows_of(&self, account: &BareJid) -> Result<Vec<(SpoolId, Row)>, StoreError> {
         rows_of(&self.rows, account)
     }
@@ -117,13 +117,13 @@ impl<'t> SpoolRows<'t> {
         self.save_row(spool, row)
     }
 
-    /// Stores a row that is no reason to commit.
+    /// Stores a row. This alone is no reason to commit.
     pub(super) fn save_row(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
         self.rows.insert(spool.key(), row.encode().as_slice())?;
         Ok(())
     }
 
-    /// The spools whose rows cannot be read, and those in which nothing is.
+    /// Returns the spools whose rows cannot be read, and the empty spools.
     pub(super) fn look_at_all(&self) -> Result<(Vec<SpoolId>, Vec<SpoolId>), StoreError> {
         let (mut unreadable, mut empty) = (Vec::new(), Vec::new());
         for entry in self.rows.iter()? {
@@ -140,14 +140,14 @@ impl<'t> SpoolRows<'t> {
         Ok((unreadable, empty))
     }
 
-    /// Up to where the stanzas of a spool are deleted.
+    /// Returns the sequence number up to which the stanzas of a spool are deleted.
     pub(super) fn doomed(&self, spool: &SpoolId) -> Result<Seq, StoreError> {
         Ok(self.doomed.get(spool.key())?.map_or(Seq::ZERO, |up_to| Seq::new(up_to.value())))
     }
 
     // Stanzas
 
-    /// Returns whether a stanza is in a spool, byte for byte.
+    /// Returns whether a spool contains exactly this stanza, byte for byte.
     pub(super) fn holds(&self, spool: &SpoolId, item: &Spooled) -> Result<bool, StoreError> {
         Ok(self.stanzas.get(spool.stanza_key(item.seq))?.is_some_and(|there| there.value() == item.encode().as_slice()))
     }
@@ -159,12 +159,12 @@ impl<'t> SpoolRows<'t> {
         Ok(())
     }
 
-    /// Notes stanzas that came into a spool from another.
+    /// Notes stanzas that moved into a spool from another.
     pub(super) fn note_added(&mut self, spool: &SpoolId, added: Count) {
         self.note(spool, CountChange::Added(added));
     }
 
-    /// Calls back with the number and record of each stanza of a spool from a number on that is not deleted.
+    /// Calls `take` with the number and record of each stanza of a spool that is not deleted, from a number on.
     pub(super) fn each(
         &self,
         spool: &SpoolId,
@@ -181,7 +181,7 @@ impl<'t> SpoolRows<'t> {
         Ok(())
     }
 
-    /// Returns whether nothing is in a spool.
+    /// Returns whether a spool is empty.
     pub(super) fn is_empty(&self, spool: &SpoolId) -> Result<bool, StoreError> {
         let mut is_empty = true;
         self.each(spool, Seq::ZERO, |_, _| {
@@ -205,7 +205,7 @@ impl<'t> SpoolRows<'t> {
         Ok(())
     }
 
-    /// Deletes stanzas as far as the budget goes.
+    /// Deletes stanzas within the budget.
     pub(super) fn delete(&mut self, spool: &SpoolId, seqs: RangeInclusive<Seq>) -> Result<Deleted, StoreError> {
         let (start, mut last, mut left, mut freed) = (*seqs.start(), None, None, Count::default());
         for entry in self.stanzas.range(spool.stanza_keys(seqs))? {
@@ -227,16 +227,16 @@ impl<'t> SpoolRows<'t> {
         Ok(Deleted { stanzas: freed.backlog.count, left })
     }
 
-    /// Notes stanzas that are gone from a spool. The row goes with the last of them, if its session has ended.
+    /// Notes stanzas that were deleted from a spool. If its session has ended, the row is deleted with the last of them.
     pub(super) fn freed(&mut self, spool: &SpoolId, freed: Count) -> Result<(), StoreError> {
         self.note(spool, CountChange::Removed(freed));
         let row = match self.row(spool) {
-            // It is built again when it is needed.
+            // It is rebuilt when it is needed.
             Err(error) if error.is_of_one_record() => return Ok(()),
             row => row?,
         };
         let Some(mut row) = row else { return Ok(()) };
-        // One that was inherited is of a session that has ended.
+        // The session of an inherited spool has ended.
         if row.owner != spool.login && self.is_empty(spool)? {
             return self.drop_row(spool);
         }
@@ -248,13 +248,13 @@ impl<'t> SpoolRows<'t> {
         Ok(())
     }
 
-    /// The number of the last stanza in a spool.
+    /// Returns the number of the last stanza in a spool.
     pub(super) fn last(&self, spool: &SpoolId) -> Result<Option<Seq>, StoreError> {
         let last = self.stanzas.range(spool.stanza_keys(Seq::ZERO..=Seq::MAX))?.next_back().transpose()?;
         Ok(last.map(|(key, _)| Seq::new(key.value().2)))
     }
 
-    /// Empties a spool: all its stanzas up to this one are doomed.
+    /// Empties a spool: marks all its stanzas up to this one as doomed.
     pub(super) fn empty(&mut self, spool: &SpoolId, last: Seq) -> Result<(), StoreError> {
         self.mark(spool, last)?;
         self.note(spool, CountChange::Emptied);
@@ -278,7 +278,7 @@ impl<'t> SpoolRows<'t> {
         self.drop_row(spool)
     }
 
-    /// Deletes the row of a spool in which nothing is any more.
+    /// Deletes the row of an empty spool.
     pub(super) fn drop_row(&mut self, spool: &SpoolId) -> Result<(), StoreError> {
         self.differs |= self.rows.remove(spool.key())?.is_some();
         self.note(spool, CountChange::Gone);
@@ -292,7 +292,7 @@ impl<'t> SpoolRows<'t> {
         Ok(())
     }
 
-    /// Deletes the spools of an account up to a login. A row that cannot be read goes too, with whatever is there.
+    /// Deletes the spools of an account up to a login, including those whose rows cannot be read.
     pub(super) fn doom_account(&mut self, account: &BareJid, up_to: LoginId) -> Result<(), StoreError> {
         let mut spools = Vec::new();
         for entry in self.rows.range((account.as_str(), 0)..=(account.as_str(), up_to.0))? {
@@ -301,7 +301,7 @@ impl<'t> SpoolRows<'t> {
         spools.into_iter().try_for_each(|spool| self.doom(&spool))
     }
 
-    /// Deletes the spools of a device, and returns them.
+    /// Deletes the spools of a device and returns them.
     pub(super) fn doom_device(&mut self, account: &BareJid, device: DeviceId) -> Result<Vec<SpoolId>, StoreError> {
         let own = self.rows_of(account)?.into_iter().filter(|(_, row)| row.device == device);
         let own: Vec<_> = own.map(|(spool, _)| spool).collect();
@@ -309,7 +309,7 @@ impl<'t> SpoolRows<'t> {
         Ok(own)
     }
 
-    /// Deletes the stanzas of doomed spools, as far as the budget goes. Returns whether more is left.
+    /// Deletes the stanzas of doomed spools within the budget. Returns whether more is left.
     pub(super) fn wipe(&mut self) -> Result<bool, StoreError> {
         loop {
             let first = match self.doomed.first()? {
@@ -317,7 +317,7 @@ impl<'t> SpoolRows<'t> {
                 None => return Ok(false),
             };
             let (account, login, up_to) = (first.0.as_str(), first.1, first.2);
-            // A record costs as much as a stanza.
+            // A record counts as one stanza.
             if !self.budget.spend(0) {
                 return Ok(true);
             }
@@ -343,7 +343,7 @@ impl<'t> SpoolRows<'t> {
     }
 }
 
-/// The row of a spool in an open table.
+/// Reads the row of a spool from an open table.
 pub(super) fn row(
     table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
     spool: &SpoolId,
@@ -351,7 +351,7 @@ pub(super) fn row(
     table.get(spool.key())?.map(|record| Row::decode(&spool.account, record.value())).transpose()
 }
 
-/// The spools of an account, in the order of their logins. A row that cannot be read is logged and left out.
+/// Returns the spools of an account, ordered by login. A row that cannot be read is logged and skipped.
 pub(super) fn rows_of(
     table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
     account: &BareJid,
@@ -362,13 +362,13 @@ pub(super) fn rows_of(
         let spool = SpoolId { account: account.clone(), login: LoginId(key.value().1) };
         match Row::decode(account, record.value()) {
             Ok(row) => rows.push((spool, row)),
-            Err(error) => tracing::error!(%error, "a spool cannot be read"),
+            Err(error) => tracing::error!(%error, "cannot read spool"),
         }
     }
     Ok(rows)
 }
 
-/// Counts the stanzas of a spool behind those that are deleted.
+/// Counts the stanzas of a spool after those that are deleted.
 pub(super) fn count(
     table: &impl ReadableTable<(&'static str, u64, u64), &'static [u8]>,
     spool: &SpoolId,

@@ -1,4 +1,4 @@
-//! All tables, open in one transaction.
+//! All tables of the database, open in one transaction.
 
 use redb::WriteTransaction;
 

@@ -1,11 +1,11 @@
-//! The tables of the tombstones: how far sessions that ended had come (XEP-0198 §5, `h` of `<failed/>`).
+//! The tables of the tombstones: the number of stanzas that each ended session had handled (XEP-0198 §5, `h` of `<failed/>`).
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::store::error::StoreError;
-use crate::store::schema::{BURIED, TOMBSTONES};
+use crate::store::schema::{ACCOUNT_TOMBSTONES, TOMBSTONES};
 use crate::store::values::Tombstone;
 
 /// The tombstones, in one transaction.
@@ -17,7 +17,7 @@ pub(super) struct Tombstones<'t> {
 
 impl<'t> Tombstones<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
-        let (records, by_account) = (transaction.open_table(TOMBSTONES)?, transaction.open_table(BURIED)?);
+        let (records, by_account) = (transaction.open_table(TOMBSTONES)?, transaction.open_table(ACCOUNT_TOMBSTONES)?);
         Ok(Self { records, by_account, differs: false })
     }
 
@@ -43,7 +43,7 @@ impl<'t> Tombstones<'t> {
         Ok(())
     }
 
-    /// Deletes those of some tombstones that are older than this, or cannot be read. Returns how many.
+    /// Deletes those of the given tombstones that are older than `before` or cannot be read. Returns their number.
     pub(super) fn expire(&mut self, sm_ids: &[String], before: UnixSecs) -> Result<u64, StoreError> {
         let mut count = 0u64;
         for sm_id in sm_ids {
@@ -56,7 +56,7 @@ impl<'t> Tombstones<'t> {
         Ok(count)
     }
 
-    /// The resumption ids of an account's tombstones.
+    /// Returns the resumption ids of an account's tombstones.
     pub(super) fn of(&self, account: &BareJid) -> Result<Vec<String>, StoreError> {
         let mut ids = Vec::new();
         for entry in self.by_account.range((account.as_str(), "")..)? {

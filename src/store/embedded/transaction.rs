@@ -1,4 +1,4 @@
-//! The writes of a group, one after the other.
+//! The writes of a group, performed one after the other.
 
 use std::time::Instant;
 
@@ -10,10 +10,10 @@ use crate::store::engine::{Committed, OpGroup};
 use crate::store::error::StoreError;
 use crate::store::op::{Deletion, Effect, Op, OpOutcome, OpProgress};
 
-/// A deletion, and how far it is.
+/// A deletion and its progress.
 struct Deleting<'a> {
     deletion: &'a Deletion,
-    /// The write that it is, if it is one.
+    /// The index of the write that ordered it; `None` for a lazy deletion.
     op: Option<usize>,
     progress: Option<OpProgress>,
 }
@@ -22,7 +22,7 @@ impl Tables<'_> {
     /// Performs the writes of a group, then its deletions as far as there is time.
     ///
     /// # Errors
-    /// [`StoreError::Database`]: none of it must be committed.
+    /// [`StoreError::Database`]: nothing of the group may be committed.
     pub(super) fn perform(&mut self, group: &OpGroup<'_>) -> Result<Committed, StoreError> {
         let mut outcomes = Vec::with_capacity(group.ops.len());
         let mut deleting: Vec<Deleting<'_>> = Vec::new();
@@ -71,7 +71,7 @@ impl Tables<'_> {
             Op::Change { account, change, revision } => change::change(self, account, change, *revision)?,
             Op::Remove { .. } | Op::Adopt { .. } => return self.perform_turn(op),
             Op::Spool { spool, device, items, known } => deliver::spool(self, spool, *device, items, *known)?,
-            // The caller performs it.
+            // [`Tables::perform`] performs it.
             Op::Delete(_) => Effect::Nothing,
             Op::TakeOver { account, device, to } => inherit::take_over(self, account, *device, *to)?,
             Op::SaveTombstone { sm_id, tombstone } => {
@@ -99,7 +99,7 @@ impl Tables<'_> {
         Ok(OpOutcome::Done(effect))
     }
 
-    /// Performs a turn of a write that may take several.
+    /// Performs one turn of a write that may take several.
     fn perform_turn(&mut self, op: &Op) -> Result<OpOutcome, StoreError> {
         if let Op::Remove { account, up_to, revision, left } = op {
             let removal = match left {
@@ -111,7 +111,7 @@ impl Tables<'_> {
         inherit::adopt(self, op)
     }
 
-    /// Deletes stanzas from where it stopped before, as far as the budget goes.
+    /// Deletes stanzas within the budget, from where the deletion stopped before.
     fn delete(&mut self, deletion: &Deletion, before: Option<OpProgress>) -> Result<OpProgress, StoreError> {
         let from = match before {
             Some(OpProgress::Done) => return Ok(OpProgress::Done),
@@ -122,7 +122,7 @@ impl Tables<'_> {
             let range = (*range.start()).max(from)..=*range.end();
             let Some(left) = self.spools.delete(&deletion.spool, range.clone())?.left else { continue };
             let last = self.spools.last(&deletion.spool)?;
-            // Nothing is left before it, and nothing behind: the rest is doomed at once.
+            // Nothing is left before or after this range: doom the rest at once.
             if let Some(last) = last.filter(|last| *last <= *range.end())
                 && deletion
                     .ranges
@@ -137,11 +137,11 @@ impl Tables<'_> {
         Ok(OpProgress::Done)
     }
 
-    /// Deletes in pieces for as long as there is time, if there is anything to commit or the deletions are due. Returns whether
+    /// Deletes in pieces as long as there is time, if there is anything to commit or the deletions are due. Returns whether
     /// more is doomed.
     ///
-    /// Always more is deleted than the group adds: so what waits for deletion does not grow, however many stanzas come and
-    /// however slow the disk is.
+    /// Each call deletes at least twice as many stanzas as the group adds, so the amount that waits for deletion does not
+    /// grow, however many stanzas come and however slow the disk is.
     fn go_on_deleting(&mut self, group: &OpGroup<'_>, deleting: &mut [Deleting<'_>]) -> Result<bool, StoreError> {
         let (began, added) = (Instant::now(), group.ops.iter().map(Op::added).fold(0, usize::saturating_add));
         let mut erased = 0usize;

@@ -1,4 +1,4 @@
-//! The table of the wakes: devices that are to be woken by a push as soon as there is a way to send it.
+//! The table of the wakes: devices that are to be woken by a push as soon as it can be sent.
 
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
@@ -24,7 +24,7 @@ impl<'t> Wakes<'t> {
         self.differs
     }
 
-    /// Notes a wake, in place of an earlier note.
+    /// Saves a wake, replacing an earlier one.
     pub(super) fn save(&mut self, slot: &Slot, wake: Wake) -> Result<(), StoreError> {
         let record = wake.encode();
         let old = self.table.insert(slot.key(), record.as_slice())?;
@@ -32,13 +32,13 @@ impl<'t> Wakes<'t> {
         Ok(())
     }
 
-    /// Notes a wake unless an earlier note stands.
+    /// Saves a wake, unless there is an earlier one.
     pub(super) fn save_unless_noted(&mut self, slot: &Slot, wake: Wake) -> Result<(), StoreError> {
         let is_noted = self.table.get(slot.key())?.is_some();
         if is_noted { Ok(()) } else { self.save(slot, wake) }
     }
 
-    /// Gives one device's wake to another, or none.
+    /// Moves the wake of one device to another, or deletes the other's if there is none to move.
     pub(super) fn shift(&mut self, from: &Slot, to: &Slot) -> Result<(), StoreError> {
         let record = self.table.remove(from.key())?.map(|record| record.value().to_vec());
         self.delete(&to.account, to.device)?;
@@ -64,7 +64,7 @@ impl<'t> Wakes<'t> {
     }
 }
 
-/// The devices that are to be woken, and why, if that can be read.
+/// Returns the devices that are to be woken, each with its wake if that can be read.
 pub(super) fn all(transaction: &ReadTransaction) -> Result<Vec<(Slot, Option<Wake>)>, StoreError> {
     let mut noted = Vec::new();
     for entry in transaction.open_table(WAKES)?.iter()? {

@@ -1,4 +1,4 @@
-//! What time and a restart do.
+//! Tests of expiry and of recovery after a restart.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const TTL: Ttl = Ttl {
     registration: Duration::from_secs(300),
 };
 
-fn grave(name: &str, at: u64) -> Tombstone {
+fn tombstone_of(name: &str, at: u64) -> Tombstone {
     Tombstone { account: account(name), device: DeviceId(3), h: u32::MAX, at: UnixSecs::new(at) }
 }
 
@@ -19,15 +19,15 @@ fn grave(name: &str, at: u64) -> Tombstone {
 async fn a_tombstone_survives_a_restart_and_can_be_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    store.save_tombstone("one", grave("romeo", 1)).await.unwrap();
-    store.save_tombstone("one", grave("juliet", 2)).await.unwrap();
+    store.save_tombstone("one", tombstone_of("romeo", 1)).await.unwrap();
+    store.save_tombstone("one", tombstone_of("juliet", 2)).await.unwrap();
     store.shutdown().await;
     drop(store);
     let store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.tombstone("one").await.unwrap(), Some(grave("juliet", 2)));
+    assert_eq!(store.tombstone("one").await.unwrap(), Some(tombstone_of("juliet", 2)));
     assert_eq!(store.tombstone("two").await.unwrap(), None);
     store.change(&account("romeo"), Change::Removed).await.unwrap();
-    assert_eq!(store.tombstone("one").await.unwrap(), Some(grave("juliet", 2)));
+    assert_eq!(store.tombstone("one").await.unwrap(), Some(tombstone_of("juliet", 2)));
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn old_stanzas_go_unless_their_device_is_here() {
         put(&store, &slot(name, device), items(1..=700)).await.unwrap();
     }
     store.change(&account("romeo"), ended(2)).await.unwrap();
-    // A device that the account does not know.
+    // The account does not know this device.
     put(&store, &slot("nurse", 1), items(1..=3)).await.unwrap();
 
     let expired = store.expire(UnixSecs::new(701), TTL).await.unwrap();
@@ -78,11 +78,11 @@ async fn old_stanzas_go_unless_their_device_is_here() {
 }
 
 #[tokio::test]
-async fn old_tombstones_and_registrations_go_with_all_that_hangs_on_them() {
+async fn old_tombstones_and_registrations_are_deleted_with_the_records_that_depend_on_them() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     for n in 0..600 {
-        store.save_tombstone(&format!("id{n}"), grave("romeo", if n < 300 { 100 } else { 900 })).await.unwrap();
+        store.save_tombstone(&format!("id{n}"), tombstone_of("romeo", if n < 300 { 100 } else { 900 })).await.unwrap();
     }
     let romeo = account("romeo");
     for (device, seen) in [(1, 100), (2, 100), (3, 900)] {

@@ -1,4 +1,4 @@
-//! A sparse file is renewed.
+//! Tests of the compaction of a sparse file.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use super::super::embedded::compact::LARGE;
 use super::slots::{all, check_counts, item, items, of, put, slot};
 use super::*;
 
-/// Slots that are filled.
+/// The number of slots that are filled.
 const SLOTS: u64 = 8;
-/// Stanzas of each.
+/// The number of stanzas in each.
 const EACH: u64 = 250;
 
-/// Fills a file beyond the size from which on it is renewed.
+/// Fills a file beyond the size from which it is compacted.
 async fn fill(store: &Store) {
     for device in 0..SLOTS {
         let items = (1..=EACH).map(|seq| Spooled { bytes: vec![b'x'; 64_000].into(), ..item(seq) }).collect();
@@ -42,7 +42,7 @@ async fn a_file_shrinks_while_the_store_runs_once_what_waited_is_delivered() {
     for device in 0..SLOTS {
         store.unspool(&of(&slot("romeo", device)), Seq::new(EACH)).await.unwrap();
     }
-    // The library gives some of it back by itself, and a file that is small then is left alone.
+    // redb shrinks the file a little by itself, and a file that is small after that is not compacted.
     until_smaller(directory.path(), LARGE).await;
     assert_eq!(nodes(&store.account(&account("romeo")).await.unwrap()), ["phone"]);
     assert_eq!(all(&store, &slot("juliet", 1)).await.len(), 3);
@@ -69,7 +69,7 @@ async fn what_is_written_and_read_while_the_file_is_renewed_stands() {
         let store = store.clone();
         async move {
             let mut last = 0;
-            // There is a pause of a second in which the file is renewed, and nobody tells when it begins.
+            // The file is compacted in a pause of one second; when that begins is not visible from here.
             let begin = Instant::now();
             while begin.elapsed() < Duration::from_millis(2500) {
                 last += 1;
@@ -140,7 +140,7 @@ async fn nothing_is_promised_while_a_crash_may_bring_the_old_file_back() {
     assert!(store.disk().compact(&mut |_| true).unwrap());
     let steps = counted.steps();
     assert!(steps > before);
-    // The last step is that which makes the rename certain.
+    // The last step makes the rename durable.
     let disk = TestDisk::new(bytes, steps - 1);
     let store = disk.store().unwrap();
     store.disk().compact(&mut |_| true).unwrap_err();

@@ -1,13 +1,15 @@
-//! A database of the version before, in which a spool belonged to a device.
+//! Tests of a database of version 1, in which a spool belonged to a device.
 //!
-//! `data/version-1.redb` was written by that version: [`stanza`] says what each stanza was, [`SLOTS`] which there were.
+//! `data/version-1.redb` was written by that version: [`SLOTS`] lists its slots, and [`stanza`] returns the content of each
+//! stanza.
 
 use super::slots::check_counts;
 use super::*;
 
 const DATABASE: &[u8] = include_bytes!("data/version-1.redb");
 
-/// Account, device, first place, number of stanzas; several for one device are of several of its sessions.
+/// Account, device, first sequence number, number of stanzas. Several entries for one device belong to several of its
+/// sessions.
 const SLOTS: [(&str, u64, u64, u64); 6] = [
     // Of 40, five were delivered.
     ("romeo", 1, (1_700_000_000_000 << 16) + 5, 35),
@@ -31,7 +33,7 @@ fn expected(name: &str, device: u64) -> Vec<Spooled> {
     slots.flat_map(|slot| (slot.2..slot.2 + slot.3).map(|seq| stanza(name, device, seq))).collect()
 }
 
-/// Everything must be for the device that it was for, in the same order, under logins that are given out no more.
+/// Checks that every stanza is still for the same device, in the same order, under logins that are not given out again.
 async fn verify(store: &Store) {
     let rows = store.disk().with(|database| Ok(super::rows(database))).unwrap();
     let next = store.next_login();
@@ -101,7 +103,7 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
         let from = SpoolId { account: romeo.clone(), login: inherited[0].spool };
         assert_eq!(store.spooled(&from, Seq::ZERO, usize::MAX).await.unwrap(), expected("romeo", device));
     }
-    // What nobody fetches, a device takes that is here.
+    // Another device that is online takes what no device fetches.
     let to = SpoolId { account: romeo.clone(), login: store.next_login() };
     assert_eq!(
         store.adopt_shared(&romeo, DeviceId(3), &to, DeviceId(2), Seq::range(1..=99)).await.unwrap(),
@@ -116,7 +118,7 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
 }
 
 #[tokio::test]
-async fn a_conversion_that_is_cut_short_at_any_step_loses_nothing() {
+async fn a_conversion_that_is_interrupted_at_any_step_loses_nothing() {
     let mut step = 0;
     let mut states = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Everything at once on a disk that fails at any step, against a model.
+//! Random calls on a disk that fails at any step, compared with a model.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,10 +6,10 @@ use super::slots::{check_counts, enable_on, ended, login};
 use super::*;
 
 const NAMES: [&str; 3] = ["romeo", "juliet", "nurse"];
-/// Calls of each account on a disk that fails.
+/// The number of calls of each account on a disk that fails.
 const ROUNDS: usize = 12;
 
-/// What a spool should have.
+/// The expected content of a spool.
 #[derive(Clone, Debug, PartialEq)]
 struct Pile {
     device: u64,
@@ -18,7 +18,7 @@ struct Pile {
     items: BTreeMap<u64, Spooled>,
 }
 
-/// What an account should have.
+/// The expected content of an account.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     account: Account,
@@ -40,10 +40,10 @@ enum Call {
     Bury(String),
 }
 
-/// xorshift: the same calls for every step.
-struct Dice(u64);
+/// An xorshift generator, which yields the same calls for every step.
+struct RandomCalls(u64);
 
-impl Dice {
+impl RandomCalls {
     fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -53,7 +53,7 @@ impl Dice {
 }
 
 impl Model {
-    /// The logins that are open, with their devices.
+    /// Returns the logins that are open, with their devices.
     fn open(&self) -> Vec<(u64, u64)> {
         let logins = |device: &crate::push::account::Device| {
             device.open.iter().map(|login| (login.0, device.id.0)).collect::<Vec<_>>()
@@ -65,17 +65,17 @@ impl Model {
         self.account.device_of(LoginId(login)).is_some()
     }
 
-    fn choose(&self, dice: &mut Dice, round: usize) -> Call {
+    fn choose(&self, random: &mut RandomCalls, round: usize) -> Call {
         let fresh = |resource: u64| Call::Change(login(self.logins + 1, &format!("r{resource}"), 1));
         let open = self.open();
-        let Some((login, device)) = open.get(usize::try_from(dice.below(open.len().max(1) as u64)).unwrap()).copied()
+        let Some((login, device)) = open.get(usize::try_from(random.below(open.len().max(1) as u64)).unwrap()).copied()
         else {
-            return fresh(dice.below(3));
+            return fresh(random.below(3));
         };
         let last = self.spools.get(&login).map_or(0, |spool| spool.last);
-        match dice.below(18) {
+        match random.below(18) {
             0..=4 => {
-                let count = 1 + dice.below(4);
+                let count = 1 + random.below(4);
                 let spooled = |n| Spooled {
                     seq: Seq::new(last + 1 + n),
                     received: UnixMillis::new(1),
@@ -85,15 +85,15 @@ impl Model {
                 };
                 Call::Spool(login, (0..count).map(spooled).collect())
             }
-            5 | 6 => Call::Unspool(login, last.saturating_sub(dice.below(3))),
-            7 => Call::Discard(login, 1 + dice.below(last.max(1))),
-            8 => Call::AdoptShared(1 + dice.below(self.logins), login),
+            5 | 6 => Call::Unspool(login, last.saturating_sub(random.below(3))),
+            7 => Call::Discard(login, 1 + random.below(last.max(1))),
+            8 => Call::AdoptShared(1 + random.below(self.logins), login),
             9 | 10 => Call::TakeOver(device, login),
             11 => Call::Bury(format!("id{round}")),
-            12 | 13 => fresh(dice.below(3)),
+            12 | 13 => fresh(random.below(3)),
             14 => Call::Change(ended(login)),
             15 | 16 => Call::Change(enable_on(device, "the phone's", 1)),
-            _ if dice.below(4) == 0 => Call::Change(Change::Removed),
+            _ if random.below(4) == 0 => Call::Change(Change::Removed),
             _ => Call::Change(Change::Seen { device: DeviceId(device), at: UnixSecs::new(round as u64) }),
         }
     }
@@ -152,7 +152,7 @@ impl Model {
         }
     }
 
-    /// What a session takes over.
+    /// Returns the spools that a session takes over.
     fn inheritance(&self, device: u64, to: u64) -> Vec<u64> {
         let free = |(login, pile): &(&u64, &Pile)| {
             let owner = pile.owner;
@@ -161,7 +161,7 @@ impl Model {
         self.spools.iter().filter(free).map(|(login, _)| *login).collect()
     }
 
-    /// The first spool of a device that nobody has and in which something is shared, and that.
+    /// Returns the first spool of a device that no session owns and that has shared stanzas, with those stanzas.
     fn shared(&self, device: u64) -> Option<(u64, Vec<Spooled>)> {
         let closed =
             self.spools.iter().filter(|(l, p)| p.device == device && !self.is_open(**l) && !self.is_open(p.owner));
@@ -174,7 +174,7 @@ impl Model {
 async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(), StoreError> {
     let spool = |login: u64| SpoolId { account: account(name), login: LoginId(login) };
     match call {
-        // Its session may not know what its device turned out to be.
+        // Its session may not know which device its own turned out to be.
         Call::Spool(login, items) => store.spool(&spool(*login), DeviceId(0), items.clone()).await,
         Call::Unspool(login, up_to) => store.unspool(&spool(*login), Seq::new(*up_to)).await,
         Call::Discard(login, place) => store.discard(&spool(*login), vec![Seq::range(*place..=*place)]).await,
@@ -207,13 +207,13 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
     }
 }
 
-/// What may be found of an account: the state that was promised, and the one that was asked for.
+/// The states in which an account may be found: the one that was promised, and the one that was asked for.
 struct Promise {
     states: Vec<Model>,
-    /// Up to where the stanzas of a login's spool were deleted, if perhaps not on disk.
+    /// For each login, the number up to which the stanzas of its spool were deleted, though perhaps not on disk.
     fading: HashMap<u64, u64>,
-    /// How often a device turned out to be another while stanzas waited for it, a session took something over, and another
-    /// device got something.
+    /// The number of times that a device turned out to be another while stanzas waited for it, that a session took over a
+    /// spool, and that another device adopted stanzas.
     merges: usize,
     inherited: usize,
     adopted: usize,
@@ -225,10 +225,10 @@ impl Promise {
     }
 }
 
-/// Calls for several accounts at once, until the disk fails. Every third round the file is renewed first, while nothing is
-/// written.
+/// Makes calls for several accounts at once, until the disk fails. Before every third round the file is compacted, while
+/// nothing is written.
 async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
-    let mut dice = Dice(seed);
+    let mut random = RandomCalls(seed);
     let mut promises = NAMES.map(|_| Promise::new());
     for round in 0..rounds {
         if round % 3 == 2 {
@@ -236,7 +236,7 @@ async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
             assert!(renewed.as_ref().is_ok_and(|done| *done) || matches!(renewed, Err(StoreError::Database(_))));
         }
         let models = promises.each_ref().map(|promise| promise.states[0].clone());
-        let calls = models.each_ref().map(|model| model.choose(&mut dice, round));
+        let calls = models.each_ref().map(|model| model.choose(&mut random, round));
         let [a, b, c] = NAMES;
         let answers = tokio::join!(
             call(store, a, &models[0], &calls[0]),
@@ -282,7 +282,7 @@ async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
     promises
 }
 
-/// What is found of an account, but for what was deleted and may still be there.
+/// Returns the state of an account, without stanzas that were deleted but may still be there.
 async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
     let mut found = Model { account: store.account(&account(name)).await.unwrap(), ..Model::default() };
     let rows = store.disk().with(|database| Ok(super::rows(database))).unwrap();
@@ -299,7 +299,7 @@ async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
         }
     }
     let graves = |database: &Database| {
-        let buried = database.begin_read()?.open_table(schema::BURIED)?;
+        let buried = database.begin_read()?.open_table(schema::ACCOUNT_TOMBSTONES)?;
         let mut ids = Vec::new();
         for entry in redb::ReadableTable::iter(&buried)? {
             let (key, _) = entry?;
@@ -318,7 +318,8 @@ async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
     found
 }
 
-/// `is_restarted`: of a spool to which no session adds any more the last number is that of its last stanza.
+/// Compares what the store has with the promises. After a restart, the last number of a spool to which no session adds any
+/// more is that of its last stanza.
 async fn verify(store: Store, promises: &[Promise; 3], step: usize, is_restarted: bool) {
     for (name, promise) in NAMES.into_iter().zip(promises) {
         let mut found = find(&store, name, promise).await;
@@ -338,7 +339,7 @@ async fn verify(store: Store, promises: &[Promise; 3], step: usize, is_restarted
     store.spool(&spool, DeviceId(1), super::slots::items([1])).await.unwrap();
 }
 
-/// Plays with every so manieth step failing.
+/// Runs the calls once for every `stride`th step as the failing one.
 async fn crash(seed: u64, stride: usize) {
     let created = TestDisk::new(Vec::new(), usize::MAX);
     created.store().unwrap().shutdown().await;
@@ -372,7 +373,7 @@ async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_any_step()
 }
 
 #[tokio::test]
-async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_some_step_of_another_history() {
+async fn what_was_promised_of_the_spool_survives_a_failing_disk_with_other_calls() {
     crash(17, 7).await;
 }
 

@@ -1,4 +1,4 @@
-//! A disk that fails.
+//! A disk in memory that can fail.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,18 +12,18 @@ use crate::store::embedded::paths::Location;
 use crate::store::engines::Engines;
 use crate::store::{SpoolLimits, Store, StoreError};
 
-/// A disk in memory that counts its steps (writes, syncs, changes of length, renames) and fails from one of them on. What
-/// was not synced by then may be on it, or not.
+/// A disk in memory that counts its steps (writes, syncs, changes of length, renames) and fails from one of them on. Steps
+/// that were not synced by then may or may not be on it.
 #[derive(Clone, Debug)]
 pub(super) struct TestDisk(Arc<Mutex<Platter>>);
 
-/// What lies on it.
+/// The content of the disk.
 struct Platter {
     files: HashMap<usize, Sectors>,
-    /// The file in the database's place, as the system shows it and as the disk has it.
+    /// The file at the path of the database, as the system shows it and as the disk has it.
     current: usize,
     settled: usize,
-    /// The file beside it.
+    /// The file beside the database.
     fresh: Option<usize>,
     steps_left: usize,
     steps: usize,
@@ -89,12 +89,12 @@ impl Platter {
         self.steps += 1;
         match self.steps_left.checked_sub(1) {
             Some(left) => self.steps_left = left,
-            None => return Err(io::Error::other("the disk failed")),
+            None => return Err(io::Error::other("disk sync failed")),
         }
         Ok(())
     }
 
-    /// A step of a file; none of one that nothing names any more.
+    /// Performs a step of a file; does nothing for a file that no path refers to any more.
     fn file_step(&mut self, file: usize) -> io::Result<&mut Sectors> {
         if file == self.current || Some(file) == self.fresh {
             self.step()?;
@@ -125,42 +125,42 @@ impl TestDisk {
         Embedded::new(Disk::new(self.clone())?)
     }
 
-    /// Whether it has not failed yet.
+    /// Returns whether the disk has not failed yet.
     pub(super) fn is_well(&self) -> bool {
         self.lock().steps_left > 0
     }
 
-    /// How many steps it has made or refused.
+    /// Returns the number of steps that were made or refused.
     pub(super) fn steps(&self) -> usize {
         self.lock().steps
     }
 
-    /// It fails no more.
+    /// Makes the disk work again.
     pub(super) fn heal(&self) {
         self.lock().steps_left = usize::MAX;
     }
 
-    /// From now on writes fail, as on a full disk.
+    /// Makes writes fail from now on, as on a full disk.
     pub(super) fn fail_writes(&self) {
         self.lock().writes_fail = true;
     }
 
-    /// From now on writes succeed.
+    /// Makes writes succeed from now on.
     pub(super) fn allow_writes(&self) {
         self.lock().writes_fail = false;
     }
 
-    /// From now on syncs fail.
+    /// Makes syncs fail from now on.
     pub(super) fn fail_syncs(&self) {
         self.lock().syncs_fail = true;
     }
 
-    /// From now on syncs succeed.
+    /// Makes syncs succeed from now on.
     pub(super) fn allow_syncs(&self) {
         self.lock().syncs_fail = false;
     }
 
-    /// What can be on the disk after a crash, each but once.
+    /// Returns the distinct contents that the disk may have after a crash.
     pub(super) fn after_crashes(&self) -> Vec<Vec<u8>> {
         let (current, settled) = {
             let platter = self.lock();
@@ -183,7 +183,7 @@ impl TestDisk {
         different
     }
 
-    /// What is on the disk after a crash, if it kept those unsynced steps that `kept` says.
+    /// Returns the content of the disk after a crash that kept the unsynced steps selected by `kept`.
     pub(super) fn after_crash(&self, kept: impl Fn(usize) -> bool) -> Vec<u8> {
         let file = self.lock().current;
         self.after_crash_of(file, kept)

@@ -1,4 +1,4 @@
-//! An engine that stalls and loses answers.
+//! An engine that stalls and loses answers, for tests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,22 +15,22 @@ use crate::store::schema::Count;
 use crate::store::values::{SpoolId, SpoolLimits};
 use crate::store::{InDirectory, Store};
 
-/// What an engine does with a commit.
+/// The fault of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing is wrong.
+    /// None: it commits and answers.
     None,
-    /// It commits once there is another fault or none.
+    /// Commits once the fault is changed.
     StallsBefore,
-    /// It commits, and answers once there is another fault or none.
+    /// Commits, and answers once the fault is changed.
     StallsBehind,
-    /// It commits, and its answer is lost.
+    /// Commits, but the answer is lost.
     LosesAnswers,
-    /// It does not commit, and says that it does not know.
+    /// Does not commit, and reports an unknown outcome.
     LosesGroups,
 }
 
-/// The faults of an engine, for tests to set.
+/// The switches of a faulty engine.
 #[derive(Debug)]
 pub(crate) struct Faults {
     now: Mutex<Fault>,
@@ -44,7 +44,7 @@ impl Faults {
         self.changed.notify_all();
     }
 
-    /// The number of commits that were asked for.
+    /// Returns the number of commits that were asked for.
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
@@ -58,7 +58,7 @@ impl Faults {
     }
 }
 
-/// The embedded engine behind faults.
+/// The embedded engine with faults.
 #[derive(Debug)]
 pub(in crate::store) struct Faulty {
     inner: Embedded,
@@ -66,11 +66,11 @@ pub(in crate::store) struct Faulty {
 }
 
 impl Store {
-    /// A store whose engine has faults.
+    /// Opens a store whose engine has faults.
     pub(crate) fn faulty(directory: &std::path::Path) -> (Self, Arc<Faults>) {
         drop(Self::open(directory).unwrap());
         let disk = loop {
-            // Its writer closes it in a moment.
+            // The writer of an earlier store closes the database in a moment.
             match Disk::new(InDirectory::new(directory)) {
                 Err(StoreError::InUse) => std::thread::yield_now(),
                 disk => break disk.unwrap(),

@@ -1,4 +1,4 @@
-//! What the store promises, with and without a disk that fails.
+//! Tests of the store, with and without a disk that fails.
 
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
@@ -26,7 +26,7 @@ mod unreadable;
 mod version_2;
 
 impl Store {
-    /// The file of the database.
+    /// Returns the database file.
     fn disk(&self) -> &Disk {
         match &self.shared.engine {
             Engines::Embedded(engine) => engine.disk(),
@@ -34,14 +34,14 @@ impl Store {
         }
     }
 
-    /// Keeps the writer from its work until what this returns is dropped.
+    /// Blocks the writer until the returned value is dropped.
     pub(crate) fn stall(&self) -> std::sync::mpsc::Sender<()> {
         let (go_on, stalled) = std::sync::mpsc::channel();
         self.jobs.send(Job::Stall(stalled)).unwrap();
         go_on
     }
 
-    /// Puts bytes where the record of a stanza is.
+    /// Overwrites the record of a stanza.
     pub(crate) fn set_stanza(&self, spool: &SpoolId, seq: u64, record: &[u8]) {
         let write = |database: &Database| {
             let transaction = database.begin_write()?;
@@ -51,7 +51,7 @@ impl Store {
         self.disk().with(write).unwrap();
     }
 
-    /// Puts bytes where the record of an account is.
+    /// Overwrites the record of an account.
     pub(crate) fn set_account(&self, account: &BareJid, record: &[u8]) {
         let write = |database: &Database| {
             let transaction = database.begin_write()?;
@@ -120,7 +120,7 @@ fn nodes(account: &Account) -> Vec<&str> {
     account.registrations.iter().filter_map(|r| r.target.node.as_deref()).collect()
 }
 
-/// The rows of all spools.
+/// Returns the rows of all spools.
 fn rows(database: &Database) -> Vec<(SpoolId, schema::Row)> {
     let table = database.begin_read().unwrap().open_table(SPOOLS).unwrap();
     let mut rows = Vec::new();
@@ -134,7 +134,7 @@ fn rows(database: &Database) -> Vec<(SpoolId, schema::Row)> {
     rows
 }
 
-/// Puts bytes where an account's record is.
+/// Overwrites the record of an account in a closed database.
 fn overwrite(directory: &Path, account: &BareJid, record: &[u8]) {
     let database = Database::open(directory.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
@@ -175,7 +175,7 @@ async fn what_holds_secrets_is_readable_by_its_owner_only() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_told_that_the_database_is_in_use() {
+async fn a_second_process_gets_the_error_that_the_database_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let _store = Store::open(directory.path()).unwrap();
     let error = Store::open(directory.path()).unwrap_err();
@@ -271,7 +271,7 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
     let late = store.change(&account("late"), enable("one", 1)).await.unwrap_err();
     assert!(matches!(late, StoreError::Closed), "{late}");
     store.shutdown().await;
-    // It is closed, also where somebody has a handle still.
+    // It is closed even if there are still handles.
     let again = Store::open(directory.path()).unwrap();
     assert_eq!(again.measures(directory.path()).await.unwrap().accounts, kept);
     assert_eq!((store.unanswered(), again.unanswered()), (0, 0));
@@ -315,7 +315,7 @@ async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
     }
 }
 
-/// Changes of several accounts, partly at once; returns those that were answered with Ok.
+/// Makes changes of several accounts, some of them at once; returns those that succeeded.
 async fn work(store: &Store) -> Vec<(BareJid, String)> {
     let mut promised = Vec::new();
     for round in 0..4 {
@@ -337,12 +337,13 @@ async fn work(store: &Store) -> Vec<(BareJid, String)> {
     promised
 }
 
-/// The newest promise of each account must be on the disk, and nothing that was never asked for.
+/// Checks that the newest promise of each account is on the disk, and nothing that was never asked for.
 async fn verify(bytes: Vec<u8>, promised: &[(BareJid, String)], step: usize) {
     let store = TestDisk::new(bytes, usize::MAX).store().unwrap();
     for (account, node) in promised {
         let list = store.account(account).await.unwrap();
-        // Three are kept of an account, so that a later round, stored but not answered, can have evicted an early one.
+        // An account keeps three registrations, so a later round that was stored but not answered may have evicted an early
+        // one.
         let round = |node: &str| node.strip_prefix("node").and_then(|n| n.parse::<usize>().ok());
         let newest = nodes(&list).first().and_then(|n| round(n));
         let evicted = newest.zip(round(node)).is_some_and(|(newest, round)| newest >= round + 3);

@@ -1,4 +1,4 @@
-//! Outcomes that are unknown for a while, or for too long.
+//! Tests of outcomes that are unknown for a while or for too long.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl Rig {
         Self { store, faults, phone, _directory: directory }
     }
 
-    /// Puts stanzas into the phone's spool, without waiting.
+    /// Starts to put stanzas into the phone's spool, without waiting.
     fn spool(&self, seqs: impl IntoIterator<Item = u64>) -> tokio::task::JoinHandle<Result<(), StoreError>> {
         let (store, phone, items) = (self.store.clone(), self.phone.clone(), items(seqs));
         tokio::spawn(async move { store.spool(&of(&phone), phone.device, items).await })
@@ -35,7 +35,7 @@ impl Rig {
         super::slots::seqs(&self.store, &self.phone).await
     }
 
-    /// What is on disk, be it hidden or not.
+    /// Returns what is on disk, hidden or not.
     fn stored(&self) -> Vec<u64> {
         let read = |database: &Database| {
             let table = database.begin_read()?.open_table(schema::STANZAS)?;
@@ -81,7 +81,7 @@ async fn a_group_whose_answer_is_lost_is_asked_for_until_it_is_known_and_done_on
         rig.store.unspool(&of(&rig.phone), Seq::new(1)).await.unwrap();
         rig.until_asked_again().await;
         assert!(!spooled.is_finished() && !failed.is_finished());
-        // It is not on disk for certain, but others that log in see the account as it will be.
+        // It may not be on disk, but other logins see the account as it will be.
         assert_eq!(rig.store.account_now(&rig.phone.account).await.unwrap().registrations[0].errors, 1);
         rig.faults.set(Fault::None);
         spooled.await.unwrap().unwrap();
@@ -95,7 +95,7 @@ async fn a_group_whose_answer_is_lost_is_asked_for_until_it_is_known_and_done_on
     }
 }
 
-/// Its session has given the stanzas back to their senders.
+/// Its session has returned the stanzas to their senders.
 #[tokio::test]
 async fn what_is_stored_after_its_caller_has_stopped_waiting_is_read_by_nobody_and_deleted() {
     for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {
@@ -129,14 +129,14 @@ async fn what_is_handed_over_again_under_the_same_numbers_is_stored_once() {
         rig.store.set_patience(PATIENCE);
         rig.faults.set(fault);
         assert!(no_answer(rig.spool(2..=5).await.unwrap()), "{fault:?}");
-        // Again while the first is undecided, and once more.
+        // Handed over again while the first outcome is unknown, and once more.
         assert!(no_answer(rig.spool(2..=3).await.unwrap()), "{fault:?}");
         rig.store.set_patience(Duration::from_secs(60));
         let again = rig.spool(2..=3);
         rig.faults.set(Fault::None);
         again.await.unwrap().unwrap();
         assert_eq!(rig.read().await, [1, 2, 3], "{fault:?}");
-        // The client has 4 meanwhile.
+        // Meanwhile the client has received 4.
         rig.spool(5..=6).await.unwrap().unwrap();
         assert_eq!(rig.read().await, [1, 2, 3, 5, 6], "{fault:?}");
         rig.store.settle(&rig.phone.account).await.unwrap();
@@ -148,7 +148,7 @@ async fn what_is_handed_over_again_under_the_same_numbers_is_stored_once() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_at_once() {
+async fn a_refusal_is_reported_at_once() {
     let rig = Rig::new().await;
     rig.store.set_limits(SpoolLimits { per_session: 0, per_account: 0, all: 0 });
     assert!(matches!(rig.spool([2]).await.unwrap(), Err(StoreError::SpoolFull { .. })));

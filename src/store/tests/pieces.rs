@@ -1,13 +1,13 @@
-//! Many stanzas are deleted or moved in pieces, and others get their turn in between.
+//! Many stanzas are deleted or moved in pieces, and other writes are performed in between.
 
 use std::time::{Duration, Instant};
 
 use super::slots::{check_counts, ended, item, items, login};
 use super::*;
 
-/// Stanzas of a large spool.
+/// The number of stanzas in a large spool.
 const MANY: u64 = 60_000;
-/// How long a login may wait beside work of so long: much less than it would behind all of it. As a share, because a loaded machine
+/// Returns the longest time that a login may wait during work of this length. It is a share of the work, because a loaded machine
 /// slows both.
 fn allowed(work: Duration) -> Duration {
     (work / 4).max(Duration::from_millis(30))
@@ -27,7 +27,7 @@ async fn fill(store: &Store, spool: &SpoolId, count: u64) {
     }
 }
 
-/// The longest that logins of another account waited while this went on, and how long it went on.
+/// Returns the longest wait of a login of another account while `work` runs, and the duration of the work.
 async fn worst(store: &Store, work: impl Future<Output = ()>) -> (Duration, Duration) {
     let other = account("juliet");
     let start = Instant::now();
@@ -48,7 +48,7 @@ async fn worst(store: &Store, work: impl Future<Output = ()>) -> (Duration, Dura
     (worst, start.elapsed())
 }
 
-/// Until nothing is left to be deleted.
+/// Returns once nothing is left to be deleted.
 async fn wiped(store: &Store) {
     let doomed = |database: &Database| Ok(database.begin_read()?.open_table(schema::DOOMED)?.len()?);
     while store.disk().with(doomed).unwrap() > 0 || !store.shared.deletions.is_empty() {
@@ -56,9 +56,9 @@ async fn wiped(store: &Store) {
     }
 }
 
-/// 60,000 stanzas in one spool delayed everybody by 0.19 s at each bind of their user.
+/// Regression: 60,000 stanzas in one spool delayed every client by 0.19 s at each bind of its user.
 async fn log_ins_go_on_beside<'a, F: Future<Output = ()> + 'a>(work: impl Fn(Store, SpoolId) -> F) {
-    /// One at a time: whatever else this machine does meanwhile is not the store's.
+    /// Runs these tests one at a time, so that they do not slow down each other.
     static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _measuring = MEASURING.lock().await;
     let mut all = Vec::new();
@@ -129,7 +129,7 @@ enum Order {
     Unspool,
 }
 
-/// A crash between two pieces repeats at most, and what was deleted for certain stays so.
+/// After a crash between two pieces, at most one piece is repeated, and what was durably deleted stays deleted.
 #[allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 async fn crash(order: Order) {
     const COUNT: u64 = 900;
@@ -190,7 +190,7 @@ async fn crash(order: Order) {
             between += usize::from(!whole && !gone);
             assert_eq!(store.spooled(&other, Seq::ZERO, usize::MAX).await.unwrap(), items(1..=3));
             check_counts(&store);
-            // The next start goes on with what was begun.
+            // The next start continues what was begun.
             let doomed = async |store: &Store| {
                 let doomed = |database: &Database| Ok(database.begin_read()?.open_table(schema::DOOMED)?.len()?);
                 store.disk().with(doomed).unwrap()
@@ -224,11 +224,11 @@ async fn a_device_is_forgotten_wholly_or_not_at_all_whenever_the_disk_fails() {
 }
 
 #[tokio::test]
-async fn a_deletion_of_places_takes_no_others_whenever_the_disk_fails() {
+async fn a_deletion_of_sequence_numbers_deletes_no_others_whenever_the_disk_fails() {
     crash(Order::Discard).await;
 }
 
 #[tokio::test]
-async fn a_deletion_up_to_a_place_takes_no_others_whenever_the_disk_fails() {
+async fn a_deletion_up_to_a_sequence_number_deletes_no_others_whenever_the_disk_fails() {
     crash(Order::Unspool).await;
 }

@@ -1,4 +1,4 @@
-//! What waits for a device.
+//! Tests of the stanzas that wait for a device.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ pub(super) fn slot(name: &str, device: u64) -> Slot {
     Slot { account: account(name), device: DeviceId(device) }
 }
 
-/// The spool of the login that has the number of a device, as [`login`] enters it.
+/// Returns the spool of the login that has the same number as the device, as [`login`] enters it.
 pub(super) fn of(slot: &Slot) -> SpoolId {
     SpoolId { account: slot.account.clone(), login: LoginId(slot.device.0) }
 }
@@ -53,7 +53,7 @@ pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
     }
 }
 
-/// The end of the session that [`login`] began.
+/// Ends the session that [`login`] began.
 pub(super) fn ended(device: u64) -> Change {
     Change::Ended { login: LoginId(device) }
 }
@@ -63,14 +63,14 @@ pub(super) fn enable_on(device: u64, node: &str, last_seen: u64) -> Change {
     Change::Enable { registration, recognition: DeviceRecognition::Guessed, max_devices: 5 }
 }
 
-/// Stores on the disk what is deleted already in memory, and opens it again.
+/// Writes pending deletions to the disk and opens the store again.
 async fn reopened(store: Store, directory: &Path) -> Store {
     store.shutdown().await;
     drop(store);
     Store::open(directory).unwrap()
 }
 
-/// The counts must say what the spools hold, and the rows, as far as they say anything.
+/// Checks that the counts match the stanzas in the spools, as do the counts in the rows that have one.
 pub(super) fn check_counts(store: &Store) {
     let check = |database: &Database| {
         let transaction = database.begin_read()?;
@@ -123,7 +123,7 @@ async fn what_waits_survives_a_restart_in_order_and_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn places_here_and_there_are_deleted_by_one_commit() {
+async fn scattered_sequence_numbers_are_deleted_by_one_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
@@ -235,7 +235,7 @@ async fn a_deletion_follows_what_was_spooled_before_it_and_spares_what_comes_aft
 }
 
 #[tokio::test]
-async fn a_call_can_be_repeated_but_no_place_is_used_twice() {
+async fn a_call_can_be_repeated_but_no_sequence_number_is_used_twice() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
@@ -311,7 +311,7 @@ async fn a_bound_refuses_the_whole_call_and_names_itself() {
     full(&store).await;
     put(&store, &b, items([2])).await.unwrap();
 
-    // The total is counted anew at a start.
+    // The total is counted again at a start.
     store.shutdown().await;
     drop(store);
     let store = Store::open_with(directory.path(), limits).unwrap();
@@ -365,7 +365,7 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     assert_eq!(store.backlog(&newcomer).await.unwrap(), Backlog::default());
     // It has just been in contact.
     assert_eq!(store.wakes().await.unwrap(), []);
-    // Its session goes on with its own places, and takes over what the earlier one has left.
+    // Its session continues with its own sequence numbers, and takes over what the earlier one has left.
     put(&store, &newcomer, items([4])).await.unwrap();
     let inherited = store.take_over(&romeo, DeviceId(1), LoginId(2)).await.unwrap();
     let backlog = Backlog { count: 1, bytes: item(5).cost(), last_seq: Seq::new(5) };
@@ -485,7 +485,7 @@ async fn a_record_of_a_newer_version_is_not_given_out() {
     assert_eq!(store.lost().get(), 1);
 }
 
-/// Commits that nobody waits for come no closer than this, in milliseconds, however many jobs there are.
+/// The least time in milliseconds between commits that no caller waits for, however many jobs there are.
 #[tokio::test]
 async fn what_nobody_waits_for_shares_its_commits_while_much_comes() {
     const APART: u128 = 20;
@@ -508,7 +508,7 @@ async fn what_nobody_waits_for_shares_its_commits_while_much_comes() {
 }
 
 #[tokio::test]
-async fn a_login_is_told_what_waits() {
+async fn a_login_returns_what_waits() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
@@ -521,12 +521,12 @@ async fn a_login_is_told_what_waits() {
     let second = store.log_in(&slot.account, login(2, "phone", 2)).await.unwrap();
     assert_eq!((second.device, second.waits), (Some(slot.device), true));
     assert_eq!(second.account, store.account_now(&slot.account).await.unwrap());
-    // What was deleted a moment ago does not count, though it may wait for its commit.
+    // Stanzas that were just deleted do not count, even if the deletion is not committed yet.
     store.unspool(&of(&slot), Seq::new(9)).await.unwrap();
     assert!(!store.log_in(&slot.account, login(3, "phone", 3)).await.unwrap().waits);
 }
 
-/// A log-in promises nothing, so a disk that fails does not keep anybody from it.
+/// A login promises nothing, so it succeeds even on a disk that fails.
 #[tokio::test]
 async fn a_log_in_waits_for_no_disk_and_what_is_promised_behind_it_does() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);

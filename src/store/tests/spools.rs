@@ -1,16 +1,16 @@
-//! Spools of several sessions of one device, and what becomes of them.
+//! Tests of the spools of several sessions of one device.
 
 use super::slots::{all, check_counts, enable_on, ended, item, items, login, put, seqs, slot};
 use super::*;
 
-/// The login with this number, of a device of its own name or of an earlier one with the same resource.
+/// Enters the login with this number, for a new device or for an earlier one with the same resource.
 async fn enter(store: &Store, name: &str, number: u64, resource: &str) -> SpoolId {
     store.log_in(&account(name), login(number, resource, number)).await.unwrap();
     SpoolId { account: account(name), login: LoginId(number) }
 }
 
-/// The app restarted over a half-open connection: two live sessions of one device. The newer one's places collided with the
-/// older one's, and what either deleted was also the other's.
+/// Regression: the app restarted over a half-open connection, so one device had two live sessions. The sequence numbers of the
+/// newer one collided with those of the older one, and a deletion by either also deleted stanzas of the other.
 #[tokio::test]
 async fn two_sessions_of_one_device_do_not_reach_into_each_others_spool() {
     let directory = tempfile::tempdir().unwrap();
@@ -24,7 +24,7 @@ async fn two_sessions_of_one_device_do_not_reach_into_each_others_spool() {
     store.discard(&older, vec![Seq::range(2..=2)]).await.unwrap();
     let read = async |spool: &SpoolId| store.spooled(spool, Seq::ZERO, usize::MAX).await.unwrap();
     assert_eq!((read(&older).await, read(&newer).await), (items([1, 3]), items([5])));
-    // The older one lives: nothing of it is taken over.
+    // The older session is live: nothing of it is taken over.
     assert_eq!(store.take_over(&older.account, device, newer.login).await.unwrap(), []);
     store.change(&older.account, ended(1)).await.unwrap();
     let inherited = store.take_over(&older.account, device, newer.login).await.unwrap();
@@ -80,7 +80,7 @@ async fn login_ids_rise_across_restarts_and_begin_at_one() {
     let first = store.next_login();
     assert_eq!((first, store.next_login()), (LoginId(1), LoginId(2)));
     enter(&store, "romeo", 2, "phone").await;
-    // Without a record of the account, a spool is enough.
+    // Without a record of the account, the row of a spool is enough.
     let spool = SpoolId { account: account("juliet"), login: LoginId(7) };
     store.spool(&spool, DeviceId(1), items([1])).await.unwrap();
     store.unspool(&spool, Seq::new(1)).await.unwrap();
@@ -170,7 +170,7 @@ async fn an_account_that_reaches_its_bound_is_refused_and_others_are_not() {
     // Moving is never refused.
     store.change(&a.account, ended(1)).await.unwrap();
     assert_eq!(store.adopt_shared(&a.account, DeviceId(1), &b, DeviceId(2), Seq::range(10..=20)).await.unwrap(), 1);
-    // It is counted anew at a start, and never more than an eighth of all.
+    // The bytes are counted again at a start, and the bound is never more than an eighth of all.
     store.shutdown().await;
     drop(store);
     let limits = SpoolLimits { per_session: u64::MAX, per_account: u64::MAX, all: 40 * cost };
@@ -183,7 +183,7 @@ async fn an_account_that_reaches_its_bound_is_refused_and_others_are_not() {
     check_counts(&store);
 }
 
-/// The stanzas of an account that was removed never reach another of the same name, and its sessions cannot bring more.
+/// The stanzas of a removed account never reach another account of the same name, and its sessions cannot add more.
 #[tokio::test]
 async fn a_removal_deletes_what_was_there_when_it_was_ordered_and_refuses_the_sessions_of_that_time() {
     let directory = tempfile::tempdir().unwrap();
@@ -214,7 +214,7 @@ async fn a_removal_deletes_what_was_there_when_it_was_ordered_and_refuses_the_se
     assert_eq!(store.spooled(&new, Seq::ZERO, usize::MAX).await.unwrap(), items(1..=5));
     let state = store.account(&romeo).await.unwrap();
     assert_eq!((state.devices.len(), state.registrations.len()), (1, 0));
-    // The operator had the account forgotten while the session lives: it is entered again, and goes on.
+    // The operator removed the account while the session is live: it is entered again and continues.
     enter(&store, "romeo", 1, "phone").await;
     store.spool(&old, DeviceId(2), items([3001])).await.unwrap();
     assert_eq!(store.spooled(&old, Seq::ZERO, usize::MAX).await.unwrap(), items([3001]));
@@ -237,7 +237,7 @@ async fn a_spool_is_for_the_device_of_its_login_whatever_its_session_believes() 
 }
 
 #[tokio::test]
-async fn rows_that_are_damaged_are_passed_over_and_end_nothing() {
+async fn damaged_rows_are_skipped_and_stop_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     for n in 1..=3 {

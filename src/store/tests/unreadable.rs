@@ -1,4 +1,4 @@
-//! Records that cannot be read: each is set aside, and blocks no other.
+//! Tests of records that cannot be read: each is set aside and blocks no other.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn change(store: &Store, change: impl Fn(&redb::WriteTransaction)) {
     store.disk().with(write).unwrap();
 }
 
-/// Damages stanzas: the version is one that nobody writes, or nothing but the version is left.
+/// Damages stanzas: gives them an unknown version, or leaves nothing but the version.
 fn spoil(store: &Store, spool: &SpoolId, places: impl IntoIterator<Item = u64>) {
     let places: Vec<_> = places.into_iter().collect();
     change(store, |transaction| {
@@ -159,7 +159,8 @@ async fn what_cannot_be_read_does_not_keep_what_is_behind_it_from_growing_old() 
 async fn a_row_that_cannot_be_read_is_built_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    // Of romeo's devices the phone has a session; the only one of juliet's has none; which of nurse's it was nobody knows.
+    // Of romeo's devices, the phone has a session. The only device of juliet has none. For nurse it is unknown which device
+    // the spool is for.
     for (name, n) in [("romeo", 1), ("romeo", 2), ("juliet", 3), ("nurse", 4), ("nurse", 5), ("other", 6)] {
         store.log_in(&account(name), login(n, &format!("r{n}"), n)).await.unwrap();
         put(&store, &slot(name, n), items(1..=n)).await.unwrap();
@@ -171,7 +172,7 @@ async fn a_row_that_cannot_be_read_is_built_again() {
     for slot in [&phone, &juliet, &nurse] {
         set_row(&store, &of(slot), SECRET.as_bytes());
     }
-    // The session goes on.
+    // The session continues.
     put(&store, &phone, items(2..=3)).await.unwrap();
     store.unspool(&of(&phone), Seq::new(1)).await.unwrap();
     assert_eq!(store.backlog(&phone).await.unwrap().count, 2);
@@ -179,7 +180,7 @@ async fn a_row_that_cannot_be_read_is_built_again() {
     store.discard(&of(&phone), vec![Seq::range(3..=3)]).await.unwrap();
     assert_eq!((seqs(&store, &phone).await, stored(&store, &of(&phone))), (vec![2], vec![2]));
     set_row(&store, &of(&phone), b"\x01");
-    // Of this one's device the account knows nothing, but its session does.
+    // The account does not know the device of this spool, but its session does.
     let stranger = slot("romeo", 8);
     for n in [1, 2] {
         put(&store, &stranger, items([n])).await.unwrap();
@@ -205,7 +206,7 @@ async fn a_row_that_cannot_be_read_is_built_again() {
     check_counts(&store);
 }
 
-/// The device's stanzas were asked for every five seconds, and everything waited behind them.
+/// Regression: the session asked for the device's stanzas every five seconds, and everything else waited for that.
 #[tokio::test]
 async fn an_account_that_cannot_be_read_does_not_keep_a_session_from_going_on() {
     let directory = tempfile::tempdir().unwrap();
@@ -252,7 +253,7 @@ async fn a_wake_that_cannot_be_read_wakes_its_device_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_tombstone_that_cannot_be_read_says_as_little_as_none_and_goes() {
+async fn an_unreadable_tombstone_counts_as_absent_and_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let good = Tombstone { account: account("romeo"), device: DeviceId(1), h: 7, at: UnixSecs::new(1000) };

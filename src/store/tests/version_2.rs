@@ -1,4 +1,4 @@
-//! A database of version 2, whose rows of spools always say what is in them. Its tables are spelled out here.
+//! Tests of a database of version 2, in which the row of every spool has a count. Its tables are spelled out here.
 
 use redb::{Database, TableDefinition};
 
@@ -10,20 +10,20 @@ const SPOOLS: TableDefinition<'static, (&'static str, u64), &'static [u8]> = Tab
 const STANZAS: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> = TableDefinition::new("stanzas");
 const DOOMED: TableDefinition<'static, (&'static str, u64), u64> = TableDefinition::new("doomed");
 const TOMBSTONES: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("tombstones");
-const BURIED: TableDefinition<'static, (&'static str, &'static str), ()> = TableDefinition::new("buried");
+const ACCOUNT_TOMBSTONES: TableDefinition<'static, (&'static str, &'static str), ()> = TableDefinition::new("buried");
 const WAKES: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("wakes");
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 
 const ROMEO: &str = "romeo@example.org";
-/// Far ahead of every clock.
+/// Ahead of every clock.
 const REVISION: u64 = 1 << 50;
 
 fn numbers(numbers: &[u64]) -> Vec<u8> {
     [1].into_iter().chain(numbers.iter().flat_map(|number| number.to_be_bytes())).collect()
 }
 
-/// Three stanzas wait in the spool of login 4, of device 1 and read by login 6, which is open; one in that of login 6. Two of
-/// login 5 are doomed.
+/// Writes a database: three stanzas in the spool of login 4, which is for device 1 and read by login 6, which is open; one
+/// stanza in the spool of login 6; two doomed stanzas of login 5.
 fn write(database: &Database) {
     let transaction = database.begin_write().unwrap();
     {
@@ -54,7 +54,7 @@ fn write(database: &Database) {
         tombstone.extend_from_slice(&8u64.to_be_bytes());
         tombstone.extend_from_slice(ROMEO.as_bytes());
         transaction.open_table(TOMBSTONES).unwrap().insert("grave", tombstone.as_slice()).unwrap();
-        transaction.open_table(BURIED).unwrap().insert((ROMEO, "grave"), ()).unwrap();
+        transaction.open_table(ACCOUNT_TOMBSTONES).unwrap().insert((ROMEO, "grave"), ()).unwrap();
         let mut wake = vec![1, 2];
         wake.extend_from_slice(&5u64.to_be_bytes());
         transaction.open_table(WAKES).unwrap().insert((ROMEO, 2), wake.as_slice()).unwrap();
@@ -98,7 +98,7 @@ async fn a_database_of_version_2_opens_with_its_counts_and_goes_on() {
     store.unspool(&own, Seq::new(3)).await.unwrap();
     store.discard(&SpoolId { login: LoginId(4), ..own.clone() }, vec![Seq::range(1..=2)]).await.unwrap();
     check_counts(&store);
-    // As after a crash: no row says what is in its spool.
+    // As after a crash: no row has a count.
     let rows: Vec<_> = store.disk().with(|database| Ok(super::rows(database))).unwrap();
     assert_eq!(rows.iter().map(|(spool, row)| (spool.login.0, row.count)).collect::<Vec<_>>(), [(4, None), (6, None)]);
     let other = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ async fn a_database_of_version_2_opens_with_its_counts_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_conversion_from_version_2_that_is_cut_short_at_any_step_loses_nothing() {
+async fn a_conversion_from_version_2_that_is_interrupted_at_any_step_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(FILE);
     write(&Database::create(&path).unwrap());

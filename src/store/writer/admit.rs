@@ -1,4 +1,4 @@
-//! What a task must pass before it goes into a group: removals of accounts, bounds, and deletions in front of it.
+//! The checks of a task before it goes into a group: removals of accounts, bounds, and deletions that must come first.
 
 use super::Writer;
 use super::group::{Admitted, Asked, Entry, JobGroup};
@@ -9,23 +9,23 @@ use crate::store::deletions::Deletions;
 use crate::store::error::StoreError;
 use crate::store::op::{Deletion, Effect, Op};
 use crate::store::schema::Count;
-use crate::store::tasks::{Task, TaskScope, What};
+use crate::store::tasks::{Task, TaskKind, TaskScope};
 use crate::store::values::SpoolId;
 
 impl Writer {
     /// Puts a task into a group, or answers it.
     pub(super) fn admit(&mut self, task: Task, group: &mut JobGroup) {
-        let Task { what, weight, awaited, ticket, behalf, change, is_second_try } = task;
+        let Task { kind, weight, awaited, ticket, behalf, change, is_second_try } = task;
         if ticket.is_given_up() {
             return self.shared.answer(ticket, change, Err(StoreError::Closed));
         }
-        let scope = match &what {
-            What::Settle(scope) => Some(scope.clone()),
-            What::Discard(spool, seqs) => {
+        let scope = match &kind {
+            TaskKind::Settle(scope) => Some(scope.clone()),
+            TaskKind::Discard(spool, seqs) => {
                 self.shared.deletions.hide(spool, seqs);
                 Some(TaskScope::Spool(spool.clone()))
             }
-            What::Write(_) => None,
+            TaskKind::Write(_) => None,
         };
         if let Some(scope) = scope {
             return match self.delete_first(&scope, group) {
@@ -33,7 +33,7 @@ impl Writer {
                 false => self.shared.answer(ticket, change, Ok(Effect::Nothing)),
             };
         }
-        let What::Write(mut op) = what else { return };
+        let TaskKind::Write(mut op) = kind else { return };
         if let Some(session) = behalf.as_ref().filter(|session| self.is_removed(session, group)) {
             let account = session.account.clone();
             return self.shared.answer(ticket, change, Err(StoreError::AccountRemoved { account }));
@@ -41,10 +41,10 @@ impl Writer {
         let admitted = match self.prepare(&mut op, group) {
             Ok(admitted) => admitted,
             Err(StoreError::SpoolFull { .. }) if !is_second_try && !self.shared.deletions.is_empty() => {
-                // What was deleted may still be counted.
+                // Deleted stanzas may still be counted.
                 group.is_due = true;
-                let what = What::Write(op);
-                let task = Task { what, weight, awaited, ticket, behalf, change, is_second_try: true };
+                let kind = TaskKind::Write(op);
+                let task = Task { kind, weight, awaited, ticket, behalf, change, is_second_try: true };
                 return self.unfinished.push_back(task);
             }
             Err(error) => return self.shared.answer(ticket, change, Err(error)),
@@ -52,7 +52,7 @@ impl Writer {
         group.push(op, Entry::Asked(Asked { awaited, ticket, behalf, change, admitted }));
     }
 
-    /// Deletes what is hidden in front of what comes; returns whether anything is.
+    /// Adds the deletions of hidden stanzas before the next write; returns whether there are any.
     fn delete_first(&self, scope: &TaskScope, group: &mut JobGroup) -> bool {
         let spools = match scope {
             TaskScope::Spool(spool) => vec![spool.clone()],
@@ -77,7 +77,7 @@ impl Writer {
             Op::Change { account, change, .. } => {
                 if let Change::Login { login, .. } = change {
                     self.shared.deletions.entered(account, *login);
-                    self.shared.logins.saw(*login);
+                    self.shared.logins.note_used(*login);
                 }
                 if let Change::Ended { login } = change {
                     let (account, login) = (account.clone(), *login);
@@ -110,7 +110,7 @@ impl Writer {
         Ok(None)
     }
 
-    /// Counts the stanzas of a call, unless they break a bound. Returns up to where its spool is known.
+    /// Counts the stanzas of a call, unless they exceed a bound. Returns the number up to which the spool's stanzas are known.
     fn admit_stanzas(
         &self,
         spool: &SpoolId,
@@ -133,7 +133,7 @@ impl Writer {
         });
         match admitted {
             Ok(added) => {
-                shared.logins.saw(spool.login);
+                shared.logins.note_used(spool.login);
                 if !again.is_empty() {
                     let ranges = again.iter().map(|seq| *seq..=*seq).collect();
                     group.delete_first(Deletion { spool: spool.clone(), ranges });
@@ -150,7 +150,7 @@ impl Writer {
     }
 }
 
-/// The stanzas behind a number, in their order. Those up to it must be in the spool, which the engine knows.
+/// Counts the stanzas after a number, which must be in order. Those up to it must be in the spool, which the engine checks.
 fn fresh(items: &[Spooled], known: Seq, deletions: &Deletions, spool: &SpoolId) -> Result<Count, StoreError> {
     let (mut added, mut last_seq) = (Count::default(), known);
     for item in items {

@@ -1,4 +1,4 @@
-//! What goes into one transaction, and how long it waits for more.
+//! The content of one transaction ([`JobGroup`]), and how long it waits for more ([`Window`]).
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use crate::store::schema::Count;
 use crate::store::tasks::{Task, TaskScope, TaskWait, Ticket};
 use crate::store::values::SpoolId;
 
-/// The most jobs of one transaction.
+/// The most jobs in one transaction.
 const GROUP: usize = 1024;
 /// Bytes of stanzas after which a transaction takes no more jobs.
 const GROUP_BYTES: usize = 8 << 20;
-/// How long a commit waits for more jobs while many come.
+/// The time that a commit waits for more jobs while many arrive.
 const GATHER: Duration = Duration::from_millis(8);
-/// How long one waits as long as nobody waits for any of its jobs.
+/// The longest such wait, if no caller waits for any of the jobs.
 const LONGEST: Duration = Duration::from_millis(40);
 
-/// How long a transaction waits for more jobs.
+/// The time in which a transaction waits for more jobs.
 pub(super) struct Window {
     opened: Instant,
     until: Instant,
@@ -32,8 +32,8 @@ impl Window {
         Self { opened, until: opened + GATHER }
     }
 
-    /// Sleeps until more jobs are to be looked for; returns whether to look. A group that somebody waits for is given one time
-    /// only, and so is any group once somebody hurries.
+    /// Sleeps until it is time to look for more jobs; returns whether to look. If a caller waits for the group, there is one
+    /// period of [`GATHER`] only. Once `take_hurry` returns true, no further period begins.
     pub(super) fn wait(&mut self, is_urgent: bool, take_hurry: impl FnOnce() -> bool) -> bool {
         let now = Instant::now();
         if now >= self.until {
@@ -47,15 +47,15 @@ impl Window {
     }
 }
 
-/// A write in a group, and what is to be done with its outcome.
+/// The origin of a write in a group, which decides what is done with its outcome.
 pub(super) enum Entry {
-    /// Somebody asked for it.
+    /// A caller asked for it.
     Asked(Asked),
-    /// A deletion in front of a write that must not see what is deleted; or a count.
+    /// The writer added it: a deletion before a write that must not see what is deleted, or a count.
     Own,
 }
 
-/// A write that somebody asked for.
+/// A write that a caller asked for.
 pub(super) struct Asked {
     pub(super) awaited: TaskWait,
     pub(super) ticket: Ticket,
@@ -64,38 +64,38 @@ pub(super) struct Asked {
     pub(super) admitted: Option<Admitted>,
 }
 
-/// Stanzas that were counted before they are stored.
+/// Stanzas that are counted before they are stored.
 pub(super) struct Admitted {
     pub(super) added: Count,
-    /// The last sequence number of the spool before.
+    /// The last sequence number of the spool before them.
     pub(super) before: Seq,
-    /// Those that the caller had given up and handed over again.
+    /// The stanzas that the caller had given up and has handed over again.
     pub(super) again: Vec<Seq>,
 }
 
-/// What goes into one transaction.
+/// The content of one transaction.
 #[derive(Default)]
 pub(super) struct JobGroup {
     pub(super) ops: Vec<Op>,
-    /// One for each write.
+    /// The origin of each write.
     pub(super) entries: Vec<Entry>,
-    /// Those who wait until nothing of a spool is hidden any more.
+    /// Tasks that are answered once no stanza of a spool is hidden.
     pub(super) settling: Vec<(TaskScope, Ticket)>,
-    /// Accounts that are removed, for all logins up to one.
+    /// Accounts that are removed, each for all logins up to one.
     pub(super) removals: Vec<(BareJid, LoginId)>,
-    /// The number of jobs that were taken.
+    /// The number of jobs.
     taken: usize,
     bytes: usize,
-    /// Somebody waits for one of them.
+    /// True if a caller waits for one of the jobs.
     urgent: bool,
-    /// Deletions that wait are to be committed, whatever else there is.
+    /// True if waiting deletions are to be committed in any case.
     pub(super) is_due: bool,
-    /// They are deleted all at once: nobody else waits.
+    /// True if everything is deleted at once, since no caller waits any more.
     pub(super) is_last: bool,
 }
 
 impl JobGroup {
-    /// The last one: all that is hidden is deleted, and counted off from these counts.
+    /// Creates the last group: it deletes all hidden stanzas and corrects these counts accordingly.
     pub(super) fn last(counts: Vec<(SpoolId, Count)>) -> Self {
         let mut group = Self { is_due: true, is_last: true, ..Self::default() };
         for (spool, count) in counts {
@@ -120,12 +120,12 @@ impl JobGroup {
         self.urgent |= task.awaited == TaskWait::Commit;
     }
 
-    /// Nobody may wait for long any more.
+    /// Stops the group from waiting for more jobs.
     pub(super) fn hurry(&mut self) {
         self.urgent = true;
     }
 
-    /// Returns whether somebody waits for a commit.
+    /// Returns whether a caller waits for the commit.
     pub(super) fn is_urgent(&self) -> bool {
         self.urgent
     }
@@ -135,7 +135,7 @@ impl JobGroup {
         self.entries.push(entry);
     }
 
-    /// Deletes stanzas before the writes that come behind.
+    /// Deletes stanzas before the writes that follow.
     pub(super) fn delete_first(&mut self, deletion: Deletion) {
         self.push(Op::Delete(deletion), Entry::Own);
     }
@@ -144,11 +144,11 @@ impl JobGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tasks::What;
+    use crate::store::tasks::TaskKind;
 
     fn task(awaited: TaskWait) -> Task {
-        let what = What::Settle(TaskScope::Account("romeo@example.org".parse().unwrap()));
-        Task { what, weight: 1, awaited, ticket: Ticket::nobody(), behalf: None, change: None, is_second_try: false }
+        let kind = TaskKind::Settle(TaskScope::Account("romeo@example.org".parse().unwrap()));
+        Task { kind, weight: 1, awaited, ticket: Ticket::nobody(), behalf: None, change: None, is_second_try: false }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is done with the outcomes of a group.
+//! The handling of the outcomes of a group.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::store::error::StoreError;
 use crate::store::op::{CountChange, Deletion, Effect, Op, OpOutcome, OpProgress, Unreadable};
 use crate::store::query::{Query, QueryAnswer};
 use crate::store::shared::Shared;
-use crate::store::tasks::{Task, TaskWait, What};
+use crate::store::tasks::{Task, TaskKind, TaskWait};
 use crate::store::values::SpoolId;
 
 impl Writer {
-    /// Takes writes out of a group whose callers have stopped waiting.
+    /// Removes the writes from a group whose callers have stopped waiting.
     pub(super) fn withdraw(&mut self, group: &mut JobGroup) {
         let (ops, entries) = (std::mem::take(&mut group.ops), std::mem::take(&mut group.entries));
         for (op, entry) in ops.into_iter().zip(entries) {
@@ -29,7 +29,7 @@ impl Writer {
         }
     }
 
-    /// The spools of which a group may change the number of stanzas.
+    /// Returns the spools whose number of stanzas a group may change.
     pub(super) fn touched(&self, group: &JobGroup, lazy: &[Deletion]) -> HashSet<SpoolId> {
         let mut spools: HashSet<SpoolId> = lazy.iter().map(|deletion| deletion.spool.clone()).collect();
         for op in &group.ops {
@@ -56,7 +56,7 @@ impl Writer {
         spools
     }
 
-    /// Counts spools anew: of what was added and deleted, some was done when it was first asked for.
+    /// Counts spools again: some of what was added and deleted was done by an earlier attempt.
     pub(super) fn recount(&self, spools: HashSet<SpoolId>) {
         for spool in spools {
             let count = self.timer.block_on(self.shared.engine.read(Query::Count { spool: spool.clone() }));
@@ -66,7 +66,7 @@ impl Writer {
         }
     }
 
-    /// Notes what a commit has changed.
+    /// Applies the changes that a commit reports.
     pub(super) fn note(&mut self, committed: &Committed, lazy: &[Deletion]) {
         let shared = Arc::clone(&self.shared);
         shared.note_forgotten(&committed.forgotten);
@@ -122,15 +122,15 @@ impl Writer {
             if shared.is_settled(&scope) {
                 shared.answer(ticket, None, Ok(Effect::Nothing));
             } else {
-                let what = What::Settle(scope);
+                let kind = TaskKind::Settle(scope);
                 let (awaited, weight) = (TaskWait::Commit, 0);
-                let task = Task { what, weight, awaited, ticket, behalf: None, change: None, is_second_try: false };
+                let task = Task { kind, weight, awaited, ticket, behalf: None, change: None, is_second_try: false };
                 self.unfinished.push_back(task);
             }
         }
     }
 
-    /// Notes which rows do not say any more what is in their spools, and which sessions have ended.
+    /// Notes which rows have no count any more, and which sessions have ended.
     fn note_rows(&mut self, op: &Op, effect: &Effect) {
         if let Op::Spool { spool, .. } | Op::Adopt { to: spool, .. } = op
             && self.shared.counts.of(spool).backlog.last_seq > Seq::ZERO
@@ -150,21 +150,21 @@ impl Writer {
         }
     }
 
-    /// A write is to have another turn.
+    /// Gives a write another turn.
     fn put_off(&mut self, op: Op, asked: Asked) {
         self.take_back(&op, &asked);
         let Asked { awaited, ticket, behalf, change, .. } = asked;
-        let task = Task { what: What::Write(op), weight: 0, awaited, ticket, behalf, change, is_second_try: false };
+        let task = Task { kind: TaskKind::Write(op), weight: 0, awaited, ticket, behalf, change, is_second_try: false };
         self.unfinished.push_back(task);
     }
 
-    /// A write is not done.
+    /// Refuses a write.
     fn refuse(&mut self, op: &Op, asked: Asked, error: StoreError) {
         self.take_back(op, &asked);
         self.shared.answer(asked.ticket, asked.change, Err(error));
     }
 
-    /// Counts stanzas no more that were not stored.
+    /// Stops counting stanzas that were not stored.
     fn take_back(&self, op: &Op, asked: &Asked) {
         if let (Op::Spool { spool, .. }, Some(admitted)) = (op, &asked.admitted) {
             self.shared.counts.take_back(spool, admitted.added, admitted.before);
@@ -174,10 +174,10 @@ impl Writer {
         }
     }
 
-    /// Nothing of a group is stored. Deletions go with the next transaction that succeeds.
+    /// Refuses all tasks of a group that was not stored. Deletions are retried with the next transaction that succeeds.
     pub(super) fn fail(&mut self, group: JobGroup, error: &StoreError) {
         if let Some(suppressed) = self.failures.next() {
-            tracing::error!(%error, jobs = group.ops.len(), suppressed, "nothing was stored");
+            tracing::error!(%error, jobs = group.ops.len(), suppressed, "database commit failed: nothing was stored");
         }
         self.due = None;
         for (op, entry) in group.ops.into_iter().zip(group.entries).rev() {

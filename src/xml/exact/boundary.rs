@@ -1,7 +1,7 @@
-//! The search for the end of a token, remembered across chunks.
+//! [`Boundary`]: the search for the end of a token. Its state is kept across chunks.
 //!
-//! A token is a tag, a run of text or a CDATA section. This says only where it ends; whether it is well-formed is checked
-//! once it is whole. No byte is looked at twice, however the bytes are cut.
+//! A token is a tag, a run of text or a CDATA section. The search finds only its end; the token is checked once it is
+//! complete. No byte is searched twice, for any chunking.
 
 use memchr::{memchr, memchr2, memmem};
 
@@ -19,7 +19,7 @@ pub(in crate::xml) enum XmlToken {
     Declaration,
 }
 
-/// How far the current token was searched for its end.
+/// The position up to which the current token was searched for its end.
 #[derive(Debug, Default)]
 pub(in crate::xml) struct Boundary {
     seen: usize,
@@ -27,13 +27,13 @@ pub(in crate::xml) struct Boundary {
 }
 
 impl Boundary {
-    /// Returns whether the current token has not been looked at.
+    /// Returns whether the search of the current token has not started.
     pub(super) fn is_fresh(&self) -> bool {
         self.seen == 0
     }
 
-    /// The kind and length of the token that `bytes` starts with, when it is whole. `bytes` may have grown since the last
-    /// call; its start must be the same.
+    /// Returns the kind and length of the token at the start of `bytes`, if it is complete. `bytes` may have grown
+    /// since the last call; its start must be the same.
     pub(in crate::xml) fn find(&mut self, bytes: &[u8]) -> Result<Option<(XmlToken, usize)>, FrameError> {
         let Some(token) = token(bytes)? else {
             return Ok(None);
@@ -53,8 +53,8 @@ impl Boundary {
         Ok(end.map(|end| (token, end)))
     }
 
-    /// The first `>` outside quotes. A `<` ends the token too: it is allowed nowhere in a tag (XML 1.0 §3.1), and waiting
-    /// for more would only delay the error.
+    /// Returns the first `>` outside quotes. A `<` ends the token too: it is not allowed in a tag (XML 1.0 §3.1), and
+    /// waiting for more bytes would only delay the error.
     fn tag_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = self.seen.max(1);
         loop {
@@ -87,7 +87,7 @@ impl Boundary {
     }
 }
 
-/// The kind of the token that `bytes` starts with, as soon as it is certain.
+/// Returns the kind of the token at the start of `bytes`, as soon as it is certain.
 fn token(bytes: &[u8]) -> Result<Option<XmlToken>, FrameError> {
     match bytes {
         [] | [b'<'] | [b'<', b'!'] => Ok(None),

@@ -10,10 +10,10 @@ use crate::xml::limits::FrameLimits;
 use crate::xml::ns;
 use crate::xml::scope::{Declared, Namespace, PrefixBinding, ScopeId};
 
-/// Up to this number, attributes with prefixes are compared with one another.
+/// The maximum number of attributes with prefixes that are compared with one another.
 const FEW: usize = 16;
 
-/// Adds what the attributes of a tag declare, which stands in `outer`. Returns the scope within the tag's element.
+/// Adds the namespace declarations of a tag, whose outer scope is `outer`. Returns the scope within the tag's element.
 pub(super) fn declare(
     declared: &mut Declared,
     bytes: &[u8],
@@ -26,7 +26,7 @@ pub(super) fn declare(
         let Some(prefix) = declared_prefix(bytes, &attr) else { continue };
         let uri = attr.value(bytes);
         check_binding(bytes.get(prefix.clone()).unwrap_or_default(), &uri, attr.name.start)?;
-        // A default namespace that needs no normalising can be read off the tag.
+        // A default namespace that needs no normalising can be read from the tag.
         if !prefix.is_empty() || !attr.plain {
             let at = attr.plain.then_some(attr.value.start);
             declared.add(prefix, &Namespace { uri: &uri, at }, limits)?;
@@ -35,7 +35,7 @@ pub(super) fn declare(
     declared.enter(bytes, first, outer)
 }
 
-/// The prefix that the attribute declares: empty for `xmlns`, `None` if it is no declaration.
+/// Returns the prefix that the attribute declares: empty for `xmlns`, `None` if the attribute is not a declaration.
 pub(super) fn declared_prefix(bytes: &[u8], attr: &Attr) -> Option<Range<usize>> {
     let name = attr.name;
     if name.has_prefix() {
@@ -45,7 +45,8 @@ pub(super) fn declared_prefix(bytes: &[u8], attr: &Attr) -> Option<Range<usize>>
     (name.whole(bytes) == b"xmlns").then_some(name.end..name.end)
 }
 
-/// Namespaces in XML 1.0 §3: `xml` and `xmlns` and their namespaces are taken, and only the default can be undeclared.
+/// Checks a declaration. Namespaces in XML 1.0 §3: `xml`, `xmlns` and their namespaces are reserved, and only the
+/// default namespace can be undeclared.
 fn check_binding(prefix: &[u8], uri: &str, at: usize) -> Result<(), FrameError> {
     let what = match (prefix, uri) {
         (b"xml", ns::XML) => return Ok(()),
@@ -56,7 +57,7 @@ fn check_binding(prefix: &[u8], uri: &str, at: usize) -> Result<(), FrameError> 
     Err(FrameError::unfit(what, at))
 }
 
-/// Checks the prefixes of a tag with `resolve`, which finds what a prefixed name stands for.
+/// Checks the prefixes of a tag. `resolve` returns the namespace of a prefixed name.
 pub(super) fn check_prefixes<'a>(
     tag: Tag,
     attrs: &Attrs,
@@ -74,7 +75,7 @@ pub(super) fn check_prefixes<'a>(
         let binding = resolve(attr.name).ok_or_else(|| unbound(attr.name))?;
         let local = attr.name.local(bytes);
         let same = |name: TagName, other: PrefixBinding<'_>| {
-            // Namespaces can be long: they are compared only if they are likely to be the same.
+            // Namespaces can be long, so they are compared only if they are probably equal.
             name.local(bytes) == local && other.hash() == binding.hash() && other.uri() == binding.uri()
         };
         let mut twice = few.iter().any(|(name, other)| same(*name, *other));

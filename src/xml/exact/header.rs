@@ -1,4 +1,4 @@
-//! Reading a stream header (RFC 6120 §4.7, §4.8) as it arrives.
+//! [`HeaderScan`]: reading of a stream header (RFC 6120 §4.7, §4.8) as it arrives.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,11 +14,11 @@ use crate::xml::limits::FrameLimits;
 use crate::xml::ns;
 use crate::xml::scope::{Declared, ScopeId, lookup};
 
-/// The bounds of a header's tag, on every leg.
+/// The limits of a header's tag, on every leg.
 const LIMITS: FrameLimits = FrameLimits::new(0, 1);
 
 impl Header {
-    /// Reads a whole header: an optional XML declaration and the stream's start tag, with the default namespace
+    /// Reads a complete header: an optional XML declaration and the stream's start tag, with the default namespace
     /// `jabber:client`.
     pub fn parse(bytes: Bytes) -> Result<Header, FrameError> {
         let mut scan = HeaderScan::default();
@@ -29,7 +29,8 @@ impl Header {
         }
     }
 
-    /// The header that declares only what every stream declares: an element that is valid under it is self-contained.
+    /// Returns the header that declares only what every stream declares. An element that is valid under it is
+    /// self-contained.
     pub fn bare() -> Arc<Header> {
         static BARE: LazyLock<Arc<Header>> = LazyLock::new(|| {
             let bytes = format!("<stream:stream xmlns='{}' xmlns:stream='{}'>", ns::CLIENT, ns::STREAMS);
@@ -39,8 +40,9 @@ impl Header {
         Arc::clone(&BARE)
     }
 
-    /// Returns the same header in the usual style: the content namespace is the default one, and the prefix is `stream`. What
-    /// Pushward writes on the stream relies on both. Returns itself if it is written so, or cannot be.
+    /// Returns an equivalent header in the usual style: the content namespace is the default one, and the prefix is
+    /// `stream`. The elements that Pushward writes on the stream rely on both. Returns the header itself if it has that
+    /// style already, or cannot have it.
     pub fn usual(self: &Arc<Self>) -> Arc<Header> {
         let is_usual = self.name() == b"stream:stream" && self.default_namespace() == self.content_namespace();
         let taken = self.prefix(b"stream").is_some_and(|(_, uri)| uri != ns::STREAMS);
@@ -66,7 +68,7 @@ impl Header {
     }
 }
 
-/// Progress in a stream header. Offsets count from its `<`.
+/// The progress in a stream header. Offsets count from its `<`.
 #[derive(Debug, Default)]
 pub(in crate::xml) struct HeaderScan {
     at: usize,
@@ -75,8 +77,9 @@ pub(in crate::xml) struct HeaderScan {
 }
 
 impl HeaderScan {
-    /// Reads on. Returns the header once it is whole; its bytes are a copy, so that it does not keep a buffer alive.
-    /// `bytes` may have grown since the last call. `default`: the default namespace it must declare.
+    /// Continues reading. Returns the header once it is complete. Its bytes are a copy, so that it does not keep a
+    /// buffer alive. `bytes` may have grown since the last call. `default` is the default namespace that the header
+    /// must declare.
     pub(in crate::xml) fn advance(&mut self, bytes: &[u8], default: &str) -> Result<Option<Header>, FrameError> {
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
@@ -122,7 +125,7 @@ impl HeaderScan {
             true => header.prefix(tag.name.prefix(bytes)).is_some_and(|(_, uri)| uri == ns::STREAMS),
             false => header.default_namespace() == ns::STREAMS,
         };
-        // RFC 6120 §4.8.3: the content namespace may be left to the stanzas.
+        // RFC 6120 §4.8.3: the stanzas may declare the content namespace instead.
         let content =
             header.default_namespace() == default || !tag.name.has_prefix() && header.content_namespace() == default;
         if tag.name.local(bytes) != b"stream" || !streams || !content {
@@ -206,7 +209,7 @@ mod tests {
         Header::parse(Bytes::copy_from_slice(xml.as_bytes())).map(Arc::new)
     }
 
-    /// RFC 6120 §4.8.3 has this style as its second example.
+    /// RFC 6120 §4.8.3 shows this style as its second example.
     #[test]
     fn the_content_namespace_may_be_left_to_the_stanzas() {
         let mut framer = Framer::new(FrameLimits::new(4096, 8));

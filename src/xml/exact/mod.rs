@@ -1,4 +1,4 @@
-//! The exact path: reads every token that XMPP allows, and names what is wrong with any other.
+//! The exact path: reads every token that XMPP allows, and determines the error in any other.
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,11 +1,12 @@
-//! Names with `:` or characters above ASCII. Names have the characters of XML 1.0 up to its 4th edition (appendix B).
+//! Names with `:` or characters above ASCII. The allowed characters are those of XML 1.0 up to its 4th edition
+//! (appendix B).
 //!
-//! The 5th edition allows more. Parsers that follow the 4th one, such as expat, end the stream at these, so no such name is
-//! passed on.
+//! The 5th edition allows more. Parsers that implement the 4th one, such as expat, end the stream at such a name, so it
+//! is not forwarded.
 
 use crate::xml::error::{FrameError, Unfit};
 
-/// `Letter`: may start a name.
+/// The ranges of `Letter`, which may start a name.
 #[rustfmt::skip]
 const START: [(u16, u16); 202] = [
     (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x131), (0x134, 0x13E), (0x141, 0x148), (0x14A, 0x17E), (0x180, 0x1C3),
@@ -41,7 +42,7 @@ const START: [(u16, u16); 202] = [
     (0x3105, 0x312C), (0x4E00, 0x9FA5), (0xAC00, 0xD7A3),
 ];
 
-/// `CombiningChar`, `Digit` and `Extender`: may stand in a name behind its start.
+/// The ranges of `CombiningChar`, `Digit` and `Extender`, which may occur in a name after its start.
 #[rustfmt::skip]
 const REST: [(u16, u16); 108] = [
     (0xB7, 0xB7), (0x2D0, 0x2D1), (0x300, 0x345), (0x360, 0x361), (0x387, 0x387), (0x483, 0x486), (0x591, 0x5A1),
@@ -62,7 +63,7 @@ const REST: [(u16, u16); 108] = [
     (0x3031, 0x3035), (0x3099, 0x309A), (0x309D, 0x309E), (0x30FC, 0x30FE),
 ];
 
-/// Checks a name that holds `:` or bytes above ASCII. Returns where its colon is, `start` if it has none
+/// Checks a name that contains `:` or bytes above ASCII. Returns the place of its colon, or `start` if it has none
 /// (Namespaces in XML 1.0 §4 `QName`).
 pub(super) fn check(bytes: &[u8], start: usize, end: usize) -> Result<usize, FrameError> {
     let malformed = FrameError::unfit(Unfit::Name, start);
@@ -83,7 +84,7 @@ fn is_start(c: char) -> bool {
     matches!(c, 'A'..='Z' | '_' | 'a'..='z') || is_in(&START, c)
 }
 
-/// Returns whether the character may stand in a name.
+/// Returns whether the character may occur in a name.
 pub(in crate::xml) fn is_name(c: char) -> bool {
     matches!(c, '-' | '.' | '0'..='9') || is_start(c) || is_in(&REST, c)
 }
@@ -118,7 +119,7 @@ mod tests {
         for c in ['-', '.', '0', '\u{B7}', '\u{300}', '\u{660}', '\u{3005}', '\u{20D0}'] {
             assert!(!is_start(c) && is_name(c), "{c:?}");
         }
-        // The last ones are of the 5th edition.
+        // The last ones are only in the 5th edition.
         for c in [
             ' ',
             '/',

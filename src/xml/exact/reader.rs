@@ -1,4 +1,4 @@
-//! The exact path through an element: one token at a time, once its end has come.
+//! [`ExactReader`]: the exact path through an element, one token at a time, once the token's end has arrived.
 
 use std::cell::Cell;
 
@@ -14,30 +14,30 @@ use crate::xml::open_elements::Spelled;
 use crate::xml::progress::ScanProgress;
 use crate::xml::scope::{PrefixBinding, ScopeId, lookup};
 
-/// The state of the exact path: how far the end of the current token was searched, and room for attributes.
+/// The state of the exact path: the search for the end of the current token, and a list of attributes for reuse.
 #[derive(Debug, Default)]
 pub(in crate::xml) struct ExactReader {
     boundary: Boundary,
     attrs: Attrs,
 }
 
-/// What a token is checked with.
+/// The data for checking a token.
 #[derive(Clone, Copy)]
 struct TokenContext<'a> {
-    /// All bytes up to its end.
+    /// All bytes up to the end of the token.
     bytes: &'a [u8],
     header: &'a Header,
     limits: &'a FrameLimits,
 }
 
 impl ExactReader {
-    /// Returns whether no token is half searched, so that the fast path may go on.
+    /// Returns whether no token is partly searched, so that the fast path may continue.
     #[inline(always)]
     pub(in crate::xml) fn is_between_tokens(&self) -> bool {
         self.boundary.is_fresh()
     }
 
-    /// Reads a token. Returns false if it is not whole.
+    /// Reads a token. Returns false if it is incomplete.
     pub(in crate::xml) fn token(
         &mut self,
         progress: &mut ScanProgress,
@@ -55,12 +55,12 @@ impl ExactReader {
         Ok(true)
     }
 
-    /// Frees memory that is not in use.
+    /// Frees unused memory.
     pub(in crate::xml) fn shrink(&mut self) {
         self.attrs = Attrs::default();
     }
 
-    /// Bytes of memory in use.
+    /// Returns the bytes of memory in use.
     pub(in crate::xml) fn memory(&self) -> usize {
         self.attrs.memory()
     }
@@ -112,8 +112,8 @@ impl ExactReader {
         Ok(())
     }
 
-    /// Adds the declarations of a tag, and checks that every prefix is bound and no attribute is given twice under two prefixes
-    /// (Namespaces in XML 1.0 §5, §6.3). Returns the scope within the element.
+    /// Adds the declarations of a tag, and checks that every prefix is bound and that no attribute occurs twice under
+    /// two prefixes (Namespaces in XML 1.0 §5, §6.3). Returns the scope within the element.
     fn namespaces(
         &self,
         progress: &mut ScanProgress,

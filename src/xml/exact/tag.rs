@@ -14,7 +14,8 @@ use crate::xml::chars::{CHECK, NAME, START, check_value, class, plain_run, skip_
 use crate::xml::error::{FrameError, Unfit};
 use crate::xml::hash_table::Table;
 
-/// The number of attributes of a tag that are kept and compared with one another; others are read again on demand.
+/// The number of attributes of a tag that are kept and compared with one another. Further ones are read again on
+/// demand.
 const FEW: usize = 32;
 
 /// A qualified name: `start..end`, with its colon at `colon`, or no colon when that equals `start`.
@@ -49,12 +50,12 @@ impl TagName {
 pub(super) struct Attr {
     pub(super) name: TagName,
     pub(super) value: Range<usize>,
-    /// The value is printable ASCII without references: it means what it spells.
+    /// True if the value is printable ASCII without references, so it needs no decoding.
     pub(super) plain: bool,
 }
 
 impl Attr {
-    /// The value with references resolved and white space normalised (XML 1.0 §3.3.3).
+    /// Returns the value with references resolved and white space normalised (XML 1.0 §3.3.3).
     pub(super) fn value<'a>(&self, bytes: &'a [u8]) -> Cow<'a, str> {
         let raw = bytes.get(self.value.clone()).unwrap_or_default();
         let raw = std::str::from_utf8(raw).unwrap_or_default();
@@ -65,7 +66,8 @@ impl Attr {
     }
 }
 
-/// An attribute value with references resolved and white space normalised (XML 1.0 §3.3.3). `raw` has been checked.
+/// Returns an attribute value with references resolved and white space normalised (XML 1.0 §3.3.3). `raw` has been
+/// checked.
 pub(crate) fn normalized(raw: &str) -> Cow<'_, str> {
     let attribute = Attribute { key: QName(""), value: Cow::Borrowed(raw) };
     attribute.normalized_value(XmlVersion::Explicit1_0).unwrap_or_default()
@@ -75,16 +77,16 @@ pub(crate) fn normalized(raw: &str) -> Cow<'_, str> {
 #[derive(Debug, Default)]
 pub(super) struct Attrs {
     few: Vec<Attr>,
-    /// The place of the others; zero if there are none.
+    /// The place of the further attributes; zero if there are none.
     rest: u32,
-    /// Some has a prefix.
+    /// True if an attribute has a prefix.
     prefixed: bool,
-    /// Some may declare a namespace.
+    /// True if an attribute may declare a namespace.
     declares: bool,
 }
 
 impl Attrs {
-    /// All of them, in their order.
+    /// Returns all attributes in their order.
     pub(super) fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Attr> + 'a {
         let mut at = self.rest as usize;
         let rest = std::iter::from_fn(move || {
@@ -95,7 +97,7 @@ impl Attrs {
         self.few.iter().cloned().chain(rest)
     }
 
-    /// Returns whether some may declare a namespace.
+    /// Returns whether an attribute may declare a namespace.
     pub(super) fn declares(&self) -> bool {
         self.declares
     }
@@ -105,12 +107,12 @@ impl Attrs {
         self.declares |= name.whole(bytes).starts_with(b"xmlns");
     }
 
-    /// Bytes of memory that they have.
+    /// Returns the bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.few.capacity() * size_of::<Attr>()
     }
 
-    /// Reads attributes from `at` on, `most` at most; returns the offset of what follows them and white space.
+    /// Reads at most `most` attributes from `at` on. Returns the offset after them and the following white space.
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8], mut at: usize, most: usize) -> Result<usize, FrameError> {
         self.few.clear();
@@ -119,7 +121,7 @@ impl Attrs {
         while self.few.len() < FEW {
             let Some(attr) = next_attribute(bytes, at)? else { return Ok(skip_space(bytes, at)) };
             at = attr.value.end + 1;
-            // Two equal names have the same mark, so most tags need no comparison at all.
+            // Equal names have the same mark, so most tags need no comparison.
             let own = attr.name.whole(bytes);
             let mark = 1u64 << ((own.len() + 7 * usize::from(own.first().copied().unwrap_or(0))) % 64);
             if lengths & mark != 0 && self.few.iter().any(|other| other.name.whole(bytes) == own) {
@@ -151,7 +153,7 @@ impl Attrs {
         }
         while let Some(attr) = next_attribute(bytes, at)? {
             at = attr.value.end + 1;
-            // A prefix that is declared twice shows when its declaration is taken up.
+            // A prefix that is declared twice is detected when its declaration is added.
             if attr.name.prefix(bytes) != b"xmlns" && add(attr.name) {
                 return Err(given_twice(attr.name.whole(bytes), attr.name.start));
             }
@@ -175,15 +177,15 @@ fn given_twice(name: &[u8], at: usize) -> FrameError {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tag {
     pub(super) name: TagName,
-    /// Offset behind the `>`.
+    /// The offset after the `>`.
     pub(super) end: usize,
-    /// Written as `<x/>`.
+    /// True if written as `<x/>`.
     pub(super) empty: bool,
-    /// The element or an attribute has a prefix.
+    /// True if the element or an attribute has a prefix.
     pub(super) prefixed: bool,
 }
 
-/// Reads the start tag at `at`. Its attributes, `most` at most, replace what is in `attrs`.
+/// Reads the start tag at `at`. Its attributes, at most `most`, replace the contents of `attrs`.
 #[inline]
 pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Attrs, most: usize) -> Result<Tag, FrameError> {
     let name = name(bytes, at + 1)?;
@@ -216,7 +218,7 @@ pub(super) fn name(bytes: &[u8], start: usize) -> Result<TagName, FrameError> {
     Ok(TagName { start, end, colon })
 }
 
-/// The attribute behind the white space at `at`, if one is there.
+/// Returns the attribute after the white space at `at`, if there is one.
 #[inline]
 fn next_attribute(bytes: &[u8], at: usize) -> Result<Option<Attr>, FrameError> {
     let start = skip_space(bytes, at);
@@ -258,7 +260,7 @@ fn attribute(bytes: &[u8], start: usize) -> Result<Attr, FrameError> {
     Ok(Attr { name, value: start..end, plain: false })
 }
 
-/// Checks that the end tag `bytes[at..]` closes an element of this name; returns the offset behind its `>`.
+/// Checks that the end tag `bytes[at..]` closes an element of this name. Returns the offset after its `>`.
 #[inline]
 pub(in crate::xml) fn end_tag(bytes: &[u8], at: usize, name: &[u8]) -> Result<usize, FrameError> {
     let rest = bytes.get(at + 2..).unwrap_or_default();

@@ -1,20 +1,20 @@
-//! Small tags, all of a block at a time: their grammar as arithmetic on bit maps.
+//! [`Block`]: small tags, all tags of a block at once. Their grammar is computed with arithmetic on bit maps.
 //!
-//! A block begins in content. A bit of a map stands for a byte, the lowest for the first. Every map is computed so that a bit
-//! depends on no higher ones; so whatever is wrong shows at its place or before, and the tags that end below the first error
-//! are well-formed: names in ASCII without prefix, one space between attributes, quotes of one kind, plain values and text.
-//! Other tags may be right as well; this does not know them.
+//! A block begins in content. Each bit of a map stands for a byte, the lowest bit for the first byte. Every map is
+//! computed so that a bit does not depend on higher ones. So an error shows at its place or before, and the tags that
+//! end below the first error are well-formed: ASCII names without prefix, one space between attributes, quotes of one
+//! kind, plain values and text. Other tags may be well-formed too, but this module does not recognize them.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, i8x64, u8x64};
 
 use crate::xml::open_elements::Spelled;
 
-/// Bytes of a block.
+/// The bytes of a block.
 const WIDTH: usize = 64;
-/// Tags of a block at most: none is shorter than `<a>`.
+/// The maximum number of tags in a block. The shortest is `<a>`.
 pub(super) const MOST: usize = WIDTH / 3 + 1;
-/// The same, and what is read together with the last of them.
+/// The bytes of a block and of the words read from its end.
 const SPAN: usize = WIDTH + 16;
 
 /// The classes of the bytes of a block.
@@ -28,32 +28,32 @@ struct Classes {
     quote: u64,
     /// The letter `h`.
     h: u64,
-    /// May start a name.
+    /// Bytes that may start a name.
     start: u64,
-    /// May stand in a name.
+    /// Bytes that may occur in a name.
     name: u64,
-    /// `&`, `]`, control characters, what is above ASCII.
+    /// `&`, `]`, control characters, and bytes above ASCII.
     special: u64,
 }
 
-/// The whole tags of a block.
+/// The complete tags of a block.
 struct Tags {
     /// The `<` of each.
     opens: u64,
     /// The `>` of each.
     closes: u64,
     slashes: u64,
-    /// The ends of the names of elements.
+    /// The ends of element names.
     name_ends: u64,
-    /// The starts of the names of attributes.
+    /// The starts of attribute names.
     attributes: u64,
-    /// The `=` behind each of them.
+    /// The `=` after each attribute name.
     equals: u64,
-    /// Some tag has more than one attribute, or one whose value begins with `h`.
+    /// True if a tag has several attributes, or one whose value begins with `h`.
     notable: bool,
 }
 
-/// The bytes from one place on, and the whole tags among the first of them.
+/// The bytes from a place on, and the complete tags in its block.
 pub(super) struct Block<'a> {
     bytes: &'a [u8; SPAN],
     tags: Tags,
@@ -68,7 +68,7 @@ pub(super) struct DenseTag {
     /// The start of its name.
     pub(super) name: usize,
     pub(super) name_len: usize,
-    /// Behind its `>`.
+    /// The place after its `>`.
     pub(super) end: usize,
     attributes: u64,
     equals: u64,
@@ -82,7 +82,7 @@ pub(super) enum DenseKind {
 }
 
 impl<'a> Block<'a> {
-    /// The block at `at`, where there is content; `None` if it is not far from the end of the bytes.
+    /// Reads the block at `at`, which must be in content. Returns `None` near the end of the bytes.
     #[inline(always)]
     pub(super) fn new<S: Simd>(simd: S, bytes: &'a [u8], at: usize) -> Option<Self> {
         let bytes: &[u8; SPAN] = bytes.get(at..)?.first_chunk()?;
@@ -90,14 +90,14 @@ impl<'a> Block<'a> {
         Some(Self { bytes, tags: Classes::new(block).tags() })
     }
 
-    /// The eight bytes at `at`, the first lowest.
+    /// Returns the eight bytes at `at`, the first one lowest.
     #[inline(always)]
     pub(super) fn word(&self, at: usize) -> u64 {
         let word = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
         word.map_or(0, |word| u64::from_le_bytes(*word))
     }
 
-    /// Takes the next tag.
+    /// Removes and returns the next tag.
     #[inline(always)]
     pub(super) fn next(&mut self) -> Option<DenseTag> {
         let tags = &self.tags;
@@ -123,7 +123,7 @@ impl<'a> Block<'a> {
 }
 
 impl Block<'_> {
-    /// Takes the next tag if it is an end tag with this short name. Returns the place behind it.
+    /// Removes the next tag if it is an end tag with this short name. Returns the place after it.
     #[inline(always)]
     pub(super) fn end_of(&mut self, name: &Spelled) -> Option<usize> {
         let tags = &self.tags;
@@ -138,13 +138,13 @@ impl Block<'_> {
         Some(close + 1)
     }
 
-    /// Returns whether attributes need a look: there is a tag that has more than one, or one whose value begins with `h`.
+    /// Returns whether the attributes must be checked: a tag has several, or one whose value begins with `h`.
     #[inline(always)]
     pub(super) fn is_notable(&self) -> bool {
         self.tags.notable
     }
 
-    /// The tags that are left.
+    /// Returns the number of remaining tags.
     #[inline(always)]
     pub(super) fn len(&self) -> u32 {
         self.tags.opens.count_ones()
@@ -158,7 +158,7 @@ impl Block<'_> {
 }
 
 impl DenseTag {
-    /// Takes the name of its next attribute: where it begins, and how long it is.
+    /// Removes the name of its next attribute. Returns its start and length.
     #[inline(always)]
     pub(super) fn next_attribute(&mut self) -> Option<(usize, usize)> {
         if self.equals == 0 {
@@ -171,7 +171,7 @@ impl DenseTag {
         Some((start, len))
     }
 
-    /// Returns whether it has more than one.
+    /// Returns whether it has several attributes.
     #[inline(always)]
     pub(super) fn has_many(&self) -> bool {
         self.equals & self.equals.wrapping_sub(1) != 0
@@ -202,19 +202,19 @@ impl Classes {
         }
     }
 
-    /// The tags below the first error.
+    /// Returns the tags below the first error.
     #[inline(always)]
     fn tags(self) -> Tags {
         let Self { less, greater, slash, equals, space, apostrophe, quote, h, start, name, special } = self;
         let mut wrong = special;
 
-        // Content is from each `>` to the next `<`, and at the start.
+        // Content extends from each `>` to the next `<`, and is at the start.
         let begins = greater << 1 | 1;
         let (rises, falls) = (begins & !less, less & !begins);
         let content = falls.wrapping_sub(rises);
         wrong |= not_edges(content, rises, falls);
 
-        // A value is from a quote behind `=`, which belongs to it, to the next quote.
+        // A value extends from a quote after `=`, inclusive, to the next quote.
         let quotes = (apostrophe | quote) & !content;
         let (rises, falls) = (quotes & equals << 1, quotes & !(equals << 1));
         let values = falls.wrapping_sub(rises);
@@ -226,7 +226,7 @@ impl Classes {
         let opened = rises;
         let closed = falls;
 
-        // All else is of tags, and each byte has to suit the one before it.
+        // All other bytes belong to tags, and each must be allowed after the byte before it.
         let syntax = !(content | values);
         let (name, slash, space) = (name & syntax, slash & syntax, space & syntax);
         let (equals, greater) = (equals & syntax, greater & syntax);
@@ -247,7 +247,7 @@ impl Classes {
         let notable = (attribute & closed << 2) | (h & opened << 1) != 0;
         let right = (wrong & wrong.wrapping_neg()).wrapping_sub(1);
         let closes = greater & right;
-        // All bits up to the last whole tag's end.
+        // All bits up to the end of the last complete tag.
         let whole = u64::MAX.checked_shr(closes.leading_zeros()).unwrap_or(0);
         Tags { opens: less & whole, closes, slashes: slash, name_ends, attributes: attribute, equals, notable }
     }
@@ -258,21 +258,21 @@ fn equal<S: Simd>(block: u8x64<S>, byte: u8) -> u64 {
     block.simd_eq(byte).to_bitmask()
 }
 
-/// The bits that are wrong if `mask` has to begin at each of `rises` and to end at each of `falls`.
+/// Returns the bits that are wrong if `mask` must begin at each of `rises` and end at each of `falls`.
 #[inline(always)]
 fn not_edges(mask: u64, rises: u64, falls: u64) -> u64 {
     let edges = mask ^ mask << 1;
     (edges ^ (rises | falls)) | (edges & mask ^ rises)
 }
 
-/// The places behind those runs of `map` that begin with one of `starts`.
+/// Returns the places after those runs of `map` that begin at one of `starts`.
 #[inline(always)]
 fn behind(map: u64, starts: u64) -> u64 {
-    // The carry goes through the run.
+    // The carry propagates through the run.
     map.wrapping_add(starts) & !map
 }
 
-/// The place of the lowest bit, of which there is one.
+/// Returns the place of the lowest bit. There must be one.
 #[inline(always)]
 fn lowest(map: u64) -> usize {
     map.trailing_zeros() as usize

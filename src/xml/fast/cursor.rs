@@ -1,8 +1,9 @@
-//! The short way through what nearly all stanzas are made of: ASCII names without prefixes, attribute values, text.
+//! [`Cursor`]: the fast path for the tokens of nearly all stanzas: ASCII names without prefixes, attribute values,
+//! text.
 //!
-//! Whatever is not ordinary, malformed or cut off is declined with `None` and left to the careful way; so this decides
-//! nothing but speed. Everything here has to become part of the function that was compiled for the processor at hand,
-//! hence so much `inline(always)`.
+//! It declines tokens that are unusual, malformed or incomplete with `None` and leaves them to the exact path. So it
+//! affects only speed. All functions must be inlined into the function that is compiled for the actual processor, so
+//! most are `inline(always)`.
 
 use std::ops::Range;
 
@@ -15,14 +16,14 @@ use crate::xml::open_elements::Spelled;
 
 const XMLNS: u64 = u64::from_le_bytes(*b"xmlns\0\0\0");
 
-/// A place in the bytes, and the window on what is there.
+/// A place in the bytes, and the window at this place.
 pub(super) struct Cursor<'a, S> {
     simd: S,
     bytes: &'a [u8],
     window: ByteWindow,
-    /// The place where the window begins.
+    /// The start of the window.
     base: usize,
-    /// The place, counted from there. It may have left the window.
+    /// The place relative to `base`. It may be outside the window.
     at: usize,
 }
 
@@ -31,11 +32,11 @@ pub(super) struct PlainTag {
     pub(super) name: Spelled,
     /// Written as `<x/>`.
     pub(super) empty: bool,
-    /// The place of the default namespace that it declares.
+    /// The place of the default namespace declared by the tag.
     pub(super) xmlns: Option<Range<usize>>,
 }
 
-/// The kind of token that seems to follow.
+/// The kind of token that probably follows.
 pub(super) enum LookAhead {
     Start,
     End,
@@ -54,7 +55,7 @@ impl<'a, S: Simd> Cursor<'a, S> {
         self.base + self.at
     }
 
-    /// The kind of token that seems to follow.
+    /// Returns the kind of token that probably follows.
     #[inline(always)]
     pub(super) fn ahead(&self) -> LookAhead {
         match self.bytes.get(self.place()..).unwrap_or_default() {
@@ -82,7 +83,8 @@ impl<'a, S: Simd> Cursor<'a, S> {
         Some(PlainTag { name, empty, xmlns })
     }
 
-    /// Reads what is left of a short element without children: text and the end tag. Says whether it is one.
+    /// Reads the remaining part of a short element without children: text and the end tag. Returns whether the element
+    /// is one.
     #[inline(always)]
     pub(super) fn rest_of_leaf(&mut self, name: &Spelled) -> bool {
         if self.at >= WIDTH || !name.is_short() {
@@ -99,7 +101,7 @@ impl<'a, S: Simd> Cursor<'a, S> {
         closed
     }
 
-    /// Reads an end tag with this name. The window need not be there, because the length is known.
+    /// Reads an end tag with this name. It does not need the window, because the length is known.
     #[inline(always)]
     pub(super) fn end_tag(&mut self, name: &Spelled) -> Option<()> {
         let rest = self.bytes.get(self.place() + 2..)?;
@@ -111,19 +113,19 @@ impl<'a, S: Simd> Cursor<'a, S> {
         (same && rest.get(name.len) == Some(&b'>')).then_some(())
     }
 
-    /// Reads text up to the `<` behind it.
+    /// Reads text up to the next `<`.
     #[inline(always)]
     pub(super) fn text(&mut self) -> Option<()> {
         let stop = if self.at < WIDTH { self.window.stop::<0>(self.at) } else { None };
         self.at = match stop {
             Some(stop) if self.window.byte(stop) == b'<' => stop,
-            // The window stays behind: what follows may well be an end tag.
+            // The window is not moved, because an end tag probably follows.
             Some(_) | None => text(self.simd, self.bytes, self.place())? - self.base,
         };
         Some(())
     }
 
-    /// Reads attributes from the space on that is here; returns where the value of `xmlns` is.
+    /// Reads attributes from the space at this place on. Returns the place of the value of `xmlns`.
     #[inline(always)]
     fn attributes(&mut self) -> Option<Option<Range<usize>>> {
         let mut names = Names::default();
@@ -141,10 +143,10 @@ impl<'a, S: Simd> Cursor<'a, S> {
             let from = self.at + 1;
             let key = Key { word: self.window.word(from), len: name_end - from };
             let start = self.base + name_end + 2;
-            // The quote is a stop itself.
+            // The closing quote is a stop itself.
             match self.window.stop::<2>(name_end).filter(|end| self.window.byte(*end) == quote) {
                 Some(end) => self.at = end,
-                // It will be found in the next window, or has none of this size.
+                // The quote may be in the next window. Otherwise the value is longer than a window.
                 None if self.at > WIDTH / 4 => {
                     self.go_to(self.base + self.at);
                     continue;
@@ -158,14 +160,14 @@ impl<'a, S: Simd> Cursor<'a, S> {
             }
             if key.is_xmlns() {
                 let value = start..self.base + self.at;
-                // The names of the namespaces that must not be declared are of these lengths.
+                // The reserved namespaces have these lengths.
                 if value.len() == ns::XML.len() || value.len() == ns::XMLNS.len() {
                     return None;
                 }
                 xmlns = Some(value);
             }
             let next = self.window.byte(self.at + 1);
-            // An only attribute needs no comparison.
+            // A single attribute needs no comparison.
             if self.at != 0 && (next == b' ' || !names.is_empty()) {
                 names.add(&key, self.window.word(name_end.saturating_sub(8)))?;
             }
@@ -176,7 +178,7 @@ impl<'a, S: Simd> Cursor<'a, S> {
         }
     }
 
-    /// The end of the name behind the byte at this place.
+    /// Returns the end of the name after the byte at this place.
     #[inline(always)]
     fn name(&mut self) -> Option<usize> {
         let end = self.window.name_end(self.at + 1);
@@ -187,7 +189,7 @@ impl<'a, S: Simd> Cursor<'a, S> {
         self.window.name_end(1)
     }
 
-    /// Moves the window if little of it is left.
+    /// Moves the window if its remaining part is small.
     #[inline(always)]
     fn make_room(&mut self) {
         if self.at > WIDTH - 2 {
@@ -195,7 +197,7 @@ impl<'a, S: Simd> Cursor<'a, S> {
         }
     }
 
-    /// Moves to `at`, and the window with it.
+    /// Moves the place and the window to `at`.
     #[inline(always)]
     pub(super) fn go_to(&mut self, at: usize) {
         self.window = ByteWindow::new(self.simd, self.bytes, at);
@@ -218,8 +220,8 @@ impl Key {
     }
 }
 
-/// The names of the attributes of one tag: equal names have equal marks, and each name adds one, so that no duplicate gets
-/// through, nor more names than the strictest [`crate::xml::FrameLimits`] allow, which is as many as there are marks.
+/// The attribute names of one tag. Equal names have equal marks, and each name adds a mark. So neither a duplicate nor
+/// too many names are accepted: there are as many marks as the strictest [`crate::xml::FrameLimits`] allow names.
 #[derive(Default)]
 pub(super) struct Names(u64, u64);
 
@@ -229,7 +231,8 @@ impl Names {
         self.0 == 0
     }
 
-    /// Adds a name, which ends with the word `last` unless it is short; `None` if it may be there already.
+    /// Adds a name. `last` is its last word, used if the name is long. Returns `None` if the name may be present
+    /// already.
     #[inline(always)]
     pub(super) fn add(&mut self, key: &Key, last: u64) -> Option<()> {
         let word = if key.len <= 8 { key.word << ((64 - 8 * key.len) % 64) } else { key.word ^ mix(last) };
@@ -248,7 +251,7 @@ fn mix(key: u64) -> u64 {
     key.wrapping_mul(0xFF51_AFD7_ED55_8CCD)
 }
 
-/// Reads text from `start` on; returns where the `<` behind it is.
+/// Reads text from `start` on. Returns the place of the next `<`.
 #[inline(never)]
 fn text<S: Simd>(simd: S, bytes: &[u8], start: usize) -> Option<usize> {
     simd.vectorize(
@@ -275,16 +278,16 @@ fn text<S: Simd>(simd: S, bytes: &[u8], start: usize) -> Option<usize> {
     )
 }
 
-/// What becomes of a reference in an attribute value.
+/// The treatment of a reference in an attribute value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum References {
-    /// It is checked, and decoded later.
+    /// It is checked now and decoded later.
     Decoded,
-    /// The value is left to the exact path: a namespace is compared as it stands.
+    /// The value is left to the exact path, because namespaces are compared as written.
     Refused,
 }
 
-/// Reads an attribute value from `start` on; returns where its quote is.
+/// Reads an attribute value from `start` on. Returns the place of its closing quote.
 #[inline(never)]
 fn value<S: Simd>(simd: S, bytes: &[u8], start: usize, quote: u8, references: References) -> Option<usize> {
     let plain = references == References::Refused;

@@ -1,6 +1,7 @@
 //! The fast path through an element: token by token, and block by block where tags are small and many.
 //!
-//! Everything here has to become part of the function that is compiled for the processor at hand, hence the `inline(always)`.
+//! All functions must be inlined into the function that is compiled for the actual processor, so they are
+//! `inline(always)`.
 
 use fearless_simd::{Level, Simd, dispatch};
 
@@ -11,15 +12,15 @@ use crate::xml::kind::Kind;
 use crate::xml::open_elements::{OpenElement, Spelled};
 use crate::xml::progress::ScanProgress;
 
-/// After this number of tokens that have fewer than [`SMALL`] bytes on average, blocks are tried.
+/// The number of tokens, with fewer than [`SMALL`] bytes on average, after which blocks are tried.
 const FEW: usize = 6;
 const SMALL: usize = 12;
-/// The number of tags in a block from which on another block is tried.
+/// The minimum number of tags in a block for trying another block.
 const DENSE: u32 = 3;
-/// The first bytes of the namespaces that must not be declared.
+/// The first bytes of the reserved namespaces.
 const HTTP: u64 = u64::from_le_bytes(*b"http://w");
 
-/// Takes tokens while they are whole and ordinary. Returns whether the element is complete.
+/// Takes tokens while they are complete and ordinary. Returns whether the element is complete.
 pub(in crate::xml) fn advance(
     level: Level,
     progress: &mut ScanProgress,
@@ -84,8 +85,8 @@ fn tokens<S: Simd>(simd: S, progress: &mut ScanProgress, bytes: &[u8], content: 
     }
 }
 
-/// Takes tags, with the text between them, while they come in numbers. Returns the place where it stops, which is the end of
-/// the element at the latest.
+/// Takes tags, with the text between them, while they are dense. Returns the place where it stops, at the latest the
+/// end of the element.
 #[inline(always)]
 fn dense_tags<S: Simd>(simd: S, progress: &mut ScanProgress, bytes: &[u8], mut at: usize, depth: usize) -> usize {
     while progress.depth().saturating_add(MOST) <= depth
@@ -132,7 +133,7 @@ fn dense_end(progress: &mut ScanProgress, name: &Spelled, bytes: &[u8]) -> bool 
     true
 }
 
-/// Takes the root's start tag. Returns whether that is the whole element.
+/// Takes the root's start tag. Returns whether it is the whole element.
 #[inline(always)]
 fn root<S: Simd>(
     progress: &mut ScanProgress,
@@ -166,13 +167,13 @@ fn end_tag<S: Simd>(progress: &mut ScanProgress, cursor: &mut Cursor<'_, S>, byt
     Some(())
 }
 
-/// Returns `None` if an attribute of the tag may be given twice, or may declare a namespace that must not be declared.
+/// Returns `None` if an attribute of the tag may be a duplicate, or may declare a reserved namespace.
 #[inline(always)]
 fn attributes(block: &Block<'_>, mut tag: DenseTag) -> Option<()> {
     let many = tag.has_many();
     let mut names = Names::default();
     while let Some((start, len)) = tag.next_attribute() {
-        // Only a value that begins like this may name such a namespace.
+        // Only a value that begins with these bytes may be such a namespace.
         if block.word(start + len + 2) == HTTP {
             return None;
         }
@@ -194,15 +195,15 @@ mod tests {
     use crate::xml::FrameLimits;
     use crate::xml::scan::Scan;
 
-    /// Levels of nesting, enough for blocks.
+    /// A nesting limit that is sufficient for blocks.
     const DEEP: usize = MOST + 6;
 
-    /// Levels of processors that can be tried on this one.
+    /// Returns the processor levels that can be tested on this processor.
     fn levels() -> [Level; 2] {
         [Level::new(), Level::baseline()]
     }
 
-    /// The result for bytes that are first cut at `cut`, and then whole.
+    /// Returns the result for bytes that first end at `cut` and are then complete.
     fn read(level: Option<Level>, bytes: &[u8], cut: usize, depth: usize) -> String {
         let (header, limits) = (Header::bare(), FrameLimits::new(bytes.len(), depth));
         let mut scan = Scan::default();

@@ -1,35 +1,35 @@
-//! Sixty-four bytes at a time, classified into bit maps: the lengths of names, values and text then cost no look at each
-//! byte, nor a branch that cannot be foretold.
+//! [`ByteWindow`]: sixty-four bytes, classified into bit maps. So the lengths of names, values and text are found
+//! without checking each byte, and without unpredictable branches.
 
 use std::num::NonZeroU64;
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, i8x64, mask8x64, u8x64};
 
-/// Bytes that are classified together.
+/// The number of bytes classified together.
 pub(super) const WIDTH: usize = 64;
-/// The same, and what is read together with the last of them.
+/// The bytes of a window and of the words read from its end.
 const SPAN: usize = WIDTH + 32;
 
-/// The bytes from one place on, zeros behind the end. Positions count from there, and the lowest bit of a map is the first
-/// byte's.
+/// The bytes from a place on, with zeros after the end. Positions count from that place. The lowest bit of a map stands
+/// for the first byte.
 pub(super) struct ByteWindow {
     bytes: [u8; SPAN],
     /// Bytes that may start an ASCII name.
     starts: u64,
-    /// Bytes that cannot stand in an ASCII name without prefix.
+    /// Bytes that cannot occur in an ASCII name without prefix.
     others: u64,
-    /// Bytes that end an attribute value or text, or need a closer look there: `<`, `&`, `]`, quotes, control
+    /// Bytes that end an attribute value or text, or need an exact check there: `<`, `&`, `]`, quotes, control
     /// characters, bytes above ASCII.
     stops: u64,
 }
 
 impl ByteWindow {
-    /// The window on `bytes` from `at` on.
+    /// Returns the window on `bytes` from `at` on.
     #[inline(always)]
     pub(super) fn new<S: Simd>(simd: S, bytes: &[u8], at: usize) -> Self {
         let rest = bytes.get(at..).unwrap_or_default();
-        // The block is not taken from the copy, which cannot be read before it is written.
+        // The block is not read from the copy, because it could be read only after the copy is written.
         let (bytes, block) = match rest.first_chunk() {
             Some(chunk) => (*chunk, block(simd, chunk)),
             None => {
@@ -41,47 +41,47 @@ impl ByteWindow {
         Self { bytes, starts: starts.to_bitmask(), others: !names.to_bitmask(), stops: stops(block).to_bitmask() }
     }
 
-    /// The byte at `at`; zero far behind the window.
+    /// Returns the byte at `at`, or zero far outside the window.
     #[inline(always)]
     pub(super) fn byte(&self, at: usize) -> u8 {
         self.bytes.get(at).copied().unwrap_or(0)
     }
 
-    /// The two bytes at `at`.
+    /// Returns the two bytes at `at`.
     #[inline(always)]
     pub(super) fn pair(&self, at: usize) -> [u8; 2] {
         self.bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
     }
 
-    /// The eight bytes at `at`, the first lowest.
+    /// Returns the eight bytes at `at`, the first one lowest.
     #[inline(always)]
     pub(super) fn word(&self, at: usize) -> u64 {
         let word = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
         word.map_or(0, |word| u64::from_le_bytes(*word))
     }
 
-    /// The end of the name that begins at `at`; `None` if there is none, or its end is not within the window.
+    /// Returns the end of the name that begins at `at`, or `None` if there is no name or it does not end in the window.
     #[inline(always)]
     pub(super) fn name_end(&self, at: usize) -> Option<usize> {
         let end = first(self.others & u64::MAX << (at % WIDTH))?;
         (self.starts & 1 << (at % WIDTH) != 0).then_some(end)
     }
 
-    /// The place of the first stop from `at + SKIP` on, if it is within the window. `at` is less than [`WIDTH`].
+    /// Returns the place of the first stop from `at + SKIP` on, if it is in the window. `at` is less than [`WIDTH`].
     #[inline(always)]
     pub(super) fn stop<const SKIP: usize>(&self, at: usize) -> Option<usize> {
         first(self.stops & u64::MAX << SKIP << (at % WIDTH))
     }
 }
 
-/// The place of the lowest bit.
+/// Returns the place of the lowest bit.
 #[inline(always)]
 fn first(map: u64) -> Option<usize> {
     NonZeroU64::new(map).map(|map| map.trailing_zeros() as usize)
 }
 
-/// Returns the number of bytes from `at` on that are printable, or above ASCII, and none of `stops`; and whether some of them,
-/// or close behind, are above ASCII.
+/// Returns the number of bytes from `at` on that are printable or above ASCII, and none of `stops`. Returns also
+/// whether some of them, or of the next bytes, are above ASCII.
 #[inline(always)]
 pub(super) fn run<S: Simd>(simd: S, bytes: &[u8], mut at: usize, stops: [u8; 3]) -> (usize, bool) {
     let [a, b, c] = stops;
@@ -92,7 +92,7 @@ pub(super) fn run<S: Simd>(simd: S, bytes: &[u8], mut at: usize, stops: [u8; 3])
             Some(chunk) => u8x64::load_array_ref(simd, chunk),
             None => block(simd, &last_span(rest)),
         };
-        // As signed numbers, bytes above ASCII are below all others.
+        // As signed numbers, bytes above ASCII are less than all others.
         let found = block.simd_eq(a) | block.simd_eq(b) | block.simd_eq(c) | signed(block).simd_lt(0x20);
         let high = signed(block).simd_lt(0).to_bitmask();
         above |= high;
@@ -125,7 +125,7 @@ fn signed<S: Simd>(block: u8x64<S>) -> i8x64<S> {
     block.bitcast()
 }
 
-/// The bytes that may start a name, and those that may stand in one.
+/// Returns the bytes that may start a name, and those that may occur in one.
 #[inline(always)]
 fn names<S: Simd>(block: u8x64<S>) -> (mask8x64<S>, mask8x64<S>) {
     let letters = ((block | 0x20) - b'a').simd_le(b'z' - b'a') | block.simd_eq(b'_');
@@ -135,7 +135,7 @@ fn names<S: Simd>(block: u8x64<S>) -> (mask8x64<S>, mask8x64<S>) {
 
 #[inline(always)]
 fn stops<S: Simd>(block: u8x64<S>) -> mask8x64<S> {
-    // `'` follows `&`.
+    // `'` is the code point after `&`.
     let quotes = (block | 1).simd_eq(b'\'') | block.simd_eq(b'"');
     quotes | block.simd_eq(b'<') | block.simd_eq(b']') | signed(block).simd_lt(0x20)
 }
@@ -175,7 +175,7 @@ mod tests {
                 assert_eq!(run(&vec![b'x'; len]), (len, false));
                 for at in 0..len {
                     let mut bytes = vec![b'x'; len];
-                    // What stands behind it makes no difference.
+                    // The byte after the run makes no difference.
                     bytes[len - 1] = b'<';
                     for special in [b'<', b'&', b']', 0, 0x1F, b'\t'] {
                         bytes[at] = special;

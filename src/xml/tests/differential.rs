@@ -1,7 +1,8 @@
-//! The framer and the view against an independent parser (roxmltree), and against themselves under other chunkings.
+//! Tests that compare the framer and the view with an independent parser (roxmltree), and with themselves under other
+//! chunkings.
 //!
-//! Intended differences, all refused by us alone: document types, comments and processing instructions (RFC 6120 §11.1),
-//! character data between stanzas, an empty stream, more attributes or prefixes than the bounds.
+//! Intended differences, all rejected only by Pushward: document types, comments and processing instructions (RFC 6120
+//! §11.1), character data between stanzas, an empty stream, more attributes or prefixes than the limits.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' 
     xmlns:stream='http://etherx.jabber.org/streams' xmlns:h='urn:h' to='example.org' version='1.0'>";
 const LIMITS: FrameLimits = FrameLimits::new(1 << 16, 64);
 
-/// What the framer makes of a stream: its frames (runs of white space as one), and how it ended.
+/// Returns the framer's result for a stream: its frames (runs of white space as one), and the error at its end.
 fn frames(parts: &[&[u8]], limits: FrameLimits) -> (Vec<Frame>, Option<FrameError>) {
     let mut framer = Framer::new(limits);
     let mut frames: Vec<Frame> = Vec::new();
@@ -46,7 +47,7 @@ fn describe((frames, error): &(Vec<Frame>, Option<FrameError>)) -> Vec<String> {
     frames.iter().map(describe).chain(error.map(|error| format!("{error:?}"))).collect()
 }
 
-/// The same nodes, names, namespaces, attributes and text.
+/// Checks that both have the same nodes, names, namespaces, attributes and text.
 fn check_same(ours: Node<'_>, theirs: roxmltree::Node<'_, '_>, document: &[u8]) {
     assert_eq!(ours.name(), theirs.tag_name().name());
     assert_eq!(ours.ns(), theirs.tag_name().namespace().unwrap_or_default());
@@ -56,7 +57,7 @@ fn check_same(ours: Node<'_>, theirs: roxmltree::Node<'_, '_>, document: &[u8]) 
     }
     assert_eq!(ours.attr("xml:lang").as_deref(), theirs.attribute((ns::XML, "lang")));
     let text: String = theirs.children().filter(|child| child.is_text()).filter_map(|child| child.text()).collect();
-    // roxmltree leaves a carriage return before a reference as it is, against XML 1.0 §2.11.
+    // roxmltree does not normalise a carriage return before a reference, contrary to XML 1.0 §2.11.
     assert_eq!(ours.text().replace('\r', "\n"), text.replace('\r', "\n"));
     let ours: Vec<_> = ours.children().collect();
     let theirs: Vec<_> = theirs.children().filter(|child| child.is_element()).collect();
@@ -69,12 +70,12 @@ fn check_same(ours: Node<'_>, theirs: roxmltree::Node<'_, '_>, document: &[u8]) 
 fn we_alone_refuse(error: &FrameError, stream: &[u8]) -> bool {
     let odd_name = || stream.windows(2).any(|pair| matches!(pair, [b'/' | b'<' | b' ' | b'\n' | b'\t' | b'\r', b':']));
     let text = String::from_utf8_lossy(stream);
-    // What roxmltree lets pass, against XML 1.0 §3.1 and §4.1 and Namespaces in XML 1.0 §4 and §6.1.
+    // roxmltree accepts this, contrary to XML 1.0 §3.1 and §4.1 and Namespaces in XML 1.0 §4 and §6.1.
     match error {
         FrameError::Restricted(_) | FrameError::BadFormat { .. } | FrameError::TooMany { .. } => true,
         FrameError::Unfit { what: Unfit::Undeclared | Unfit::DeclaredTwice | Unfit::NoCharacter, .. } => true,
         FrameError::NotWellFormed { what: "end tag does not match", .. } => odd_name(),
-        // It knows the names of the 5th edition.
+        // roxmltree accepts the names of the 5th edition.
         FrameError::Unfit { what: Unfit::Name, .. } => odd_name() || text.chars().any(|c| !c.is_ascii() && !is_name(c)),
         FrameError::Unfit { .. } => false,
         FrameError::NotWellFormed { .. } | FrameError::TooLarge { .. } | FrameError::TooDeep { .. } => false,
@@ -82,7 +83,7 @@ fn we_alone_refuse(error: &FrameError, stream: &[u8]) -> bool {
     }
 }
 
-/// Both parsers say the same about a stream with this between its header and its end.
+/// Checks that both parsers agree on a stream with this content between its header and its end.
 fn check_against_roxmltree(content: &[u8]) {
     let stream = [HEADER.as_bytes(), content, b"</stream:stream>"].concat();
     let (frames, error) = frames(&[&stream], LIMITS);
@@ -105,7 +106,7 @@ fn check_against_roxmltree(content: &[u8]) {
     }
 }
 
-/// Pieces of which almost any confusion can be made.
+/// Pieces whose combinations cover most errors.
 const PIECES: &[&str] = &[
     "<a",
     "<p:a",
@@ -188,7 +189,7 @@ fn attribute() -> impl Strategy<Value = String> {
     (name, value, frame).prop_map(|(name, value, (equals, quote))| format!(" {name}{equals}{quote}{value}{quote}"))
 }
 
-/// Elements that are mostly well-formed.
+/// Returns elements that are mostly well-formed.
 fn element() -> impl Strategy<Value = String> {
     let name = select(&["a", "b", "message", "iq", "p:a", "h:b", "stream:x", "ü"][..]);
     let text = select(&["", "text", "a &gt; b", "\r\n", "<![CDATA[<&]]>", "&#x1F600;", "tüx", "]]", ">"][..]);
@@ -210,7 +211,7 @@ fn content() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Content with some bytes changed.
+/// Returns content with some bytes changed.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let change = (any::<Index>(), prop_oneof![any::<u8>(), select(&b"<>/&;'\"= :]"[..])], 0..3);
     (content(), prop::collection::vec(change, 0..3)).prop_map(|(content, changes)| {

@@ -1,5 +1,5 @@
-//! What a server may pass on of strangers: elements that are large or odd in every way cost no more than their bytes deserve, and
-//! one that no client can read costs nothing but itself.
+//! Tests with stanzas that a server may forward from other users. Large or unusual elements cost only work and memory
+//! in proportion to their bytes, and an element that no client can read affects only itself.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::xml::{
 
 const HEADER: &str =
     "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:h='urn:h'>";
-/// Bytes of a read.
+/// The bytes per read.
 const CHUNK: usize = 64 << 10;
 
 fn framer(bytes: usize, share: Option<MemoryShare>) -> Framer {
@@ -28,12 +28,12 @@ fn framer(bytes: usize, share: Option<MemoryShare>) -> Framer {
     framer
 }
 
-/// One after the other for each `unit` of so many bytes.
+/// Concatenates `one(n)` for each `unit` of these bytes.
 fn numbered(bytes: usize, unit: usize, one: impl Fn(usize) -> String) -> String {
     (0..bytes / unit).map(one).collect()
 }
 
-/// A message of about so many bytes of one kind.
+/// Returns a message of about this number of bytes, of one kind.
 fn wild(kind: &str, bytes: usize) -> String {
     let inner = match kind {
         "nested elements" => "<a>".repeat(bytes / 7) + &"</a>".repeat(bytes / 7),
@@ -62,7 +62,7 @@ fn wild(kind: &str, bytes: usize) -> String {
     format!("<message from='romeo@example.net/x' type='chat' id='1'>{inner}<body>x</body></message>")
 }
 
-/// About so many bytes of prefixes of one kind.
+/// Returns about this number of bytes of prefixes, of one kind.
 fn prefixes(kind: &str, bytes: usize) -> String {
     match kind {
         "prefixes on a tag" => format!("<x{}/>", numbered(bytes, 18, |n| format!(" xmlns:p{n:x}='u'"))),
@@ -125,7 +125,7 @@ const KINDS: [&str; 17] = [
     "sections",
 ];
 
-/// Reads the element in chunks; the memory that it had at most.
+/// Reads the element in chunks. Returns the element and the maximum memory in use.
 fn read(xml: &str) -> (Element, usize) {
     let memory = Arc::new(SharedMemory::default());
     memory.update(usize::MAX);
@@ -135,7 +135,7 @@ fn read(xml: &str) -> (Element, usize) {
         framer.buffer().extend_from_slice(chunk);
         let capacity = framer.buffer().capacity();
         match framer.next_frame() {
-            // It is charged with its bytes, and with what else was needed.
+            // The charge covers its bytes and the additional memory.
             Ok(Some(Frame::Element(element))) => return (element, most.max(capacity + memory.used() - xml.len())),
             Ok(None) => {
                 assert_eq!(memory.used(), framer.memory());
@@ -147,7 +147,7 @@ fn read(xml: &str) -> (Element, usize) {
     panic!("no element")
 }
 
-/// All that is done with a message on its way: it is read, understood, stamped, kept, and read again.
+/// Does everything that happens to a forwarded message: reading, classifying, stamping, storing, and reading it again.
 fn relay(xml: &str) {
     let (element, _) = read(xml);
     assert_eq!((element.kind(), element.bytes().as_ref()), (Kind::Message, xml.as_bytes()));
@@ -162,7 +162,7 @@ fn relay(xml: &str) {
     black_box(again);
 }
 
-/// The processor's time that it takes, the least of some tries: others use the processor, too.
+/// Returns the processor time of the work, the minimum of several runs, because other processes use the processor too.
 fn cost(work: impl Fn()) -> Duration {
     let spent = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
     let tries = (0..3).map(|_| {
@@ -178,12 +178,12 @@ fn four_times_the_bytes_cost_about_four_times_the_work() {
     for kind in KINDS {
         let (small, large) = (wild(kind, 16 << 10), wild(kind, 64 << 10));
         let (once, more) = (cost(|| relay(&small)), cost(|| relay(&large)));
-        // Sixteen times would be quadratic.
+        // Quadratic work would take sixteen times as long.
         assert!(more < once * 8, "{kind}: {once:?}, then {more:?}");
     }
 }
 
-/// Tests are not optimised by default; optimised, this is what a user's neighbours wait for at most.
+/// Tests are not optimised by default. In an optimised build, this is the maximum delay for other users.
 #[test]
 fn a_mebibyte_of_anything_is_relayed_in_less_than_100_ms() {
     for kind in KINDS {
@@ -211,7 +211,7 @@ fn prefixes_mean_the_same_to_an_independent_parser_however_they_are_nested() {
         assert_eq!(ours.len(), theirs.len());
         ours.into_iter().zip(theirs).for_each(|(ours, theirs)| check(ours, theirs));
     }
-    // xorshift: the same documents for every run.
+    // xorshift, for the same documents in every run.
     let mut state = 88_172_645_463_325_252_u64;
     let mut below = |n: usize| {
         state ^= state << 13;
@@ -272,7 +272,7 @@ fn a_server_may_send_what_a_client_may_not() {
     }
 }
 
-/// What becomes of these bytes, given in chunks of so many.
+/// Returns the frames of these bytes, given in chunks of this size.
 fn frames(framer: &mut Framer, bytes: &[u8], chunk: usize) -> Vec<Result<Frame, FrameError>> {
     let mut seen = Vec::new();
     for part in bytes.chunks(chunk) {
@@ -292,7 +292,7 @@ fn frames(framer: &mut Framer, bytes: &[u8], chunk: usize) -> Vec<Result<Frame, 
 }
 
 #[test]
-fn an_element_that_no_client_can_read_costs_nothing_but_itself() {
+fn an_element_that_no_client_can_read_affects_only_itself() {
     let cases: [(&[u8], SkipReason); 13] = [
         (b"<message><p:x/></message>", SkipReason::Prefix),
         (b"<p:message><body>x</body></p:message>", SkipReason::Prefix),
@@ -323,13 +323,13 @@ fn an_element_that_no_client_can_read_costs_nothing_but_itself() {
 }
 
 #[test]
-fn what_breaks_the_stream_itself_still_ends_it() {
+fn an_error_of_the_stream_itself_ends_it() {
     for xml in ["<message><a></b></message>", "<message><x a='<'/></message>", "<message><!DOCTYPE x>", "<!-- -->", "x"]
     {
         let seen = frames(&mut framer(1 << 20, None), xml.as_bytes(), 3);
         assert!(matches!(seen[..], [Err(_)]), "{xml}: {seen:?}");
     }
-    // Nor is the end of a skipped element taken from anywhere.
+    // An end tag with another name does not end a skipped element.
     let seen = frames(&mut framer(1 << 20, None), b"<message><p:x/></iq>", 3);
     assert!(matches!(seen[..], [Err(_)]), "{seen:?}");
 }
@@ -372,7 +372,7 @@ fn large_elements_share_their_room_and_one_that_finds_none_is_skipped() {
     let share = || Some(MemoryShare { free: 10_000, memory: Arc::clone(&memory) });
     let message = |bytes: usize| format!("<message><body>{}</body></message>", "x".repeat(bytes));
     let (mut one, mut other) = (framer(1 << 20, share()), framer(1 << 20, share()));
-    // Begun, and not at its end: it has its place.
+    // The element has begun and is incomplete. It keeps its memory.
     let begun = message(200_000);
     assert!(frames(&mut one, &begun.as_bytes()[..150_000], 1000).is_empty());
     let used = memory.used();
@@ -382,7 +382,7 @@ fn large_elements_share_their_room_and_one_that_finds_none_is_skipped() {
         assert_eq!(skipped(&seen).reason, SkipReason::NoRoom);
         assert_eq!(memory.used(), used, "a skipped element has no room any more");
     }
-    // What is small needs no room.
+    // A small element needs no shared memory.
     let seen = frames(&mut other, message(9000).as_bytes(), 1000);
     assert!(matches!(seen[..], [Ok(Frame::Element(_))]));
     let seen = frames(&mut one, &begun.as_bytes()[150_000..], 1000);

@@ -1,6 +1,6 @@
-"""One aioxmpp client, driven by lines of JSON on stdin; its events are lines of JSON on stdout.
+"""One aioxmpp client, driven by lines of JSON on stdin. It writes its events as lines of JSON to stdout.
 
-The first line says who it is: {"jid", "password", "host", "port", "ca", "direct"}. The orders after it are
+The first line identifies it: {"jid", "password", "host", "port", "ca", "direct"}. The orders after it are
 {"do": "connect"} and {"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}, for a chat message or an <enable/> of push.
 """
 
@@ -32,12 +32,12 @@ async def nowhere_else(*_, **__):
     return []
 
 
-# When the address that is given does not answer, it would look for others.
+# Otherwise aioxmpp would look for other addresses when the given one does not answer.
 aioxmpp.node.discover_connectors = nowhere_else
 
 
 class DirectTls(aioxmpp.connector.XMPPOverTLSConnector):
-    """Direct TLS. A handshake that breaks off would end the client for good, as its error is no ConnectionError."""
+    """Direct TLS. Without this, an aborted handshake ends the client, because its error is no ConnectionError."""
 
     async def connect(self, *arguments, **options):
         try:

@@ -1,7 +1,7 @@
-"""One slixmpp client, driven by lines of JSON on stdin; its events are lines of JSON on stdout.
+"""One slixmpp client, driven by lines of JSON on stdin. It writes its events as lines of JSON to stdout.
 
-The first line says who it is: {"jid", "password", "host", "port", "ca", "direct"}. The orders after it are
-{"do": "connect"}, with "port" where that has changed, {"do": "abort"} and {"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}.
+The first line identifies it: {"jid", "password", "host", "port", "ca", "direct"}. The orders after it are
+{"do": "connect"}, with "port" if that has changed, {"do": "abort"} and {"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Client(ClientXMPP):
             case "abort":
                 self.abort()
             case "send":
-                # A stanza object rather than bytes, so that slixmpp's own stream management counts it.
+                # A stanza object instead of bytes, so that slixmpp's own stream management counts it.
                 element = ET.fromstring(order["xml"])
                 stanza = Message if element.tag == "{jabber:client}message" else Iq
                 self.send(stanza(self, xml=element))

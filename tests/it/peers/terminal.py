@@ -1,7 +1,7 @@
 """Runs a program in a terminal of its own: terminal.py COLUMNS LINES PROGRAM ARGUMENT...
 
-Tells on stdout, one JSON object a line, what it draws, and at last its exit code and whether the terminal's settings are as before.
-Takes on stdin, one JSON object a line, keys to press or a signal to send.
+Writes JSON objects to stdout, one per line: the program's output, and at the end its exit code and whether the terminal's settings
+are unchanged. Reads JSON objects from stdin, one per line: keys to press or a signal to send.
 """
 import codecs
 import ctypes
@@ -29,7 +29,7 @@ fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", int(lines), int(colu
 before = termios.tcgetattr(inside)
 program = os.fork()
 if program == 0:
-    # The program ends with this one, however that ends: Profanity survives the loss of its terminal, and spins.
+    # The program must end with this one, in whatever way that ends: Profanity survives the loss of its terminal, and spins.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     fcntl.ioctl(inside, termios.TIOCSCTTY, 0)

@@ -15,7 +15,7 @@ const BIND: &str = concat!(
 );
 const INFO: &str = r#"<query xmlns="http://jabber.org/protocol/disco#info"/>"#;
 const ITEMS: &str = r#"<query xmlns="http://jabber.org/protocol/disco#items"/>"#;
-/// The app server, asked through the user's own server, gives node and secret.
+/// The ad-hoc command that requests node and secret from the app server, through the user's own server.
 const COMMAND: &str = concat!(
     r#"<iq to="push.localhost" id="p2" type="set"><command action="execute" node="register-push-fcm" "#,
     r#"xmlns="http://jabber.org/protocol/commands"><x type="submit" xmlns="jabber:x:data"><field var="token">"#,
@@ -32,7 +32,7 @@ const PRESENCE: &str = concat!(
     r#"xmlns="http://jabber.org/protocol/caps"/></presence>"#
 );
 const ASK: &str = r#"<r xmlns="urn:xmpp:sm:3"/>"#;
-/// How long it waits for an `<a/>`, and how long once a push has woken it.
+/// The timeouts for an `<a/>`: normally, and once a push has woken the client.
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 const LOW_PING_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -47,12 +47,12 @@ fn get(to: &str, id: &str, query: &str) -> String {
     format!(r#"<iq to="{to}" id="{id}" type="get">{query}</iq>"#)
 }
 
-/// Bind, and what `sendPostBindInitialization` and `BindProcessor` send behind it.
+/// Binds, and sends what `sendPostBindInitialization` and `BindProcessor` send next.
 async fn bound(phone: &mut Phone) -> Enabled {
     let answer = phone.request("vEnb2xK2qHyZ", BIND).await;
     assert_eq!(answer.all("jid").first().unwrap().text, "alice@localhost/Conversations.aB3_");
     let enabled = phone.enable(r#"<enable resume="true" xmlns="urn:xmpp:sm:3"/>"#).await;
-    // All questions leave at once, with an `<r/>` behind `<enabled/>`; no presence until each has its answer.
+    // All requests leave at once, with an `<r/>` after `<enabled/>`. Presence follows when each has its answer.
     phone.client.send(ASK).await;
     phone.stanza(&get("localhost", "info", INFO)).await;
     phone.stanza(&get("localhost", "items", ITEMS)).await;
@@ -73,7 +73,7 @@ async fn bound(phone: &mut Phone) -> Enabled {
     enabled
 }
 
-/// A message of its own; it asks behind each, and the user sees it sent when the `<a/>` comes.
+/// Sends a message. The client sends `<r/>` after each one, and shows it as sent when the `<a/>` comes.
 async fn say(phone: &mut Phone, id: &str) {
     let message = format!(
         r#"<message to="bob@localhost" id="{id}" type="chat"><body>{id}</body><request xmlns="urn:xmpp:receipts"/>"#
@@ -84,7 +84,7 @@ async fn say(phone: &mut Phone, id: &str) {
     phone.acked(PING_TIMEOUT).await;
 }
 
-/// `<resume/>`, and at `<resumed/>` the `<r/>` whose answer says that everything has come.
+/// Sends `<resume/>` and, at `<resumed/>`, the `<r/>` whose answer shows that everything has come.
 async fn resumed(stage: &Stage, enabled: &Enabled, (before, handled): (u32, u32)) -> (Phone, Vec<String>) {
     let mut phone = connected(stage).await;
     phone.sent = before;
@@ -117,7 +117,7 @@ async fn it_is_pushed_for_each_time_it_is_lost_and_has_everything_before_its_fir
     }
     phone.client.send(r#"<inactive xmlns="urn:xmpp:csi:0"/>"#).await;
 
-    // Registered once per bind: the second loss is pushed for without another enable.
+    // The client registers once per bind: the second loss is pushed for without another enable.
     for round in 1..=2 {
         let said = [format!("first {round}"), format!("second {round}")];
         phone.check_stream();
@@ -135,7 +135,7 @@ async fn it_is_pushed_for_each_time_it_is_lost_and_has_everything_before_its_fir
         assert_eq!(bodies(&replay), said, "before the first <a/>");
         replay.iter().for_each(|message| assert_delayed(message));
 
-        // A push finds it connected: it asks, and reconnects unless it hears within a second.
+        // A push finds the client connected: it sends `<r/>`, and reconnects unless the answer comes within a second.
         let asked = Instant::now();
         phone.client.send(ASK).await;
         phone.client.next_ack().await;
@@ -158,7 +158,7 @@ async fn after_a_restart_it_sees_its_messages_sent_and_finds_what_waited() {
 
     let mut phone = connected(&stage).await;
     assert_eq!(phone.check_failed(&enabled, handled).await, sent);
-    // The same resource on the same stream, and everything from the start, the registration too.
+    // The same resource on the same stream, and everything from the start, including the registration.
     bound(&mut phone).await;
     let waited = phone.client.messages(1).await;
     assert_eq!(bodies(&waited), ["waits"]);

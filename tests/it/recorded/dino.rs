@@ -1,4 +1,4 @@
-//! Dino: no push, an `<r/>` behind every stanza, and no more than ten stanzas without an `<a/>`.
+//! Dino: no push, an `<r/>` after every stanza, and at most ten stanzas without an `<a/>`.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ const PRESENCE: &str = "<presence><c xmlns='http://jabber.org/protocol/caps' has
     ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg='/></presence>";
 const INFO: &str =
     "<iq id='info' type='get' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
-/// How long it waits for the answer to its ping.
+/// The timeout for the answer to its ping.
 const PING: Duration = Duration::from_secs(10);
 
 async fn connected(stage: &Stage) -> Phone {
@@ -19,7 +19,7 @@ async fn connected(stage: &Stage) -> Phone {
     Phone::authenticated(client, HEADER).await
 }
 
-/// Sends a stanza once fewer than ten are unacknowledged; it asks only when it sends.
+/// Sends a stanza once fewer than ten are unacknowledged. Dino requests acknowledgements only when it sends.
 async fn send(phone: &mut Phone, xml: &str) {
     while phone.sent - phone.client.acked.last().copied().unwrap_or_default() >= 10 {
         phone.client.next_ack().await;
@@ -62,7 +62,7 @@ async fn it_never_stops_at_ten_unacknowledged_stanzas_and_resumes_with_the_rest(
     phone.acked(PING).await;
     phone.check_stream();
 
-    // Lost with five on their way: it sends again what `<resumed/>` does not count.
+    // The connection is lost with five stanzas in transit. Dino sends again what `<resumed/>` does not count.
     let last = numbered("last", 1..=5);
     let before = phone.sent;
     for body in &last {
@@ -85,6 +85,6 @@ async fn it_never_stops_at_ten_unacknowledged_stanzas_and_resumes_with_the_rest(
     assert_eq!(bodies(&phone.client.messages(2).await), ["waits 1", "waits 2"]);
     let heard: Vec<_> = stage.bob.bodies_until(&last[4..]).await;
     assert_eq!(heard, last, "each once, of which {taken} had arrived");
-    // Without a registration nobody is notified.
+    // Without a registration nothing is published.
     stage.service.assert_quiet(Duration::from_millis(300)).await;
 }

@@ -1,4 +1,5 @@
-//! Monal with PLAIN over SASL1, which its user has to allow: it pipelines, is impatient, and registers at every resumption.
+//! Monal with PLAIN over SASL1, which its user has to allow: it pipelines, has short timeouts, and registers at every
+//! resumption.
 
 use std::time::Duration;
 
@@ -18,10 +19,10 @@ const PRESENCE: &str = "<presence><c xmlns='http://jabber.org/protocol/caps' nod
     ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg='/></presence>";
 const BIND: &str = "<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
     <resource>Monal-iOS.0a1b2c3d</resource></bind></iq>";
-/// How long it waits for the `<a/>` to an `<r/>` in the foreground.
+/// The timeout for the `<a/>` to an `<r/>` in the foreground.
 const SHORT_PING: Duration = Duration::from_secs(4);
 
-/// Header and `<starttls/>` in one write, TLS, PLAIN.
+/// Sends header and `<starttls/>` in one write, then TLS and PLAIN.
 async fn connected(stage: &Stage) -> Phone {
     let mut client = Client::plain(stage.pushward.starttls).await;
     client.send(format!("{CLEAR}{STARTTLS}")).await;
@@ -29,7 +30,8 @@ async fn connected(stage: &Stage) -> Phone {
     Phone::authenticated(client.handshake(&stage.pushward.tls()).await, HEADER).await
 }
 
-/// What it sends once it is bound; by now it has the features of its first login, so the bind came with the header.
+/// Sends what Monal sends once it is bound. By now it knows the features from its first login, so the bind came with
+/// the header.
 async fn begun(phone: &mut Phone) -> Enabled {
     let enabled = phone.enable("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
     let info = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
@@ -62,7 +64,7 @@ async fn it_may_register_after_every_resumption_and_is_pushed_for_once_a_loss() 
     phone.acked(SHORT_PING).await;
 
     for (round, body) in ["one", "two", "three"].into_iter().enumerate() {
-        // To the background, and off: an `<a/>`, and the socket is closed without a footer.
+        // The app goes to the background and disconnects: an `<a/>`, and the socket is closed without a footer.
         phone.client.send("<inactive xmlns='urn:xmpp:csi:0'/>").await;
         phone.client.ack().await;
         phone.check_stream();
@@ -81,7 +83,7 @@ async fn it_may_register_after_every_resumption_and_is_pushed_for_once_a_loss() 
         phone.restarted(&resume).await;
         let answer = Element::parse(&phone.client.expect("urn:xmpp:sm:3").await);
         phone.check_resumed(&answer, &enabled);
-        // One after the other, as it does: state, presence, registration, rooms.
+        // One after the other, as Monal does: state, presence, registration, rooms.
         phone.client.send("<active xmlns='urn:xmpp:csi:0'/>").await;
         phone.stanza(PRESENCE).await;
         phone.stanza(ENABLE).await;
@@ -95,7 +97,7 @@ async fn it_may_register_after_every_resumption_and_is_pushed_for_once_a_loss() 
         phone.acked(SHORT_PING).await;
     }
     stage.service.assert_quiet(Duration::from_millis(300)).await;
-    // At its logout it takes the registration back.
+    // At logout it removes the registration.
     let disable =
         "<iq id='off' type='set'><disable xmlns='urn:xmpp:push:0' jid='push.localhost' node='apns-token'/></iq>";
     phone.request("id='off'", disable).await;

@@ -1,4 +1,5 @@
-//! Siskin: Tigase's extensions, a stream closed in order whenever it is suspended, and one registration for all its life.
+//! Siskin: Tigase's extensions, a stream that is closed in order at every suspension, and one registration for the
+//! whole lifetime.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ const HEADER: &str = "<stream:stream from='alice@localhost' to='localhost' versi
 const PRESENCE: &str = "<presence><c hash='sha-1' node='http://tigase.org/siskin' ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg=' \
     xmlns='http://jabber.org/protocol/caps'/></presence>";
 const KEY: [u8; 16] = *b"sixteen bytes k.";
-/// It leaves calls to push alone where the server offers `tigase:push:jingle:0`, so that has to stay away by default; it asks
-/// to be pushed for while merely away only where that is offered.
+/// With `tigase:push:jingle:0` Siskin relies on push alone for calls, so that feature must be absent by default. It
+/// asks for pushes while merely away only if the server offers that.
 const EXTENSIONS: [&str; 7] = [
     "tigase:push:encrypt:0",
     "tigase:push:encrypt:aes-128-gcm",
@@ -27,7 +28,8 @@ const EXTENSIONS: [&str; 7] = [
     "urn:xmpp:push:0",
 ];
 
-/// Direct TLS, PLAIN, bind with the name of the device, a session (RFC 3921), stream management for 90 seconds.
+/// Connects: direct TLS, PLAIN, bind with the name of the device, a session (RFC 3921), stream management for 90
+/// seconds.
 async fn bound(stage: &Stage) -> (Phone, Enabled) {
     let mut phone = Phone::authenticated(stage.pushward.connect().await, HEADER).await;
     phone.restarted("").await;
@@ -38,7 +40,7 @@ async fn bound(stage: &Stage) -> (Phone, Enabled) {
     (phone, enabled)
 }
 
-/// What it does at every login: discovery of the server and the account, roster, presence, carbons.
+/// Does what Siskin does at every login: discovery of the server and the account, roster, presence, carbons.
 async fn begun(phone: &mut Phone) {
     let info = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
     phone.request("id='info'", &format!("<iq id='info' to='localhost' type='get'>{info}</iq>")).await;
@@ -49,12 +51,12 @@ async fn begun(phone: &mut Phone) {
     phone.request("id='roster'", "<iq id='roster' type='get'><query xmlns='jabber:iq:roster'/></iq>").await;
     phone.stanza(PRESENCE).await;
     phone.request("id='carbons'", "<iq id='carbons' type='set'><enable xmlns='urn:xmpp:carbons:2'/></iq>").await;
-    // It acknowledges a tenth of a second after what came, unasked.
+    // It acknowledges a tenth of a second after the last stanza, without a request.
     phone.client.ack().await;
     phone.acked(PATIENCE).await;
 }
 
-/// What the app reads.
+/// Returns the decrypted content as the app reads it.
 fn decrypted(publish: &Publish) -> Value {
     let encrypted = publish.encrypted.as_ref().unwrap_or_else(|| panic!("in the clear: {}", publish.xml));
     assert_eq!(encrypted.ns, "tigase:push:encrypt:0");
@@ -70,7 +72,7 @@ async fn it_closes_its_stream_and_is_pushed_for_until_it_is_back_without_registe
     let mut stage = Stage::new().await;
     let (mut phone, enabled) = bound(&stage).await;
     begun(&mut phone).await;
-    // The push component is one of the server's items or Tigase's own; the device is registered there beforehand.
+    // The push component is one of the server's items or Tigase's own. The device is registered there beforehand.
     phone
         .request(
             "id='items'",
@@ -98,12 +100,12 @@ async fn it_closes_its_stream_and_is_pushed_for_until_it_is_back_without_registe
         let expect = json!({"unread": 1, "sender": "bob@localhost", "type": "chat", "message": body});
         assert_eq!(decrypted(&publish), expect, "round {round}");
 
-        // A stream that was closed is not resumed: it binds the same resource again.
+        // A stream that was closed is not resumed: Siskin binds the same resource again.
         (phone, _) = bound(&stage).await;
         begun(&mut phone).await;
         assert_eq!(bodies(&phone.client.messages(1).await), [body]);
     }
-    // It loses its network once, without having been able to close.
+    // The network fails once, before Siskin could close its stream.
     let handled = phone.client.handled;
     phone.client.reset();
     stage.say(&["three"]).await;

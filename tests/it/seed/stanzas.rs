@@ -1,17 +1,17 @@
-//! What is sent to the seed and to the proxy, and where they are meant to differ.
+//! The table of stanzas that are sent to mod_cloud_notify and to the proxy, with the intended differences.
 
 use std::fmt;
 
-/// One stanza.
+/// One stanza and its expected verdict.
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) way: Way,
-    /// What is inside; `{account}` and `{room}` are addresses.
+    /// The content. `{account}` and `{room}` are replaced by addresses.
     pub(super) content: &'static str,
     pub(super) expected: Expected,
 }
 
-/// How it comes to the phone.
+/// The way in which the stanza reaches the phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// A message of this type from bob.
@@ -42,14 +42,14 @@ pub(super) enum Way {
     Iq(&'static str),
 }
 
-/// How the proxy judges it.
+/// The verdict of the proxy, compared with mod_cloud_notify.
 #[derive(Clone, Copy)]
 pub(super) enum Expected {
-    /// As the seed does.
+    /// The same as that of mod_cloud_notify.
     Same,
-    /// It is important; to the seed it is not.
+    /// Important to the proxy, but not to mod_cloud_notify, for this reason.
     More(&'static str),
-    /// It is not important; to the seed it is.
+    /// Important to mod_cloud_notify, but not to the proxy, for this reason.
     Less(&'static str),
 }
 
@@ -89,7 +89,7 @@ const CORRECTION: &str = "<body>hullo</body><replace xmlns='urn:xmpp:message-cor
 const COMPOSING: &str = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
 const DISPLAYED: &str = "<displayed xmlns='urn:xmpp:chat-markers:0' id='before'/>";
 
-// Why.
+// Reasons.
 const OLD_OMEMO: &str = "the seed knows OMEMO up to 0";
 const ONLY_KEYS: &str = "without a payload it moves keys (XEP-0384): there is nothing to read";
 const OWN_TEXT: &str = "the user knows what they wrote";

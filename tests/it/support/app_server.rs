@@ -1,5 +1,5 @@
-//! A scripted push service that other servers connect to (RFC 6120 server streams with EXTERNAL and XEP-0288): it lets every
-//! server in, and leaves everything after that to the test.
+//! A scripted push service that other servers connect to (RFC 6120 server streams with EXTERNAL and XEP-0288). It
+//! authenticates every server, and leaves everything after that to the test.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::{Authority, Element, Framer, Item, PATIENCE};
 
 /// A listening push service with direct TLS.
 pub(crate) struct AppServer {
-    /// Where servers connect.
+    /// The address to which servers connect.
     pub(crate) address: SocketAddr,
     pub(crate) domain: &'static str,
     streams: mpsc::UnboundedReceiver<AppStream>,
@@ -29,7 +29,7 @@ impl AppServer {
         Self::saying(domain, authority, domain).await
     }
 
-    /// The same, whose stream headers are from `from`, as it stands in the XML.
+    /// The same with stream headers from `from`, as written in the XML.
     pub(crate) async fn saying(domain: &'static str, authority: &Authority, from: &str) -> Self {
         let issued = authority.issue(domain);
         let certificate = CertificateDer::from_pem_file(&issued.certificate).unwrap();
@@ -53,7 +53,7 @@ impl AppServer {
                 tokio::spawn(async move {
                     let Ok(tls) = acceptor.accept(tcp).await else { return };
                     if let Some(stream) = AppStream::let_in(tls, &from).await {
-                        // The test may have lost interest.
+                        // The test may have ended already.
                         drop(sender.send(stream));
                     }
                 });
@@ -62,12 +62,12 @@ impl AppServer {
         Self { address, domain, streams }
     }
 
-    /// A `[[push.route]]` to it, with the authority of `ca.pem`.
+    /// Returns a `[[push.route]]` to it, with the authority of `ca.pem`.
     pub(crate) fn route(&self) -> String {
         format!("domain = '{}'\naddress = '{}'\ntls = 'direct'\nca = 'ca.pem'", self.domain, self.address)
     }
 
-    /// The next stream of a server that was let in.
+    /// Returns the next authenticated stream of a server.
     pub(crate) async fn stream(&mut self) -> AppStream {
         timeout(PATIENCE, self.streams.recv()).await.expect("a stream to the push service").unwrap()
     }
@@ -142,7 +142,7 @@ impl AppClient {
 pub(crate) struct AppStream {
     socket: TlsStream<TcpStream>,
     framer: Framer,
-    /// Whether the other server asked for XEP-0288.
+    /// True if the other server asked for XEP-0288.
     pub(crate) bidi: bool,
 }
 
@@ -190,7 +190,7 @@ impl AppStream {
         }
     }
 
-    /// Writes bytes; `false` if the connection is closed.
+    /// Writes bytes. Returns `false` if the connection is closed.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.socket.write_all(bytes.as_ref()).await.is_ok() && self.socket.flush().await.is_ok()
     }
@@ -199,7 +199,7 @@ impl AppStream {
         assert!(self.try_send(bytes).await, "the stream is closed");
     }
 
-    /// The next element; `None` at the footer or the end of the connection.
+    /// Returns the next element. `None` at the footer or the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Element> {
         match timeout(PATIENCE, self.item()).await.expect("an element or the footer") {
             Some(Item::Element(xml)) => Some(Element::parse(&xml)),
@@ -207,7 +207,7 @@ impl AppStream {
         }
     }
 
-    /// The next publish, which it accepts.
+    /// Returns the next publish, and accepts it.
     pub(crate) async fn publish(&mut self) -> Element {
         let publish = self.next().await.expect("a publish");
         assert!(!publish.all("publish").is_empty(), "{publish:?}");
@@ -217,7 +217,7 @@ impl AppStream {
         publish
     }
 
-    /// All elements until the footer.
+    /// Returns all elements until the footer.
     pub(crate) async fn until_footer(&mut self) -> Vec<Element> {
         let mut elements = Vec::new();
         while let Some(element) = self.next().await {
@@ -226,7 +226,7 @@ impl AppStream {
         elements
     }
 
-    /// What comes until the connection ends.
+    /// Returns what comes until the connection ends.
     pub(crate) async fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         // The other side may end it without a close_notify.
@@ -234,8 +234,8 @@ impl AppStream {
         String::from_utf8(rest).unwrap()
     }
 
-    /// Writes the same bytes again and again without reading, until `limit` bytes are written, the connection is closed, or
-    /// the other side has taken nothing for `stalled`; returns how many were written.
+    /// Writes the same bytes repeatedly without reading, until `limit` bytes are written, the connection is closed, or
+    /// the other side has accepted nothing for `stalled`. Returns the number of bytes written.
     pub(crate) async fn flood(&mut self, bytes: &str, limit: usize, stalled: Duration) -> usize {
         let (chunk, mut written) = (bytes.repeat(64 * 1024 / bytes.len() + 1), 0);
         let until = Instant::now() + 4 * PATIENCE;

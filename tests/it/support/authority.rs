@@ -1,4 +1,4 @@
-//! Certificates for servers, issued by an authority that only one test knows.
+//! Certificates for servers, issued by an authority that exists for one test.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -10,17 +10,17 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// An authority and what it has issued; the files go when it is dropped.
+/// An authority and the certificates that it has issued. Dropping it removes the files.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
 }
 
-/// The files of a certificate, PEM.
+/// The files of a certificate, in PEM.
 pub(crate) struct Issued {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
-    /// Both in one file.
+    /// Certificate and key in one file.
     pub(crate) together: PathBuf,
 }
 
@@ -35,36 +35,37 @@ impl Authority {
         Self { issuer, directory }
     }
 
-    /// Its own certificate, PEM.
+    /// Returns the path of its own certificate, in PEM.
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    /// As a value in TOML.
+    /// Returns the path of its own certificate as a TOML value.
     pub(crate) fn toml(&self) -> String {
         format!("'{}'", self.file().display())
     }
 
-    /// A certificate for a domain that is valid now.
+    /// Issues a certificate for a domain that is valid now.
     pub(crate) fn issue(&self, domain: &str) -> Issued {
         self.issue_for(domain, 2020..=2090)
     }
 
-    /// A certificate for a domain, from the start of one year to the start of another.
+    /// Issues a certificate for a domain, valid from the start of one year to the start of another.
     pub(crate) fn issue_for(&self, domain: &str, years: RangeInclusive<i32>) -> Issued {
         let year = |year| SystemTime::from(date_time_ymd(year, 1, 1));
-        // For servers only, as public authorities make them.
+        // For servers only, as public authorities issue them.
         let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue_with(domain, year(*years.start())..=year(*years.end()), purposes)
     }
 
-    /// A certificate for a domain that ends that long from now.
+    /// Issues a certificate for a domain that expires after this time.
     pub(crate) fn issue_within(&self, domain: &str, valid: Duration) -> Issued {
         let now = SystemTime::now();
         self.issue_with(domain, now - valid..=now + valid, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
-    /// A certificate for a domain that is valid now, for clients as well, as public authorities made them before.
+    /// Issues a certificate for a domain that is valid now, for clients as well, as public authorities formerly issued
+    /// them.
     pub(crate) fn issue_for_both(&self, domain: &str) -> Issued {
         let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let valid = SystemTime::from(date_time_ymd(2020, 1, 1))..=SystemTime::from(date_time_ymd(2090, 1, 1));

@@ -11,7 +11,7 @@ use super::{PATIENCE, Process, eventually};
 
 const INSTALL: &str = "apt-get install --yes --no-install-recommends chromium chromium-driver";
 
-/// A browser with one page; both it and its driver end when this is dropped.
+/// A browser with one page. Dropping it ends the browser and its driver.
 pub(crate) struct Browser {
     client: Client,
     _driver: Process,
@@ -19,7 +19,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// A browser whose pages are so many CSS pixels wide and high.
+    /// Starts a browser whose pages are this many CSS pixels wide and high.
     pub(crate) async fn start(width: u32, height: u32) -> Self {
         let driver = Process::spawn("chromedriver", INSTALL, Command::new("chromedriver").arg("--port=0"));
         let log = driver.log().clone();
@@ -44,7 +44,7 @@ impl Browser {
             "--disable-sync",
             &data,
         ];
-        // A window has a least width; a device has the one that it has.
+        // A window has a minimum width; an emulated device has exactly the given width.
         let device =
             json!({ "deviceMetrics": { "width": width, "height": height, "pixelRatio": 1.0, "touch": false } });
         let options = json!({ "args": arguments, "mobileEmulation": device });
@@ -60,17 +60,17 @@ impl Browser {
         self.client.goto(url).await.unwrap();
     }
 
-    /// What a function body returns in the page.
+    /// Runs a function body in the page and returns its result.
     pub(crate) async fn run(&self, script: &str) -> Value {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
-    /// The page as a PNG.
+    /// Returns the page as a PNG.
     pub(crate) async fn picture(&self) -> Vec<u8> {
         self.client.screenshot().await.unwrap()
     }
 
-    /// Ends the browser: it would outlive its driver.
+    /// Ends the browser, which would outlive its driver.
     pub(crate) async fn close(self) {
         self.client.clone().close().await.unwrap();
     }

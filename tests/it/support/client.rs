@@ -1,4 +1,4 @@
-//! A scripted client that sees and sends bytes.
+//! A scripted client that reads and writes raw bytes. [`Client`] is one connection.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,10 +18,10 @@ use tokio_rustls::client::TlsStream;
 use super::prosody::PASSWORD;
 use super::{Element, Framer, Item, PATIENCE, Tls, bodies};
 
-/// The header every stream starts with.
+/// The header at the start of every stream.
 pub(crate) const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
                                  xmlns:stream='http://etherx.jabber.org/streams' to='localhost' version='1.0'>";
-/// What asks for TLS.
+/// The request for TLS.
 pub(crate) const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
 
 enum Socket {
@@ -63,20 +63,20 @@ pub(crate) struct Enabled {
     pub(crate) max: Option<u64>,
 }
 
-/// One connection. While it is being read, it answers `<r/>` unless told otherwise.
+/// One connection. While it is being read, it answers `<r/>` unless `acks` is false.
 pub(crate) struct Client {
     socket: Socket,
     framer: Framer,
     inbox: VecDeque<String>,
     transcript: Vec<String>,
     closed: bool,
-    /// Stanzas received since stream management began, over all connections of the session.
+    /// Number of stanzas received since stream management began, over all connections of the session.
     pub(crate) handled: u32,
-    /// Whether `<r/>` is answered.
+    /// True if `<r/>` is answered.
     pub(crate) acks: bool,
     /// Every `h` of an `<a/>` so far.
     pub(crate) acked: Vec<u32>,
-    /// How many `<r/>` came.
+    /// Number of `<r/>` received.
     pub(crate) requests: u32,
     managed: bool,
     /// The `to` of its streams.
@@ -100,12 +100,12 @@ impl Client {
         }
     }
 
-    /// A connection without TLS; nothing is sent.
+    /// Opens a connection without TLS and sends nothing.
     pub(crate) async fn plain(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
-    /// The same on a connection that is there already.
+    /// The same on an existing connection.
     pub(crate) fn over(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
         Self::on(Socket::Plain(tcp))
@@ -118,17 +118,17 @@ impl Client {
         Self::on(Socket::Plain(socket.connect(address).await.unwrap()))
     }
 
-    /// TLS from the first byte.
+    /// Opens a connection with direct TLS.
     pub(crate) async fn direct(address: SocketAddr, tls: &Tls) -> Self {
         Self::plain(address).await.handshake(tls).await
     }
 
-    /// A connection that has been through STARTTLS.
+    /// Opens a connection and upgrades it by STARTTLS.
     pub(crate) async fn starttls(address: SocketAddr, tls: &Tls) -> Self {
         Self::plain(address).await.upgrade(tls).await
     }
 
-    /// Goes through STARTTLS.
+    /// Upgrades the connection by STARTTLS.
     pub(crate) async fn upgrade(mut self, tls: &Tls) -> Self {
         let features = self.open().await;
         assert!(features.contains("urn:ietf:params:xml:ns:xmpp-tls"), "no STARTTLS in {features}");
@@ -137,7 +137,7 @@ impl Client {
         self.handshake(tls).await
     }
 
-    /// Goes on with TLS.
+    /// Performs the TLS handshake.
     pub(crate) async fn handshake(self, tls: &Tls) -> Self {
         let domain = self.domain;
         let Socket::Plain(tcp) = self.socket else { panic!("TLS inside TLS") };
@@ -149,7 +149,7 @@ impl Client {
         Self::on(Socket::Tls(Box::new(stream))).towards(domain)
     }
 
-    /// What the handshake agreed on: version and ALPN.
+    /// Returns the result of the handshake: version and ALPN.
     pub(crate) fn agreed(&self) -> (ProtocolVersion, Option<String>) {
         let Socket::Tls(tls) = &self.socket else { panic!("not TLS") };
         let connection = tls.get_ref().1;
@@ -161,13 +161,13 @@ impl Client {
         timeout(PATIENCE, self.socket.write(bytes.as_ref())).await.expect("a write in time").expect("a write");
     }
 
-    /// Sends where the peer may already be gone.
+    /// Sends bytes to a peer that may already be gone.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         drop(timeout(PATIENCE, self.socket.write(bytes.as_ref())).await);
     }
 
-    /// Sends the same again and again without reading, until `total` bytes are sent, or none is taken for five seconds, or the
-    /// connection is gone. Calls `look` after each; returns how many bytes were sent.
+    /// Sends the same bytes repeatedly without reading, until `total` bytes are sent, none is accepted for five
+    /// seconds, or the connection is gone. Calls `look` after each write. Returns the number of bytes sent.
     pub(crate) async fn pour(&mut self, stanzas: &str, total: usize, mut look: impl FnMut()) -> usize {
         let mut sent = 0;
         while sent < total {
@@ -199,7 +199,8 @@ impl Client {
         }
     }
 
-    /// The next element that is not stream management's own, or the footer; `None` at the end of the connection.
+    /// Returns the next element that does not belong to stream management, or the footer. `None` at the end of the
+    /// connection.
     async fn element(&mut self, deadline: Instant) -> Result<Option<String>, tokio::time::error::Elapsed> {
         if let Some(element) = self.inbox.pop_front() {
             return Ok(Some(element));
@@ -217,7 +218,7 @@ impl Client {
         }
     }
 
-    /// Counts, and takes `<r/>` and `<a/>` away.
+    /// Counts stanzas, and consumes `<r/>` and `<a/>`. Returns true if the element was consumed.
     async fn manage(&mut self, xml: &str) -> bool {
         if ["<message", "<presence", "<iq"].iter().any(|name| xml.starts_with(name)) {
             self.handled += u32::from(self.managed);
@@ -254,7 +255,7 @@ impl Client {
         self.try_send(ack).await;
     }
 
-    /// The next element; the test fails if none comes.
+    /// Returns the next element. The test fails if none comes.
     pub(crate) async fn next(&mut self) -> String {
         match self.element(Instant::now() + PATIENCE).await {
             Ok(Some(element)) => element,
@@ -263,7 +264,7 @@ impl Client {
         }
     }
 
-    /// The next element that contains `needle`; those before it are passed over.
+    /// Returns the next element that contains `needle`, and discards those before it.
     pub(crate) async fn expect(&mut self, needle: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -275,7 +276,7 @@ impl Client {
         }
     }
 
-    /// The next element that contains `needle`; those before it stay to be read.
+    /// Returns the next element that contains `needle`. Those before it can still be read.
     pub(crate) async fn answer(&mut self, needle: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut others = VecDeque::new();
@@ -291,7 +292,7 @@ impl Client {
         found
     }
 
-    /// The next element, stream management's own included.
+    /// Returns the next element, including those of stream management.
     pub(crate) async fn next_item(&mut self) -> String {
         match self.item(Instant::now() + PATIENCE).await {
             Ok(Some(Item::Element(element))) => {
@@ -302,7 +303,7 @@ impl Client {
         }
     }
 
-    /// Reads until the next `<a/>`; other elements stay to be read.
+    /// Reads until the next `<a/>`. Other elements can still be read.
     pub(crate) async fn next_ack(&mut self) -> u32 {
         let before = self.acked.len();
         let mut others = VecDeque::new();
@@ -316,7 +317,7 @@ impl Client {
         self.acked[before]
     }
 
-    /// The next `count` messages.
+    /// Returns the next `count` messages.
     pub(crate) async fn messages(&mut self, count: usize) -> Vec<String> {
         let mut messages = Vec::new();
         while messages.len() < count {
@@ -325,7 +326,7 @@ impl Client {
         messages
     }
 
-    /// Reads until all of `wanted` have come as bodies of messages; returns the bodies of all messages that came.
+    /// Reads until all of `wanted` have come as bodies of messages. Returns the bodies of all messages that came.
     pub(crate) async fn bodies_until(&mut self, wanted: &[String]) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         let mut seen: Vec<String> = Vec::new();
@@ -338,12 +339,12 @@ impl Client {
         seen
     }
 
-    /// Everything that comes until nothing has come for that long, or the connection has ended.
+    /// Returns everything that comes until nothing has come for that long, or the connection has ended.
     pub(crate) async fn until_quiet(&mut self, quiet: Duration) -> Vec<String> {
         self.until_quiet_or_closed(quiet).await.0
     }
 
-    /// The same; says too whether the connection is still open.
+    /// The same, and whether the connection is still open.
     pub(crate) async fn until_quiet_or_closed(&mut self, quiet: Duration) -> (Vec<String>, bool) {
         let mut seen = Vec::new();
         while let Ok(Some(element)) = self.element(Instant::now() + quiet).await {
@@ -352,7 +353,7 @@ impl Client {
         (seen, !self.closed)
     }
 
-    /// Reads and answers `<r/>` for that long, like a client that is alive; returns what came.
+    /// Reads and answers `<r/>` for that long, like a live client. Returns what came.
     pub(crate) async fn live_for(&mut self, observed: Duration) -> Vec<String> {
         let deadline = Instant::now() + observed;
         let mut seen = Vec::new();
@@ -362,7 +363,7 @@ impl Client {
         seen
     }
 
-    /// Waits until the proxy ends the connection; returns what came before.
+    /// Waits until the proxy ends the connection. Returns what came before.
     pub(crate) async fn closed(&mut self, deadline: Duration) -> Vec<String> {
         let until = Instant::now() + deadline;
         let mut seen = Vec::new();
@@ -375,13 +376,13 @@ impl Client {
         }
     }
 
-    /// Asks for an acknowledgement and reads until it covers exactly `h`.
+    /// Requests an acknowledgement and reads until it covers exactly `h`.
     pub(crate) async fn acked_up_to(&mut self, h: u32) {
         self.send("<r xmlns='urn:xmpp:sm:3'/>").await;
         self.ack_reaches(h).await;
     }
 
-    /// Reads until an `<a/>` covers exactly `h`; other elements stay to be read.
+    /// Reads until an `<a/>` covers exactly `h`. Other elements can still be read.
     pub(crate) async fn ack_reaches(&mut self, h: u32) {
         let deadline = Instant::now() + PATIENCE;
         let mut others = VecDeque::new();
@@ -399,17 +400,17 @@ impl Client {
         self.inbox.append(&mut others);
     }
 
-    /// Everything that came on this connection, for a test's message.
+    /// Returns everything that came on this connection, for an assertion's message.
     pub(crate) fn transcript(&self) -> String {
         self.transcript.join("\n")
     }
 
-    /// Whitespace that came between elements.
+    /// Returns the number of whitespace bytes between elements.
     pub(crate) fn whitespace(&self) -> usize {
         self.framer.whitespace()
     }
 
-    /// Whom the streams to come are for; `localhost` until it is called.
+    /// Sets the domain of later streams. The default is `localhost`.
     pub(crate) fn towards(mut self, domain: &'static str) -> Self {
         self.domain = domain;
         self
@@ -421,14 +422,14 @@ impl Client {
         self.expect("<stream:features").await
     }
 
-    /// SASL PLAIN (RFC 4616) up to `<success/>`, without the restart.
+    /// Authenticates with SASL PLAIN (RFC 4616) up to `<success/>`, without the restart.
     pub(crate) async fn authenticate(&mut self, user: &str) {
         self.send(plain(user, PASSWORD)).await;
         let answer = self.next().await;
         assert!(answer.starts_with("<success"), "{user} is refused: {answer}");
     }
 
-    /// Up to the point where `<resume/>` or a bind may be sent; returns the features.
+    /// Logs in up to the point where `<resume/>` or a bind may be sent. Returns the features.
     pub(crate) async fn authenticated(&mut self, user: &str) -> String {
         self.open().await;
         self.authenticate(user).await;
@@ -452,7 +453,7 @@ impl Client {
         self.bind(resource).await
     }
 
-    /// Turns stream management on.
+    /// Enables stream management.
     pub(crate) async fn enable(&mut self) -> Enabled {
         self.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
         let answer = self.answer("urn:xmpp:sm:3").await;
@@ -465,32 +466,32 @@ impl Client {
         }
     }
 
-    /// Asks for a session and returns the answer, `<resumed/>` or `<failed/>`.
+    /// Requests resumption and returns the answer, `<resumed/>` or `<failed/>`.
     pub(crate) async fn resume(&mut self, previous: &str, handled: u32) -> Element {
         self.handled = handled;
         self.send(format!("<resume xmlns='urn:xmpp:sm:3' previd='{previous}' h='{handled}'/>")).await;
         Element::parse(&self.expect("urn:xmpp:sm:3").await)
     }
 
-    /// Sends `<presence/>` and waits until the server has taken it.
+    /// Sends `<presence/>` and waits until the server has it.
     pub(crate) async fn available(&mut self) {
         self.send("<presence/>").await;
         self.roundtrip().await;
     }
 
-    /// A ping to the server and back: everything sent before has reached it.
+    /// Sends a ping to the server and waits for the answer. Everything sent before has then reached the server.
     pub(crate) async fn roundtrip(&mut self) {
         self.ping("localhost").await;
     }
 
-    /// A ping to `to` and back; other elements stay to be read.
+    /// Sends a ping to `to` and waits for the answer. Other elements can still be read.
     pub(crate) async fn ping(&mut self, to: &str) {
         let id = format!("ping-{}", self.transcript.len());
         self.send(format!("<iq type='get' id='{id}' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>")).await;
         self.answer(&id).await;
     }
 
-    /// Sends a chat message and waits until the server has taken it.
+    /// Sends a chat message and waits until the server has it.
     pub(crate) async fn say(&mut self, to: &str, body: &str) {
         self.send(format!("<message type='chat' to='{to}' id='{body}'><body>{body}</body></message>")).await;
         self.roundtrip().await;
@@ -503,7 +504,7 @@ impl Client {
         drop(timeout(PATIENCE, tls.shutdown()).await);
     }
 
-    /// Ends the sending side of the TCP connection: FIN, with neither footer nor TLS close_notify.
+    /// Ends the sending side of the TCP connection by FIN, with neither footer nor TLS close_notify.
     pub(crate) fn fin(self) -> Half {
         SockRef::from(self.socket.tcp()).shutdown(std::net::Shutdown::Write).unwrap();
         Half { _client: self }
@@ -515,12 +516,12 @@ impl Client {
     }
 }
 
-/// A connection of which only the receiving side is left.
+/// A connection whose sending side has ended.
 pub(crate) struct Half {
     _client: Client,
 }
 
-/// `<auth/>` with PLAIN.
+/// Returns `<auth/>` with PLAIN.
 pub(crate) fn plain(user: &str, password: &str) -> String {
     let secret = BASE64.encode(format!("\0{user}\0{password}"));
     format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>")

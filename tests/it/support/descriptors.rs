@@ -1,8 +1,8 @@
-//! Room for many connections.
+//! Descriptor limits for tests with many connections.
 
 use std::process::Command;
 
-/// Lets a process have as many descriptors as it may, and returns how many those are.
+/// Raises a process's descriptor limit as far as allowed, and returns the new limit.
 pub(crate) fn raise_descriptors(process: u32) -> usize {
     let prlimit = |arguments: &[&str]| {
         let mut command = Command::new("prlimit");

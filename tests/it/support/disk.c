@@ -1,7 +1,8 @@
-/* Preloaded into the proxy: a disk that is slow, stalls or fails. Each variable names a number or a file:
- * DISK_SYNC_MILLISECONDS: how long a sync takes at most.
- * DISK_STALL: while this file exists, no sync returns, and nobody learns the size of the database; the file of that name and ".reached" is made when one waits.
- * DISK_WRITES_FAIL, DISK_SYNCS_FAIL: writes at a position, or syncs, fail with EIO while this file exists. */
+/* A library preloaded into the proxy to make its disk slow, stall or fail. Each variable is a number or a file name:
+ * DISK_SYNC_MILLISECONDS: the maximum duration of a sync.
+ * DISK_STALL: while this file exists, no sync returns, and other threads cannot read the size of the database. When one waits, a
+ *   file of the same name with ".reached" is created.
+ * DISK_WRITES_FAIL, DISK_SYNCS_FAIL: while this file exists, writes at a position, or syncs, fail with EIO. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -44,7 +45,7 @@ int statx(int directory, const char *path, int flags, unsigned mask, struct stat
     const char *name = strrchr(path, '/');
     char thread[16] = "";
     prctl(PR_GET_NAME, thread);
-    // The thread that writes is to stall in a sync, which tests wait for.
+    // The writing thread must stall in a sync, because tests wait for that.
     int stalls = name && strcmp(name, "/pushward.redb") == 0 && strcmp(thread, "store") != 0;
     while (stalls && is_on("DISK_STALL")) usleep(5000);
     return real(directory, path, flags, mask, into);

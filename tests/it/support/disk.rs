@@ -1,4 +1,4 @@
-//! A disk that stalls or fails, for as long as a test wants.
+//! A disk that stalls or fails for as long as a test needs. `disk.c` implements it.
 
 use std::fs;
 use std::process::Command;
@@ -9,10 +9,10 @@ use super::{PATIENCE, Pushward, Setup, eventually};
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/disk.c");
 const LIBRARY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/disk.so");
 
-/// What is wrong with the disk.
+/// A fault of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// No sync returns, and nothing is learnt of the database's file.
+    /// No sync returns, and nothing can be read about the database's file.
     Stall,
     /// Writes fail.
     Writes,
@@ -21,7 +21,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The file that stands for it.
+    /// Returns the name of the file that turns the fault on.
     fn file(self) -> &'static str {
         match self {
             Self::Stall => "disk-stall",
@@ -31,7 +31,7 @@ impl Fault {
     }
 }
 
-/// Compiles the library once in each process of tests.
+/// Compiles the library once per test process.
 fn build() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -44,7 +44,7 @@ fn build() {
 }
 
 impl Setup {
-    /// Lets the test have a [`Fault`] of the disk.
+    /// Lets the test use [`Fault`]s of the disk.
     pub(crate) fn with_faults(self) -> Self {
         build();
         self.env("LD_PRELOAD", LIBRARY)
@@ -55,12 +55,12 @@ impl Setup {
 }
 
 impl Pushward {
-    /// From now on the disk has this fault.
+    /// Turns a fault on.
     pub(crate) fn begin(&self, fault: Fault) {
         fs::write(self.file(fault.file()), "").unwrap();
     }
 
-    /// From now on the disk does not have it any more.
+    /// Turns a fault off.
     pub(crate) fn end(&self, fault: Fault) {
         fs::remove_file(self.file(fault.file())).unwrap();
     }

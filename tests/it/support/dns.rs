@@ -1,4 +1,4 @@
-//! A name server of the tests: it knows the records that a test gives it.
+//! A name server with the records that a test gives it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// What a name server knows of a name.
+/// A record of the name server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Record {
     /// Priority, port and target.
     Srv(&'static str, u16, u16, &'static str),
-    /// A or AAAA.
+    /// An A or AAAA record.
     Address(&'static str, IpAddr),
-    /// Every question about it fails.
+    /// A name for which every query fails.
     Broken(&'static str),
 }
 
@@ -42,7 +42,7 @@ impl NameServer {
         Self { address, asked, task }
     }
 
-    /// The names that it was asked for, each once, in the order in which they came first.
+    /// Returns the names that were queried, each once, in the order of their first query.
     pub(crate) fn asked(&self) -> Vec<String> {
         super::distinct(self.asked.lock().unwrap().clone())
     }
@@ -54,7 +54,7 @@ impl Drop for NameServer {
     }
 }
 
-/// RFC 1035 §4: the name that a query asks for, and the response.
+/// Returns the queried name and the response (RFC 1035 §4).
 fn respond(query: &[u8], records: &[Record]) -> (String, Vec<u8>) {
     let mut labels = Vec::new();
     let mut at = 12;
@@ -68,7 +68,7 @@ fn respond(query: &[u8], records: &[Record]) -> (String, Vec<u8>) {
     let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
     let answers: Vec<_> = records.iter().filter_map(|record| data(record, &name, kind)).collect();
     let broken = records.iter().any(|record| matches!(record, Record::Broken(is) if *is == name));
-    // A response, recursion available, without an error or with SERVFAIL.
+    // A response with recursion available, without an error or with SERVFAIL.
     let flags = if broken { 0x82 } else { 0x80 };
     let count = u8::try_from(answers.len()).unwrap();
     let mut response = vec![query[0], query[1], 0x81, flags, 0, 1, 0, count, 0, 0, 0, 0];

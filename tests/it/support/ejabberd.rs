@@ -1,4 +1,4 @@
-//! Debian's ejabberd as the unmodified server: no push, no archive; stream management where a test wants it.
+//! Debian's ejabberd as the unmodified server: no push, no archive; stream management if a test needs it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ use super::prosody::{COMPONENT_SECRET, answers};
 use super::{Authority, Issued, PASSWORD, PATIENCE, Process, eventually, free_address};
 
 const INSTALL: &str = "apt-get install ejabberd";
-/// It compiles its configuration at every start.
+/// ejabberd compiles its configuration at every start.
 const STARTS_WITHIN: Duration = Duration::from_secs(90);
-/// Where Debian has the Erlang libraries; one of these exists.
+/// The directories of Debian's Erlang libraries. One of them exists.
 const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
 
-/// A running server; it ends when dropped.
+/// A running server. Dropping it ends the server.
 pub(crate) struct Ejabberd {
-    /// Where clients connect, without TLS.
+    /// The address for clients, without TLS.
     pub(crate) address: SocketAddr,
-    /// Where components connect.
+    /// The address for components.
     pub(crate) components: SocketAddr,
-    /// Where servers connect and ask for TLS; nobody listens there, unless it is a [`Ejabberd::push_server`].
+    /// The address for servers, with STARTTLS. Nothing listens there, unless it is a [`Ejabberd::push_server`].
     pub(crate) servers: SocketAddr,
     process: Process,
     directory: TempDir,
@@ -42,25 +42,25 @@ impl Ejabberd {
         Self::with("").await
     }
 
-    /// The same, with TLS at [`Ejabberd::address`], where log-ins may still go without it.
+    /// The same with TLS at [`Ejabberd::address`]. Logins without TLS are still allowed.
     pub(crate) async fn over_tls(certificate: &Issued) -> Self {
         Self::having("", &list(certificate)).await
     }
 
-    /// The same, with its own stream management as well.
+    /// The same with its own stream management as well.
     pub(crate) async fn managed_over_tls(certificate: &Issued) -> Self {
         Self::having(MANAGED, &list(certificate)).await
     }
 
-    /// The same, with its own stream management.
+    /// The same with its own stream management.
     ///
-    /// What a lost client did not acknowledge goes to the account's other sessions or into offline storage, as it does
-    /// on Prosody; without that option ejabberd sends it back to the sender as an error.
+    /// Unacknowledged stanzas of a lost client go to the account's other sessions or into offline storage, as on
+    /// Prosody. Without that option ejabberd returns them to the sender as an error.
     pub(crate) async fn managed() -> Self {
         Self::with(MANAGED).await
     }
 
-    /// The same as [`Ejabberd::start`], with more `listen`, in YAML, and a log of who logs in from where.
+    /// The same as [`Ejabberd::start`], with more `listen`, in YAML, and a log of each login and its address.
     pub(crate) async fn listening(listen: &str) -> Self {
         Self::configured(|[clients, components, _]| {
             let common = configuration("", "[]", (clients, components));
@@ -70,7 +70,8 @@ impl Ejabberd {
         .await
     }
 
-    /// One that hosts the push service `push.test` and speaks to servers whose certificates are of this authority.
+    /// Starts a server that hosts the push service `push.test` and connects to servers whose certificates are of this
+    /// authority.
     pub(crate) async fn push_server(authority: &Authority) -> Self {
         let certificate = authority.issue("push.test");
         Self::configured(|[clients, components, servers]| {
@@ -87,7 +88,7 @@ impl Ejabberd {
         .await
     }
 
-    /// Waits for a line of its log that holds all of `needles`.
+    /// Waits for a log line that contains all of `needles`.
     pub(crate) async fn logged(&self, needles: &[&str]) {
         let read = || fs::read_to_string(self.directory.path().join("ejabberd.log")).unwrap_or_default();
         let found = || read().lines().any(|line| needles.iter().all(|needle| line.contains(needle))).then_some(());
@@ -98,14 +99,14 @@ impl Ejabberd {
         Self::having(modules, "[]").await
     }
 
-    /// `certificates`: a list, in YAML; with any there is STARTTLS.
+    /// Starts a server with `certificates`, a list in YAML. If it is not empty, the server offers STARTTLS.
     async fn having(modules: &str, certificates: &str) -> Self {
         Self::configured(|[clients, components, _]| configuration(modules, certificates, (clients, components))).await
     }
 
-    /// `configuration`: of the ports for clients, components and servers.
+    /// Starts a server. `configuration` gets the addresses for clients, components and servers.
     async fn configured(configuration: impl Fn([SocketAddr; 3]) -> String) -> Self {
-        // As with Prosody, somebody may take the ports before it does.
+        // As with Prosody, another process may take the ports first.
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
             let [address, components, servers] = [free_address(), free_address(), free_address()];
@@ -119,19 +120,19 @@ impl Ejabberd {
         panic!("no free ports for ejabberd");
     }
 
-    /// Starts what is configured in `directory`, with the usual accounts for `localhost`, at these addresses.
+    /// Starts the server configured in `directory`, with the usual accounts for `localhost`, at these addresses.
     pub(crate) async fn installed(directory: TempDir, (address, components): (SocketAddr, SocketAddr)) -> Self {
         let mut process = spawn(directory.path());
         assert!(ready(&mut process, address).await, "the ports have been taken");
         Self { address, components, servers: address, process, directory }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again with the same files and ports, once it has been killed.
+    /// Starts the killed server again with the same files and ports.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.process.exited().is_some(), "it is still running");
         self.process = spawn(self.directory.path());
@@ -139,7 +140,8 @@ impl Ejabberd {
     }
 }
 
-/// The Erlang machine without distribution: it needs neither a node name nor the port mapper, so any number can run.
+/// Starts the Erlang machine without distribution. It needs neither a node name nor the port mapper, so any number can
+/// run.
 fn spawn(directory: &Path) -> Process {
     let accounts = format!(
         "application:ensure_started(ejabberd), [ejabberd_auth:try_register(User, <<\"localhost\">>, <<\"{PASSWORD}\">>) \
@@ -159,7 +161,7 @@ fn spawn(directory: &Path) -> Process {
     Process::spawn("ejabberd", INSTALL, &mut command)
 }
 
-/// `false` where a port was taken.
+/// Waits until the server is ready. Returns `false` if a port was taken.
 async fn ready(process: &mut Process, address: SocketAddr) -> bool {
     let until = Instant::now() + STARTS_WITHIN;
     while !(process.log().contains("has its accounts") && answers(address).await) {

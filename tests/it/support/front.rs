@@ -1,4 +1,4 @@
-//! Real proxies in front of Pushward, with the configuration that docs/proxy-chains.md shows.
+//! Real proxies in front of Pushward, with the configuration in docs/proxy-chains.md.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use super::{PATIENCE, Process, eventually, free_address};
 /// The page about chains of proxies.
 const PAGE: &str = "docs/proxy-chains.md";
 
-/// The block of the page in this language that contains `needle`; there is one.
+/// Returns the only block of the page in this language that contains `needle`.
 pub(crate) fn documented(language: &str, needle: &str) -> String {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE)).unwrap();
     let start = format!("```{language}\n");
@@ -24,17 +24,18 @@ pub(crate) fn documented(language: &str, needle: &str) -> String {
 
 /// A running proxy.
 pub(crate) struct Front {
-    /// Leads to STARTTLS.
+    /// The address that leads to STARTTLS.
     pub(crate) starttls: SocketAddr,
-    /// Leads to direct TLS.
+    /// The address that leads to direct TLS.
     pub(crate) direct: SocketAddr,
-    // Declared before the directory, so that it ends before its files go.
+    // Declared before the directory, so that it ends before its files are removed.
     process: Process,
     _directory: TempDir,
 }
 
 impl Front {
-    /// HAProxy; `configuration` names the ports 5222 and 5223 of all addresses and of `10.0.0.5`, which is `behind`.
+    /// Starts HAProxy. `configuration` uses the ports 5222 and 5223 of all addresses and of `10.0.0.5`, which stands
+    /// for `behind`.
     pub(crate) async fn haproxy(configuration: &str, behind: (SocketAddr, SocketAddr)) -> Self {
         Self::start(
             configuration,
@@ -49,9 +50,9 @@ impl Front {
         .await
     }
 
-    /// nginx, in the same way.
+    /// Starts nginx in the same way.
     pub(crate) async fn nginx(configuration: &str, behind: (SocketAddr, SocketAddr)) -> Self {
-        // In one process, so that it ends when it is killed.
+        // In one process, so that killing it ends nginx.
         let alone = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off;\nmaster_process off;\n\
             pid nginx.pid;\nerror_log stderr;\nevents {}\n";
         let public = |port| ("listen ", format!("[::]:{port} ipv6only=off"));
@@ -100,7 +101,7 @@ impl Front {
         panic!("no free ports for the proxy");
     }
 
-    /// Fails if it has ended.
+    /// Fails if the proxy has ended.
     pub(crate) fn assert_running(&mut self) {
         assert!(self.process.exited().is_none(), "{}", self.process.log().lines().join("\n"));
     }

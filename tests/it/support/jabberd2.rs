@@ -1,5 +1,5 @@
-//! Debian's jabberd2 as the unmodified server: no stream management, no carbons, no push; it gives every message the full JID
-//! of the session that gets it.
+//! Debian's jabberd2 as the unmodified server: no stream management, no carbons, no push. It addresses every message to
+//! the full JID of the session that gets it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::prosody::COMPONENT_SECRET;
 use super::{Client, HEADER, Issued, PASSWORD, PATIENCE, Process, eventually, free_address};
 
 const INSTALL: &str = "apt-get install jabberd2";
-/// Where Debian has its modules; one of these exists.
+/// The directories of Debian's modules. One of them exists.
 const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu/jabberd2", "/usr/lib/aarch64-linux-gnu/jabberd2"];
 /// The modules of its session manager that the tests need, by the chain that calls them.
 const CHAINS: [(&str, &[&str]); 9] = [
@@ -27,13 +27,14 @@ const CHAINS: [(&str, &[&str]); 9] = [
     ("user-delete", &["active", "offline", "privacy", "roster"]),
 ];
 
-/// A running server; it ends when dropped.
+/// A running server. Dropping it ends the server.
 pub(crate) struct Jabberd2 {
-    /// Where clients connect, without TLS or with STARTTLS.
+    /// The address for clients, without TLS or with STARTTLS.
     pub(crate) address: SocketAddr,
-    /// Where clients connect with direct TLS; a closed port unless it is started [`Jabberd2::over_tls`].
+    /// The address for clients with direct TLS. The port is closed unless the server was started
+    /// [`Jabberd2::over_tls`].
     pub(crate) direct: SocketAddr,
-    /// Where components connect.
+    /// The address for components.
     pub(crate) components: SocketAddr,
     // Declared in the order in which they end: the directory is the last.
     _clients: Process,
@@ -51,12 +52,12 @@ struct Ports {
 }
 
 impl Jabberd2 {
-    /// Starts a server for `localhost` with the accounts alice, bob and carol, which takes components.
+    /// Starts a server for `localhost` with the accounts alice, bob and carol, which accepts components.
     pub(crate) async fn start() -> Self {
         Self::having(None).await
     }
 
-    /// The same, with STARTTLS, without which clients may still log in, and direct TLS.
+    /// The same with direct TLS and STARTTLS. Logins without TLS are still allowed.
     pub(crate) async fn over_tls(certificate: &Issued) -> Self {
         Self::having(Some(&certificate.together)).await
     }
@@ -71,15 +72,15 @@ impl Jabberd2 {
         panic!("no free ports for jabberd2");
     }
 
-    /// `None` where a port was taken.
+    /// Starts the server. Returns `None` if a port was taken.
     async fn try_start(certificate: Option<&Path>) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let ports = Ports { clients: free_address(), direct: free_address(), router: free_address() };
         configure(directory.path(), certificate, ports);
-        // Whoever does not find the router waits a second before trying again.
+        // A program that does not find the router waits a second before it tries again.
         let router = started("router", directory.path(), "listening for incoming connections").await?;
         let sessions = started("sm", directory.path(), "ready for sessions").await?;
-        // The session manager says so before the router knows its domain.
+        // The session manager reports this before the router knows its domain.
         online(&router, "localhost").await;
         let clients = started("c2s", directory.path(), "ready for connections").await?;
         online(&router, "c2s").await;
@@ -94,7 +95,7 @@ impl Jabberd2 {
         })
     }
 
-    /// Its databases are made by itself, so the accounts are registered in-band.
+    /// Registers the accounts in-band, because jabberd2 creates its databases itself.
     async fn register(&self) {
         for name in ["alice", "bob", "carol"] {
             let mut client = Client::plain(self.address).await;
@@ -115,7 +116,7 @@ impl Jabberd2 {
             .await;
     }
 
-    /// What it offers by itself to a client that has authenticated.
+    /// Returns the features that the server itself offers to an authenticated client.
     pub(crate) async fn features(&self) -> String {
         let mut client = Client::plain(self.address).await;
         client.open().await;
@@ -125,7 +126,7 @@ impl Jabberd2 {
     }
 }
 
-/// One of its programs, once it has logged that it is ready; `None` where a port was taken.
+/// Starts one of its programs and waits until it has logged that it is ready. Returns `None` if a port was taken.
 async fn started(program: &str, directory: &Path, ready: &str) -> Option<Process> {
     let mut command = Command::new(format!("/usr/sbin/jabberd2-{program}"));
     command.arg("-c").arg(directory.join(format!("{program}.xml"))).current_dir(directory);
@@ -157,7 +158,7 @@ fn configure(directory: &Path, certificate: Option<&Path>, ports: Ports) {
         "<router><ip>127.0.0.1</ip><port>{}</port><user>jabberd</user><pass>{COMPONENT_SECRET}</pass></router>",
         ports.router.port()
     );
-    // Each of the two has a database of its own: an environment that both share breaks if they open it at the same time.
+    // Each program has a database of its own: a shared environment breaks if both open it at the same time.
     let database = |id: &str| {
         fs::create_dir(directory.join(id)).unwrap();
         format!("<db><path>{place}/{id}</path></db>")

@@ -1,4 +1,4 @@
-//! What the tests are made of: real peers, scripted peers, and the proxy itself.
+//! The tools of the tests: real peers, scripted peers, and the proxy itself.
 
 mod app_server;
 mod authority;
@@ -58,10 +58,10 @@ pub(crate) use wire::Wire;
 pub(crate) use world::{PUSH_OPTIONS, QUIET, World, push_enable, quick};
 pub(crate) use xml::{Element, Framer, Item};
 
-/// How long a test waits for something that ought to happen at once, on a machine with other things to do.
+/// Maximum wait for something that should happen at once, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Looks every few milliseconds until `probe` finds something; fails the test at the deadline.
+/// Calls `probe` every few milliseconds until it finds something. Fails the test at the deadline.
 pub(crate) async fn eventually<T>(
     deadline: Duration,
     what: impl Fn() -> String,
@@ -77,10 +77,10 @@ pub(crate) async fn eventually<T>(
     }
 }
 
-/// A loopback address whose port was free a moment ago, for peers that cannot bind port 0 themselves.
+/// Returns a loopback address whose port was free a moment ago, for peers that cannot bind port 0 themselves.
 ///
-/// It lies below the ports that Linux gives out by itself (32768 and up), so no listener or connection of another test
-/// gets it in the meantime; two runs of the tests at once start at different places.
+/// The port is below those that Linux assigns by itself (32768 and up), so no listener or connection of another test
+/// gets it in the meantime. Two concurrent test runs start at different places.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(7919);
@@ -93,27 +93,27 @@ pub(crate) fn free_address() -> SocketAddr {
     }
 }
 
-/// The bodies of messages, in order.
+/// Returns the bodies of messages, in order.
 pub(crate) fn bodies(elements: &[String]) -> Vec<String> {
     let messages = elements.iter().filter(|element| element.starts_with("<message")).map(|xml| Element::parse(xml));
     messages.filter_map(|message| message.child("body").map(|body| body.text.clone())).collect()
 }
 
-/// A chat message for `alice@localhost/phone`.
+/// Returns a chat message for `alice@localhost/phone`.
 pub(crate) fn message(body: &str) -> String {
     format!(
         "<message type='chat' from='bob@localhost/desk' to='alice@localhost/phone' id='{body}'><body>{body}</body></message>"
     )
 }
 
-/// The bodies of what came, without repetitions, in order of first appearance.
+/// Returns the bodies without repetitions, in order of first appearance.
 pub(crate) fn distinct(mut bodies: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     bodies.retain(|body| seen.insert(body.clone()));
     bodies
 }
 
-/// `first` to `last`, as bodies: `numbered("dark", 1..=3)`.
+/// Returns numbered bodies: `numbered("dark", 1..=3)` is `dark 1` to `dark 3`.
 pub(crate) fn numbered(name: &str, numbers: RangeInclusive<usize>) -> Vec<String> {
     numbers.map(|number| format!("{name} {number}")).collect()
 }

@@ -1,4 +1,4 @@
-//! Real clients, each a process of its own, driven by lines of JSON.
+//! Real clients. Each is a process of its own, driven by lines of JSON.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::prosody::PASSWORD;
 use super::{PATIENCE, Process, Pushward, eventually};
 
-/// Which client.
+/// The client libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Library {
     /// Python.
     Slixmpp,
-    /// Python, by others.
+    /// Python, another library.
     Aioxmpp,
     /// JavaScript.
     XmppJs,
@@ -22,17 +22,17 @@ pub(crate) enum Library {
     TokioXmpp,
 }
 
-/// How a client secures its connection.
+/// The security of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Security {
-    /// Not at all.
+    /// No TLS.
     Plain,
     StartTls,
     DirectTls,
 }
 
 impl Library {
-    /// The program, with all it needs to trust the certificate in `ca`.
+    /// Returns the command that starts the program, with trust in the certificate in `ca`.
     fn command(self, ca: Option<&Path>) -> Command {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let peers = root.join("tests/it/peers");
@@ -85,7 +85,7 @@ impl Library {
         }
     }
 
-    /// Whether it makes a lost connection again by itself.
+    /// Returns true if the library reconnects a lost connection by itself.
     pub(crate) fn reconnects(self) -> bool {
         self != Self::Slixmpp
     }
@@ -93,7 +93,8 @@ impl Library {
 
 /// A process with one client.
 ///
-/// Its events: `online` with the `jid`, `resumed`, `message` with its `body`, `iq` with `id` and `type`, `disconnected`.
+/// Its events: `online` with the `jid`, `resumed`, `message` with its `body`, `iq` with `id` and `type`,
+/// `disconnected`.
 pub(crate) struct Peer {
     library: Library,
     process: Process,
@@ -101,7 +102,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts the client for `jid`; it does not connect yet. `ca` is the one certificate that it trusts.
+    /// Starts the client for `jid`. It does not connect yet. `ca` is the only certificate that it trusts.
     pub(crate) fn start(
         library: Library,
         jid: &str,
@@ -117,7 +118,7 @@ impl Peer {
         Self { library, process, taken: 0 }
     }
 
-    /// The same, at `address`, with trust in the certificate of `pushward`.
+    /// The same at `address`, with trust in the certificate of `pushward`.
     pub(crate) fn trusting(
         pushward: &Pushward,
         library: Library,
@@ -127,17 +128,17 @@ impl Peer {
         Self::start(library, jid, (security, address), Some(&pushward.file("certs/localhost.pem")))
     }
 
-    /// Gives an order: `connect`, `send` (a raw stanza in `xml`).
+    /// Gives an order: `connect`, or `send` with a raw stanza in `xml`.
     pub(crate) fn order(&mut self, order: &Value) {
         self.process.tell(&order.to_string());
     }
 
-    /// Sends a stanza, which names its namespace.
+    /// Sends a stanza, which must declare its namespace.
     pub(crate) fn send(&mut self, xml: &str) {
         self.order(&json!({"do": "send", "xml": xml}));
     }
 
-    /// Sends an iq and returns the answer as it is reported.
+    /// Sends an iq and returns the answer as the client reports it.
     pub(crate) async fn request(&mut self, (id, kind, to): (&str, &str, Option<&str>), payload: &str) -> Value {
         let to = to.map(|to| format!(" to='{to}'")).unwrap_or_default();
         self.send(&format!("<iq xmlns='jabber:client' type='{kind}' id='{id}'{to}>{payload}</iq>"));
@@ -149,7 +150,7 @@ impl Peer {
         }
     }
 
-    /// The next event of that name; those before it are passed over.
+    /// Returns the next event of that name, and discards those before it.
     pub(crate) async fn event(&mut self, name: &str) -> Value {
         let (log, library) = (self.process.log().clone(), self.library);
         let what = || format!("the event {name} of {library:?} in\n{}", log.lines().join("\n"));
@@ -169,15 +170,15 @@ impl Peer {
         event
     }
 
-    /// The bodies of all messages, up to the one that is `last`.
+    /// Returns the bodies of all messages, up to the one that is `last`.
     ///
-    /// xmpp.js reports a resumption behind what came with it, so these are not waited for in the order of events.
+    /// xmpp.js reports a resumption after the messages that came with it, so this does not follow the order of events.
     pub(crate) async fn bodies_until(&self, last: &str) -> Vec<String> {
         let what = || format!("{last:?} behind {:?}", self.bodies());
         eventually(PATIENCE, what, || Some(self.bodies()).filter(|bodies| bodies.iter().any(|body| body == last))).await
     }
 
-    /// The bodies of all messages received so far.
+    /// Returns the bodies of all messages received so far.
     pub(crate) fn bodies(&self) -> Vec<String> {
         let events =
             self.process.log().lines().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());

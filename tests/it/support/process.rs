@@ -1,4 +1,4 @@
-//! Child processes: their output is kept, shown when the test fails, and they end with the test.
+//! Child processes. Their output is kept, and shown if the test fails. They end with the test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::{PATIENCE, eventually};
 
-/// The lines a process has written so far, of both its outputs.
+/// The lines that a process has written so far to both outputs.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    /// All lines until now.
+    /// Returns all lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
-    /// Whether some line contains `needle`.
+    /// Returns true if some line contains `needle`.
     pub(crate) fn contains(&self, needle: &str) -> bool {
         self.0.lock().unwrap().iter().any(|line| line.contains(needle))
     }
@@ -44,7 +44,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command`; `name` heads its log and `install` is what to run where the program is missing.
+    /// Starts `command`. `name` heads its log, and `install` is the command that installs a missing program.
     pub(crate) fn spawn(name: &'static str, install: &str, command: &mut Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
@@ -60,7 +60,7 @@ impl Process {
         &self.log
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -72,19 +72,19 @@ impl Process {
         stdin.flush().unwrap();
     }
 
-    /// The exit status, once there is one.
+    /// Returns the exit status, if the process has ended.
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits until everything an ended process wrote is in its log.
+    /// Waits until everything that an ended process wrote is in its log.
     pub(crate) async fn drained(&self) {
         let name = self.name;
         let drained = || self.readers.iter().all(JoinHandle::is_finished).then_some(());
         eventually(PATIENCE, || format!("the rest of the output of {name}"), drained).await;
     }
 
-    /// SIGTERM; says how the process ended and how long that took.
+    /// Sends SIGTERM. Returns the exit status and the duration.
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         let pid = self.child.id().to_string();
@@ -96,13 +96,13 @@ impl Process {
         (status, took)
     }
 
-    /// SIGHUP.
+    /// Sends SIGHUP.
     pub(crate) fn hang_up(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

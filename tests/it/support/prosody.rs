@@ -1,6 +1,7 @@
-//! Debian's Prosody as the unmodified server: no push, no archive; stream management where a test wants it.
+//! Debian's Prosody as the unmodified server: no push, no archive; stream management if a test needs it.
 //!
-//! With [`Prosody::seed`] it is what the proxy is measured against: the server that has stream management and push itself.
+//! [`Prosody::seed`] is the server with its own stream management and push (mod_cloud_notify), with which the proxy is
+//! compared.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,31 +17,31 @@ use super::{Issued, PATIENCE, Process, eventually, free_address};
 
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "correct horse";
-/// What components say in their handshake.
+/// The secret of components in their handshake.
 pub(crate) const COMPONENT_SECRET: &str = "component-secret";
 
 const INSTALL: &str = "apt-get install prosody prosody-modules";
 const HEADER: &str = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
                       to='localhost' version='1.0'>";
 
-/// What a server has beside the usual.
+/// Additions to the usual configuration.
 #[derive(Clone, Copy, Default)]
 struct Extras<'a> {
     modules: &'a [&'a str],
     accounts: &'a [String],
     /// Lines of the configuration.
     settings: &'a str,
-    /// Hosts and components beside the usual, with their settings.
+    /// Additional hosts and components, with their settings.
     hosts: &'a str,
 }
 
-/// A running server; it ends when dropped.
+/// A running server. Dropping it ends the server.
 pub(crate) struct Prosody {
-    /// Where clients connect, without TLS.
+    /// The address for clients, without TLS.
     pub(crate) address: SocketAddr,
-    /// Where components connect.
+    /// The address for components.
     pub(crate) components: SocketAddr,
-    // Declared before the directory, so that it ends before its data goes.
+    // Declared before the directory, so that it ends before its data is removed.
     process: Process,
     directory: TempDir,
 }
@@ -51,35 +52,35 @@ impl Prosody {
         Self::with(&[]).await
     }
 
-    /// The same, with some of its own modules that the proxy otherwise stands in for.
+    /// The same with some of its own modules that the proxy otherwise replaces.
     pub(crate) async fn with(modules: &[&str]) -> Self {
         Self::having(Extras { modules, ..Extras::default() }).await
     }
 
-    /// The same, with more accounts.
+    /// The same with more accounts.
     pub(crate) async fn for_accounts(accounts: &[String]) -> Self {
         Self::having(Extras { accounts, ..Extras::default() }).await
     }
 
-    /// The same, where anybody may register an account.
+    /// The same with open registration of accounts.
     pub(crate) async fn open() -> Self {
         Self::having(Extras { modules: &["register"], settings: "allow_registration = true", ..Extras::default() })
             .await
     }
 
-    /// The same, with its own stream management and push, which tells the sender.
+    /// The same with its own stream management and with mod_cloud_notify, which includes the sender.
     pub(crate) async fn seed(accounts: &[String]) -> Self {
         let settings = "push_notification_with_sender = true";
         Self::having(Extras { modules: &["smacks", "cloud_notify"], accounts, settings, ..Extras::default() }).await
     }
 
-    /// The same as [`Prosody::start`], with more hosts, which have the same accounts, and components: lines of its
-    /// configuration.
+    /// The same as [`Prosody::start`], with more hosts, which have the same accounts, and more components. `hosts` are
+    /// lines of its configuration.
     pub(crate) async fn with_hosts(hosts: &str) -> Self {
         Self::having(Extras { hosts, ..Extras::default() }).await
     }
 
-    /// The same, with SASL2, Bind 2 and FAST of its community, and more modules.
+    /// The same with the community modules for SASL2, Bind 2 and FAST, and more modules.
     pub(crate) async fn sasl2(more: &[&str]) -> Self {
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers");
         let modules = [&["as_later", "sasl2", "sasl2_bind2", "sasl2_fast"], more].concat();
@@ -87,18 +88,18 @@ impl Prosody {
         Self::having(Extras { modules: &modules, settings, ..Extras::default() }).await
     }
 
-    /// The same, with TLS at [`Prosody::address`], where passwords may still go without it; `settings` are more lines.
+    /// The same with TLS at [`Prosody::address`]. Passwords without TLS are still allowed. `settings` are more lines.
     pub(crate) async fn over_tls(certificate: &Issued, settings: &str) -> Self {
         Self::tls_with(&["tls"], certificate, settings).await
     }
 
-    /// The same, with its own stream management as well.
+    /// The same with its own stream management as well.
     pub(crate) async fn managed_over_tls(certificate: &Issued) -> Self {
         Self::tls_with(&["tls", "smacks"], certificate, "").await
     }
 
-    /// The same, with offline storage and block lists, which takes servers of the authority in `trusts` by their certificates at
-    /// the address that is returned, with TLS at once.
+    /// The same with offline storage and block lists. It authenticates servers of the authority in `trusts` by their
+    /// certificates, at the returned address, with direct TLS.
     pub(crate) async fn between_servers(certificate: &Issued, trusts: &Path) -> (Self, SocketAddr) {
         let address = free_address();
         let (file, key) = (certificate.certificate.display(), certificate.key.display());
@@ -119,7 +120,7 @@ impl Prosody {
         Self::having(Extras { modules, settings: &settings, ..Extras::default() }).await
     }
 
-    /// Starts what is configured in `directory`, with the usual accounts for `localhost`, at these addresses.
+    /// Starts the server configured in `directory`, with the usual accounts for `localhost`, at these addresses.
     pub(crate) async fn configured(directory: TempDir, (address, components): (SocketAddr, SocketAddr)) -> Self {
         give_accounts(directory.path(), &Extras::default());
         let started = Self { address, components, process: spawn(directory.path()), directory };
@@ -128,8 +129,8 @@ impl Prosody {
     }
 
     async fn having(extras: Extras<'_>) -> Self {
-        // Prosody cannot tell which port 0 became, so a port is picked for it; if another process takes that one
-        // meanwhile, it starts on others.
+        // Prosody cannot report which port 0 became, so the test picks a port. If another process takes that one
+        // meanwhile, the test tries others.
         for _ in 0..5 {
             if let Some(prosody) = Self::try_start(extras).await {
                 return prosody;
@@ -149,9 +150,9 @@ impl Prosody {
         started.ready().await.then_some(started)
     }
 
-    /// `false` where a port was taken.
+    /// Waits until the server is ready. Returns `false` if a port was taken.
     async fn ready(&self) -> bool {
-        // That somebody answers is not enough: it has to be this server.
+        // An answer alone is not enough: it must come from this server.
         let activated = |service: &str, address: SocketAddr| {
             self.process.log().contains(&format!("Activated service '{service}' on [127.0.0.1]:{}", address.port()))
         };
@@ -173,23 +174,23 @@ impl Prosody {
         true
     }
 
-    /// How many connections of clients it has seen end.
+    /// Returns the number of client connections that the server has seen end.
     pub(crate) fn disconnections(&self) -> usize {
         self.process.log().lines().iter().filter(|line| line.contains("Client disconnected")).count()
     }
 
-    /// Waits until it has seen as many end.
+    /// Waits until the server has seen this many end.
     pub(crate) async fn disconnected(&self, connections: usize) {
         let what = || format!("{connections} disconnections, of which {} came", self.disconnections());
         eventually(PATIENCE, what, || (self.disconnections() >= connections).then_some(())).await;
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again with the same files and ports, once it has been killed.
+    /// Starts the killed server again with the same files and ports.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.process.exited().is_some(), "it is still running");
         self.process = spawn(self.directory.path());
@@ -215,7 +216,7 @@ fn spawn(directory: &Path) -> Process {
     Process::spawn("prosody", INSTALL, &mut command)
 }
 
-/// Whether somebody at `address` answers a stream header.
+/// Returns true if a server at `address` answers a stream header.
 pub(super) async fn answers(address: SocketAddr) -> bool {
     let Ok(mut socket) = TcpStream::connect(address).await else {
         return false;

@@ -1,4 +1,4 @@
-//! Another Prosody that hosts a push service, and speaks to servers only.
+//! A second Prosody that hosts a push service, and connects to servers only.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,30 +11,30 @@ use tempfile::TempDir;
 use super::prosody::COMPONENT_SECRET;
 use super::{Authority, Issued, PATIENCE, Process, PushService, free_address};
 
-/// What the other server is like.
+/// The options of the other server.
 pub(crate) struct PushServerOptions {
     /// The push service's domain.
     pub(crate) domain: &'static str,
-    /// XEP-0288.
+    /// True if it offers XEP-0288.
     pub(crate) bidi: bool,
-    /// What it shows.
+    /// Its own certificate.
     pub(crate) identity: Issued,
-    /// Whom it trusts.
+    /// The authority that it trusts.
     pub(crate) trusts: PathBuf,
 }
 
 impl PushServerOptions {
-    /// One that speaks as `domain` should, with a certificate of the authority.
+    /// Options for a server of `domain`, with a certificate of the authority.
     pub(crate) fn new(domain: &'static str, authority: &Authority) -> Self {
         Self { domain, bidi: true, identity: authority.issue(domain), trusts: authority.file() }
     }
 }
 
-/// The other server; it ends when dropped.
+/// The other server. Dropping it ends the server.
 pub(crate) struct PushServer {
-    /// Where servers connect and ask for TLS.
+    /// The address for servers, with STARTTLS.
     pub(crate) starttls: SocketAddr,
-    /// Where servers connect with TLS.
+    /// The address for servers, with direct TLS.
     pub(crate) direct: SocketAddr,
     components: SocketAddr,
     pub(crate) domain: &'static str,
@@ -58,7 +58,7 @@ impl PushServer {
         panic!("no free ports for the other Prosody");
     }
 
-    /// `false` where a port was taken.
+    /// Waits until the server is ready. Returns `false` if a port was taken.
     async fn ready(&self) -> bool {
         let ports =
             [self.starttls, self.direct, self.components].map(|address| format!("[127.0.0.1]:{}", address.port()));
@@ -77,23 +77,23 @@ impl PushServer {
         true
     }
 
-    /// The push service behind it.
+    /// Connects the push service.
     pub(crate) async fn push_service(&self) -> PushService {
         PushService::named(self.components, self.domain).await
     }
 
-    /// How many servers it has let in.
+    /// Returns the number of servers that it has authenticated.
     pub(crate) fn streams(&self) -> usize {
         let accepted = |line: &&String| line.contains("Accepting SASL EXTERNAL identity");
         self.process.log().lines().iter().filter(accepted).count()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again where it was, once it has been killed.
+    /// Starts the killed server again at the same addresses.
     pub(crate) async fn start_again(&mut self) {
         self.process = spawn(self.directory.path());
         assert!(self.ready().await, "its ports have been taken");

@@ -20,14 +20,14 @@ use super::{Element, Framer, Item, PATIENCE, Prosody};
 
 const DOMAIN: &str = "push.localhost";
 
-/// What a publish is answered with.
+/// The answer to a publish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
     Result,
     /// An error with this `type` and condition (RFC 6120 §8.3).
     Error(&'static str, &'static str),
     Nothing,
-    /// `forbidden` to full JIDs, as Conversations' app server does; a result to others.
+    /// `forbidden` to full JIDs, as Conversations' app server does; a result to other addresses.
     DomainsOnly,
 }
 
@@ -42,18 +42,18 @@ impl Answer {
     }
 }
 
-/// A publish (XEP-0357 §7), taken apart.
+/// A parsed publish (XEP-0357 §7).
 #[derive(Clone, Debug)]
 pub(crate) struct Publish {
     pub(crate) arrived: Instant,
     pub(crate) xml: String,
     pub(crate) from: String,
     pub(crate) node: Option<String>,
-    /// The form inside `<notification/>`; nothing where it is encrypted.
+    /// The form inside `<notification/>`. Empty if the notification is encrypted.
     pub(crate) form: Element,
-    /// What stands in `<notification/>` as `tigase:push:encrypt:0`.
+    /// The `tigase:push:encrypt:0` element inside `<notification/>`.
     pub(crate) encrypted: Option<Element>,
-    /// What stands in `<notification/>` as `tigase:push:priority:0`.
+    /// The `tigase:push:priority:0` element inside `<notification/>`.
     pub(crate) priority: Option<String>,
     /// The form inside `<publish-options/>`.
     pub(crate) options: Option<Element>,
@@ -92,7 +92,7 @@ impl Publish {
         self.form.field("last-message-body").first().copied()
     }
 
-    /// What is encrypted with AES-128-GCM under this key, as JSON.
+    /// Returns the JSON that is encrypted with AES-128-GCM under this key.
     pub(crate) fn decrypted(&self, key: &[u8; 16]) -> Value {
         let encrypted = self.encrypted.as_ref().unwrap_or_else(|| panic!("not encrypted: {}", self.xml));
         let iv = BASE64.decode(encrypted.attribute("iv").unwrap()).unwrap();
@@ -122,12 +122,12 @@ impl PushService {
         Self::at(prosody.components).await
     }
 
-    /// The same, to any server that takes components there.
+    /// The same at any server that accepts components at this address.
     pub(crate) async fn at(components: SocketAddr) -> Self {
         Self::named(components, DOMAIN).await
     }
 
-    /// The same, with another domain.
+    /// The same with another domain.
     pub(crate) async fn named(components: SocketAddr, domain: &str) -> Self {
         let (mut socket, mut framer) = handshake(components, domain).await;
         let answer = Arc::new(Mutex::new(Answer::Result));
@@ -162,7 +162,7 @@ impl PushService {
         Self { publishes, answer, outgoing, task }
     }
 
-    /// Answers like this from now on.
+    /// Sets the answer to later publishes.
     pub(crate) fn answer_with(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
@@ -172,12 +172,12 @@ impl PushService {
         self.outgoing.send(stanza.into()).unwrap();
     }
 
-    /// The next publish that has not been taken yet.
+    /// Returns the next publish that has not been returned yet.
     pub(crate) async fn publish(&mut self, deadline: Duration) -> Publish {
         self.next(deadline).await.unwrap_or_else(|| panic!("no publish within {deadline:?}"))
     }
 
-    /// The same; `None` if there is none within `deadline`.
+    /// The same, but `None` if there is none within `deadline`.
     pub(crate) async fn next(&mut self, deadline: Duration) -> Option<Publish> {
         match tokio::time::timeout(deadline, self.publishes.recv()).await {
             Ok(None) => panic!("the push service lost its connection"),
@@ -186,15 +186,15 @@ impl PushService {
         }
     }
 
-    /// Forgets what was published until now.
+    /// Discards what was published so far.
     pub(crate) fn forget(&mut self) {
         while self.publishes.try_recv().is_ok() {}
     }
 
     /// Fails if anything is published within `observed`.
     ///
-    /// That something does *not* happen can only be observed for a time. This is the one place where tests let time
-    /// pass; nothing is synchronised by it, so a slow machine can hide a failure here but never cause one.
+    /// The absence of an event can only be observed for a time. This is the one place where tests let time pass.
+    /// Nothing is synchronised by it, so a slow machine can hide a failure here but never cause one.
     pub(crate) async fn assert_quiet(&mut self, observed: Duration) {
         if let Ok(Some(publish)) = tokio::time::timeout(observed, self.publishes.recv()).await {
             panic!("published, though it should have been quiet: {}", publish.xml);
@@ -216,7 +216,7 @@ async fn handshake(address: SocketAddr, domain: &str) -> (TcpStream, Framer) {
     );
     socket.write_all(header.as_bytes()).await.unwrap();
     let Some(Item::Header(header)) = read(&mut socket, &mut framer).await else { panic!("no header for a component") };
-    // The header stays open; closed here, it is an element that can be parsed.
+    // The header is still open. Once closed here, it is an element that can be parsed.
     let id = Element::parse(&format!("{header}</stream:stream>")).attribute("id").unwrap().to_owned();
     let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{id}{COMPONENT_SECRET}").as_bytes());
     let mut hex = String::new();

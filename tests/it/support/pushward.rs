@@ -1,4 +1,4 @@
-//! The proxy itself, as a process.
+//! The proxy itself, as a process. [`Setup`] is its configuration, [`Pushward`] the running process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,16 +23,16 @@ pub(crate) fn binary() -> Command {
     command
 }
 
-/// A configuration: two listeners on free ports and the host `localhost`, plus what a test sets.
+/// A configuration: two listeners on free ports and the host `localhost`, plus the keys that a test sets.
 #[derive(Clone)]
 pub(crate) struct Setup {
     sections: BTreeMap<String, BTreeMap<String, String>>,
     environment: Vec<(&'static str, &'static str)>,
     largest_file: Option<u32>,
     files: Vec<(String, String)>,
-    /// Tables that there may be several of.
+    /// Array tables, which may occur several times.
     tables: String,
-    /// The whole configuration, instead of all that.
+    /// The whole configuration, instead of the fields above.
     written: Option<String>,
 }
 
@@ -55,12 +55,12 @@ impl Setup {
         .set("log.format", "'json'")
     }
 
-    /// A configuration that something else wrote; it has a listener of each kind.
+    /// A configuration that something else wrote. It has a listener of each kind.
     pub(crate) fn written(text: String) -> Self {
         Self { written: Some(text), ..Self::new(SocketAddr::from(([127, 0, 0, 1], 1))) }
     }
 
-    /// Sets a key: `.set("push.batch_delay", "'50ms'")`; the value is TOML.
+    /// Sets a key: `.set("push.batch_delay", "'50ms'")`. The value is TOML.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         let (section, key) = key.rsplit_once('.').unwrap_or(("", key));
         self.sections.entry(section.into()).or_default().insert(key.into(), value.into());
@@ -72,7 +72,7 @@ impl Setup {
         self
     }
 
-    /// Writes a file into its directory before it starts.
+    /// Adds a file that is written into its directory before it starts.
     pub(crate) fn file(mut self, name: &str, content: impl Into<String>) -> Self {
         self.files.push((name.to_owned(), content.into()));
         self
@@ -85,19 +85,19 @@ impl Setup {
         self
     }
 
-    /// Takes all tables away that were added.
+    /// Removes all added tables.
     pub(crate) fn without_tables(mut self) -> Self {
         self.tables.clear();
         self
     }
 
-    /// Lets no file grow beyond so many KiB: a write behind that fails, as it does on a full disk.
+    /// Limits files to this many KiB. A write beyond that fails, as on a full disk.
     pub(crate) fn largest_file(mut self, kib: u32) -> Self {
         self.largest_file = Some(kib);
         self
     }
 
-    /// What runs `program`.
+    /// Returns the command that runs `program` under the limit.
     fn command(&self, program: Command) -> Command {
         let Some(kib) = self.largest_file else { return program };
         let mut shell = Command::new("bash");
@@ -111,7 +111,7 @@ impl Setup {
         shell
     }
 
-    /// Lets the test ask for metrics.
+    /// Enables the metrics page.
     pub(crate) fn with_metrics(self) -> Self {
         self.set("admin.listen", "'127.0.0.1:0'")
     }
@@ -138,16 +138,16 @@ impl Setup {
     }
 }
 
-/// A running proxy with its own directory; both go when it is dropped.
+/// A running proxy with its own directory. Dropping it removes both.
 pub(crate) struct Pushward {
-    /// Where STARTTLS is spoken.
+    /// The address with STARTTLS.
     pub(crate) starttls: SocketAddr,
-    /// Where TLS is spoken at once.
+    /// The address with direct TLS.
     pub(crate) direct: SocketAddr,
     process: Process,
     setup: Setup,
     directory: TempDir,
-    /// What former processes of a restarted proxy logged.
+    /// The log of earlier processes of a restarted proxy.
     history: Vec<String>,
 }
 
@@ -174,12 +174,12 @@ impl Pushward {
         Process::spawn("pushward", INSTALL, &mut command)
     }
 
-    /// SIGTERM; says how it ended and how long that took.
+    /// Sends SIGTERM. Returns the exit status and the duration.
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
         self.process.terminate(deadline).await
     }
 
-    /// Writes another configuration, and files that it names; the process goes by the one before until it reloads.
+    /// Writes another configuration, and files that it names. The process uses the old one until it reloads.
     pub(crate) fn configure(&mut self, change: impl FnOnce(Setup) -> Setup) {
         self.setup = change(self.setup.clone());
         fs::write(self.file("config.toml"), self.setup.toml()).unwrap();
@@ -188,13 +188,13 @@ impl Pushward {
         }
     }
 
-    /// SIGHUP; waits for what comes of it and says whether the new configuration serves.
+    /// Sends SIGHUP and waits for the outcome. Returns true if the new configuration is in use.
     pub(crate) async fn reload(&self) -> bool {
         let outcomes = || {
             let lines = self.process.log().lines();
             let outcome = |line: &String| {
-                let refused = line.contains("\"message\":\"not reloaded");
-                (refused || line.contains("\"message\":\"reloaded\"")).then_some(!refused)
+                let refused = line.contains("\"message\":\"reload failed");
+                (refused || line.contains("\"message\":\"configuration reloaded\"")).then_some(!refused)
             };
             lines.iter().filter_map(outcome).collect::<Vec<_>>()
         };
@@ -203,12 +203,12 @@ impl Pushward {
         eventually(PATIENCE, || "the outcome of a reload".to_owned(), || outcomes().get(before).copied()).await
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again with the same files, on other ports, once it has ended.
+    /// Starts the ended proxy again with the same files, on other ports.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.process.exited().is_some(), "it is still running");
         self.history.extend(self.process.log().lines());
@@ -221,34 +221,34 @@ impl Pushward {
         Self::spawn(self.directory.path(), &self.setup)
     }
 
-    /// SIGTERM, then a new start.
+    /// Sends SIGTERM, then starts it again.
     pub(crate) async fn restart(&mut self) {
         self.terminate(PATIENCE).await;
         self.start_again().await;
     }
 
-    /// All lines of its log.
+    /// Returns all lines of its log.
     pub(crate) fn log(&self) -> Vec<String> {
         let mut lines = self.history.clone();
         lines.extend(self.process.log().lines());
         lines
     }
 
-    /// Fails if any line of the log holds `secret`.
+    /// Fails if any line of the log contains `secret`.
     pub(crate) fn assert_log_never_contains(&self, secret: &str) {
         for line in self.log() {
             assert!(!line.contains(secret), "the log holds {secret:?}: {line}");
         }
     }
 
-    /// A file in its directory.
+    /// Returns the path of a file in its directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Waits until `needle` has been written to its state and nothing more is being written.
     ///
-    /// That is not the promise of the disk, but a process that is killed loses none of it.
+    /// This does not prove that the disk has it, but a process that is killed loses none of it.
     pub(crate) async fn stored(&self, needle: &str) {
         let needle = needle.as_bytes();
         let holds = |path: &PathBuf| fs::read(path).is_ok_and(|file| file.windows(needle.len()).any(|at| at == needle));
@@ -265,21 +265,23 @@ impl Pushward {
         .await;
     }
 
-    /// Waits for a line of its log that holds all of `needles`.
+    /// Waits for a log line that contains all of `needles`.
     pub(crate) async fn logged(&self, needles: &[&str]) -> String {
         let found = || self.log().into_iter().find(|line| needles.iter().all(|needle| line.contains(needle)));
         eventually(PATIENCE, || format!("{needles:?} in\n{}", self.log().join("\n")), found).await
     }
 
-    /// Its number as a process.
+    /// Returns its process id.
     pub(crate) fn process(&self) -> u32 {
         self.process.id()
     }
 
-    /// A metric, by its name and labels: `pushward_sessions{state="live"}`. For a setup with [`Setup::with_metrics`].
+    /// Returns a metric, by its name and labels: `pushward_sessions{state="live"}`. Needs a setup with
+    /// [`Setup::with_metrics`].
     pub(crate) async fn metric(&self, name: &str) -> u64 {
-        // The current process's: one that was started again has another address.
-        let served = || self.process.log().lines().into_iter().find(|line| line.contains("metrics are served"));
+        // The line of the current process: after a restart it has another address.
+        let served =
+            || self.process.log().lines().into_iter().find(|line| line.contains("admin page and metrics served"));
         let line = eventually(PATIENCE, || "the address of the metrics".to_owned(), served).await;
         let line: Value = serde_json::from_str(&line).unwrap();
         let mut socket = TcpStream::connect(line["address"].as_str().unwrap()).await.unwrap();
@@ -290,7 +292,7 @@ impl Pushward {
         value.unwrap_or_else(|| panic!("no {name} in\n{page}")).parse().unwrap()
     }
 
-    /// Waits until a metric is as `wanted` says; returns it.
+    /// Waits until a metric satisfies `wanted`. Returns it.
     pub(crate) async fn metric_is(&self, name: &str, wanted: impl Fn(u64) -> bool) -> u64 {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -303,29 +305,29 @@ impl Pushward {
         }
     }
 
-    /// How often a limit was reached.
+    /// Returns how often a limit was reached.
     pub(crate) async fn reached(&self, limit: &str) -> u64 {
         self.metric(&format!("pushward_limit_reached_total{{limit=\"{limit}\"}}")).await
     }
 
-    /// The client side of TLS for it.
+    /// Returns the client side of TLS for this proxy.
     pub(crate) fn tls(&self) -> Tls {
         Tls::trusting(&self.file("certs/localhost.pem"))
     }
 
-    /// A connection with direct TLS; no byte of XMPP has been sent.
+    /// Opens a connection with direct TLS. No byte of XMPP has been sent.
     pub(crate) async fn connect(&self) -> Client {
         Client::direct(self.direct, &self.tls()).await
     }
 
-    /// A connection that is logged in; returns the full JID too.
+    /// Opens a connection that is logged in.
     pub(crate) async fn login(&self, user: &str, resource: &str) -> Client {
         let mut client = self.connect().await;
         client.login(user, resource).await;
         client
     }
 
-    /// A connection that may send `<resume/>`.
+    /// Opens a connection that may send `<resume/>`.
     pub(crate) async fn authenticated(&self, user: &str) -> Client {
         let mut client = self.connect().await;
         client.authenticated(user).await;

@@ -1,4 +1,4 @@
-//! The scripted server's SASL2, Bind 2 and FAST: anybody with a password is let in, and with the right token.
+//! SASL2, Bind 2 and FAST of the scripted server. It accepts every password, and only the right token.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -7,25 +7,25 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::Element;
 use super::stub::Seen;
 
-/// What such a server offers before authentication.
+/// The features before authentication.
 pub(super) const OFFER: &str = "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-1</mechanism>\
      <mechanism>PLAIN</mechanism><inline><bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:carbons:2'/>\
      <feature var='urn:xmpp:csi:0'/></inline></bind><fast xmlns='urn:xmpp:fast:0' tls-0rtt='true'>\
      <mechanism>HT-SHA-256-NONE</mechanism></fast></inline></authentication>\
      <mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>";
 
-/// The token that the server gives a user's device.
+/// Returns the token that the server gives a user's device.
 pub(crate) fn token(user: &str, agent: &str) -> String {
     format!("secret-of-{user}-{agent}")
 }
 
-/// XEP-0484 §3.3: the client's first message of `HT-SHA-256-NONE`.
+/// Returns the client's first message of `HT-SHA-256-NONE` (XEP-0484 §3.3).
 pub(crate) fn hashed_token(user: &str, token: &str) -> String {
     let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes()), b"Initiator");
     BASE64.encode([user.as_bytes(), b"\0", proof.as_ref()].concat())
 }
 
-/// The server's answer; `after`: the features that follow a success.
+/// Returns the server's answer. `after` are the features that follow a success.
 pub(super) fn answer(seen: &mut Seen, xml: &str, after: &str) -> Option<String> {
     if xml.starts_with("<authenticate ") {
         seen.authenticates.push(xml.to_owned());
@@ -66,7 +66,7 @@ fn authenticate(seen: &mut Seen, xml: &str, after: &str) -> String {
     }
 }
 
-/// The latest user is let in, gets what the latest `<authenticate/>` asked for, and the features.
+/// Returns the success for the latest user, with the results of the latest `<authenticate/>`, and the features.
 fn success(seen: &mut Seen, after: &str) -> String {
     let request = Element::parse(seen.authenticates.last().unwrap());
     let (user, agent) = (seen.users.last().unwrap().clone(), agent(&request));

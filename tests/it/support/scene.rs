@@ -1,8 +1,8 @@
-//! A session of alice on a scripted server, and what clients do in many scenarios.
+//! A session of alice on a scripted server ([`Scene`]), and client actions that many tests share.
 
 use super::{Client, Element, Enabled, Pushward, Setup, StubConnection, StubOptions, StubUpstream};
 
-/// alice's phone, with stream management, before a scripted server.
+/// alice's phone, with stream management, on a scripted server.
 pub(crate) struct Scene {
     pub(crate) stub: StubUpstream,
     pub(crate) pushward: Pushward,
@@ -31,7 +31,7 @@ impl Scene {
     }
 }
 
-/// Another session of alice and the server's end of it, with stream management.
+/// Opens another session of alice with stream management. Returns it with the server's end.
 pub(crate) async fn another(pushward: &Pushward, stub: &mut StubUpstream, resource: &str) -> (Client, StubConnection) {
     let mut client = pushward.login("alice", resource).await;
     let server = stub.fresh().await;
@@ -41,7 +41,7 @@ pub(crate) async fn another(pushward: &Pushward, stub: &mut StubUpstream, resour
 
 /// Resets the connection, and waits until the proxy has noticed.
 ///
-/// Without that, what the server sends next may still be written to the connection.
+/// Without that, the next stanzas of the server may still be written to the connection.
 pub(crate) async fn lost(pushward: &Pushward, client: Client, jid: &str) {
     client.reset();
     pushward.logged(&["dark", jid]).await;
@@ -56,7 +56,7 @@ pub(crate) async fn resumed(pushward: &Pushward, enabled: &Enabled, h: u32) -> (
     (client, answer)
 }
 
-/// Asks for alice's session in vain; returns the connection, which may bind, and the `h` that came along.
+/// Requests a resumption that fails. Returns the connection, which may bind, and the `h` of the answer.
 pub(crate) async fn failed(pushward: &Pushward, enabled: &Enabled, h: u32) -> (Client, Option<u32>) {
     let mut client = pushward.authenticated("alice").await;
     let answer = client.resume(&enabled.id, h).await;
@@ -65,9 +65,9 @@ pub(crate) async fn failed(pushward: &Pushward, enabled: &Enabled, h: u32) -> (C
     (client, answer.attribute("h").map(|h| h.parse().unwrap()))
 }
 
-/// Goes on with a new session: bind, stream management, initial presence.
+/// Continues with a new session: bind, stream management, initial presence.
 ///
-/// Nothing that comes is passed over, and presence is not waited for, since what waited may come before its echo.
+/// It discards nothing that comes. It does not wait for the presence, because waiting stanzas may come before its echo.
 pub(crate) async fn fresh(client: &mut Client, resource: &str) -> Enabled {
     assert_eq!(client.bind(resource).await, format!("alice@localhost/{resource}"));
     let enabled = client.enable().await;
@@ -82,7 +82,7 @@ pub(crate) async fn enable_push(client: &mut Client, node: &str) {
     assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
 }
 
-/// Sends an iq-set and returns the answer; what comes before it stays to be read.
+/// Sends an iq-set and returns the answer. Earlier elements can still be read.
 pub(crate) async fn request(client: &mut Client, id: &str, payload: &str) -> Element {
     client.send(format!("<iq type='set' id='{id}'>{payload}</iq>")).await;
     Element::parse(&client.answer(&format!("id='{id}'")).await)

@@ -1,4 +1,4 @@
-//! Any of the real servers, for scenarios that must come out the same on all of them.
+//! Any of the real servers, for scenarios that must have the same result on all of them.
 
 use std::net::SocketAddr;
 
@@ -11,39 +11,39 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    /// Prosody without stream management.
+    /// Starts Prosody without stream management.
     pub(crate) async fn prosody() -> Self {
         Self::Prosody { server: Prosody::start().await, managed: false }
     }
 
-    /// Prosody with its own stream management.
+    /// Starts Prosody with its own stream management.
     pub(crate) async fn managed_prosody() -> Self {
         Self::Prosody { server: Prosody::with(&["smacks"]).await, managed: true }
     }
 
-    /// ejabberd without stream management.
+    /// Starts ejabberd without stream management.
     pub(crate) async fn ejabberd() -> Self {
         Self::Ejabberd { server: Ejabberd::start().await, managed: false }
     }
 
-    /// ejabberd with its own stream management.
+    /// Starts ejabberd with its own stream management.
     pub(crate) async fn managed_ejabberd() -> Self {
         Self::Ejabberd { server: Ejabberd::managed().await, managed: true }
     }
 
-    /// Whether it has stream management of its own.
+    /// Returns true if the server has stream management of its own.
     pub(crate) fn manages_streams(&self) -> bool {
         match self {
             Self::Prosody { managed, .. } | Self::Ejabberd { managed, .. } => *managed,
         }
     }
 
-    /// Whether it may lose the first of the stanzas that it has to send again.
+    /// Returns true if the server may lose the first of the stanzas that it has to send again.
     pub(crate) fn may_lose_the_first(&self) -> bool {
         matches!(self, Self::Ejabberd { managed: true, .. })
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Prosody { server, .. } => server.address,
@@ -51,7 +51,7 @@ impl Server {
         }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         match self {
             Self::Prosody { server, .. } => server.kill(),
@@ -59,7 +59,7 @@ impl Server {
         }
     }
 
-    /// Starts it again where it was.
+    /// Starts the killed server again at the same address.
     pub(crate) async fn start_again(&mut self) {
         match self {
             Self::Prosody { server, .. } => server.start_again().await,
@@ -67,7 +67,7 @@ impl Server {
         }
     }
 
-    /// A push service at this server.
+    /// Connects a push service to this server.
     pub(crate) async fn push_service(&self) -> PushService {
         match self {
             Self::Prosody { server, .. } => PushService::connect(server).await,
@@ -75,7 +75,7 @@ impl Server {
         }
     }
 
-    /// bob, connected to the server without the proxy.
+    /// Connects bob to the server without the proxy.
     pub(crate) async fn bob(&self) -> Client {
         let mut bob = Client::plain(self.address()).await;
         bob.login("bob", "desk").await;

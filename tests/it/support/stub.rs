@@ -1,4 +1,5 @@
-//! A scripted server: logs anybody in by itself, and leaves everything after that to the test.
+//! A scripted server ([`StubUpstream`]). It accepts every login by itself, and leaves everything after that to the
+//! test.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,22 +15,22 @@ use tokio::time::{Instant, timeout};
 
 use super::{Element, Framer, Item, PATIENCE, eventually, sasl2};
 
-/// What the server offers.
+/// The offers and the automatic answers of the server.
 #[derive(Clone)]
 pub(crate) struct StubOptions {
-    /// Inside `<stream:features/>` before authentication.
+    /// The content of `<stream:features/>` before authentication.
     pub(crate) before: String,
-    /// Inside `<stream:features/>` after authentication.
+    /// The content of `<stream:features/>` after authentication.
     pub(crate) after: String,
-    /// Whether it answers pings by itself.
+    /// True if it answers pings by itself.
     pub(crate) pings: bool,
-    /// Whether it answers `<r/>` by itself.
+    /// True if it answers `<r/>` by itself.
     pub(crate) acks: bool,
-    /// Whether it answers `</stream:stream>` by itself.
+    /// True if it answers `</stream:stream>` by itself.
     pub(crate) footers: bool,
-    /// Bytes that it reads in a second.
+    /// Number of bytes that it reads per second.
     pub(crate) reads: usize,
-    /// What begins with one of these is left without an answer; `<?xml` is the stream header.
+    /// Elements that begin with one of these get no answer. `<?xml` is the stream header.
     pub(crate) ignores: &'static [&'static str],
 }
 
@@ -49,26 +50,26 @@ impl Default for StubOptions {
 }
 
 impl StubOptions {
-    /// A server that does stream management itself.
+    /// Options of a server with its own stream management.
     pub(crate) fn managed() -> Self {
         let mut options = Self::default();
         options.after.push_str("<sm xmlns='urn:xmpp:sm:3'/>");
         options
     }
 
-    /// A server with SASL2, Bind 2, FAST and client state indication.
+    /// Options of a server with SASL2, Bind 2, FAST and client state indication.
     pub(crate) fn sasl2() -> Self {
         let after = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><csi xmlns='urn:xmpp:csi:0'/>";
         Self { before: sasl2::OFFER.into(), after: after.into(), ..Self::default() }
     }
 
-    /// One that does, and acknowledges only when the test says so.
+    /// Options of a server with stream management that acknowledges only on the test's order.
     pub(crate) fn slow_to_ack() -> Self {
         Self { acks: false, ..Self::managed() }
     }
 }
 
-/// What one connection has seen.
+/// The data that one connection has received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// The latest stream header.
@@ -81,18 +82,18 @@ pub(crate) struct Seen {
     pub(crate) bound: Option<String>,
     /// Every `h` of an `<a/>`.
     pub(crate) acks: Vec<u32>,
-    /// How many `<r/>` came.
+    /// Number of `<r/>` received.
     pub(crate) requests: u32,
-    /// Stanzas received since `<enable/>`.
+    /// Number of stanzas received since `<enable/>`.
     pub(crate) handled: Option<u32>,
-    /// Whether `</stream:stream>` came.
+    /// True if `</stream:stream>` came.
     pub(crate) footer: bool,
-    /// Whether the connection has ended.
+    /// True if the connection has ended.
     pub(crate) closed: bool,
 }
 
 impl Seen {
-    /// The domain that the latest stream header is addressed to.
+    /// Returns the domain to which the latest stream header is addressed.
     fn domain(&self) -> &str {
         let addressed = self.header.split_once(" to='").and_then(|(_, behind)| behind.split_once('\''));
         addressed.map_or("localhost", |(domain, _)| domain)
@@ -107,7 +108,7 @@ enum Order {
 
 /// A listening server.
 pub(crate) struct StubUpstream {
-    /// Where it listens.
+    /// The address of the listener.
     pub(crate) address: SocketAddr,
     connections: mpsc::UnboundedReceiver<StubConnection>,
 }
@@ -129,12 +130,12 @@ impl StubUpstream {
         Self { address, connections }
     }
 
-    /// The next connection, in the order they came.
+    /// Returns the next connection, in the order in which they came.
     pub(crate) async fn connection(&mut self) -> StubConnection {
         timeout(PATIENCE, self.connections.recv()).await.expect("a connection to the upstream").unwrap()
     }
 
-    /// The next connection that binds; logins that ended otherwise are passed over.
+    /// Returns the next connection that binds, and discards logins that ended otherwise.
     pub(crate) async fn fresh(&mut self) -> StubConnection {
         loop {
             let connection = self.connection().await;
@@ -148,7 +149,7 @@ impl StubUpstream {
         }
     }
 
-    /// The next connection, once it is bound.
+    /// Returns the next connection, once it is bound.
     pub(crate) async fn session(&mut self) -> StubConnection {
         let connection = self.connection().await;
         connection.bound().await;
@@ -173,12 +174,12 @@ impl StubConnection {
         Self { seen, elements, orders }
     }
 
-    /// A copy of what it has seen.
+    /// Returns a copy of what it has received.
     pub(crate) fn seen(&self) -> Seen {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Waits until a resource is bound; returns the full JID.
+    /// Waits until a resource is bound. Returns the full JID.
     pub(crate) async fn bound(&self) -> String {
         eventually(PATIENCE, || format!("a bind in {:?}", self.seen()), || self.seen().bound).await
     }
@@ -188,22 +189,22 @@ impl StubConnection {
         self.orders.send(Order::Send(bytes.into())).expect("an open connection to the proxy");
     }
 
-    /// Sends where the proxy may have closed the connection.
+    /// Sends bytes to a proxy that may have closed the connection.
     pub(crate) fn try_send(&self, bytes: impl Into<Vec<u8>>) {
         drop(self.orders.send(Order::Send(bytes.into())));
     }
 
-    /// Reads so many bytes in a second from now on.
+    /// Limits reading to this many bytes per second from now on.
     pub(crate) fn read_slowly(&self, bytes: usize) {
         self.orders.send(Order::Read(bytes)).expect("an open connection to the proxy");
     }
 
-    /// Ends the TCP connection without a word.
+    /// Ends the TCP connection without a footer.
     pub(crate) fn close(&self) {
         self.orders.send(Order::Close).expect("an open connection to the proxy");
     }
 
-    /// The next element that the script did not answer itself, byte for byte.
+    /// Returns the next element that the script did not answer itself, byte for byte.
     pub(crate) async fn next(&mut self) -> String {
         match timeout(PATIENCE, self.elements.recv()).await {
             Ok(Some(element)) => element,
@@ -211,7 +212,7 @@ impl StubConnection {
         }
     }
 
-    /// The next element that contains `needle`.
+    /// Returns the next element that contains `needle`, and discards those before it.
     pub(crate) async fn expect(&mut self, needle: &str) -> String {
         loop {
             let element = self.next().await;
@@ -221,7 +222,7 @@ impl StubConnection {
         }
     }
 
-    /// What has come and was not taken yet.
+    /// Returns the elements that have come and were not returned yet.
     pub(crate) fn rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.elements.try_recv().ok()).collect()
     }
@@ -242,7 +243,7 @@ impl StubConnection {
         assert!(!seen.footer && !seen.closed, "the upstream leg was closed: {seen:?}");
     }
 
-    /// Fails if the proxy closes the stream or the connection within `observed`; nothing is synchronised by it.
+    /// Fails if the proxy closes the stream or the connection within `observed`. Nothing is synchronised by it.
     pub(crate) async fn assert_open_for(&self, observed: Duration) {
         let ended = || (self.seen().footer || self.seen().closed).then_some(());
         let until = Instant::now() + observed;
@@ -262,7 +263,7 @@ impl StubConnection {
         eventually(PATIENCE, || format!("<enable/>: {:?}", self.seen()), || self.seen().handled).await;
     }
 
-    /// Asks again and again until `h` stanzas or more are acknowledged; returns how many.
+    /// Requests acknowledgements repeatedly until `h` stanzas or more are acknowledged. Returns their number.
     pub(crate) async fn acked(&self, h: u32, deadline: Duration) -> u32 {
         let until = Instant::now() + deadline;
         loop {
@@ -276,7 +277,7 @@ impl StubConnection {
         }
     }
 
-    /// Asks for an acknowledgement (only with [`StubOptions::managed`]) and returns its `h`.
+    /// Requests an acknowledgement (only with [`StubOptions::managed`]) and returns its `h`.
     pub(crate) async fn request_ack(&self) -> u32 {
         let before = self.seen().acks.len();
         self.send("<r xmlns='urn:xmpp:sm:3'/>");
@@ -296,13 +297,13 @@ struct Script {
 }
 
 impl Script {
-    /// Reads also while the proxy does not read what is written.
+    /// Serves the connection. It also reads while the proxy does not read what is written.
     async fn run(self, mut socket: TcpStream, mut commands: mpsc::UnboundedReceiver<Order>) {
         let (mut reader, mut writer) = socket.split();
         let mut framer = Framer::default();
         let mut buffer = vec![0; 65536];
         let mut out = VecDeque::new();
-        // It reads ten times in a second where it reads slowly.
+        // When limited, it reads ten times per second.
         let (mut speed, mut next_read) = (self.options.reads, Instant::now());
         loop {
             let chunk = (speed / 10).clamp(1, buffer.len());
@@ -349,7 +350,7 @@ impl Script {
                 Item::Element(xml) => match self.element(&xml) {
                     Some(answer) => answer,
                     None => {
-                        // The test may have lost interest.
+                        // The test may have ended already.
                         drop(self.forward.send(xml));
                         String::new()
                     }
@@ -376,7 +377,7 @@ impl Script {
         )
     }
 
-    /// The script's own answer, or `None` where the element is the test's.
+    /// Returns the script's own answer, or `None` if the element is left to the test.
     fn element(&self, xml: &str) -> Option<String> {
         let mut seen = self.seen.lock().unwrap();
         if xml.starts_with("<auth ") {

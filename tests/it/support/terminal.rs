@@ -1,4 +1,4 @@
-//! A terminal: a program runs in it, keys are pressed, and what it draws is kept.
+//! A terminal for a program under test. It presses keys and keeps the output.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::{PATIENCE, Process, eventually};
 pub(crate) struct Terminal(Process);
 
 impl Terminal {
-    /// Runs `command` in a terminal of so many columns and lines.
+    /// Runs `command` in a terminal of this many columns and lines.
     pub(crate) fn start(command: &Command, (columns, lines): (u16, u16)) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/terminal.py");
         let mut terminal = Command::new("/usr/bin/python3");
@@ -38,18 +38,18 @@ impl Terminal {
         self.0.tell(&json!({ "signal": number }).to_string());
     }
 
-    /// All that was drawn until now, with its control sequences.
+    /// Returns the output so far, with its control sequences.
     pub(crate) fn drawn(&self) -> String {
         self.told().iter().filter_map(|line| line["drawn"].as_str()).collect()
     }
 
-    /// Waits until something was drawn behind the first so many bytes.
+    /// Waits until `needle` appears in the output after the first `behind` bytes.
     pub(crate) async fn draws(&self, needle: &str, behind: usize) {
         let found = || self.drawn().get(behind..).is_some_and(|drawn| drawn.contains(needle)).then_some(());
         eventually(PATIENCE, || format!("{needle:?} in {:?}", self.drawn()), found).await;
     }
 
-    /// Waits for the end of the program: its exit code, and whether the terminal is as it was before.
+    /// Waits for the end of the program. Returns its exit code, and whether the terminal is in its original state.
     pub(crate) async fn ended(&self) -> (i64, bool) {
         let ended = || {
             let told = self.told();

@@ -1,4 +1,4 @@
-//! The client side of TLS: accepts exactly the certificate that the proxy has on disk.
+//! The client side of TLS. It accepts exactly the certificate that the proxy has on disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion, version};
 
-/// How a client does its handshake.
+/// The TLS settings of a client.
 #[derive(Clone)]
 pub(crate) struct Tls {
     certificate: CertificateDer<'static>,
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<Vec<u8>>,
-    /// The name asked for by SNI.
+    /// The name in the SNI extension.
     pub(crate) name: &'static str,
     sni: bool,
 }
 
 impl Tls {
-    /// Both versions of TLS, the ALPN of XEP-0368, and the first certificate of `file` only.
+    /// Settings with both versions of TLS, the ALPN of XEP-0368, and trust in the first certificate of `file` only.
     pub(crate) fn trusting(file: &Path) -> Self {
         let certificate =
             CertificateDer::from_pem_file(file).unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
@@ -44,13 +44,13 @@ impl Tls {
         self
     }
 
-    /// Asks for this name.
+    /// Sets the name in the SNI extension.
     pub(crate) fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         self
     }
 
-    /// Asks for no name.
+    /// Omits the SNI extension.
     pub(crate) fn nameless(mut self) -> Self {
         self.sni = false;
         self

@@ -1,4 +1,5 @@
-//! A line to the proxy that can be cut: what a lost network is to a client that cannot be told to lose its own.
+//! A forwarder to the proxy that can be cut. It simulates a lost network for clients that cannot be ordered to drop
+//! their own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,16 +10,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Forwards connections; ends when dropped.
+/// Forwards connections. Dropping it ends them.
 pub(crate) struct Wire {
-    /// Where clients connect.
+    /// The address for clients.
     pub(crate) address: SocketAddr,
     whole: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Wire {
-    /// A line to `target`.
+    /// Starts a forwarder to `target`.
     pub(crate) async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -32,7 +33,7 @@ impl Wire {
         Self { address, whole, task }
     }
 
-    /// Resets every connection; new ones end at once.
+    /// Resets every connection. New ones end at once.
     pub(crate) fn cut(&self) {
         self.whole.send_replace(false);
     }
@@ -55,13 +56,13 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut whole: watch::Rece
     }
     let mut proxy = TcpStream::connect(target).await.unwrap();
     tokio::select! {
-        // The wire may have been dropped, which cuts it too.
+        // Dropping the wire cuts it too.
         _ = whole.changed() => {
             for socket in [&client, &proxy] {
                 SockRef::from(socket).set_linger(Some(Duration::ZERO)).unwrap();
             }
         }
-        // However the connection ended, it has ended.
+        // The connection has ended, in whatever way.
         _ = copy_bidirectional(&mut client, &mut proxy) => {}
     }
 }

@@ -1,24 +1,24 @@
-//! The proxy before a real server, a push service, and people on both sides.
+//! The proxy in front of a real server, with a push service and users on both sides ([`World`]).
 
 use std::time::Duration;
 
 use super::{Client, Element, Enabled, PATIENCE, Prosody, Publish, PushService, Pushward, Setup, request};
 
-/// How long nothing must happen where nothing is to happen; more than ten times the delays of [`quick`].
+/// The time for which nothing may happen where nothing is expected: more than ten times the delays of [`quick`].
 pub(crate) const QUIET: Duration = Duration::from_millis(700);
 
-/// Delays short enough for tests.
+/// Sets delays short enough for tests.
 pub(crate) fn quick(setup: Setup) -> Setup {
     setup.set("push.batch_delay", "'50ms'").set("push.min_interval", "'50ms'")
 }
 
-/// What stands in the form of the publish-options.
+/// The content of the publish-options form.
 pub(crate) const PUSH_OPTIONS: &str = "<field var='FORM_TYPE' type='hidden'>\
     <value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
     <field var='secret'><value>s&amp;cr&lt;t</value></field>\
     <field var='pushModule' type='text-single'><value>one</value><value>two</value></field>";
 
-/// What registers a device at `push.localhost`, with [`PUSH_OPTIONS`].
+/// Returns the `<enable/>` that registers a device at `push.localhost`, with [`PUSH_OPTIONS`].
 pub(crate) fn push_enable(node: &str) -> String {
     format!(
         "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='{node}'>\
@@ -26,7 +26,7 @@ pub(crate) fn push_enable(node: &str) -> String {
     )
 }
 
-/// The proxy before Prosody, a push service, and bob, who is connected to Prosody without the proxy.
+/// The proxy in front of Prosody, a push service, and bob, who is connected to Prosody without the proxy.
 pub(crate) struct World {
     pub(crate) prosody: Prosody,
     pub(crate) service: PushService,
@@ -44,12 +44,12 @@ impl World {
         Self { prosody, service, pushward, bob }
     }
 
-    /// A session of alice with stream management, available, whose device has enabled push for `node`.
+    /// Opens a session of alice with stream management, available, whose device has enabled push for `node`.
     pub(crate) async fn phone(&self, resource: &str, node: &str) -> (Client, Enabled) {
         self.enabled(resource, &push_enable(node)).await
     }
 
-    /// The same, whose device has sent this `<enable/>`.
+    /// The same with this `<enable/>`.
     pub(crate) async fn enabled(&self, resource: &str, enable: &str) -> (Client, Enabled) {
         let (mut alice, enabled) = self.session(resource).await;
         let answer = request(&mut alice, "push-enable", enable).await;
@@ -57,7 +57,7 @@ impl World {
         (alice, enabled)
     }
 
-    /// A session of alice with stream management, available.
+    /// Opens a session of alice with stream management, available.
     pub(crate) async fn session(&self, resource: &str) -> (Client, Enabled) {
         let mut alice = self.pushward.login("alice", resource).await;
         let enabled = alice.enable().await;
@@ -65,7 +65,7 @@ impl World {
         (alice, enabled)
     }
 
-    /// An available client that is connected to Prosody without the proxy.
+    /// Opens an available client that is connected to Prosody without the proxy.
     pub(crate) async fn straight(&self, user: &str, resource: &str) -> Client {
         let mut client = Client::plain(self.prosody.address).await;
         client.login(user, resource).await;
@@ -73,7 +73,7 @@ impl World {
         client
     }
 
-    /// The features of alice's account.
+    /// Returns the features of alice's account.
     pub(crate) async fn features(&self) -> Vec<String> {
         let (mut alice, _) = self.session("features").await;
         alice.send("<iq type='get' id='info'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>").await;
@@ -81,10 +81,10 @@ impl World {
         info.all("feature").iter().filter_map(|feature| feature.attribute("var")).map(str::to_owned).collect()
     }
 
-    /// Waits for a publish, and until the server has handed its answer to the proxy's session.
+    /// Waits for a publish, and until the proxy's session has its answer.
     pub(crate) async fn answered(&mut self) -> Publish {
         let publish = self.service.publish(PATIENCE).await;
-        // The service's stream is ordered: its answer to this ping comes behind its answer to the publish.
+        // The service's stream is ordered: its answer to this ping comes after its answer to the publish.
         self.bob.ping("push.localhost").await;
         publish
     }

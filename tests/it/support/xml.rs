@@ -1,10 +1,10 @@
-//! XML for the tests, apart from the product's: a splitter that keeps bytes as they are, and a small tree.
+//! XML for the tests, independent of the product's: a splitter that keeps bytes as they are, and a small tree.
 
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use quick_xml::reader::NsReader;
 
-/// One thing at the top level of a stream.
+/// One item at the top level of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     /// `<stream:stream …>`, without an XML declaration before it.
@@ -27,12 +27,12 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// How many bytes of whitespace stood between elements until now.
+    /// Returns the number of whitespace bytes between elements so far.
     pub(crate) fn whitespace(&self) -> usize {
         self.whitespace
     }
 
-    /// The next item, if all of it has come.
+    /// Returns the next item, if it is complete.
     pub(crate) fn next(&mut self) -> Option<Item> {
         loop {
             let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
@@ -67,7 +67,7 @@ fn find(bytes: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     Some(from + at + needle.len())
 }
 
-/// Where the start tag at `from` ends, and whether it is an empty element.
+/// Returns the end of the start tag at `from`, and whether it is an empty element.
 fn tag_end(bytes: &[u8], from: usize) -> Option<(usize, bool)> {
     let mut quote = None;
     for (at, &byte) in bytes.iter().enumerate().skip(from) {
@@ -116,7 +116,7 @@ pub(crate) struct Element {
 }
 
 impl Element {
-    /// Parses what stands at the top level of a `jabber:client` stream.
+    /// Parses an element at the top level of a `jabber:client` stream.
     pub(crate) fn parse(xml: &str) -> Self {
         let wrapped = format!("<s xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>{xml}</s>");
         let mut reader = NsReader::from_str(&wrapped);
@@ -153,7 +153,7 @@ impl Element {
             (attribute.key.as_ref().to_owned(), quick_xml::escape::unescape(&attribute.value).unwrap().into_owned())
         });
         let mut attributes: Vec<_> = attributes.collect();
-        // Their order means nothing, and Prosody changes it at will.
+        // The order of attributes has no meaning, and Prosody changes it.
         attributes.sort();
         Self { name: tag.local_name().as_ref().to_owned(), ns, attributes, ..Self::default() }
     }
@@ -162,19 +162,19 @@ impl Element {
         self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The first child of that name.
+    /// Returns the first child of that name.
     pub(crate) fn child(&self, name: &str) -> Option<&Self> {
         self.children.iter().find(|child| child.name == name)
     }
 
-    /// All elements of that name at any depth, in document order.
+    /// Returns all elements of that name at any depth, in document order.
     pub(crate) fn all(&self, name: &str) -> Vec<&Self> {
         let mut found: Vec<&Self> = if self.name == name { vec![self] } else { Vec::new() };
         found.extend(self.children.iter().flat_map(|child| child.all(name)));
         found
     }
 
-    /// The values of a form's field (XEP-0004).
+    /// Returns the values of a form's field (XEP-0004).
     pub(crate) fn field(&self, var: &str) -> Vec<&str> {
         let field = self.children.iter().find(|child| child.attribute("var") == Some(var));
         field.map(|field| field.all("value").iter().map(|value| value.text.as_str()).collect()).unwrap_or_default()

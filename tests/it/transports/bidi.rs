@@ -1,5 +1,5 @@
-//! What a push service may send on a stream that it may answer on (XEP-0288): answers, and nothing else. Users choose push
-//! services, so this is the internet.
+//! Stanzas of a push service on a bidirectional stream (XEP-0288): it may send answers, and nothing else. Users choose
+//! push services, so any host of the internet may be one.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Scene {
         Self::before(Prosody::start().await, &Authority::new("an authority")).await
     }
 
-    /// The phone is away, and was notified.
+    /// Starts everything up to the point where the phone is dark and was notified.
     async fn before(prosody: Prosody, authority: &Authority) -> Self {
         let mut app = AppServer::start("push.test", authority).await;
         let setup = quick(routed(&prosody, authority, &app.route())).set("push.transports", "['s2s']");
@@ -39,11 +39,11 @@ impl Scene {
         let mut stream = app.stream().await;
         assert!(stream.bidi);
         stream.publish().await;
-        pushward.logged(&["publish outcome", "Accepted"]).await;
+        pushward.logged(&["push notification outcome", "Accepted"]).await;
         Self { app, stream, pushward, phone, bob, _prosody: prosody }
     }
 
-    /// A live session of alice.
+    /// Opens a live session of alice.
     async fn desk(&self) -> Client {
         let mut desk = self.pushward.login("alice", "desk").await;
         desk.enable().await;
@@ -51,7 +51,7 @@ impl Scene {
         desk
     }
 
-    /// How many stanzas of push services had this fate.
+    /// Returns the number of push-service stanzas with this fate.
     async fn counted(&self, fate: &str) -> u64 {
         self.pushward.metric(&format!("pushward_push_service_stanzas_total{{fate=\"{fate}\"}}")).await
     }
@@ -73,7 +73,7 @@ async fn answers_to_requests_of_a_session_reach_it_over_the_stream() {
             .send(format!("<iq type='{kind}' id='{kind}' from='push.test' to='alice@localhost/{resource}'/>"))
             .await;
     }
-    // A late answer, and answers that nobody can have asked for.
+    // A late answer, and answers to requests that nobody can have sent.
     for to in ["alice@localhost", "localhost", "carol@localhost/x"] {
         scene.stream.send(format!("<iq type='result' id='late' from='push.test' to='{to}'/>")).await;
     }
@@ -81,7 +81,7 @@ async fn answers_to_requests_of_a_session_reach_it_over_the_stream() {
         let answer = Element::parse(&desk.expect(&format!("id=\"{kind}\"")).await);
         assert_eq!((answer.ns.as_str(), answer.attribute("from")), ("jabber:client", Some("push.test")));
     }
-    // A dark session gets it with its resumption.
+    // A dark session gets it at its resumption.
     scene.stream.send("<iq type='result' id='dark' from='push.test' to='alice@localhost/phone'/>").await;
     writes(&mut scene.bob, "two").await;
     scene.stream.publish().await;
@@ -92,8 +92,9 @@ async fn answers_to_requests_of_a_session_reach_it_over_the_stream() {
     assert!(scene.counted("ignored").await >= 3);
 }
 
-/// A message for a user who is connected at the server itself, or offline, was answered `service-unavailable` and never
-/// reached offline storage, archive or carbons; one for a user behind the proxy went past the user's block list.
+/// Regression test: a message for a user who is connected at the server itself, or offline, was answered
+/// `service-unavailable` and never reached offline storage, archive or carbons. A message for a user behind the proxy
+/// bypassed the user's block list.
 #[tokio::test]
 async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
     let refused = "<message type='chat' from='bot@push.test' to='alice@localhost/desk' id='1'><body>x</body></message>";
@@ -111,14 +112,14 @@ async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
         ),
         ("<presence type='subscribe' id='1' from='bot@push.test' to='alice@localhost'/>".to_owned(), true),
         ("<presence id='1' from='bot@push.test' to='alice@localhost'/>".to_owned(), false),
-        // Nothing of the account's: another sender than the registered one.
+        // These change nothing: another sender than the registered one, or another node.
         (affiliation("bot@push.test", "n"), true),
         (affiliation("push.test", "another"), true),
     ] {
         let mut scene = Scene::new().await;
         let mut desk = scene.desk().await;
         scene.stream.send(&stanza).await;
-        // What comes behind it is treated the same way; answers are still taken.
+        // Later stanzas are treated the same way. Answers are still accepted.
         scene.stream.send(refused.replace("id='1'", "id='2'")).await;
         scene.stream.send("<iq type='result' id='late' from='push.test' to='alice@localhost/desk'/>").await;
         let mut ids = Vec::new();
@@ -140,7 +141,7 @@ async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
         desk.expect("id='last'").await;
         assert!(!desk.transcript().contains("bot@push.test") && !desk.transcript().contains("pubsub"));
         assert_eq!(scene.counted("refused").await, 2, "{stanza}");
-        // The next notification goes there blind, and the operator is told so.
+        // The next notification goes there without a return channel, and the operator is informed.
         writes(&mut scene.bob, "two").await;
         let mut blind = scene.app.stream().await;
         assert!(!blind.bidi);
@@ -148,7 +149,7 @@ async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
         let list = ask(&scene.pushward, &["push", "list", "--json"]).await.objects();
         assert!(list[0]["bidi_off_until"].as_u64().is_some(), "{list:?}");
         let list = ask(&scene.pushward, &["push", "list"]).await;
-        assert!(list.out.contains("answers go to the server until"), "{}", list.out);
+        assert!(list.out.contains("bidi off until"), "{}", list.out);
     }
 }
 
@@ -164,7 +165,7 @@ async fn a_registration_is_revoked_over_the_stream_and_nothing_of_the_message_re
     let mut scene = Scene::new().await;
     let mut desk = scene.desk().await;
     scene.stream.send(affiliation("push.test", "n")).await;
-    scene.pushward.logged(&["push revoked by its service"]).await;
+    scene.pushward.logged(&["push registration revoked"]).await;
     assert!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().is_empty());
     scene.stream.send("<iq type='result' id='behind' from='push.test' to='alice@localhost/desk'/>").await;
     desk.expect("\"behind\"").await;
@@ -180,7 +181,7 @@ async fn names_are_compared_after_normalisation_and_what_is_no_stanza_is_not_del
         "<iq xmlns='jabber:serv&#101;r' type='result' id='written' from='push.test' to='alice@localhost/desk'>\
          <x xmlns='jabber:serv&#101;r'/></iq>",
         "<s:iq xmlns:s='jabber:serv&#101;r' type='result' id='prefixed' from='push.test' to='alice@localhost/desk'/>",
-        // Not stanzas on this stream.
+        // These are no stanzas on this stream.
         "<iq xmlns='jabber:client' type='result' id='other' from='push.test' to='alice@localhost/desk'/>",
         "<error><is-no-stream-error/></error>",
     ] {
@@ -204,7 +205,7 @@ async fn what_comes_behind_the_footer_is_counted_and_not_answered() {
     assert_eq!(scene.stream.until_footer().await.len(), 1);
     scene.stream.send(message.repeat(3)).await;
     scene.stream.send("</stream:stream>").await;
-    scene.pushward.logged(&["stanzas behind the footer", "\"stanzas\":3"]).await;
+    scene.pushward.logged(&["stanzas after end of stream", "\"stanzas\":3"]).await;
     assert_eq!((scene.counted("refused").await, scene.counted("late").await), (1, 3));
 }
 
@@ -218,14 +219,15 @@ async fn what_a_push_service_says_forges_no_log_line() {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     super::goes_dark(&pushward, "push.test", &mut bob).await;
-    let line: Value = serde_json::from_str(&pushward.logged(&["transport passed over"]).await).unwrap();
+    let line: Value = serde_json::from_str(&pushward.logged(&["push transport skipped"]).await).unwrap();
     let reason = line["reason"].as_str().unwrap();
     assert!(reason.contains("evil.test\\n2026") && !reason.contains('\n') && reason.len() < 400, "{reason:?}");
     let list = ask(&pushward, &["push", "list"]).await.out;
     assert!(list.contains("evil.test\\n2026") && list.trim_end().lines().count() == 1, "{list}");
 }
 
-/// Messages for users who are connected at the server itself, or offline, and for one who has blocked their sender.
+/// Tests messages for users who are connected at the server itself, or offline, and for one who has blocked their
+/// sender.
 #[tokio::test]
 async fn what_a_push_service_has_for_users_passes_the_server_after_the_stream_is_closed() {
     let authority = Authority::new("an authority");
@@ -247,7 +249,7 @@ async fn what_a_push_service_has_for_users_passes_the_server_after_the_stream_is
     }
     let answers = scene.stream.until_footer().await;
     assert!(answers.len() == 3 && answers.iter().all(is_busy), "{answers:?}");
-    // The push service dials the server, as after any stream that has ended.
+    // The push service connects to the server, as after the end of any stream.
     let mut peer = AppClient::dial(between, &authority).await;
     for to in ["alice", "bob", "carol"] {
         peer.send(message(to, "later")).await;
@@ -257,7 +259,7 @@ async fn what_a_push_service_has_for_users_passes_the_server_after_the_stream_is
     carol.login("carol", "desk").await;
     carol.send("<presence/>").await;
     carol.expect("<body>later</body>").await;
-    // The stream is ordered: what was for alice came first, and is not for her.
+    // The stream is ordered: alice's message came before this answer, and she does not get it.
     desk.send("<iq type='get' id='last' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>").await;
     desk.expect("id='last'").await;
     for client in [&desk, &scene.bob, &carol] {
@@ -281,24 +283,29 @@ async fn a_stream_that_is_closed_with_an_error_has_one_footer_and_its_cause_is_c
     }
 }
 
-/// 80 MB of them were taken, and counted nowhere.
+/// Regression test: 80 MB of them were accepted, and not counted.
 #[tokio::test]
 async fn elements_that_are_no_stanzas_are_counted_and_too_many_of_them_end_the_stream() {
     let mut scene = Scene::new().await;
     // Buffers may hold some of it.
     scene.stream.flood("<foo xmlns='bar'/>", 8_000_000, Duration::from_secs(3)).await;
-    scene.pushward.logged(&["stream lost", "unsupported-stanza-type"]).await;
+    scene.pushward.logged(&["push stream lost", "unsupported-stanza-type"]).await;
     assert_eq!((scene.counted("ignored").await, scene.counted("refused").await), (16, 1));
 }
 
-/// Half a megabyte of them made as many lines.
+/// Regression test: half a megabyte of them wrote as many log lines.
 #[tokio::test]
 async fn a_push_service_that_repeats_itself_does_not_fill_the_log() {
     let mut scene = Scene::new().await;
-    // No change: the account has the registration.
+    // This is no change: the account has the registration.
     let member = affiliation("push.test", "n").replace("'none'", "'member'");
     scene.stream.flood(&member, 2_000_000, Duration::from_secs(3)).await;
     scene.pushward.metric_is("pushward_push_service_stanzas_total{fate=\"dropped\"}", |dropped| dropped > 1000).await;
-    let lines = scene.pushward.log().into_iter().filter(|line| line.contains("too much is said")).count();
+    let lines = scene
+        .pushward
+        .log()
+        .into_iter()
+        .filter(|line| line.contains("push service messages about registrations dropped"))
+        .count();
     assert!((1..=3).contains(&lines), "{lines} lines");
 }

@@ -1,4 +1,4 @@
-//! What push services and the users who chose them can cost: memory, connections, ports.
+//! Limits on the cost that push services, and the users who chose them, can cause: memory, connections, ports.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use crate::support::{
     free_address, lost, request,
 };
 
-/// Memory that a process has, in KiB.
+/// Returns the memory of a process, in KiB.
 fn memory(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// 80 MB of requests on a stream whose answers are not read took 198 MB.
+/// Regression test: 80 MB of requests on a stream whose answers are not read took 198 MB.
 #[tokio::test]
 async fn a_push_service_that_asks_and_reads_nothing_costs_little() {
     let request = "<iq type='get' id='1' from='push.test' to='nobody@localhost'><q xmlns='x'/></iq>";
@@ -25,7 +25,7 @@ async fn a_push_service_that_asks_and_reads_nothing_costs_little() {
     assert!(grown < 32 * 1024, "{grown} KiB");
 }
 
-/// Answers for a client that does not read took 59 MB.
+/// Regression test: answers for a client that does not read took 59 MB.
 #[tokio::test]
 async fn answers_for_a_client_that_does_not_read_are_dropped_and_counted() {
     let answer = format!(
@@ -38,7 +38,8 @@ async fn answers_for_a_client_that_does_not_read_are_dropped_and_counted() {
     assert!(dropped > 1000, "{dropped}");
 }
 
-/// 80 MB from a push service that does not read, while alice's desk does not read either: by how many KiB it grew.
+/// Sends 80 MB from a push service that does not read, while alice's desk does not read either. Returns the growth of
+/// memory in KiB.
 async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, Pushward) {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
@@ -54,7 +55,7 @@ async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, P
     writes(&mut bob, "one").await;
     let mut stream = app.stream().await;
     stream.publish().await;
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     let before = memory(pushward.process());
     let written = stream.flood(stanza, 80_000_000, Duration::from_secs(3)).await;
     let grown = memory(pushward.process()).saturating_sub(before);
@@ -62,7 +63,7 @@ async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, P
     (grown, pushward)
 }
 
-/// What is sent to a component over the server, which reads nothing.
+/// Stanzas to a component come through the server, which reads no answers.
 #[tokio::test]
 async fn a_server_that_asks_a_component_and_reads_nothing_costs_little() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,7 +84,7 @@ async fn a_server_that_asks_a_component_and_reads_nothing_costs_little() {
         seen.extend_from_slice(&buffer[..length]);
     }
     server.write_all(b"<handshake/>").await.unwrap();
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let before = memory(pushward.process());
     let chunk = "<iq type='get' id='1' from='a@localhost/x' to='pushward.localhost'><q xmlns='x'/></iq>".repeat(1000);
     let (mut written, until) = (0, Instant::now() + 4 * PATIENCE);
@@ -104,7 +105,7 @@ async fn enables(client: &mut Client, service: &str) {
     assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
 }
 
-/// A message to the account; each of its dark devices is notified.
+/// Sends a message to the account. Each of its dark devices is notified.
 async fn says(bob: &mut Client, account: &str) {
     bob.send(format!("<message type='chat' to='{account}@localhost/phone' id='x'><body>{account}</body></message>"))
         .await;
@@ -131,9 +132,9 @@ async fn an_account_causes_a_tenth_of_the_streams_and_leaves_the_rest_to_others(
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["one.test", "two.test"]).await;
     says(&mut bob, "alice").await;
-    pushward.logged(&["transport passed over", "a tenth of s2s_connections"]).await;
+    pushward.logged(&["push transport skipped", "a tenth of s2s_connections"]).await;
     let list = ask(&pushward, &["push", "list"]).await.out;
-    assert!(list.contains("passed over: the account has caused a tenth of s2s_connections"), "{list}");
+    assert!(list.contains("skipped: the account uses a tenth of s2s_connections, its limit"), "{list}");
     let [one, two] = &mut apps;
     let (mut held, taken) = tokio::select! {
         stream = one.stream() => (stream, 0),
@@ -160,7 +161,7 @@ async fn a_stream_in_backoff_occupies_no_place() {
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["dead.test"]).await;
     says(&mut bob, "alice").await;
-    pushward.logged(&["transport passed over", "Connection refused"]).await;
+    pushward.logged(&["push transport skipped", "Connection refused"]).await;
     dark_phone(&pushward, "carol", &["push.test"]).await;
     says(&mut bob, "carol").await;
     app.stream().await.publish().await;
@@ -181,7 +182,7 @@ async fn the_ports_of_other_services_are_not_connected_to() {
     let pushward = Pushward::start(setup.set("push.transports", "['s2s']")).await;
     let mut bob = bob(&prosody).await;
     super::goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "port 25"]).await;
+    pushward.logged(&["push transport skipped", "port 25"]).await;
     assert!(!dns.asked().iter().any(|name| name == "mail.test"), "the address is not even looked up");
     let list = ask(&pushward, &["push", "list"]).await.out;
     assert!(list.contains("port 25") && list.contains("[[push.route]]"), "{list}");

@@ -1,9 +1,9 @@
-//! Certificates of push services and of the host that are no good: nothing is sent, and the operator hears why.
+//! Unsuitable certificates of push services and of the host: nothing is sent, and the operator gets the reason.
 
 use super::{QUIET, bob, domain, goes_dark, shown};
 use crate::support::{Authority, Issued, Prosody, PushServer, PushServerOptions, Pushward};
 
-/// A push service that shows this certificate, and why it gets nothing.
+/// Tests a push service with this certificate, which gets nothing for the reason `why`.
 async fn gets_nothing(authority: &Authority, identity: Issued, why: &str) {
     let prosody = Prosody::start().await;
     let peer =
@@ -13,8 +13,8 @@ async fn gets_nothing(authority: &Authority, identity: Issued, why: &str) {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "s2s", why, "the push service needs another certificate"]).await;
-    pushward.logged(&["publish outcome", "NotSent"]).await;
+    pushward.logged(&["push transport skipped", "s2s", why, "the push service needs another certificate"]).await;
+    pushward.logged(&["push notification outcome", "NotSent"]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -39,7 +39,7 @@ async fn a_push_service_with_a_certificate_of_a_stranger_gets_nothing() {
     gets_nothing(&authority, identity, "UnknownIssuer").await;
 }
 
-/// A host that shows this certificate, which the push service does not take.
+/// Tests a host with this certificate, which the push service refuses.
 async fn is_refused(authority: &Authority, issued: &Issued, remedy: &str) {
     let prosody = Prosody::start().await;
     let peer = PushServer::start(PushServerOptions::new("push.test", authority)).await;
@@ -49,8 +49,8 @@ async fn is_refused(authority: &Authority, issued: &Issued, remedy: &str) {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "not-authorized", remedy]).await;
-    pushward.logged(&["publish outcome", "NotSent"]).await;
+    pushward.logged(&["push transport skipped", "not-authorized", remedy]).await;
+    pushward.logged(&["push notification outcome", "NotSent"]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -78,5 +78,5 @@ async fn a_push_service_that_does_not_take_the_certificate_is_told_with_the_reme
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "certificate", "for servers only"]).await;
+    pushward.logged(&["push transport skipped", "certificate", "for servers only"]).await;
 }

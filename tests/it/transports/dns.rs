@@ -1,6 +1,7 @@
-//! Where the DNS says that push services are, and that nothing but the public internet is believed of it.
+//! Addresses of push services from the DNS. Only addresses of the public internet are accepted.
 //!
-//! The resolver is on loopback, and so are all addresses that it tells: each is refused in its turn, which shows the order.
+//! The resolver is on loopback, and so are all addresses in its records. Each is refused in turn, which shows the
+//! order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +12,8 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DIRECT: &str = "_xmpps-server._tcp.push.test";
 const STARTTLS: &str = "_xmpp-server._tcp.push.test";
 
-/// What is asked where the DNS has these records of `push.test`, until a log line says `why` it gets nothing.
+/// Returns the names that are queried if the DNS has these records of `push.test`, until a log line gives the reason
+/// `why`.
 async fn asked(records: &[Record], why: &str) -> Vec<String> {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
@@ -21,9 +23,9 @@ async fn asked(records: &[Record], why: &str) -> Vec<String> {
     let pushward = Pushward::start(setup.set("push.transports", "['s2s']")).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", why]).await;
+    pushward.logged(&["push transport skipped", why]).await;
     let mut asked = dns.asked();
-    // Both at once, in any order.
+    // Both are queried at once, in any order.
     if asked.len() > 1 {
         asked[..2].sort();
     }
@@ -59,7 +61,7 @@ async fn an_address_may_be_of_ipv6_alone() {
 #[tokio::test]
 async fn a_domain_that_says_it_has_no_server_is_believed() {
     let records = [Record::Srv(STARTTLS, 0, 0, "."), Record::Address("push.test", LOOPBACK)];
-    assert_eq!(asked(&records, "the DNS says that push.test has no server").await, [STARTTLS, DIRECT]);
+    assert_eq!(asked(&records, "according to the DNS, push.test has no server").await, [STARTTLS, DIRECT]);
 }
 
 #[tokio::test]

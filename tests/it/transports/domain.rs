@@ -20,7 +20,7 @@ async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hear
         let mut bob = bob(&prosody).await;
         goes_dark(&pushward, "push.test", &mut bob).await;
         assert_eq!(service.publish(PATIENCE).await.from, "localhost", "{tls}");
-        pushward.logged(&["publish outcome", "Accepted"]).await;
+        pushward.logged(&["push notification outcome", "Accepted"]).await;
         writes(&mut bob, "two").await;
         assert_eq!(service.publish(PATIENCE).await.count(), Some(2));
         assert_eq!(peer.streams(), 1, "{tls}");
@@ -41,7 +41,7 @@ async fn without_bidi_the_domain_publishes_blindly_and_once() {
         let mut bob = bob(&prosody).await;
         goes_dark(&pushward, "push.test", &mut bob).await;
         assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-        pushward.logged(&["publish outcome", "Unknown"]).await;
+        pushward.logged(&["push notification outcome", "Unknown"]).await;
         service.assert_quiet(QUIET).await;
     }
 }
@@ -91,7 +91,7 @@ async fn a_thousand_registrations_of_one_service_share_one_stream() {
     assert_eq!(peer.streams(), 1);
 }
 
-/// A phone registers so many nodes, and goes away.
+/// Registers this many nodes from a phone, which then goes dark.
 async fn register(pushward: Arc<Pushward>, account: String, nodes: usize) {
     let mut phone = pushward.login(&account, "phone").await;
     phone.enable().await;

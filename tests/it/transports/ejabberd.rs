@@ -1,4 +1,4 @@
-//! ejabberd as the push service's server: it knows no bidi, and refuses certificates that are for servers only.
+//! ejabberd as the push service's server: it does not support bidi, and refuses certificates that are for servers only.
 
 use super::{QUIET, bob, goes_dark, shown, writes};
 use crate::support::{Authority, Ejabberd, Issued, PATIENCE, Prosody, PushService, Pushward, Setup};
@@ -18,7 +18,7 @@ async fn ejabberd_takes_the_domain_by_a_certificate_with_client_auth() {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["publish outcome", "Unknown"]).await;
+    pushward.logged(&["push notification outcome", "Unknown"]).await;
     writes(&mut bob, "two").await;
     assert_eq!(service.publish(PATIENCE).await.count(), Some(2));
 }
@@ -33,7 +33,7 @@ async fn ejabberd_refuses_a_certificate_for_servers_only_which_is_told_with_the_
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
     let cause = "the peer refuses EXTERNAL: not-authorized";
-    pushward.logged(&["transport passed over", cause, "for servers only (no clientAuth usage)"]).await;
-    pushward.logged(&["publish outcome", "NotSent"]).await;
+    pushward.logged(&["push transport skipped", cause, "for servers only (no clientAuth usage)"]).await;
+    pushward.logged(&["push notification outcome", "NotSent"]).await;
     service.assert_quiet(QUIET).await;
 }

@@ -1,4 +1,4 @@
-//! What an operator is told of the way to the push services: `push list`, `push ping` and `check`.
+//! Information for operators about the routes to the push services: `push list`, `push ping` and `check`.
 
 use super::{bob, component, domain, goes_dark, quick, routed};
 use crate::admin::ask;
@@ -15,7 +15,7 @@ struct Scene {
     _prosody: Prosody,
 }
 
-/// alice's phone, away, was notified by the domain.
+/// Lets the domain notify alice's phone, which is dark.
 async fn notified(bidi: bool, answer: Answer) -> Scene {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
@@ -26,7 +26,7 @@ async fn notified(bidi: bool, answer: Answer) -> Scene {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
     service.publish(PATIENCE).await;
-    pushward.logged(&["publish outcome"]).await;
+    pushward.logged(&["push notification outcome"]).await;
     Scene { peer, service, pushward, bob, _prosody: prosody }
 }
 
@@ -70,7 +70,7 @@ async fn a_list_says_why_a_transport_was_passed_over() {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.localhost", &mut bob).await;
     service.publish(PATIENCE).await;
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     let registration = ask(&pushward, &["push", "list", "--json"]).await.objects().remove(0);
     assert_eq!(registration["transport"], "session", "{registration}");
     let passed_over = &registration["passed_over"][0];
@@ -85,19 +85,19 @@ async fn a_check_beside_the_daemon_tries_what_is_registered_and_leaves_the_daemo
     let said = ask(&scene.pushward, &["check"]).await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     for line in [
-        "push services: registrations 1, as the running pushward says",
-        "push.test, from localhost: session: needs the session of a user",
+        "push services: registrations 1, according to the running daemon",
+        "push.test, from localhost: session: requires a user session",
     ] {
         assert!(said.out.contains(line), "{line} in\n{}", said.out);
     }
     let reached = format!(
-        "push.test, from localhost: s2s: {} lets localhost in, with direct TLS; answers come back on the same stream",
+        "push.test, from localhost: s2s: {} accepts localhost, with direct TLS; answers come back on the same stream",
         scene.peer.direct
     );
     assert!(said.out.contains(&reached), "{reached} in\n{}", said.out);
     super::writes(&mut scene.bob, "two").await;
     assert_eq!(scene.service.publish(PATIENCE).await.count(), Some(2));
-    scene.pushward.logged(&["publish outcome", "Accepted"]).await;
+    scene.pushward.logged(&["push notification outcome", "Accepted"]).await;
 }
 
 #[tokio::test]
@@ -107,22 +107,22 @@ async fn a_check_without_a_daemon_reads_the_database_and_asks_the_push_service()
     let said = ask(&scene.pushward, &["check"]).await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     for line in [
-        "push services: registrations 1, as the database says; no pushward runs",
+        "push services: registrations 1, according to the database; the daemon is not running",
         "it answers on the same stream (bidi)",
     ] {
         assert!(said.out.contains(line), "{line} in\n{}", said.out);
     }
-    // The push service is gone from its server, which says so.
+    // The push service is gone, and its server reports that.
     drop(scene.service);
     let said = ask(&scene.pushward, &["check"]).await;
     assert!(said.out.contains("push.test, from localhost: s2s fails: "), "{}", said.out);
-    assert!(said.out.contains("but says remote-server-timeout of the push service"), "{}", said.out);
-    // And the daemon starts as if nobody had looked.
+    assert!(said.out.contains("but answers remote-server-timeout for the push service"), "{}", said.out);
+    // The daemon then starts as if the check had not run.
     scene.pushward.start_again().await;
     assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().len(), 1);
     scene.pushward.kill();
     let said = ask(&scene.pushward, &["check"]).await;
-    let untold = "the registered ones cannot be told, since no pushward runs and the database was not closed";
+    let untold = "cannot list the registered ones: the daemon is not running, and the database was not closed";
     assert!(said.out.contains(untold), "{}", said.out);
 }
 
@@ -165,15 +165,15 @@ async fn a_check_goes_through_the_component_unless_the_daemon_has_it() {
     let service = PushService::connect(&prosody).await;
     let setup = quick(component(&prosody, "component")).set("push.services", "['push.localhost', 'gone.localhost']");
     let mut pushward = Pushward::start(setup).await;
-    pushward.logged(&["stream is up"]).await;
+    pushward.logged(&["push stream established"]).await;
     let said = ask(&pushward, &["check"]).await;
-    let untried = "push.localhost, from localhost: component: the running pushward has the component's only stream";
+    let untried = "push.localhost, from localhost: component: the running daemon uses the component's only stream";
     assert!(said.out.contains(untried), "{}", said.out);
     pushward.terminate(PATIENCE).await;
     let said = ask(&pushward, &["check"]).await;
     for line in [
-        "pushward.localhost in; the push service answers",
-        "push.localhost, from localhost: s2s is not for names of this machine",
+        "accepts pushward.localhost; the push service answers",
+        "push.localhost, from localhost: s2s is not used for names of this machine",
         "gone.localhost, from localhost: component",
     ] {
         assert!(said.out.contains(line), "{line} in\n{}", said.out);

@@ -1,4 +1,4 @@
-//! Push services that are out of reach, go down, come back, or refuse whom a notification is from.
+//! Push services that are unreachable, go down, come back, or refuse the sender of a notification.
 
 use super::{QUIET, bob, domain, goes_dark, routed, writes};
 use crate::support::{
@@ -15,10 +15,10 @@ async fn a_push_service_out_of_reach_is_told_through_the_session_which_is_rememb
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.localhost", &mut bob).await;
     assert_eq!(service.publish(PATIENCE).await.from, "alice@localhost/phone");
-    pushward.logged(&["transport passed over", "Connection refused"]).await;
+    pushward.logged(&["push transport skipped", "Connection refused"]).await;
     writes(&mut bob, "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "alice@localhost/phone");
-    pushward.logged(&["transport chosen", "session"]).await;
+    pushward.logged(&["push transport selected", "session"]).await;
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_domain_which_is_remembe
     goes_dark(&pushward, "push.localhost", &mut bob).await;
     assert_eq!(refusing.publish(PATIENCE).await.from, "alice@localhost/phone");
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     writes(&mut bob, "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
     refusing.assert_quiet(QUIET).await;
@@ -52,7 +52,7 @@ async fn a_push_service_that_comes_back_is_told_then() {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["publish outcome", "NotSent"]).await;
+    pushward.logged(&["push notification outcome", "NotSent"]).await;
     peer.start_again().await;
     let mut service = peer.push_service().await;
     assert_eq!(service.publish(2 * PATIENCE).await.count(), Some(1));
@@ -69,12 +69,12 @@ async fn a_push_service_that_goes_down_is_told_when_it_is_up_again() {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
     service.publish(PATIENCE).await;
-    pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "Accepted"]).await;
     peer.kill();
-    pushward.logged(&["stream lost"]).await;
+    pushward.logged(&["push stream lost"]).await;
     writes(&mut bob, "two").await;
-    pushward.logged(&["transport passed over", "Connection refused", "firewall"]).await;
-    pushward.logged(&["publish outcome", "NotSent"]).await;
+    pushward.logged(&["push transport skipped", "Connection refused", "firewall"]).await;
+    pushward.logged(&["push notification outcome", "NotSent"]).await;
     peer.start_again().await;
     let mut service = peer.push_service().await;
     let publish = service.publish(2 * PATIENCE).await;

@@ -48,7 +48,7 @@ pub(in crate::relay::bound) async fn begin(
     let (near, far) = (near.into_end(), far.into_end());
     let Ok(mut owner) = asked else {
         relay.metrics().deadline_passed(Wait::Login);
-        tracing::error!(within = ?STORE, "the store has not answered a login: the client is closed");
+        tracing::error!(within = ?STORE, "database did not answer during login: client closed");
         client.write(&xml::stream_error(StreamCondition::InternalServerError, None, None));
         upstream.write(xml::STREAM_CLOSE);
         relay.background().close_gracefully(*client);
@@ -62,7 +62,7 @@ pub(in crate::relay::bound) async fn begin(
     let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
     session.share_memory(relay.guards().queues());
     session.share_device_memory(siblings.memory());
-    tracing::info!("bound");
+    tracing::info!("session bound");
     handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
     let status = SessionStatus::new(relay.metrics());
     let legs = SessionLegs::new(client, upstream, relay.metrics().tap());

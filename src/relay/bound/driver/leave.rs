@@ -40,13 +40,14 @@ impl SessionDriver {
                 };
                 match ended {
                     Ok((account, _)) => by.registry().publish(left.account(), &account, Some(&left)),
-                    Err(error) => tracing::error!(%error, "the end of a session cannot be stored"),
+                    Err(error) => tracing::error!(%error, "cannot store end of session"),
                 }
             };
             relay.background().spawn_in_span(publish);
         } else {
             relay.metrics().deadline_passed(Wait::Store);
-            tracing::warn!(within = ?STORE, jobs = jobs.len(), "the store is late: the session leaves, its last changes follow");
+            tracing::warn!(within = ?STORE, jobs = jobs.len(), "database late: session ended, its last changes are \
+                still pending");
             membership.leave();
             relay.background().spawn_in_span(follow(Arc::clone(&relay), Arc::clone(&handle), jobs));
         }

@@ -134,7 +134,7 @@ impl SessionDriver {
             Done::Spooled(Spooling { last, result, .. }) => self.on_spooled(last, result),
             Done::Loaded(Ok(items)) => self.take(Input::Loaded(items)),
             Done::Loaded(Err(error)) => {
-                tracing::error!(%error, "stanzas that wait cannot be read, trying again in 5 s");
+                tracing::error!(%error, "cannot read waiting stanzas: retrying in 5 s");
                 self.take(Input::LoadFailed);
             }
             Done::TookOver(Ok(spools)) => self.take(Input::TookOver(spools)),
@@ -143,11 +143,11 @@ impl SessionDriver {
                 self.take(Input::TookOver(Vec::new()));
             }
             Done::TookOver(Err(error)) => {
-                tracing::error!(%error, "stanzas of earlier sessions cannot be taken over, trying again in 5 s");
+                tracing::error!(%error, "cannot take over stanzas of earlier sessions: retrying in 5 s");
                 self.take(Input::TakeOverFailed);
             }
             Done::Quiet(Ok(()) | Err(StoreError::AccountRemoved { .. })) => {}
-            Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
+            Done::Quiet(Err(error)) => tracing::error!(%error, "database failed"),
         }
     }
 
@@ -172,7 +172,7 @@ impl SessionDriver {
             Err(error) => {
                 self.relay.overload().on_spool_error(&error);
                 if self.session.spool_accepts() {
-                    tracing::error!(%error, "spool_failed: stanzas stay in memory, trying again every 5 s");
+                    tracing::error!(%error, "spool failed: stanzas stay in memory, retrying every 5 s");
                 }
                 self.take(Input::SpoolRefused);
             }

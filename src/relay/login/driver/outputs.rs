@@ -110,7 +110,7 @@ impl LoginDriver<'_> {
             | CloseReason::LockedOut
             | CloseReason::Shutdown => {}
         }
-        tracing::debug!(?reason, "closed before login");
+        tracing::debug!(?reason, "connection closed before login");
     }
 
     async fn connect(&mut self, host: &str) -> Option<LoginInput> {
@@ -148,7 +148,7 @@ impl LoginDriver<'_> {
             Err(error) => {
                 let (upstream, remedy) = (way.upstream(), error.remedy());
                 if let Some(suppressed) = self.relay.guards().watch().refused(ConnectionRefusal::Unreachable) {
-                    tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "the server cannot be reached");
+                    tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "upstream server unreachable");
                 }
                 LoginInput::UpstreamLost
             }

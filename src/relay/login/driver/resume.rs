@@ -38,7 +38,7 @@ impl LoginDriver<'_> {
         match self.wait_for(tombstone(relay, id), Patience::Store).await? {
             Ok(ended) => Some(ended),
             Err(error) => {
-                tracing::error!(%error, "tombstones cannot be read");
+                tracing::error!(%error, "cannot read tombstones");
                 Some(None)
             }
         }
@@ -78,7 +78,7 @@ impl LoginDriver<'_> {
             Ok(Ok(Ok(())) | Err(_)) => {}
             Err(_) => {
                 self.relay.metrics().deadline_passed(Wait::HandOver);
-                tracing::error!(within = ?HAND_OVER, "a session has not taken the connection that resumes it");
+                tracing::error!(within = ?HAND_OVER, "session did not accept the resuming connection in time");
             }
         }
         if let Some(upstream) = &mut self.upstream {

@@ -1,43 +1,43 @@
-//! The server and the client.
+//! The server and the client of the model's [`World`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::oracle::{Fed, attr, client_number, is_stanza, number};
 use super::*;
 
-/// The server's end of a session's leg.
+/// The server's end of an upstream leg.
 pub(super) struct Leg {
     pub(super) alive: bool,
     offers_sm: bool,
-    /// It counts what it sends from here on.
+    /// True from the point at which the server counts what it sends.
     pub(super) on: bool,
-    /// Written to the server, and not read.
+    /// Written to the server, and not yet read by it.
     pub(super) inbox: VecDeque<String>,
-    /// Sent by the server, and not taken by the session.
+    /// Sent by the server, and not yet taken by the session.
     pub(super) wire: VecDeque<Sent>,
-    /// Counted stanzas that the server sent, and those of them that the session was given.
+    /// Number of counted stanzas that the server sent, and of those that the session received.
     sent: u64,
     pub(super) fed: u64,
-    /// The session's last `h`, and the last that the server read.
+    /// The session's last `h`, and the last one that the server read.
     pub(super) acked: u64,
     pub(super) acked_read: u64,
-    /// Stanzas that the session wrote, that the server read, and that the session knows to be read.
+    /// Number of stanzas that the session wrote, that the server read, and that the server confirmed to the session.
     pub(super) written: u64,
     handled: u64,
     pub(super) confirmed: u64,
-    /// The session wrote its footer.
+    /// True if the session has written its footer.
     pub(super) footer: bool,
     saw_presence: bool,
 }
 
-/// Something on its way from the server.
+/// A frame on its way from the server.
 pub(super) struct Sent {
     xml: String,
     number: Option<usize>,
     counted: bool,
     confirms: Option<u64>,
     contact: Option<(u8, bool)>,
-    /// The session had it before, and kept it.
+    /// True if the session had the stanza before, and kept it.
     again: bool,
 }
 
@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    /// The server sends what it saw no acknowledgement of on a leg that broke.
+    /// Sends again the stanzas that were not acknowledged on a leg that broke.
     fn send_again(&mut self) {
         for n in std::mem::take(&mut self.again) {
             let kept = self.handed[n].fed.is_some();
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// The session takes what the server sent, if it wants to.
+    /// Passes frames of the server to the session for as long as it accepts them.
     pub(super) fn feed_upstream(&mut self) -> bool {
         let mut fed = false;
         while self.session.as_ref().is_some_and(Session::wants_upstream) {
@@ -140,7 +140,7 @@ impl World {
                 self.handed[n].fed = Some(self.now);
                 self.life.sent.push(n);
                 if !self.variant.registered && self.life.enabled_at.is_none() {
-                    // Nobody can know whether the client has it.
+                    // Nobody can know whether the client has received it.
                     self.open.remove(&n);
                 }
             }
@@ -190,7 +190,7 @@ impl World {
     fn server_answers(&mut self, xml: &str) {
         let handled = self.life.leg.handled;
         if let Some(id) = client_number(xml).filter(|_| xml.starts_with("<message")) {
-            self.server_hears(id);
+            self.server_receives(id);
         } else if let Some(id) = client_number(xml).filter(|_| xml.starts_with("<iq type='get'")) {
             self.send_numbered(false, |n| {
                 format!("<iq type='result' id='c{id}' from='example.org'><query xmlns='urn:model' n='{n}'/></iq>")
@@ -206,13 +206,13 @@ impl World {
         }
     }
 
-    /// Oracle 3: the client's messages come in order, and twice only where nobody could know.
-    fn server_hears(&mut self, id: usize) {
+    /// Oracle 3: the client's messages arrive in order, and twice only where a loss could not be excluded.
+    fn server_receives(&mut self, id: usize) {
         let gapless = self.variant.client_sm;
-        let before = self.client.said.range(..id).any(|(_, said)| said.heard == 0) && gapless;
+        let before = self.client.said.range(..id).any(|(_, said)| said.received == 0) && gapless;
         let Some(said) = self.client.said.get_mut(&id) else { return };
-        said.heard += 1;
-        let (first, doubled) = (said.heard == 1, said.heard > 1 && !said.may_double);
+        said.received += 1;
+        let (first, doubled) = (said.received == 1, said.received > 1 && !said.may_double);
         self.check(!doubled, || format!("the server got c{id} twice"));
         self.check(!(first && before), || format!("the server got c{id} before an earlier one"));
     }
@@ -245,32 +245,32 @@ impl World {
     }
 }
 
-/// The client, with what it remembers over its connections.
+/// The client, with the state that it keeps across connections.
 #[derive(Default)]
 pub(super) struct Client {
     pub(super) conn: Option<Conn>,
     connections: u64,
     pub(super) previd: Option<String>,
-    /// It counts what it reads, and what it writes.
+    /// True if the client counts the stanzas that it reads, and those that it writes.
     counts_in: bool,
     counts_out: bool,
     h_in: u32,
-    /// Written and not acknowledged.
+    /// Stanzas written and not acknowledged.
     pub(super) out: VecDeque<(usize, String)>,
     out_h: u64,
     last_id: usize,
-    said: BTreeMap<usize, Said>,
-    /// Its requests, so that it knows the answers.
+    said: BTreeMap<usize, SentMessage>,
+    /// The ids of the client's requests, by which it recognises the answers.
     requests: BTreeSet<usize>,
-    /// Answers that it has not written, and how much it had read before each was asked for.
-    owed: Vec<(String, usize)>,
-    owes_ack: bool,
+    /// Answers that the client has not written yet, each with the number of stanzas read before the question.
+    pending_answers: Vec<(String, usize)>,
+    ack_due: bool,
 }
 
 /// A message of the client.
 #[derive(Default)]
-struct Said {
-    heard: u32,
+struct SentMessage {
+    received: u32,
     may_double: bool,
 }
 
@@ -278,12 +278,13 @@ struct Said {
 pub(super) struct Conn {
     id: u64,
     life: u32,
-    /// Written to the client, and not read.
+    /// Written to the client, and not yet read.
     inbox: VecDeque<String>,
-    /// Written by the client, and not taken by the session; with how much of what it read it acknowledges.
+    /// Written by the client and not yet taken by the session, each with the number of read stanzas that it
+    /// acknowledges.
     up: VecDeque<(String, usize)>,
     cut: bool,
-    /// It may write stanzas.
+    /// True if the client may write stanzas.
     ready: bool,
     eof: bool,
 }
@@ -302,7 +303,7 @@ impl Client {
         }
     }
 
-    /// The other end closed this connection, or whichever there is.
+    /// Closes this connection from the other end, or any connection if `None`.
     pub(super) fn hang_up(&mut self, conn: Option<u64>) {
         if let Some(current) = self.conn.as_mut().filter(|c| conn.is_none_or(|id| id == c.id)) {
             current.eof = true;
@@ -320,7 +321,8 @@ impl Client {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.conn.as_ref().is_some_and(|c| c.ready && c.inbox.is_empty() && c.up.is_empty()) && self.owed.is_empty()
+        self.conn.as_ref().is_some_and(|c| c.ready && c.inbox.is_empty() && c.up.is_empty())
+            && self.pending_answers.is_empty()
     }
 
     pub(super) fn may_double(&mut self, id: usize) {
@@ -329,12 +331,12 @@ impl Client {
         }
     }
 
-    pub(super) fn unheard(&self) -> impl Iterator<Item = usize> {
-        self.said.iter().filter(|(_, said)| said.heard == 0).map(|(id, _)| *id)
+    pub(super) fn unreceived(&self) -> impl Iterator<Item = usize> {
+        self.said.iter().filter(|(_, said)| said.received == 0).map(|(id, _)| *id)
     }
 
-    /// A stream without a past. Returns the messages that nobody acknowledged on the one before.
-    pub(super) fn start_anew(&mut self) -> Vec<(usize, String)> {
+    /// Starts a stream without earlier state. Returns the messages that were not acknowledged on the stream before.
+    pub(super) fn start_new_stream(&mut self) -> Vec<(usize, String)> {
         let out = std::mem::take(&mut self.out);
         let unsaid: Vec<_> = out.into_iter().filter(|(_, xml)| xml.starts_with("<message")).collect();
         for (id, _) in &unsaid {
@@ -354,7 +356,7 @@ impl Client {
         self.last_id
     }
 
-    /// Writes something that acknowledges so many of the stanzas read.
+    /// Writes a frame that acknowledges this many of the stanzas read.
     fn write(&mut self, xml: String, acks: usize) {
         if let Some(conn) = self.conn.as_mut().filter(|conn| conn.ready && !conn.cut) {
             conn.up.push_back((xml, acks));
@@ -370,7 +372,7 @@ impl Client {
 }
 
 impl World {
-    /// The client comes: to resume if it can, or else with a fresh bind, as the same device.
+    /// Connects the client. It resumes if it can, otherwise it binds again as the same device.
     pub(super) fn connect(&mut self, resume: bool, hello: Hello) {
         self.client.conn = None;
         let fresh = !resume || self.session.is_none() || self.life.resumable != self.client.previd;
@@ -384,7 +386,7 @@ impl World {
         if let Some(previd) = previd {
             count(&self.coverage.failed_resumptions);
             if let Some(h) = self.disk.tombstones.get(&previd).copied() {
-                self.client_is_told(h.into());
+                self.client_gets_ack(h.into());
             }
         }
         self.end_old_session();
@@ -393,9 +395,9 @@ impl World {
         if self.broken.is_some() {
             return;
         }
-        let unsaid = self.client.start_anew();
+        let unsaid = self.client.start_new_stream();
         self.bind();
-        self.greet(hello, unsaid);
+        self.send_hello(hello, unsaid);
     }
 
     fn resume(&mut self) {
@@ -416,7 +418,7 @@ impl World {
         self.handle(Input::Attach(Box::new(Resumption { h, server_header: Arc::clone(&self.header), success: None })));
     }
 
-    /// What the relay and the server do when the resource is bound again.
+    /// Ends the old session, as the relay and the server do when the resource is bound again.
     fn end_old_session(&mut self) {
         let Some(session) = &self.session else { return };
         if session.is_dark() {
@@ -436,7 +438,7 @@ impl World {
         self.check(false, || "a superseded session does not end".into());
     }
 
-    pub(super) fn greet(&mut self, hello: Hello, unsaid: Vec<(usize, String)>) {
+    pub(super) fn send_hello(&mut self, hello: Hello, unsaid: Vec<(usize, String)>) {
         if matches!(hello, Hello::PresenceThenEnable | Hello::Burst) {
             self.client_presence("");
         }
@@ -454,7 +456,7 @@ impl World {
         }
     }
 
-    /// The session takes what the client wrote, if it wants to.
+    /// Passes frames of the client to the session for as long as it accepts them.
     pub(super) fn feed_client(&mut self) -> bool {
         let mut fed = false;
         while self.session.as_ref().is_some_and(Session::wants_client) {
@@ -464,7 +466,7 @@ impl World {
             fed = true;
             self.say(|| format!("client: {xml}"));
             if is_stanza(&xml) {
-                // It answers pings of the session's own, which have neither a number nor this id.
+                // The client answers pings of the session itself, which have neither a number nor this id.
                 let own = xml.starts_with("<iq type='result'") && !xml.contains("id='peer'") && number(&xml).is_none();
                 let consumed = own || xml.contains("urn:xmpp:push:0");
                 self.life.fed.push(Fed { id: client_number(&xml).unwrap(), consumed, index: None });
@@ -479,14 +481,14 @@ impl World {
         fed
     }
 
-    // What the client writes
+    // Writes of the client
 
     pub(super) fn client_says(&mut self) {
         if !self.client.is_ready() || self.variant.client_sm && !self.client.counts_out {
             return;
         }
         let id = self.client.id();
-        self.client.said.insert(id, Said::default());
+        self.client.said.insert(id, SentMessage::default());
         self.client.send(id, format!("<message to='romeo@example.net' type='chat' id='c{id}'/>"), 0);
     }
 
@@ -527,7 +529,7 @@ impl World {
         if !self.client.is_ready() {
             return;
         }
-        for (answer, acks) in std::mem::take(&mut self.client.owed) {
+        for (answer, acks) in std::mem::take(&mut self.client.pending_answers) {
             let id = self.client.id();
             self.client.send(id, answer.replace("c?", &format!("c{id}")), acks);
         }
@@ -544,7 +546,7 @@ impl World {
         }
     }
 
-    // What the client reads
+    // Reads of the client
 
     pub(super) fn client_reads(&mut self, count: usize, answers: bool) {
         for _ in 0..count {
@@ -556,7 +558,7 @@ impl World {
                 None => break,
             }
         }
-        if answers && (std::mem::take(&mut self.client.owes_ack) || !self.client.owed.is_empty()) {
+        if answers && (std::mem::take(&mut self.client.ack_due) || !self.client.pending_answers.is_empty()) {
             self.client_answers();
         }
     }
@@ -571,12 +573,12 @@ impl World {
             client.counts_in = true;
             client.previd = attr(xml, "id").map(str::to_owned);
         } else if xml.starts_with("<resumed ") {
-            self.client_is_told(attr(xml, "h").unwrap().parse().unwrap());
+            self.client_gets_ack(attr(xml, "h").unwrap().parse().unwrap());
             self.client_resumed();
         } else if xml.starts_with("<a ") {
-            self.client_is_told(attr(xml, "h").unwrap().parse().unwrap());
+            self.client_gets_ack(attr(xml, "h").unwrap().parse().unwrap());
         } else if xml.starts_with("<r ") {
-            client.owes_ack = true;
+            client.ack_due = true;
         } else if xml.starts_with("</") || xml.starts_with("<stream:error") {
             client.conn = None;
         } else {
@@ -592,7 +594,7 @@ impl World {
         let id = attr(xml, "id").unwrap_or_default();
         if xml.starts_with("<iq") && attr(xml, "type") == Some("get") {
             let answer = format!("<iq type='result' id='{id}' to='{}' n='c?'/>", attr(xml, "from").unwrap());
-            self.client.owed.push((answer, reads));
+            self.client.pending_answers.push((answer, reads));
         } else if xml.starts_with("<iq") {
             let known = client_number(xml).is_some_and(|id| self.client.requests.contains(&id));
             self.check(known, || format!("the client did not ask for {xml}"));
@@ -602,7 +604,7 @@ impl World {
         }
     }
 
-    fn client_is_told(&mut self, h: u64) {
+    fn client_gets_ack(&mut self, h: u64) {
         let client = &mut self.client;
         let newly = h.checked_sub(client.out_h).and_then(|newly| usize::try_from(newly).ok());
         let possible = newly.filter(|newly| *newly <= client.out.len());
@@ -623,7 +625,7 @@ impl World {
         }
     }
 
-    // How the client goes
+    // Loss of the client
 
     pub(super) fn notice_vanished(&mut self) {
         let Some(session) = &self.session else { return };

@@ -1,4 +1,4 @@
-//! The disk: it does one thing after the other, each in two half steps, a commit and its answer.
+//! The disk of the model's [`World`]. It runs one job after the other, each in two half steps: a commit and its answer.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -9,7 +9,7 @@ use super::oracle::number;
 use super::*;
 use crate::push::account::Change;
 
-/// What the session asked for.
+/// A job that the session asked for.
 #[derive(Debug)]
 pub(super) enum Job {
     Store(Option<Token>, Change),
@@ -24,48 +24,48 @@ pub(super) enum Job {
 /// A stanza on disk, and its number.
 type Item = (Option<usize>, Spooled);
 
-/// A session's line to the disk: one thing after the other.
+/// A session's job queue for the disk. Jobs run in order.
 #[derive(Default)]
 pub(super) struct Line {
-    /// The session that spools, and its last place.
+    /// The session that spools, and its last sequence number.
     pub(super) own: LoginId,
     pub(super) last_seq: Seq,
-    /// What the disk refused last.
+    /// The stanzas that the disk refused last.
     refused: Vec<usize>,
     jobs: VecDeque<Job>,
-    /// Committed, not answered.
+    /// Answers of jobs that are committed and not answered yet.
     answers: Vec<Input>,
-    /// The last place that the session handed over.
+    /// The last sequence number that the session handed over.
     pub(super) handed_over: Seq,
 }
 
 impl Line {
-    /// Numbers of stanzas that are on their way to the disk.
+    /// Returns the numbers of the stanzas that are on their way to the disk.
     pub(super) fn expects(&self) -> impl Iterator<Item = usize> {
-        // Until its answer has come, a refusal is not known to the session.
+        // The session does not know of a refusal until its answer has come.
         let refused = self.refused.iter().copied();
         let spools = self.jobs.iter().filter_map(|job| if let Job::Spool(items, _) = job { Some(items) } else { None });
         spools.flatten().filter_map(|item| number(str_of(&item.bytes))).chain(refused)
     }
 }
 
-/// What survives a crash, and what is on its way there.
+/// The data that survives a crash, and the jobs on their way to it.
 pub(super) struct Disk {
     pub(super) account: Account,
-    /// What waits for the device, by the session that spooled it, and the numbers of those stanzas.
+    /// Stanzas that wait for the device, by the session that spooled them, with their numbers.
     pub(super) spools: BTreeMap<(LoginId, Seq), Item>,
-    /// What waits for another device of the account.
+    /// Stanzas that wait for another device of the account.
     pub(super) others: Vec<Spooled>,
     /// Logins whose sessions have not ended.
     pub(super) open: BTreeSet<LoginId>,
-    /// The line of the session that acts.
+    /// The job queue of the session that acts.
     pub(super) line: Line,
     pub(super) tombstones: HashMap<String, u32>,
-    /// So often it refuses to spool.
+    /// Number of spool jobs that the disk still refuses.
     pub(super) refusals: u8,
-    /// Deleted lazily: a crash may bring it back.
+    /// Stanzas that are deleted lazily: a crash may bring them back.
     fading: BTreeMap<(LoginId, Seq), Item>,
-    /// What was on its way to the disk at the last crash.
+    /// Stanzas that were on their way to the disk at the last crash.
     pub(super) died_with: Vec<usize>,
 }
 
@@ -84,13 +84,13 @@ impl Disk {
         }
     }
 
-    /// Numbers of stanzas that are on disk.
+    /// Returns the numbers of the stanzas that are on disk.
     pub(super) fn has(&self) -> impl Iterator<Item = usize> {
         let others = self.others.iter().filter_map(|item| number(str_of(&item.bytes)));
         self.spools.values().filter_map(|(n, _)| *n).chain(others)
     }
 
-    /// Numbers of stanzas that are on their way to the disk.
+    /// Returns the numbers of the stanzas that are on their way to the disk.
     pub(super) fn expects(&self) -> impl Iterator<Item = usize> {
         self.line.expects()
     }
@@ -150,7 +150,7 @@ impl Disk {
         items
     }
 
-    /// The spools of sessions that have ended.
+    /// Returns the spools of sessions that have ended.
     fn inherited(&self) -> Vec<Inherited> {
         let mut spools: BTreeMap<LoginId, Seq> = BTreeMap::new();
         for (login, seq) in self.spools.keys().filter(|(login, _)| !self.open.contains(login)) {
@@ -159,7 +159,7 @@ impl Disk {
         spools.into_iter().map(|(spool, last_seq)| Inherited { spool, last_seq }).collect()
     }
 
-    /// An iq was meant for the session that it was sent to.
+    /// Moves the stanzas that wait for another device to the session's spool, and returns their number.
     fn adopt(&mut self, orphans: Orphans, places: &RangeInclusive<Seq>) -> usize {
         let moving = match orphans {
             Orphans::OfRegistered => Vec::new(),
@@ -176,13 +176,13 @@ impl Disk {
         moved
     }
 
-    /// What was refused is offered again, and all that was handed over behind it.
+    /// Refuses spool jobs. The session offers the refused stanzas again, and all that it handed over after them.
     fn refuse(&mut self) {
         self.line.jobs.retain(|job| !matches!(job, Job::Spool(..) | Job::Adopt(..)));
         self.line.handed_over = self.line.last_seq;
     }
 
-    /// A session of the device that ends now has left a stanza.
+    /// Adds a stanza left by a session of the device that ends now.
     pub(super) fn leave(&mut self, login: LoginId, n: usize, item: Spooled) {
         self.spools.insert((login, item.seq), (Some(n), item));
     }
@@ -198,7 +198,7 @@ impl World {
                 count(&self.coverage.overflows);
                 let last = items.last().map_or(Seq::ZERO, |item| item.seq);
                 match self.disk.line.jobs.back_mut() {
-                    // What waits to be spooled goes in one transaction.
+                    // All stanzas that wait to be spooled go in one transaction.
                     Some(Job::Spool(waiting, end)) => {
                         *end = last;
                         return waiting.extend(items);
@@ -209,7 +209,7 @@ impl World {
             Output::Unspool { spool, places } => {
                 for job in &mut self.disk.line.jobs {
                     if let (Job::Spool(waiting, _), None) = (job, spool) {
-                        // The disk never sees it.
+                        // These stanzas never reach the disk.
                         waiting.retain(|item| !places.contains(&item.seq));
                     }
                 }
@@ -222,7 +222,7 @@ impl World {
             Output::Adopt { orphans, places } => Job::Adopt(orphans, places),
             Output::SaveTombstone { id, h } => {
                 let id = id.as_str().to_owned();
-                self.check_told(h.get(), "tombstone");
+                self.check_h(h.get(), "tombstone");
                 self.life.resumable = self.life.resumable.take().filter(|resumable| *resumable != id);
                 Job::Bury(id, h.get())
             }
@@ -244,7 +244,7 @@ impl World {
         self.disk.line.jobs.push_back(job);
     }
 
-    /// Oracle 5: places ascend, also beyond what was handed over before.
+    /// Oracle 5: sequence numbers ascend, also beyond those handed over before.
     fn check_places(&mut self, items: &[Spooled]) {
         let handed_over = self.disk.line.handed_over.max(self.disk.line.last_seq);
         let first = items.first().map_or(Seq::ZERO, |item| item.seq);
@@ -253,7 +253,7 @@ impl World {
         self.disk.line.handed_over = items.last().map_or(handed_over, |item| item.seq);
     }
 
-    /// Half a step.
+    /// Does half a step.
     pub(super) fn disk_works(&mut self) {
         if !self.disk.line.answers.is_empty() {
             for answer in std::mem::take(&mut self.disk.line.answers) {
@@ -313,23 +313,23 @@ impl World {
         self.disk.line.answers = answers;
     }
 
-    /// A session that has ended does not offer anything again.
+    /// Removes from the checks the stanzas of a session that has ended, since it does not offer anything again.
     fn excuse_what_has_ended(&mut self) {
         if self.session.is_none() {
-            // Counted and logged by the relay.
+            // The relay counts and logs these.
             let mut lost = std::mem::take(&mut self.disk.line.refused);
             lost.extend(self.disk.expects());
             self.open.retain(|n| !lost.contains(n));
         }
     }
 
-    /// An older session of the device ends and leaves its messages.
+    /// Ends an older session of the device, which leaves its messages.
     pub(super) fn inherit(&mut self, count: u8) {
         let Some(session) = &self.session else { return };
-        // What it leaves is the session's at once, or waits for its presence.
+        // The session gets these messages at once, or they wait for its presence.
         let at_once = session.device.backlog().is_done() && !session.device.backlog().awaits_older();
-        self.life.ghosts += 1;
-        let login = LoginId(self.disk.line.own.0 - 500 + self.life.ghosts);
+        self.life.older_sessions += 1;
+        let login = LoginId(self.disk.line.own.0 - 500 + self.life.older_sessions);
         for seq in 1..=u64::from(count) {
             let n = self.handed.len();
             let xml = format!("<message from='romeo@example.net/x' type='chat' id='s{n}'><body>left</body></message>");
@@ -350,7 +350,7 @@ impl World {
         }
     }
 
-    /// A message to the account, for a device that has no session.
+    /// Adds a message to the account for a device that has no session.
     pub(super) fn wait_for_another_device(&mut self) {
         let n = self.handed.len();
         let xml = format!("<message from='romeo@example.net/x' id='s{n}'><body>orphan</body></message>");

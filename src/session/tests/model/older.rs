@@ -1,23 +1,23 @@
-//! An older session of the device, beside the one that the client has now: its client is silent, or has just gone.
+//! An older session of the device beside the current one. Its client is silent, or has just gone.
 
 use super::super::super::Successor;
 use super::disk::Line;
 use super::*;
 
-/// How long the newer session waits for it.
+/// How long the newer session waits for the older one.
 const GIVE_WAY: Duration = Duration::from_secs(8);
 
-/// What there is one of for each session.
+/// The parts of the world that exist once per session.
 pub(super) struct Older {
     session: Option<Session>,
     life: Life,
     line: Line,
-    /// Until when the newer session waits; none once it has been told.
+    /// The time until which the newer session waits. `None` once it has received `OlderSettled`.
     waited_for: Option<Instant>,
 }
 
 impl World {
-    /// The client binds anew, while its session still takes the old connection for good.
+    /// Binds the client again while its session still treats the old connection as alive.
     pub(super) fn bind_beside(&mut self, same_address: bool, hello: Hello) {
         let Some(session) = &self.session else { return };
         if self.older.is_some() || session.is_ending() || !self.life.leg.alive {
@@ -25,7 +25,7 @@ impl World {
         }
         count(&self.coverage.besides);
         self.client.conn = None;
-        let unsaid = self.client.start_anew();
+        let unsaid = self.client.start_new_stream();
         let (line, life) = (std::mem::take(&mut self.disk.line), Life::new(self.life.number, false));
         let older = Older {
             session: self.session.take(),
@@ -36,10 +36,10 @@ impl World {
         self.older = Some(older);
         self.bind();
         self.in_older(|world| world.handle(Input::Successor(Some(Successor { same_address }))));
-        self.greet(hello, unsaid);
+        self.send_hello(hello, unsaid);
     }
 
-    /// Lets something happen to the older session.
+    /// Runs `happens` with the older session as the one that acts.
     pub(super) fn in_older(&mut self, happens: impl FnOnce(&mut Self)) {
         let Some(mut older) = self.older.take() else { return };
         self.swap(&mut older);
@@ -67,7 +67,7 @@ impl World {
         self.handle(Input::Inherit);
     }
 
-    /// What the older session leaves now may come behind what is new.
+    /// Marks the stanzas that the older session leaves now: they may come after newer ones.
     fn hand_over_late(&mut self, life: u32) {
         count(&self.coverage.late_handovers);
         let spool = LoginId(u64::from(life) * 1000);
@@ -89,7 +89,7 @@ impl World {
         older.session.as_ref().and_then(Session::deadline).into_iter().chain(older.waited_for).min()
     }
 
-    /// What is due for the older session, and for the one that waits for it.
+    /// Delivers the due timeouts of the older session, and of the newer session's wait for it.
     pub(super) fn older_timeout(&mut self) {
         let now = self.now;
         let due = |older: &mut Older| older.waited_for.take_if(|at| *at <= now).is_some();
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// The older session's client is known to be gone.
+    /// Reports to the older session that its client is gone.
     pub(super) fn older_client_is_lost(&mut self) {
         self.in_older(|world| {
             if let Some(session) = &world.session
@@ -115,7 +115,7 @@ impl World {
         });
     }
 
-    /// The older session comes to its end.
+    /// Lets the older session proceed to its end.
     pub(super) fn older_catches_up(&mut self) {
         self.in_older(|world| {
             world.disk_catches_up();
@@ -136,11 +136,11 @@ impl World {
         self.check(false, || "an older session does not end".into());
     }
 
-    /// The process dies with it.
+    /// Ends the older session in a crash of the process.
     pub(super) fn crash_older(&mut self, reads: bool) -> Option<Session> {
         let mut older = self.older.take()?;
         self.swap(&mut older);
-        // It is dead when its server reads on.
+        // The session must be gone before its server reads on.
         let session = self.session.take();
         self.disk.crash_line();
         self.resolve_leg(reads);
@@ -148,7 +148,7 @@ impl World {
         session
     }
 
-    /// Whether the older session, its store or its server has a stanza.
+    /// Adds the stanzas that the older session or its job queue has to `held`.
     pub(super) fn older_has(&self, held: &mut HashSet<usize>) {
         let Some(older) = &self.older else { return };
         held.extend(older.line.expects());
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// The lives of all sessions that there are.
+    /// Returns the lives of all current sessions.
     pub(super) fn lives(&self) -> impl Iterator<Item = &Life> {
         std::iter::once(&self.life).chain(self.older.as_ref().map(|older| &older.life))
     }

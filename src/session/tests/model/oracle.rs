@@ -1,4 +1,4 @@
-//! What must hold.
+//! The properties that the model checks after every step and at the end.
 
 use std::collections::HashSet;
 
@@ -8,29 +8,29 @@ use crate::session::marks::is_set_aside;
 /// A numbered stanza for the client, and where it is.
 #[derive(Debug)]
 pub(super) struct Handed {
-    /// The life in which the server sent it; none for what waited for another device.
+    /// The life in which the server sent it. `None` for a stanza that waited for another device.
     pub(super) life: Option<u32>,
-    /// Its number on the server's leg.
+    /// Its number on the upstream leg.
     pub(super) server_seq: Option<u64>,
-    /// When the session was given it.
+    /// The time at which the session received it.
     pub(super) fed: Option<Instant>,
-    /// It was sent behind the client's presence.
+    /// True if it was sent after the client's presence.
     pub(super) after_presence: bool,
-    /// As the server sent it.
+    /// The stanza as the server sent it.
     pub(super) xml: String,
-    /// The session that had it ended too late for its order.
+    /// True if the session that had it ended too late to keep the order.
     pub(super) late: bool,
-    /// The client has acknowledged it.
+    /// True if the client has acknowledged it.
     pub(super) acked: bool,
-    /// The server's connection broke before it was acknowledged.
+    /// True if the server's connection broke before it was acknowledged.
     pub(super) kept: bool,
     /// The life in which the server sent it a second time.
     pub(super) again: Option<u32>,
-    /// The client had it, in any life.
+    /// True if the client has read it, in any life.
     pub(super) read: bool,
-    /// It went back to its sender.
+    /// True if it was returned to its sender.
     pub(super) returned: bool,
-    /// An older session left it, and this life had to have it before what came later.
+    /// The life that inherited it from an older session and must deliver it before later stanzas.
     pub(super) inherited_by: Option<u32>,
 }
 
@@ -53,22 +53,22 @@ impl Handed {
     }
 }
 
-/// A stanza of the client that the session was given.
+/// A stanza of the client that the session received.
 #[derive(Debug)]
 pub(super) struct Fed {
     pub(super) id: usize,
-    /// It was the session's to answer.
+    /// True if the session itself answers it.
     pub(super) consumed: bool,
-    /// Its place among the stanzas on the server's leg.
+    /// Its number among the stanzas on the upstream leg.
     pub(super) index: Option<u64>,
 }
 
-/// The number of a stanza that has one: `id='s17'`, or `n='s17'` in the answer to an iq.
+/// Returns the number of a numbered stanza: `id='s17'`, or `n='s17'` in the answer to an iq.
 pub(super) fn number(xml: &str) -> Option<usize> {
     numbered(xml, "='s")
 }
 
-/// The number of a stanza of the client: `id='c17'`.
+/// Returns the number of a stanza of the client: `id='c17'`.
 pub(super) fn client_number(xml: &str) -> Option<usize> {
     numbered(xml, "='c")
 }
@@ -95,7 +95,7 @@ impl World {
             return self.check(false, || format!("written to a client that is not there: {xml}"));
         };
         if let Some(h) = attr(&xml, "h").filter(|_| xml.starts_with("<a ") || xml.starts_with("<resumed ")) {
-            self.check_told(h.parse().unwrap(), &xml);
+            self.check_h(h.parse().unwrap(), &xml);
             if xml.starts_with("<resumed ") {
                 self.check_patience();
             }
@@ -105,9 +105,9 @@ impl World {
         self.client.receive(conn, xml);
     }
 
-    /// Oracle 3: an `h` covers what the server has confirmed, and never goes back.
-    pub(super) fn check_told(&mut self, h: u32, xml: &str) {
-        let (h, before) = (u64::from(h), self.life.told);
+    /// Oracle 3: an `h` covers only what the server has confirmed, and never decreases.
+    pub(super) fn check_h(&mut self, h: u32, xml: &str) {
+        let (h, before) = (u64::from(h), self.life.last_h);
         let Some(at) = self.life.enabled_at else {
             return self.check(false, || format!("{xml} before <enable/>"));
         };
@@ -120,13 +120,14 @@ impl World {
         let total = counted.len();
         self.check(h_len <= total, || format!("{xml} after {total} stanzas of the client"));
         self.check(early == 0, || format!("{xml} covers {early} stanzas that the server has not confirmed"));
-        self.life.told = h;
+        self.life.last_h = h;
     }
 
-    /// The server was too slow to confirm what the client had sent: the client sends it again, under the same numbers.
+    /// Handles a server that was too slow to confirm the client's stanzas: the client sends them again, under the same
+    /// numbers.
     fn check_patience(&mut self) {
-        let told = usize::try_from(self.life.told).unwrap() + self.life.enabled_at.unwrap_or_default();
-        let unsaid: Vec<usize> = self.life.fed.drain(told..).map(|fed| fed.id).collect();
+        let counted = usize::try_from(self.life.last_h).unwrap() + self.life.enabled_at.unwrap_or_default();
+        let unsaid: Vec<usize> = self.life.fed.drain(counted..).map(|fed| fed.id).collect();
         if !unsaid.is_empty() {
             count(&self.coverage.impatient_resumptions);
         }
@@ -135,7 +136,8 @@ impl World {
         }
     }
 
-    /// The client reads a numbered stanza: once in a life, in order, without a gap, and what waited before what is new.
+    /// Checks a numbered stanza that the client reads: once per life, in order, without a gap, and the backlog before
+    /// new stanzas.
     pub(super) fn read_number(&mut self, n: usize, life: u32) {
         let fresh = self.handed[n].life == Some(life);
         self.handed[n].read = true;
@@ -158,8 +160,8 @@ impl World {
             let newest = self.life.reads.iter().copied().filter(|read| self.handed[*read].life == Some(life)).max();
             self.check(newest.is_none_or(|newest| newest < n), || format!("inherited s{n} is read behind {newest:?}"));
         } else if self.handed[n].life.is_some() && self.handed[n].after_presence && !self.handed[n].late {
-            // What came ahead of a presence was ahead of the backlog too.
-            // Sessions may have been there at the same time: each one's is in order, and they are in the order of their binds.
+            // A stanza that was sent before a presence was also before the backlog. Several sessions may have existed
+            // at the same time: stanzas of each session are in order, and the sessions are in the order of their binds.
             let place = (self.handed[n].life, n);
             let (last, over) = (self.life.last_of_backlog, self.life.backlog_is_over);
             self.check(last.is_none_or(|last| last < place), || format!("s{n} of the backlog is read behind {last:?}"));
@@ -168,14 +170,15 @@ impl World {
         }
     }
 
-    /// Whether the client need not get it: it went back, or was of a kind that may be lost.
+    /// Returns true if the client need not receive it: it was returned, or is of a kind that may be lost.
     fn was_shed(&self, n: usize) -> bool {
         self.handed[n].returned || self.life.shed && !self.open.contains(&n)
     }
 
-    /// The session is told that the client has the first so many of what it read in this life.
+    /// Records that the client has the first `reads` stanzas of those that it read in this life.
     pub(super) fn client_acked(&mut self, reads: usize) {
-        // An answer behind a presence that waits is not read yet, and may never be: then the spool still has the stanza.
+        // An answer that waits behind a held presence is not read yet, and may never be read. Then the spool still has
+        // the stanza.
         let is_held = self.session.as_ref().is_some_and(|session| session.held_bytes() > 0);
         for at in self.life.acked..reads {
             self.open.remove(&self.life.reads[at]);
@@ -190,7 +193,7 @@ impl World {
         self.say(|| format!("session → server: {xml}"));
         let leg = &mut self.life.leg;
         let (alive, closed) = (leg.alive, leg.footer);
-        // A footer of the server's is answered.
+        // The session answers the server's footer.
         self.check(alive || xml == "</stream:stream>", || format!("written to a server that is gone: {xml}"));
         self.check(!closed, || format!("written behind the footer: {xml}"));
         let leg = &mut self.life.leg;
@@ -212,7 +215,7 @@ impl World {
         leg.inbox.push_back(xml);
     }
 
-    /// Oracle 2: what is acknowledged to the server is the client's or the disk's.
+    /// Oracle 2: the client or the disk has everything that is acknowledged to the server.
     fn check_settled(&mut self, h: u64) {
         let before = self.life.leg.acked;
         self.check(h >= before, || format!("h={h} to the server after {before}"));
@@ -220,12 +223,12 @@ impl World {
         self.check(h <= fed, || format!("h={h} to the server, which sent {fed}"));
         self.life.leg.acked = h;
         let durable: BTreeSet<usize> = self.disk.has().collect();
-        let told = |output: &Output| {
+        let reported_lost = |output: &Output| {
             let Output::Event(event) = output else { return 0 };
             if let Event::Shed(shed) = &**event { shed.lost } else { 0 }
         };
         let counted = |session: &Session| {
-            session.device.delivery().unreported().lost + session.effects.iter().map(told).sum::<u32>()
+            session.device.delivery().unreported().lost + session.effects.iter().map(reported_lost).sum::<u32>()
         };
         let lost = self.lost + self.session.as_ref().map_or(0, |session| usize::try_from(counted(session)).unwrap());
         let life = Some(self.life.number);
@@ -240,7 +243,7 @@ impl World {
         });
     }
 
-    /// The server's leg is over. What it saw no acknowledgement of, it sends elsewhere.
+    /// Ends the upstream leg. The server sends elsewhere what was not acknowledged to it.
     pub(super) fn resolve_leg(&mut self, reads: bool) {
         if !self.life.leg.alive {
             return;
@@ -267,8 +270,8 @@ impl World {
         }
     }
 
-    /// The server's leg breaks without a word. A server that is dead sends nothing again; another one sends what it saw no
-    /// acknowledgement of, and what the session never got.
+    /// Breaks the upstream leg without notice. A server that was killed sends nothing again. One that still runs sends
+    /// again what was not acknowledged to it, and what the session never received.
     pub(super) fn break_leg(&mut self, killed: bool) {
         let leg = &mut self.life.leg;
         leg.alive = false;
@@ -285,7 +288,7 @@ impl World {
             }
             let handed = &self.handed[n];
             let (had, message) = (handed.fed.is_some(), handed.xml.starts_with("<message"));
-            // What is not counted is lost with the connection.
+            // Stanzas that are not counted are lost with the connection.
             let lost = killed || handed.server_seq.is_none();
             if lost && !had || !message {
                 self.open.remove(&n);
@@ -302,7 +305,7 @@ impl World {
         self.say(|| format!("the leg breaks: acked up to {acked}, again: {again:?}"));
     }
 
-    /// A session that has given all back holds what comes after that only as far as there is room.
+    /// Returns true if a session that has given everything back has no room for this stanza, which came later.
     fn has_no_room_for(&self, n: usize) -> bool {
         let session = self.session.as_ref().filter(|session| session.gives_back());
         let Some(given_back) = session.and_then(|session| session.device.delivery().given_back()) else { return false };
@@ -311,7 +314,7 @@ impl World {
         is_full && !is_held && self.handed[n].fed.is_some()
     }
 
-    /// A session that has ended in order leaves no request on disk: it has answered them, or its server has.
+    /// A session that ended in order leaves no request on disk: it or its server has answered them.
     pub(super) fn check_requests(&mut self) {
         if self.life.ended.is_none() || self.broken.is_some() {
             return;
@@ -326,7 +329,8 @@ impl World {
         self.check(left.is_empty(), || format!("nobody answers {left:?}"));
     }
 
-    /// What a crash may cost: what no server counts, if it is new or on its way to the disk.
+    /// Removes from the checks what a crash may lose: stanzas that no server counts, if they are new or on their way to
+    /// the disk.
     pub(super) fn excuse_crash(&mut self) {
         let spool_after = self.settings.stream_management.spool_after_uncounted();
         let durable: BTreeSet<usize> = self.disk.has().collect();
@@ -334,20 +338,20 @@ impl World {
         for n in lost {
             let handed = &self.handed[n];
             let late = handed.fed.is_none_or(|fed| fed + spool_after < self.minded && !self.disk_was_busy(n));
-            // Once its connection has broken, the server counts it no more.
+            // The server no longer counts a stanza once its connection has broken.
             let late = late || handed.kept && !self.disk_was_busy(n);
             let (counted, minded) = (handed.server_seq.is_some() && !handed.kept, self.minded);
             self.check(!counted, || format!("s{n} is lost in a crash, though the server has counted it"));
             self.check(!late, || format!("s{n} is lost in a crash long after it came ({minded:?})"));
             self.open.remove(&n);
         }
-        // The process died before what had gone back was deleted: after a crash a stanza may come once more.
+        // The process ended before the returned stanzas were deleted: after a crash a stanza may arrive once more.
         for n in durable {
             self.handed[n].returned = false;
         }
     }
 
-    /// An error for a stanza that nobody can keep is its sender's.
+    /// Records an error that returns a stanza to its sender because it could not be kept.
     fn note_returned(&mut self, xml: &str) {
         let Some(n) = number(xml).filter(|_| xml.contains("<resource-constraint ")) else { return };
         count(&self.coverage.returned);
@@ -375,7 +379,8 @@ impl World {
         let unsaved = session.unsaved().bytes;
         let (paused, is_dark) = (session.is_paused(), session.is_dark() && !session.is_ending());
         self.check(bytes <= limit, || format!("{bytes} bytes wait in memory"));
-        // While the client is there, as much again was on its way to the disk when that refused.
+        // While the client is attached, as many bytes again may have been on their way to the disk when it refused
+        // them.
         let unsaved_limit = if is_dark { limit } else { limit + self.settings.session_queue };
         self.check(unsaved <= unsaved_limit, || format!("{unsaved} bytes wait in memory alone"));
         if paused {
@@ -405,7 +410,7 @@ impl World {
             held.contains(n) || self.lives().any(of_life)
         };
         let mut lost: Vec<usize> = self.open.iter().copied().filter(|n| !kept(n)).collect();
-        // What it says is lost may be.
+        // The session may lose as many as it has reported lost.
         let said = lost.len().min(self.lost);
         for n in lost.drain(..said) {
             self.open.remove(&n);
@@ -415,14 +420,15 @@ impl World {
         self.check(lost.is_empty(), || format!("lost: {lost:?}"));
     }
 
-    /// So many are gone that the session said are lost. What the disk is still to delete of the others is gone later.
+    /// Subtracts lost stanzas that were found missing from those that the session reported. The rest may still be on
+    /// disk until the disk has deleted them.
     fn forget_lost(&mut self, gone: usize) {
         self.lost = if self.disk.is_idle() && self.older.is_none() { 0 } else { self.lost - gone };
     }
 
     // At the end
 
-    /// Lets everybody do what they have to do; at the end of the world, all accounts are settled then.
+    /// Lets all parties complete their work. At the end of the world, also checks that everything is settled.
     pub(super) fn catch_up(&mut self, finally: bool) {
         self.disk.refusals = 0;
         self.settle_older();
@@ -442,7 +448,7 @@ impl World {
             }
             self.wake();
             self.check_step();
-            // A client that only answers pings is asked about less than messages when it has been idle.
+            // A client that answers only pings is probed for less than a message only after it has been idle.
             let probe = finally && !self.variant.client_sm && round % 10 == 9;
             self.pass(if probe { Duration::from_secs(301) } else { Duration::from_millis(150) });
             if self.broken.is_some() {
@@ -463,7 +469,7 @@ impl World {
         }
     }
 
-    /// Sessions that are only said to be older have ended, or stay.
+    /// Reports that older sessions have ended or stay, if there is none in the world.
     pub(super) fn settle_older(&mut self) {
         if self.older.is_none() {
             self.handle(Input::OlderSettled);
@@ -481,7 +487,8 @@ impl World {
             && self.client.is_settled()
     }
 
-    /// Returns whether the client seems to break on it: it left soon after it was written, again and again.
+    /// Returns true if the stanza is set aside because the client seems to break on it: it left soon after it was
+    /// written, again and again.
     fn is_set_aside(&self, n: usize) -> bool {
         let Some(session) = &self.session else { return false };
         let element = Element::parse(Bytes::copy_from_slice(self.handed[n].xml.as_bytes()), &self.header).unwrap();
@@ -502,15 +509,15 @@ impl World {
         self.check(owing == 0, || format!("{owing} stanzas were not delivered"));
         let unacked = self.client.out.len();
         self.check(unacked == 0, || format!("{unacked} stanzas of the client are not acknowledged"));
-        let [told, read] = &self.life.contacts;
+        let [sent, read] = &self.life.contacts;
         let differ: Vec<u8> =
-            (0..3).filter(|c| told.get(c).is_some_and(|t| *t) != read.get(c).is_some_and(|r| *r)).collect();
-        // Where there is room nowhere, presence is not kept.
+            (0..3).filter(|c| sent.get(c).is_some_and(|t| *t) != read.get(c).is_some_and(|r| *r)).collect();
+        // Presence is not kept where neither memory nor disk has room.
         self.check(differ.is_empty() || self.life.shed, || {
             format!("the client is wrong about the presence of {differ:?}")
         });
         if self.variant.client_sm {
-            let unsaid: Vec<usize> = self.client.unheard().collect();
+            let unsaid: Vec<usize> = self.client.unreceived().collect();
             self.check(unsaid.is_empty(), || format!("the server has not got {unsaid:?}"));
         }
     }

@@ -1,8 +1,8 @@
-// One xmpp.js client, driven by lines of JSON on stdin; its events are lines of JSON on stdout.
+// One xmpp.js client, driven by lines of JSON on stdin. It writes its events as lines of JSON to stdout.
 //
-// The argument is the directory that holds node_modules. The first line says who it is: {"jid", "password", "host", "port",
-// "direct"}; the certificate it trusts is in NODE_EXTRA_CA_CERTS. The orders after it are {"do": "connect"} and
-// {"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}. A lost connection is made again by the library.
+// The argument is the directory that holds node_modules. The first line identifies it: {"jid", "password", "host", "port",
+// "direct"}. The certificate that it trusts is in NODE_EXTRA_CA_CERTS. The orders after it are {"do": "connect"} and
+// {"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}. The library reconnects a lost connection.
 
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -18,7 +18,7 @@ function report(event, fields) {
 function make(who) {
   const { local, domain, resource } = jid(who.jid);
   const xmpp = client({
-    // The certificate is checked against the host of a service with TLS at once, and against the domain otherwise.
+    // With direct TLS the certificate is checked against the host, otherwise against the domain.
     service: who.direct ? `xmpps://${domain}:${who.port}` : `xmpp://${who.host}:${who.port}`,
     domain,
     resource,
@@ -28,7 +28,7 @@ function make(who) {
   });
   xmpp.reconnect.delay = 200;
   xmpp.on("online", (address) => {
-    // With Bind 2, what is sent within this event is not counted by the library, so an acknowledgement of it is its end.
+    // With Bind 2, the library does not count stanzas sent within this event, and an acknowledgement of one ends the client.
     setImmediate(async () => {
       await xmpp.send(xml("presence"));
       report("online", { jid: address.toString() });
@@ -48,7 +48,7 @@ let xmpp;
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line);
   if (!xmpp) xmpp = make(order);
-  // What goes wrong is an event too.
+  // Errors are reported as events.
   else if (order.do === "connect") xmpp.start().catch(() => {});
   else if (order.do === "send") await xmpp.send(parse(order.xml));
   else throw new Error(line);

@@ -1,8 +1,8 @@
-//! One tokio-xmpp client, driven by lines of JSON on stdin; its events are lines of JSON on stdout.
+//! One tokio-xmpp client, driven by lines of JSON on stdin. It writes its events as lines of JSON to stdout.
 //!
-//! The first line says who it is: `{"jid", "password", "host", "port", "direct"}`; the certificate it trusts is in
-//! `SSL_CERT_FILE`. The orders after it are `{"do": "connect"}` and `{"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}`.
-//! A lost connection is made again by the library.
+//! The first line identifies it: `{"jid", "password", "host", "port", "direct"}`. The certificate that it trusts is in
+//! `SSL_CERT_FILE`. The orders after it are `{"do": "connect"}` and `{"do": "send", "xml": "<iq xmlns='jabber:client'
+//! …/>"}`. The library reconnects a lost connection.
 
 use futures::StreamExt;
 use serde_json::{Value, json};

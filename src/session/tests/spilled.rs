@@ -1,4 +1,4 @@
-//! Messages that only the spool has while their reader is away.
+//! Messages that only the spool holds while the client is away.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn of_what_waits_on_disk_memory_has_the_newest_of_each_conversation() {
 }
 
 #[test]
-fn a_burst_rests_as_the_disk_takes_it() {
+fn a_burst_goes_to_the_spool_as_fast_as_the_disk_takes_it() {
     let mut rig = dark();
     rig.disk_is_slow = true;
     (1..=40).for_each(|n| rig.upstream(&from("romeo", n)));
@@ -56,7 +56,7 @@ fn a_burst_rests_as_the_disk_takes_it() {
 }
 
 #[test]
-fn what_rested_comes_in_its_order_among_all_that_waited() {
+fn spooled_messages_come_in_their_order_among_all_that_waited() {
     let mut rig = dark();
     rig.upstream(&from("romeo", 1));
     rig.upstream("<presence from='nurse@example.net/x' id='2'/>");
@@ -88,7 +88,7 @@ fn what_is_no_stanza_any_more_is_lost_alone() {
 }
 
 #[test]
-fn what_comes_meanwhile_waits_for_what_rests() {
+fn new_messages_wait_for_spooled_ones() {
     let mut rig = dark();
     (1..=3).for_each(|n| rig.upstream(&from("romeo", n)));
     let spool = std::mem::take(&mut rig.spool);
@@ -103,15 +103,16 @@ fn what_comes_meanwhile_waits_for_what_rests() {
     assert_eq!(rig.delivered(), [1, 2, 3, 4]);
 }
 
-/// The question was asked before the messages: it was answered at once, and the next one had to wait.
+/// Regression test: the ack request was sent before the messages. It was answered at once, and the next one had to
+/// wait.
 #[test]
-fn a_client_that_is_back_is_asked_behind_what_rested() {
+fn a_client_that_is_back_is_asked_after_the_spooled_messages() {
     let mut rig = dark();
     (1..=3).for_each(|n| rig.upstream(&from("romeo", n)));
     rig.resume(0);
     let asked: Vec<_> = rig.to_client.iter().map(|xml| xml.starts_with("<r xmlns")).collect();
     assert_eq!(asked, [false, false, false, false, true], "{:?}", rig.to_client);
-    // Where nothing rests, nothing is waited for.
+    // With nothing in the spool, the request does not wait.
     rig.client("<a xmlns='urn:xmpp:sm:3' h='3'/>");
     rig.lose_client();
     rig.clear();
@@ -120,7 +121,7 @@ fn a_client_that_is_back_is_asked_behind_what_rested() {
 }
 
 #[test]
-fn one_that_leaves_before_all_is_read_is_notified_and_gets_the_rest_later() {
+fn a_client_that_leaves_before_all_is_read_is_notified_and_gets_the_rest_later() {
     let mut rig = dark();
     (1..=3).for_each(|n| rig.upstream(&from("romeo", n)));
     rig.resume(1);
@@ -135,7 +136,7 @@ fn one_that_leaves_before_all_is_read_is_notified_and_gets_the_rest_later() {
 }
 
 #[test]
-fn a_push_counts_what_rests_and_tells_of_the_newest_that_was_not_read_elsewhere() {
+fn a_push_counts_spooled_messages_and_shows_the_newest_that_was_not_read_elsewhere() {
     let mut rig = Rig::set(|push| (push.with_sender, push.repush) = (true, vec![Duration::from_secs(60)])).pushing();
     rig.lose_client();
     (1..=3).for_each(|n| rig.upstream(&from("romeo", n)));
@@ -152,7 +153,7 @@ fn a_push_counts_what_rests_and_tells_of_the_newest_that_was_not_read_elsewhere(
 }
 
 #[test]
-fn archived_messages_that_rest_are_not_kept_for_a_user_who_asks_the_archive() {
+fn spooled_archived_messages_are_not_kept_for_a_user_who_asks_the_archive() {
     let archived = |n: usize| {
         format!(
             "<message from='romeo@example.net/x' type='chat' id='{n}'><body>{n}</body>\
