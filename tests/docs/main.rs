@@ -9,6 +9,7 @@ mod embed;
 mod facts;
 mod operating;
 mod page;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs;
