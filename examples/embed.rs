@@ -106,7 +106,19 @@ impl Embedder {
                 self.answers.push_back(Input::Published(Box::new(result)));
             }
             Output::Event(event) => println!("  event: {event:?}"),
-            other => println!("  {other:?}"),
+            output @ (Output::Watch(_)
+            | Output::Resumable(_)
+            | Output::Unspool { .. }
+            | Output::Load(_)
+            | Output::TakeOver
+            | Output::Adopt { .. }
+            | Output::SaveTombstone { .. }
+            | Output::Wake(_)
+            | Output::Carried { .. }
+            | Output::Elsewhere(_)
+            | Output::Answered
+            | Output::CloseClient(_)
+            | Output::End(_)) => println!("  {output:?}"),
         }
     }
 

@@ -183,7 +183,7 @@ mod tests {
     async fn mechanisms_of_sasl2_alone_are_enough() {
         let features = "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-256</mechanism>\
             <inline><sm xmlns='urn:xmpp:sm:3'/></inline></authentication></stream:features>";
-        check_server(features, 0, &["log-in by SCRAM-SHA-256"]).await;
+        check_server(features, 0, &["login mechanisms: SCRAM-SHA-256"]).await;
     }
 
     #[tokio::test]

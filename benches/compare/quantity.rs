@@ -42,7 +42,7 @@ const ROWS: &[Row] = &[
     ("paced.cpu", "CPU per million messages, 200 B at a fixed rate", "s", 1.0, 2, Bar::AtMost(0.85)),
     ("paced.p50", "latency added at a fixed rate, p50", "µs", 1e6, 0, Bar::AtMost(1.0)),
     ("paced.p99", "latency added at a fixed rate, p99", "µs", 1e6, 0, Bar::None),
-    ("logins.rate", "logins", "1/s", 1.0, 0, Bar::AtLeast(1.3)),
+    ("logins.rate", "log-ins", "1/s", 1.0, 0, Bar::AtLeast(1.3)),
     ("logins.cpu", "CPU per log-in", "µs", 1e6, 0, Bar::None),
     ("handshakes.rate", "TLS handshakes", "1/s", 1.0, 0, Bar::None),
     ("handshakes.cpu", "CPU per TLS handshake", "µs", 1e6, 0, Bar::AtMost(0.62)),

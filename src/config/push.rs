@@ -72,13 +72,7 @@ pub(super) fn read(mut s: Section<'_>, stream_management: &StreamManagement, dir
         routes: transport::routes(&mut s, directory),
     };
     if read.settings.jingle && !read.settings.extensions {
-        s.problem(
-            jingle_line,
-            "jingle",
-            "requires extensions = true",
-            "set extensions = true, or \
-            remove the key",
-        );
+        s.problem(jingle_line, "jingle", "requires extensions = true", "set extensions = true, or remove the key");
     }
     if read.hibernation.max_timeout < stream_management.resume_timeout {
         let what = "shorter than [stream_management] resume_timeout: a session with a registration would be held for \

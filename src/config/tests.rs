@@ -254,19 +254,19 @@ fn settings_that_contradict_each_other_are_refused() {
     for (text, expect) in [
         (
             "[limits]\nstanza = \"20 KiB\"\nunauthenticated_stanza = \"21 KiB\"",
-            "3: [limits] unauthenticated_stanza: more",
+            "3: [limits] unauthenticated_stanza: larger",
         ),
         ("[limits]\nsession_queue = \"20 KiB\"", "2: [limits] session_queue: smaller than stanza (1 MiB)"),
         ("[limits]\nupstream_stanza = \"20 KiB\"", "2: [limits] upstream_stanza: smaller than stanza (1 MiB)"),
         ("[limits]\nconnections = 5", "1: [limits] connections_per_address: larger than connections"),
-        ("[push]\nmax_hibernation_timeout = \"1m\"", "2: [push] max_hibernation_timeout: shorter than resume_timeout"),
-        ("[push]\njingle = true\nextensions = false", "2: [push] jingle: it is one of the extensions"),
+        (
+            "[push]\nmax_hibernation_timeout = \"1m\"",
+            "2: [push] max_hibernation_timeout: shorter than [stream_management] resume_timeout",
+        ),
+        ("[push]\njingle = true\nextensions = false", "2: [push] jingle: requires extensions"),
         ("[[listen]]\n[[listen]]", "2: [[listen]] address: [::]:5222 is in two [[listen]] sections"),
         ("[[host]]\ndomain = \"LOCALHOST\"", "4: [[host]] domain: localhost has two [[host]] sections"),
-        (
-            "[[listen]]\naddress = \"0.0.0.0:5322\"",
-            "3: [[host]] upstream: 127.0.0.1:5322 is an address that this process",
-        ),
+        ("[[listen]]\naddress = \"0.0.0.0:5322\"", "3: [[host]] upstream: Pushward itself listens on 127.0.0.1:5322"),
     ] {
         let errors = parse(&with_host(text)).unwrap_err().to_string();
         assert!(errors.starts_with(&format!("config.toml:{expect}")), "{errors}\nin\n{text}");
@@ -310,7 +310,10 @@ fn a_server_may_be_behind_a_unix_socket() {
     for (text, expect) in [
         ("upstream = \"unix:\"", "[[host]] upstream: no path after \"unix:\""),
         (&format!("upstream = \"unix:/{}\"", "a".repeat(107)), "[[host]] upstream: /aaa"),
-        ("upstream_source = [\"127.0.0.2\"]\nupstream = \"unix:/a\"", "[[host]] upstream_source: a unix socket has"),
+        (
+            "upstream_source = [\"127.0.0.2\"]\nupstream = \"unix:/a\"",
+            "[[host]] upstream_source: does not apply to a unix socket",
+        ),
     ] {
         let errors = config(text).unwrap_err().to_string();
         assert!(errors.starts_with(&format!("/etc/pushward/config.toml:3: {expect}")), "{errors}");
@@ -330,7 +333,7 @@ fn sources_are_addresses_of_machines_of_the_servers_kind() {
         ("[\"0.0.0.0\"]", "\"0.0.0.0\" is not a usable address"),
         ("[\"127.0.0.2\", \"127.0.0.2\"]", "an address is listed twice"),
         ("[\"::1\"]", "::1 cannot connect to 127.0.0.1:5322: one is an IPv4 address, the other an IPv6 address"),
-        ("\"127.0.0.2\"", "an array of strings is wanted"),
+        ("\"127.0.0.2\"", "expected an array of strings"),
     ] {
         let errors = sources(text).unwrap_err();
         assert!(errors.starts_with(&format!("config.toml:3: [[host]] upstream_source: {expect}")), "{errors}");
@@ -366,7 +369,10 @@ fn proxies_are_trusted_on_loopback_unless_others_are_named() {
         assert_eq!(trusts(named, address), expect, "{address}");
     }
     let errors = listen("trusted_proxies = [\"10.0.0.0/8\"]").unwrap_err();
-    assert!(errors.starts_with("config.toml:2: [[listen]] trusted_proxies: acts only with proxy_protocol"), "{errors}");
+    assert!(
+        errors.starts_with("config.toml:2: [[listen]] trusted_proxies: has an effect only with proxy_protocol"),
+        "{errors}"
+    );
     let errors = listen("proxy_protocol = true\ntrusted_proxies = [\"10.0.0.0/40\"]").unwrap_err();
     assert!(
         errors.starts_with("config.toml:3: [[listen]] trusted_proxies: \"10.0.0.0/40\" is not a network"),
@@ -400,7 +406,7 @@ fn tls_settings_without_effect_are_refused() {
     for (text, expect) in [
         ("upstream_ca = \"ca.pem\"", "upstream_ca: has an effect only with TLS to the server"),
         ("channel_binding = \"server-end-point\"", "channel_binding: has an effect only with TLS to the server"),
-        ("upstream_insecure = true\nupstream_tls = \"direct\"", "upstream_insecure: acts only without TLS"),
+        ("upstream_insecure = true\nupstream_tls = \"direct\"", "upstream_insecure: has an effect only without TLS"),
         ("upstream_tls = \"on\"", "upstream_tls: unknown value \"on\"; write \"off\" or \"starttls\" or \"direct\""),
     ] {
         let errors = parse(&format!("[[host]]\ndomain = \"localhost\"\n{text}")).unwrap_err().to_string();

@@ -65,8 +65,7 @@ impl Sources {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len();
         let mut last = io::Error::new(
             io::ErrorKind::AddrNotAvailable,
-            "no upstream_source address is of the same kind \
-            (IPv4 or IPv6) as the server's address",
+            "no upstream_source address is of the same kind (IPv4 or IPv6) as the server's address",
         );
         for server in servers {
             let in_turn = self.addresses.iter().cycle().skip(first).take(self.addresses.len());

@@ -61,13 +61,8 @@ impl Reports {
             Event::PushEnabled(target) => tracing::debug!(service = %target, "push enabled"),
             Event::PushDisabled if loud => tracing::info!("push disabled"),
             Event::PushDisabled => tracing::debug!("push disabled"),
-            Event::PushRevoked(target) if loud => {
-                tracing::info!(service = %target, "push registration revoked by push \
-                service")
-            }
-            Event::PushRevoked(target) => {
-                tracing::debug!(service = %target, "push registration revoked by push service")
-            }
+            Event::PushRevoked(target) if loud => tracing::info!(service = %target, "push registration revoked"),
+            Event::PushRevoked(target) => tracing::debug!(service = %target, "push registration revoked"),
             Event::Judged(verdict) => {
                 tracing::debug!(verdict = verdict.name(), "push verdict");
                 self.metrics.verdict(verdict.name());
@@ -109,9 +104,7 @@ impl Reports {
                 self.metrics.never_fetched(1);
             }
             Event::Suspected(_) | Event::SetAside(_) | Event::GivenBack(_) => self.report_guard(event),
-            Event::Lingering => {
-                tracing::info!("session lingers: client closed its stream, push notifications continue")
-            }
+            Event::Lingering => tracing::info!("session lingers: client closed its stream, push continues"),
         }
     }
 

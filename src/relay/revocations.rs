@@ -48,7 +48,7 @@ impl Revocations {
         if affiliation.is_none {
             let Target { service, node } = target.clone();
             self.accounts.change(account, Change::Disable { service: service.clone(), node }).await?;
-            tracing::info!(%account, %service, "push registration revoked by push service");
+            tracing::info!(%account, %service, "push registration revoked");
         }
         Ok(true)
     }

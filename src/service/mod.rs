@@ -36,7 +36,7 @@ mod tests {
         for (what, name, file) in files {
             let file = format!("src/service/{file}");
             let same = read(&file) == String::from_utf8(text(what, Cli::definition()).unwrap()).unwrap();
-            assert!(same, "make it anew: cargo run -- print {name} > {file}");
+            assert!(same, "regenerate it: cargo run -- print {name} > {file}");
         }
     }
 

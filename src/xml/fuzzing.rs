@@ -21,6 +21,9 @@ const PREFIXED: &[u8] = b"<stream xmlns='http://etherx.jabber.org/streams' xmlns
 /// Chunk sizes, by digit. Zero: the rest in one piece.
 const SIZES: [usize; 10] = [0, 1, 2, 3, 7, 16, 63, 64, 65, 250];
 
+/// The limit `t`, in bytes: as in any configuration, more than the longest name that is compared when an element is skipped.
+const SMALLEST: usize = 400;
+
 /// A frame, and its place in the stream.
 struct Placed {
     at: usize,
@@ -42,7 +45,7 @@ pub(crate) fn framer(data: &[u8]) {
     let start = if has(b'p') { PREFIXED } else { HEADER };
     let stream = if has(b'r') { content.to_vec() } else { [start, content].concat() };
     let limits = match options {
-        _ if has(b't') => FrameLimits::new(PREFIXED.len() + HEADER.len() / 4, 4),
+        _ if has(b't') => FrameLimits::new(SMALLEST, 4),
         _ if has(b'c') => FrameLimits::client(4096, 16),
         _ if has(b'v') => FrameLimits::server(1 << 16),
         _ => FrameLimits::new(1 << 16, 64),

@@ -7,6 +7,7 @@
 mod commands;
 #[path = "../../examples/embed.rs"]
 mod embed;
+mod facts;
 mod operating;
 mod page;
 

@@ -261,7 +261,7 @@ async fn a_push_service_that_ends_a_registration_is_heeded_and_the_client_hears_
     let handled = phone.handled;
     lost(&world.pushward, phone, PHONE).await;
     world.service.send(revocation("from='push.localhost' to='alice@localhost'", "first"));
-    world.pushward.logged(&["push registration revoked by push service", PHONE]).await;
+    world.pushward.logged(&["push registration revoked", PHONE]).await;
     world.bob.say("alice@localhost", "hello").await;
     assert_eq!(nodes(&mut world, 1).await, ["second"]);
     world.service.assert_quiet(QUIET).await;

@@ -43,7 +43,7 @@ async fn options_become_a_configuration_that_is_accepted_and_serves() {
     assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
     assert!(said.contains("config.toml written"), "{said}");
     assert!(said.contains(&format!("localhost: the server at {upstream} is ready")), "{said}");
-    assert!(said.contains(&format!("Prosody is ready at {upstream}: nothing is to be changed")), "{said}");
+    assert!(said.contains(&format!("Prosody is ready at {upstream}; its configuration needs no change")), "{said}");
     let check = binary().arg("check").current_dir(directory.path()).output().unwrap();
     assert_eq!(check.status.code(), Some(0), "{}", stdout(&check));
     serves(&directory.path().join("config.toml")).await;

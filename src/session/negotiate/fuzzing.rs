@@ -102,6 +102,9 @@ struct Server<'d> {
     attempts: u32,
     /// The fuzzer has written something in its name: it may have said anything.
     is_forged: bool,
+    /// A stream binds the prefix `stream` to another namespace. Such a header is passed on as it is, and nothing that Pushward
+    /// writes can be read behind it.
+    is_odd: bool,
     says: VecDeque<String>,
 }
 
@@ -124,7 +127,10 @@ impl Server<'_> {
                 Ok(Some(Frame::Element(element))) => self.answer(&element),
                 Ok(Some(Frame::Whitespace | Frame::Close | Frame::Skipped(_))) => {}
                 Ok(None) => return,
-                Err(error) => panic!("{error} in what is written to the server"),
+                Err(error) => {
+                    assert!(self.is_odd, "{error} in what is written to the server: {}", bytes.escape_ascii());
+                    return;
+                }
             }
         }
     }
@@ -253,6 +259,7 @@ impl<'d> World<'d> {
             inline_bind: false,
             attempts: 0,
             is_forged: false,
+            is_odd: false,
             says: VecDeque::new(),
         };
         Self {
@@ -339,6 +346,9 @@ impl<'d> World<'d> {
     fn take(&mut self, input: LoginInput) {
         let before: Option<Awaited> = self.negotiation.awaits();
         let is_client = matches!(input, LoginInput::Client(_));
+        if let LoginInput::Client(Frame::Open(header)) | LoginInput::Upstream(Frame::Open(header)) = &input {
+            self.server.is_odd |= header.prefixes().any(|(prefix, uri)| prefix == "stream" && uri != ns::STREAMS);
+        }
         self.inputs += 1;
         self.negotiation.handle(input);
         self.perform();
@@ -413,7 +423,10 @@ impl<'d> World<'d> {
             match self.reader.next_frame() {
                 Ok(Some(_)) => {}
                 Ok(None) => return,
-                Err(error) => panic!("{error} in what the client gets: {}", bytes.escape_ascii()),
+                Err(error) => {
+                    assert!(self.server.is_odd, "{error} in what the client gets: {}", bytes.escape_ascii());
+                    return;
+                }
             }
         }
     }

@@ -165,7 +165,7 @@ async fn a_registration_is_revoked_over_the_stream_and_nothing_of_the_message_re
     let mut scene = Scene::new().await;
     let mut desk = scene.desk().await;
     scene.stream.send(affiliation("push.test", "n")).await;
-    scene.pushward.logged(&["push registration revoked by push service"]).await;
+    scene.pushward.logged(&["push registration revoked"]).await;
     assert!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().is_empty());
     scene.stream.send("<iq type='result' id='behind' from='push.test' to='alice@localhost/desk'/>").await;
     desk.expect("\"behind\"").await;

@@ -91,7 +91,7 @@ async fn a_check_beside_the_daemon_tries_what_is_registered_and_leaves_the_daemo
         assert!(said.out.contains(line), "{line} in\n{}", said.out);
     }
     let reached = format!(
-        "push.test, from localhost: s2s: {} lets localhost in, with direct TLS; answers come back on the same stream",
+        "push.test, from localhost: s2s: {} accepts localhost, with direct TLS; answers come back on the same stream",
         scene.peer.direct
     );
     assert!(said.out.contains(&reached), "{reached} in\n{}", said.out);
@@ -173,7 +173,7 @@ async fn a_check_goes_through_the_component_unless_the_daemon_has_it() {
     let said = ask(&pushward, &["check"]).await;
     for line in [
         "accepts pushward.localhost; the push service answers",
-        "push.localhost, from localhost: s2s is not for names of this machine",
+        "push.localhost, from localhost: s2s is not used for names of this machine",
         "gone.localhost, from localhost: component",
     ] {
         assert!(said.out.contains(line), "{line} in\n{}", said.out);
