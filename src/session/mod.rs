@@ -13,6 +13,8 @@
 //! argument, and random ids come from a [`RandomSource`]. A connection that has not bound yet is a [`negotiate::Negotiation`];
 //! its result is the [`Bound`] from which a `Session` is created.
 //!
+#![doc = include_str!("run_loop.md")]
+//!
 //! # Components
 //!
 //! Each component owns its fields and changes them by its own methods: `on_…` for events, verbs for actions, nouns for

@@ -48,6 +48,29 @@ impl Frame {
 }
 
 /// Cuts a byte stream into frames and checks them. All chunkings give the same frames.
+///
+/// ```
+/// use pushward::xml::{Frame, FrameError, FrameLimits, Framer};
+///
+/// let stream = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.org'>\
+///     <message to='juliet@example.org'><body>But, soft!</body></message></stream:stream>";
+/// let mut framer = Framer::new(FrameLimits::client(1 << 20, 128));
+/// let mut seen = Vec::new();
+/// for received in stream.as_bytes().chunks(20) {
+///     framer.buffer().extend_from_slice(received);
+///     while let Some(frame) = framer.next_frame()? {
+///         seen.push(match frame {
+///             Frame::Open(header) => format!("stream to {}", header.to().unwrap_or_default()),
+///             Frame::Element(element) => String::from_utf8_lossy(element.bytes()).into_owned(),
+///             Frame::Whitespace | Frame::Skipped(_) => continue,
+///             Frame::Close => "end".to_owned(),
+///         });
+///     }
+/// }
+/// let message = "<message to='juliet@example.org'><body>But, soft!</body></message>";
+/// assert_eq!(seen, ["stream to example.org", message, "end"]);
+/// # Ok::<(), FrameError>(())
+/// ```
 pub struct Framer {
     buffer: BytesMut,
     limits: FrameLimits,

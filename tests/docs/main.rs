@@ -1,5 +1,6 @@
-//! Checks README.md and the pages in docs/: every link resolves, every page is in the index, README.md stays short, every
-//! configuration is accepted, and every command exists. Needs no peers: `cargo test --test docs`.
+//! Checks README.md, its neighbours and the pages in docs/: every link resolves, every file that is named exists, every page is
+//! in the index, README.md stays short, every configuration is accepted, and every command exists. Needs no peers:
+//! `cargo test --test docs`.
 #![allow(clippy::unwrap_used, reason = "a test that fails should do so where it fails")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "most of the events of a Markdown parser are of no interest")]
 
@@ -21,11 +22,15 @@ use page::Page;
 
 const README: &str = "README.md";
 const INDEX: &str = "docs/README.md";
+/// Pages beside README.md, where they exist.
+const NEIGHBOURS: [&str; 3] = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+/// The beginnings of paths in text that stand for files of the repository.
+const DIRECTORIES: [&str; 7] = ["src/", "tests/", "docs/", "benches/", "examples/", "fuzz/", ".ci/"];
 const README_LINES: usize = 170;
 /// Completes a block that shows only a part of a configuration.
 const HOST: &str = "[[host]]\ndomain = \"example.org\"\n";
 
-/// README.md and docs/*.md, by their paths in the repository.
+/// README.md, its neighbours and docs/*.md, by their paths in the repository.
 struct Documentation {
     root: PathBuf,
     pages: BTreeMap<PathBuf, Page>,
@@ -36,7 +41,8 @@ impl Documentation {
         let pages =
             fs::read_dir(root.join("docs")).unwrap().map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
         let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-        let pages = pages.chain([PathBuf::from(README)]);
+        let neighbours = NEIGHBOURS.map(PathBuf::from).into_iter().filter(|path| root.join(path).exists());
+        let pages = pages.chain([PathBuf::from(README)]).chain(neighbours);
         let pages = pages.map(|path| {
             let text = fs::read_to_string(root.join(&path)).unwrap();
             (path, Page::parse(&text))
@@ -74,6 +80,18 @@ impl Documentation {
         let listed: Vec<_> = links.iter().filter_map(|link| target(index, link)).collect();
         let pages = self.pages.keys().filter(|path| path.starts_with("docs") && *path != index);
         pages.filter(|path| !listed.contains(path)).map(PathBuf::as_path).collect()
+    }
+
+    /// Returns the files that a text names and that do not exist, and the number of those that were looked for. A phrase may
+    /// have arguments after the file.
+    fn missing_files(&self) -> (Vec<String>, usize) {
+        let phrases = self.pages.iter().flat_map(|(path, page)| page.phrases.iter().map(move |phrase| (path, phrase)));
+        let files: Vec<_> = phrases
+            .filter_map(|(path, phrase)| Some((path, phrase.split_whitespace().next()?)))
+            .filter(|(_, file)| DIRECTORIES.iter().any(|directory| file.starts_with(directory)))
+            .collect();
+        let missing = files.iter().filter(|(_, file)| !self.root.join(file).exists());
+        (missing.map(|(path, file)| format!("{}: {file}", path.display())).collect(), files.len())
     }
 
     /// Returns the configurations in blocks marked `toml`, with their pages. Toml of another kind is marked `toml other`.
@@ -124,6 +142,13 @@ fn every_link_and_every_anchor_resolves() {
     assert!(documentation.pages.len() > 5 && links > 20, "{:?}, {links} links", documentation.pages.keys());
     let broken = documentation.broken_links();
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_file_that_is_named_exists() {
+    let (missing, total) = Documentation::read(repository()).missing_files();
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(total > 40, "{total} files");
 }
 
 #[test]
@@ -190,7 +215,7 @@ fn wrong_pages_are_found() {
         "docs/a.md",
         "# Two\n[f](../README.md#one) [g](../../x) [h](/etc/passwd) [i](../config.toml#x) [j](a.md#Two)\n",
     );
-    write("docs/c.md", "");
+    write("docs/c.md", "`docs/a.md` `docs/b.md x` `src/` `b.md`");
     write(INDEX, "[a](a.md)");
     write("config.toml", "");
     let documentation = Documentation::read(directory.path());
@@ -203,6 +228,8 @@ fn wrong_pages_are_found() {
         "docs/a.md: (a.md#Two): no such heading",
     ];
     assert_eq!(documentation.broken_links(), broken);
+    let missing = ["docs/c.md: docs/b.md", "docs/c.md: src/"].map(str::to_owned).to_vec();
+    assert_eq!(documentation.missing_files(), (missing, 3));
     assert_eq!(documentation.unlisted(), [Path::new("docs/c.md")]);
 }
 
