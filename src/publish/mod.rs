@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `publisher.rs` | [`Publisher`]: tries the transports for a publish |
 //! | `selection.rs` | the order in which transports are tried, and the state kept about each push service |
-//! | `stream.rs`, `exchange.rs`, `pending.rs`, `backoff.rs` | one of our own streams: its task, its traffic, unanswered publishes, reconnection |
+//! | `stream.rs`, `exchange.rs`, `pending.rs`, `reconnect_backoff.rs` | one of our own streams: its task, its traffic, unanswered publishes, reconnection |
 //! | `peer.rs`, `answers.rs` | the interface of that task to the other end, and the path of the answers |
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over our own stream to the push service |
@@ -14,7 +14,6 @@
 //! | `settings.rs`, `error.rs` | the loaded configuration; errors |
 
 mod answers;
-mod backoff;
 mod component;
 mod error;
 mod exchange;
@@ -23,6 +22,7 @@ mod peer;
 mod pending;
 pub mod probe;
 mod publisher;
+mod reconnect_backoff;
 mod s2s;
 mod selection;
 pub mod session;

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::answers::AnswerPolicy;
-use super::backoff::ReconnectBackoff;
 use super::error::{StreamConnectError, StreamLost, UnsentReason};
 use super::exchange::{Exchange, ExchangeEvent};
 use super::peer::{CLOSE_TIMEOUT, Claim, PeerLink, PublishJob, StreamPeer, StreamTimeouts};
+use super::reconnect_backoff::ReconnectBackoff;
 use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;

@@ -3,7 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `class.rs`, `noise.rs` | [`Class`], [`Noise`]: the classes |
+//! | `class.rs`, `noise_reason.rs` | [`Class`], [`Noise`]: the classes |
 //! | `importance.rs` | [`Importance`]: which classes notify |
 //! | `classified.rs` | [`Classified`]: a stanza with its class |
 //! | `message.rs` | messages, by author and payloads |
@@ -16,7 +16,7 @@ mod classified;
 mod importance;
 mod message;
 pub(super) mod mucsub_event;
-mod noise;
+mod noise_reason;
 mod payloads;
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ use std::borrow::Cow;
 pub use self::class::Class;
 pub use self::classified::{Classified, Context};
 pub use self::importance::Importance;
-pub use self::noise::Noise;
+pub use self::noise_reason::Noise;
 use super::address::{address, bare};
 use super::encryption::Encryption;
 use crate::jid::{BareJid, Jid};

@@ -17,7 +17,7 @@
 //! | `encryption.rs`, `message_text.rs` | the elements that mean "encrypted"; the text of a message |
 //! | `rooms.rs`, `mucsub.rs`, `roster.rs` | rooms that the client is in; subscriptions to rooms; contacts |
 //! | `filter.rs`, `filter/mention.rs` | filters of a registration (`tigase:push`); mentions in rooms |
-//! | `pusher.rs` | the decisions about one device: `waiting.rs` (the stanzas), `schedule.rs` (the times), `backoff.rs` |
+//! | `pusher.rs` | the decisions about one device: `waiting.rs` (the stanzas), `schedule.rs` (the times), `retry.rs` |
 //! | `absent.rs` | the devices of an account without a session |
 //! | `notification.rs`, `encrypted_summary.rs` | the publish of XEP-0357; its encrypted form |
 //! | `outcome.rs`, `affiliation.rs` | answers of push services; registrations that they revoke |
@@ -29,7 +29,6 @@ pub mod absent;
 pub mod account;
 mod address;
 pub mod affiliation;
-pub mod backoff;
 pub mod classify;
 pub mod device;
 mod encrypted_summary;
@@ -42,6 +41,7 @@ pub mod notification;
 pub mod outcome;
 pub mod pusher;
 pub mod registration;
+pub mod retry;
 pub mod rooms;
 pub mod roster;
 pub mod schedule;

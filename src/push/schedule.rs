@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
 use super::registration::Target;
+use super::retry::Backoff;
 use super::settings::PushSettings;
 
 /// The time for which a call counts towards [`CALLS`].

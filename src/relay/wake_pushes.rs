@@ -13,9 +13,9 @@ use super::client::Registry;
 use super::publishing::Publishing;
 use super::shared::Relay;
 use super::snapshot::Current;
-use crate::push::backoff::Backoff;
 use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
+use crate::push::retry::Backoff;
 use crate::store::{Slot, Store, StoreError, Wake};
 
 /// The interval between two rounds.

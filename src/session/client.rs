@@ -1,7 +1,7 @@
 //! The stream to the client: its current attachment, its acknowledgements, and its resumption id. `DeviceSide` owns one
 //! [`ClientStream`].
 
-mod acknowledgements;
+mod client_acks;
 mod resumption;
 
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use super::settings::Settings;
 use super::sm::nonza::{self, Enabled, ack};
 use super::sm::{Handled, TooHigh};
 use crate::xml::{Element, Header, Node};
-use acknowledgements::Acknowledgements;
-pub(super) use acknowledgements::PingAnswer;
+use client_acks::Acknowledgements;
+pub(super) use client_acks::PingAnswer;
 use resumption::ResumptionId;
 
 /// The stream to the client, over one connection after another.

@@ -36,7 +36,7 @@ use super::remembered::DeviceMemory;
 use super::replies::SpooledReplies;
 use super::server::ServerStream;
 use super::settings::Settings;
-use super::shed::{Shed, Spool};
+use super::spool_refusal::{Shed, Spool};
 use super::stamp::Stamps;
 use super::travel::{is_from_room, marks};
 use super::vigil::Vigil;

@@ -1,7 +1,7 @@
 //! Reports of a session: events for the log and the metrics, outcomes, reasons of ends.
 
 use super::queue::Full;
-use super::shed::Shed;
+use super::spool_refusal::Shed;
 use crate::push::account::DeviceId;
 use crate::push::outcome::Outcome;
 use crate::push::pusher::Verdict;

@@ -58,7 +58,7 @@
 //! | **Stanzas for the client** | |
 //! | [`queue`] and below | stanzas that wait for the client's acknowledgement |
 //! | `delivery/…`, `given_back` | disk, suspects of the poison guard, stanzas left at the end, stanzas left to the server |
-//! | `shed`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
+//! | `spool_refusal`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
 //! | `vigil`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
 //! | `stamp`, `kind`, `archive` | delay stamps; durable stanzas and requests; stanzas in the server's archive |
 //! | `remembered`, `redelivered`, `travel` | the memory of a device: messages sent twice, messages that other devices may have |
@@ -104,8 +104,8 @@ pub mod sasl;
 mod sender;
 mod server;
 pub mod settings;
-mod shed;
 pub mod sm;
+mod spool_refusal;
 mod stamp;
 pub mod starttls;
 mod succession;
@@ -133,7 +133,7 @@ pub use identity::{Bound, Clock, Owner, Resumption};
 pub use names::{Attachment, RandomSource, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
-pub use shed::Shed;
+pub use spool_refusal::Shed;
 pub use succession::Successor;
 
 use csi::Activity;

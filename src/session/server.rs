@@ -2,7 +2,7 @@
 //! answered. `Session` owns one [`ServerStream`].
 
 mod answered;
-mod confirmation;
+mod handled_count;
 mod leg;
 mod pending;
 mod writer;
@@ -24,7 +24,7 @@ use crate::push::outcome::Outcome;
 use crate::seq::ServerSeq;
 use crate::xml::{self, Element, Node, XmlWriter, ns};
 pub(super) use answered::{Answered, CarriedPublish, StreamError};
-use confirmation::Confirmation;
+use handled_count::Confirmation;
 use leg::ServerLeg;
 pub(super) use leg::{Settling, UNACKED};
 use pending::{OpenPublish, Pending};

@@ -17,7 +17,7 @@
 //! 3. The row of a spool to which a session adds has no count ([`Row::count`]); `meta` has `revision`. A row of version 2 is a
 //!    row of version 3 with a count, so only `meta` has to be rewritten.
 //!
-//! An older database is converted when it is opened (`embedded::convert`). A newer one is refused, and nothing is changed.
+//! An older database is converted when it is opened (`embedded::convert_version_1`). A newer one is refused, and nothing is changed.
 //! Each record also has a version of its own: a record of a newer version is refused alone.
 
 use std::ops::RangeInclusive;

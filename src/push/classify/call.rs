@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::class::Class;
-use super::noise::Noise;
+use super::noise_reason::Noise;
 use crate::xml::{Node, ns};
 
 /// A step of a call (XEP-0353, XEP-0482).

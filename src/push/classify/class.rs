@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::noise::Noise;
+use super::noise_reason::Noise;
 
 /// The class of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

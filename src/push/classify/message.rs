@@ -6,7 +6,7 @@ use super::call::CallStep;
 use super::class::Class;
 use super::classified::{Classified, Context};
 use super::mucsub_event;
-use super::noise::Noise;
+use super::noise_reason::Noise;
 use super::payloads::Payloads;
 use crate::jid::{BareJid, Jid};
 use crate::push::address::{address, bare};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::call::{CallSignal, CallStep};
-use super::noise::Noise;
+use super::noise_reason::Noise;
 use crate::jid::Jid;
 use crate::push::encryption::Encryption;
 use crate::xml::{Node, ns};

@@ -17,7 +17,7 @@ use crate::session::kind::is_durable;
 use crate::session::queue::{Inherited, NoStanza, Queued, Spooled, Unsaved};
 use crate::session::refill::{Loading, ReadAgain};
 use crate::session::server::{ServerStream, Settling, UNACKED};
-use crate::session::shed::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
+use crate::session::spool_refusal::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
 use crate::session::travel::{marks, may_travel};
 use crate::xml::{Element, Kind};
 

@@ -15,7 +15,7 @@ use crate::session::event::{Event, Stored, Token};
 use crate::session::notifier::{HoldEnd, Notifier, Situation};
 use crate::session::queue::{Inherited, Spooled};
 use crate::session::server::ServerStream;
-use crate::session::shed::ASK_AGAIN;
+use crate::session::spool_refusal::ASK_AGAIN;
 use crate::xml::{Element, Node};
 
 impl DeviceSide {

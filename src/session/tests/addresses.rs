@@ -3,7 +3,7 @@
 use super::super::archive::is_archived;
 use super::super::negotiate::{CloseReason, HeldSession, LoginInput as Step};
 use super::super::queue::Company;
-use super::super::shed::returned;
+use super::super::spool_refusal::returned;
 use super::super::travel::may_travel;
 use super::login::Login;
 use super::*;

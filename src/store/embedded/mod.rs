@@ -24,7 +24,7 @@ mod accounts;
 mod ageing;
 mod change;
 pub(super) mod compact;
-mod convert;
+mod convert_version_1;
 mod copy;
 mod deliver;
 pub(super) mod disk;

@@ -2,7 +2,7 @@
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 
-use super::{accounts, convert, spools};
+use super::{accounts, convert_version_1, spools};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::seq::Seq;
@@ -36,7 +36,7 @@ pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
         create(database)?;
     }
     if [OLD_SLOTS.name(), OLD_SPOOL.name()].into_iter().any(has) {
-        convert::convert(database)?;
+        convert_version_1::convert(database)?;
     }
     Ok(())
 }
