@@ -20,7 +20,7 @@
 //! | [`clock`], [`seq`], [`hash`], [`sync`], [`secret`], [`exit`], [`paths`] | calendar time, sequence numbers, keyed hashes, locks, values that are not logged, exit codes, packaged paths | |
 //! | [`jid`] | addresses, normalized for comparison | |
 //! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | the meaning of stanzas |
-//! | [`push`] | classification of stanzas, decisions about notifications and their content, registrations | sessions, time of day |
+//! | [`push`] | classification of stanzas, decisions about notifications and their content; accounts, devices and registrations as they are stored | sessions, time of day |
 //! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, the end | sockets, clock, disk, randomness |
 //! | [`config`] | the configuration file; fills the settings of the core | |
 //! | [`metrics`], [`log`] | counters and gauges; the destinations of log lines | the identity of users |

@@ -140,14 +140,12 @@ impl<C> Registry<C> {
 
     /// Returns the held session that has bound this resource, if it certainly belongs to the account that was proven.
     pub fn held_resource(&self, proof: &Proof, resource: &str) -> Option<Arc<Handle<C>>> {
-        let (account, login) = match proof {
-            Proof::Account(account) => (account.clone(), None),
-            Proof::Login(login) => (BareJid::of_user(&login.authcid, &login.host)?, Some(login)),
+        let account = match proof {
+            Proof::Account(account) => account.clone(),
+            Proof::Login(login) => BareJid::of_user(&login.authcid, &login.host)?,
         };
-        let same = |handle: &&Arc<Handle<C>>| {
-            let proven = login.is_none() || handle.held().identity.as_ref() == login;
-            proven && handle.resource() == resource && handle.is_dark()
-        };
+        let same =
+            |handle: &&Arc<Handle<C>>| proof.proves(handle.held()) && handle.resource() == resource && handle.is_dark();
         self.accounts.get(&account)?.sessions.iter().find(same).cloned()
     }
 

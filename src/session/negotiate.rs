@@ -36,6 +36,7 @@ mod inline;
 mod legs;
 mod login;
 mod opening;
+mod proof;
 mod restart;
 mod state;
 mod streams;
@@ -56,9 +57,8 @@ use super::mechanism_filter::Leg;
 use super::{RandomSource, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
-pub use contract::{
-    Awaited, CloseReason, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Proof, ServerAnswer, Stop,
-};
+pub use contract::{Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, ServerAnswer, Stop};
+pub use proof::{HeldSession, Proof};
 
 /// The number of elements that a connection may send before it is authenticated. A login needs only a few.
 const ELEMENTS: u32 = 64;

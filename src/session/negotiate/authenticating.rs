@@ -1,10 +1,11 @@
 //! SASL in both profiles (RFC 6120 §6, XEP-0388). Messages pass through unchanged, one exchange at a time.
 
-use super::contract::{Ended, HeldSession, Lockout, LoginOutput};
+use super::contract::{Ended, Lockout, LoginOutput};
 use super::end::LoginEnd;
 use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
 use super::login::AcceptedLogin;
+use super::proof::HeldSession;
 use super::restart::Restarting;
 use super::streams::Streams;
 use super::welcome::Sasl2Success;

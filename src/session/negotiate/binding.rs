@@ -1,10 +1,11 @@
 //! Binding (RFC 6120 §7) and resumption (XEP-0198 §5). The full JID in the server's bind result identifies the new session.
 //! The server must prove the account of a session before it is resumed (invariant 4).
 
-use super::contract::{Ended, HeldSession, LoginOutput, ServerAnswer};
+use super::contract::{Ended, LoginOutput, ServerAnswer};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
+use super::proof::HeldSession;
 use super::streams::Streams;
 use crate::jid::{self, BareJid, FullJid};
 use crate::session::answer::unreadable;

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::proof::{HeldSession, Proof};
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
-use crate::session::sasl::SaslIdentity;
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
 
@@ -208,24 +208,6 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
         }
     }
-}
-
-/// The identity that the server accepted, as far as it is certain before the bind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// The account that the server named (XEP-0388 §2.6.1).
-    Account(BareJid),
-    /// The login, which the server maps to an account.
-    Login(SaslIdentity),
-}
-
-/// The identity that must be proven to resume a session.
-#[derive(Clone, Debug)]
-pub struct HeldSession {
-    /// The account of the session.
-    pub account: BareJid,
-    /// The login that created the session, if its name was sent in the clear.
-    pub identity: Option<SaslIdentity>,
 }
 
 /// The record of a session that has ended in order.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::contract::{Ended, HeldSession, Proof};
+use super::contract::Ended;
+use super::proof::{HeldSession, Proof};
 use super::streams::Streams;
 use crate::jid::{BareJid, FullJid};
 use crate::session::rewrite::offers::ServerFeatures;
@@ -55,10 +56,7 @@ impl AcceptedLogin {
     /// Returns whether the session is known to be of this login's account. Invariant 4: the server has proven it, for the
     /// same exchange that it answered with `<success/>`.
     pub(super) fn is_proven(&self, held: &HeldSession) -> bool {
-        match &self.account {
-            Some(account) => *account == held.account,
-            None => held.identity.is_some() && held.identity == self.identity,
-        }
+        self.proof().is_some_and(|proof| proof.proves(held))
     }
 
     /// Returns the `<failed/>` for a session that does not exist. XEP-0198 §5: only the session's own account gets its `h`.
