@@ -16,7 +16,7 @@ pub(super) struct Handed {
     pub(super) fed: Option<Instant>,
     /// It was sent behind the client's presence.
     pub(super) after_presence: bool,
-    /// As the server sent it.
+    /// As the server or another session sent it.
     pub(super) xml: String,
     /// The session that had it ended too late for its order.
     pub(super) late: bool,
