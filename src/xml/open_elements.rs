@@ -178,7 +178,7 @@ impl Spelled {
         self.len <= 8
     }
 
-    /// Returns whether a word begins with this short name.
+    /// Returns whether a word begins with this name, which must be short.
     #[inline(always)]
     pub(super) fn begins(&self, word: u64) -> bool {
         // Only bytes after the name are shifted out.

@@ -264,7 +264,7 @@ impl<'a> Root<'a> {
             [..] => (self.name.get(prefix.len() + 1..).unwrap_or_default(), header.prefix(prefix).map(|(_, uri)| uri)),
         };
         let namespace = self.declared.as_deref().or(inherited);
-        if namespace == Some(header.default_namespace()) { Kind::of(local) } else { Kind::Other }
+        if namespace == Some(header.content_namespace()) { Kind::of(local) } else { Kind::Other }
     }
 
     /// Returns the remaining empty element.
@@ -278,6 +278,9 @@ impl<'a> Root<'a> {
         };
         let mut xml = XmlWriter::new();
         xml.start(name);
+        if header.default_namespace() != header.content_namespace() {
+            xml.attr("xmlns", header.content_namespace());
+        }
         for (name, value) in KEPT.iter().zip(&self.values) {
             if let Some(value) = value {
                 xml.attr(name, value);
@@ -335,6 +338,22 @@ mod tests {
             }
         }
         Ok(None)
+    }
+
+    #[test]
+    fn where_the_default_namespace_is_the_streams_a_stanza_is_known_by_its_own() {
+        let header = Header::parse("<stream xmlns='http://etherx.jabber.org/streams'>".into()).map(Arc::new).unwrap();
+        for (xml, kind) in [
+            ("<message xmlns='jabber:client' id='1' a='' a=''/>", Kind::Message),
+            ("<c:iq xmlns:c='jabber:client' a='' a=''/>", Kind::Iq),
+            ("<message id='1' a='' a=''/>", Kind::Other),
+        ] {
+            let read = Read { bytes: 0, depth: 0 };
+            let skipped = ElementSkip::new(xml.as_bytes(), &header, read, SkipReason::Malformed).skipped.unwrap();
+            assert_eq!(skipped.element.kind(), kind, "{xml}");
+            let again = Element::parse(skipped.element.bytes().clone(), &header).unwrap();
+            assert_eq!(again.kind(), kind, "{xml}");
+        }
     }
 
     #[test]

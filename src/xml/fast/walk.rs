@@ -125,8 +125,11 @@ fn dense_tags<S: Simd>(simd: S, progress: &mut ScanProgress, bytes: &[u8], mut a
 #[inline(always)]
 fn dense_end(progress: &mut ScanProgress, name: &Spelled, bytes: &[u8]) -> bool {
     let Some(OpenElement { name: open, .. }) = progress.innermost() else { return false };
+    if open.len != name.len {
+        return false;
+    }
     let same = if name.is_short() { open.begins(name.word) } else { open.bytes(bytes) == name.bytes(bytes) };
-    if !same || open.len != name.len {
+    if !same {
         return false;
     }
     progress.close(bytes);
@@ -267,6 +270,8 @@ mod tests {
         "<payload-type></payload-type>",
         "<payload-type></payload-typo>",
         "<payload-type></payload-types>",
+        "<payload-type></b>",
+        "<b></payload-type>",
         "<b xmlns='u'/>",
         "<b xmlns='http://www.w3.org/2000/xmlns/'/>",
         "<b xmlns='http://www.w3.org/XML/1998/namespace'/>",

@@ -334,7 +334,7 @@ impl World {
             let n = self.handed.len();
             let xml = format!("<message from='romeo@example.net/x' type='chat' id='s{n}'><body>left</body></message>");
             let inherited_by = at_once.then_some(self.life.number);
-            self.handed.push(Handed { inherited_by, ..Handed::orphan() });
+            self.handed.push(Handed { inherited_by, xml: xml.clone(), ..Handed::orphan() });
             self.open.insert(n);
             let item =
                 Spooled { seq: Seq::new(seq), received: self.wall, shared: false, archived: false, bytes: xml.into() };
@@ -354,7 +354,7 @@ impl World {
     pub(super) fn wait_for_another_device(&mut self) {
         let n = self.handed.len();
         let xml = format!("<message from='romeo@example.net/x' id='s{n}'><body>orphan</body></message>");
-        self.handed.push(Handed::orphan());
+        self.handed.push(Handed { xml: xml.clone(), ..Handed::orphan() });
         self.open.insert(n);
         let item =
             Spooled { seq: Seq::ZERO, received: self.wall, shared: true, archived: false, bytes: Bytes::from(xml) };

@@ -16,7 +16,7 @@ pub(super) struct Handed {
     pub(super) fed: Option<Instant>,
     /// True if it was sent after the client's presence.
     pub(super) after_presence: bool,
-    /// The stanza as the server sent it.
+    /// The stanza as the server or another session sent it.
     pub(super) xml: String,
     /// True if the session that had it ended too late to keep the order.
     pub(super) late: bool,
