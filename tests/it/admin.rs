@@ -230,7 +230,16 @@ async fn status_and_sessions_say_who_is_there() {
     let (desk, _desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
     lost(&scene.pushward, desk, "alice@localhost/desk").await;
     let _unknown = scene.pushward.connect().await;
-    let status = ask(&scene.pushward, &["status", "--json"]).await.objects().remove(0);
+    // The account counts once it is on disk, and no login waits for that.
+    let committed = async {
+        loop {
+            let status = ask(&scene.pushward, &["status", "--json"]).await.objects().remove(0);
+            if status["accounts"] != 0 {
+                break status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(PATIENCE, committed).await.unwrap();
     for (key, value) in [("live", 1), ("dark", 1), ("connections", 2), ("accounts", 1), ("wakes_waiting", 0)] {
         assert_eq!(status[key], value, "{status}");
     }
