@@ -114,7 +114,7 @@ impl Embedder {
             | Output::Adopt { .. }
             | Output::SaveTombstone { .. }
             | Output::Wake(_)
-            | Output::Carried { .. }
+            | Output::PublishedOnStream { .. }
             | Output::Elsewhere(_)
             | Output::Answered
             | Output::CloseClient(_)

@@ -218,7 +218,7 @@ impl Publisher {
             },
             Transport::Session => {
                 let patience = self.current.load().config.push.publish_timeout + session::GRACE;
-                session::carry(&*self.sessions, account, publish, patience).await
+                session::publish_on_stream(&*self.sessions, account, publish, patience).await
             }
         }
     }

@@ -40,7 +40,7 @@ pub enum Command<C> {
     Attach(Box<Attach<C>>),
     /// Publish this through the session's own stream, for another device of the account. If there is no answer, the outcome is
     /// unknown.
-    Carry(Box<Publish>, oneshot::Sender<Outcome>),
+    PublishOnStream(Box<Publish>, oneshot::Sender<Outcome>),
     /// The outcome of a publish of this session that went by another transport.
     Published(Box<(Target, Outcome)>),
     /// An answer to this session that came over the stream of an app server.

@@ -252,10 +252,14 @@ impl<C> Registry<C> {
 }
 
 impl<C: Send> Sessions for Registry<C> {
-    fn carry(&self, account: &BareJid, publish: Publish) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>> {
+    fn publish_on_stream(
+        &self,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>> {
         let session = self.any_session(account).ok_or(NotTaken::Gone(()))?;
         let (reply, replied) = oneshot::channel();
-        match session.offer(Command::Carry(Box::new(publish), reply)) {
+        match session.offer(Command::PublishOnStream(Box::new(publish), reply)) {
             Ok(()) => Ok(replied),
             Err(refused) => Err(refused.without_message()),
         }

@@ -78,9 +78,9 @@ pub enum Input {
     Inherit,
     /// The account was removed: nothing more is kept for this session.
     AccountRemoved,
-    /// A publish to send through the user's own stream (the `session` transport). [`Output::Carried`] with the number
+    /// A publish to send through the user's own stream (the `session` transport). [`Output::PublishedOnStream`] with the number
     /// reports its outcome.
-    Carry {
+    PublishOnStream {
         /// The relay's number of the publish.
         number: u64,
         /// The publish.
@@ -169,7 +169,7 @@ pub enum Output {
     /// Notify a push service by a suitable transport, then pass [`Input::Published`].
     Publish(Box<Publish>),
     /// The outcome of a publish that the session sent through the user's own stream.
-    Carried {
+    PublishedOnStream {
         /// The relay's number of the publish.
         number: u64,
         /// The outcome.

@@ -213,7 +213,7 @@ impl Session {
             Input::GiveWay(reason) => self.on_give_way(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),
             Input::OtherSession(other) => device.on_other_session(now, other, server, effects),
-            Input::Carry { number, publish } => self.carry(now, number, &publish),
+            Input::PublishOnStream { number, publish } => self.publish_on_stream(now, number, &publish),
             Input::Published(result) => device.on_published(now, *result, server, effects),
             Input::Routed(stanza) => self.on_routed(now, stanza),
             Input::Paused(Peer::Client) => device.client_mut().on_paused(now),
@@ -321,13 +321,13 @@ impl Session {
     }
 
     /// Returns whether the client's next frame can be taken now.
-    pub fn wants_client(&self) -> bool {
+    pub fn can_read_client(&self) -> bool {
         !self.device.client().is_resuming() && self.server.has_room() && !self.device.delivery().has_too_many_replies()
     }
 
     /// Returns whether the server's next frame can be taken now. `false` means that the disk is too slow, or refuses
     /// stanzas.
-    pub fn wants_upstream(&self) -> bool {
+    pub fn can_read_upstream(&self) -> bool {
         let sheds = !self.device.delivery().spool_accepts() && self.device.client().is_dark() && !self.is_ending();
         sheds || self.device.delivery().queue().has_room() && !self.is_paused()
     }

@@ -23,7 +23,7 @@ use super::sm::nonza::{self, ack};
 use crate::push::outcome::Outcome;
 use crate::seq::ServerSeq;
 use crate::xml::{self, Element, Node, XmlWriter, ns};
-pub(super) use answered::{Answered, CarriedPublish, StreamError};
+pub(super) use answered::{Answered, SessionPublish, StreamError};
 use confirmation::Confirmation;
 use leg::ServerLeg;
 pub(super) use leg::{Settling, UNACKED};
@@ -119,8 +119,8 @@ impl ServerStream {
     }
 
     /// Sends a publish through the user's own stream, where the server stamps the full JID.
-    pub(super) fn publish(&mut self, now: Instant, carried: &CarriedPublish<'_>, effects: &mut Effects) {
-        let CarriedPublish { number, publish, deadline } = *carried;
+    pub(super) fn publish(&mut self, now: Instant, request: &SessionPublish<'_>, effects: &mut Effects) {
+        let SessionPublish { number, publish, deadline } = *request;
         let id = self.pending.id();
         let iq = publish.iq(&id, None);
         let service = publish.target.service.clone();
@@ -348,7 +348,7 @@ impl ServerStream {
     /// Declares the outcome of late publishes unknown. A late answer is still not passed to the client.
     pub(super) fn give_up_late_publishes(&mut self, now: Instant, effects: &mut Effects) {
         while let Some(number) = self.pending.take_late(now) {
-            effects.push(Output::Carried { number, outcome: Box::new(Outcome::Unknown) });
+            effects.push(Output::PublishedOnStream { number, outcome: Box::new(Outcome::Unknown) });
         }
     }
 

@@ -13,7 +13,7 @@ use super::delivery::Incoming;
 use super::event::{EndReason, Event};
 use super::kind::{is_request, refusal};
 use super::presence::Linger;
-use super::server::{Answered, CarriedPublish, StreamError};
+use super::server::{Answered, SessionPublish, StreamError};
 use super::sm::{Handled, nonza};
 use super::{Session, rewrite};
 use crate::push::mucsub::MUCSUB;
@@ -249,9 +249,9 @@ impl Session {
     }
 
     /// Sends a publish through the user's own stream.
-    pub(super) fn carry(&mut self, now: Instant, number: u64, publish: &Publish) {
+    pub(super) fn publish_on_stream(&mut self, now: Instant, number: u64, publish: &Publish) {
         let deadline = now + self.settings.publish_timeout;
-        self.server.publish(now, &CarriedPublish { number, publish, deadline }, &mut self.effects);
+        self.server.publish(now, &SessionPublish { number, publish, deadline }, &mut self.effects);
     }
 
     /// Takes the answers to our own requests, and rewrites those that concern Pushward.
@@ -264,7 +264,7 @@ impl Session {
                 true
             }
             Answered::Publish { number, outcome } => {
-                self.effects.push(Output::Carried { number, outcome: Box::new(outcome) });
+                self.effects.push(Output::PublishedOnStream { number, outcome: Box::new(outcome) });
                 true
             }
             Answered::Removal => {

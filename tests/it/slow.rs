@@ -53,8 +53,8 @@ impl Line {
                 socket.set_recv_buffer_size(u32::try_from(BUFFER).unwrap()).unwrap();
                 let (from_client, to_client) = client.into_split();
                 let (from_proxy, to_proxy) = socket.connect(target).await.unwrap().into_split();
-                tokio::spawn(carry(from_proxy, to_client, watched.clone()));
-                tokio::spawn(carry_back(from_client, to_proxy, watched.clone()));
+                tokio::spawn(forward(from_proxy, to_client, watched.clone()));
+                tokio::spawn(forward_back(from_client, to_proxy, watched.clone()));
             }
         });
         Self { address, fate }
@@ -69,7 +69,7 @@ impl Line {
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
     let mut buffer = [0; 1200];
     let mut due = tokio::time::Instant::now();
     while let Ok(count) = from.read(&mut buffer).await
@@ -87,7 +87,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Rec
     }
 }
 
-async fn carry_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
+async fn forward_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
     let mut buffer = [0; 4096];
     while let Ok(count) = from.read(&mut buffer).await
         && count > 0

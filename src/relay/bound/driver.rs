@@ -20,7 +20,7 @@ use super::turn::{TaskEvent, TaskTurn};
 use super::watched::WatchedValues;
 use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
-use crate::publish::session::{Asker, Carried};
+use crate::publish::session::{Requester, SessionPublishes};
 use crate::registry::mailbox;
 use crate::registry::{Mail, Routed};
 use crate::relay::backpressure::{ReadableLegs, Stops};
@@ -46,7 +46,7 @@ pub(super) struct SessionDriver {
     commands: mailbox::Receiver<Command>,
     legs: SessionLegs,
     jobs: Jobs,
-    carried: Carried,
+    publishes: SessionPublishes,
     status: SessionStatus,
     turn: TaskTurn,
     timer: Timer,
@@ -174,9 +174,9 @@ impl SessionDriver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
-            Command::Carry(publish, reply) => {
-                let number = self.carried.begin(Asker::Other(reply));
-                self.take(Input::Carry { number, publish });
+            Command::PublishOnStream(publish, reply) => {
+                let number = self.publishes.begin(Requester::Other(reply));
+                self.take(Input::PublishOnStream { number, publish });
             }
             Command::Published(published) => {
                 let (target, outcome) = *published;
@@ -189,7 +189,7 @@ impl SessionDriver {
     /// Handles an answer from a push service's stream. The stream serves many users, so it does not wait for a session that
     /// cannot take the answer.
     fn on_routed(&mut self, routed: &Routed) {
-        if self.legs.is_client_full() || !self.session.wants_upstream() {
+        if self.legs.is_client_full() || !self.session.can_read_upstream() {
             self.relay.metrics().fates().count(Fate::Dropped);
             tracing::debug!("push service answer dropped: client is not reading");
             return;
@@ -248,8 +248,8 @@ impl SessionDriver {
     /// Returns which of the two legs are read now.
     fn reading(&self) -> ReadableLegs {
         let stops = Stops {
-            client: !self.session.wants_client(),
-            server: !self.session.wants_upstream(),
+            client: !self.session.can_read_client(),
+            server: !self.session.can_read_upstream(),
             held: self.session.held_bytes(),
         };
         self.legs.reading(self.now, self.relay.guards().rates(), stops)
@@ -312,7 +312,7 @@ impl SessionDriver {
 
     fn read_upstream(&mut self) -> bool {
         let mut any = false;
-        while self.ended.is_none() && self.session.wants_upstream() {
+        while self.ended.is_none() && self.session.can_read_upstream() {
             match self.legs.next_upstream_frame() {
                 Ok(Some(frame)) => {
                     any = true;

@@ -169,7 +169,7 @@ impl LoginDriver<'_> {
 
     /// Returns which of the two legs are read now.
     fn reading(&self) -> ReadableLegs {
-        let stops = Stops { client: !self.negotiation.wants_client(), ..Stops::default() };
+        let stops = Stops { client: !self.negotiation.can_read_client(), ..Stops::default() };
         ReadableLegs::decide(
             self.client.as_deref().map(PeerBacklog::of),
             self.upstream.as_ref().map(PeerBacklog::of),

@@ -17,7 +17,7 @@ pub(in crate::session) enum StreamError {
 
 /// A publish for the user's own stream.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::session) struct CarriedPublish<'a> {
+pub(in crate::session) struct SessionPublish<'a> {
     /// The relay's number of the publish.
     pub(in crate::session) number: u64,
     pub(in crate::session) publish: &'a Publish,

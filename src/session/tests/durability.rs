@@ -130,7 +130,7 @@ fn a_resumption_waits_for_what_the_client_sent_last() {
     rig.to_client.clear();
     rig.resume(0);
     assert_eq!(rig.to_client, Vec::<String>::new());
-    assert!(!rig.session.wants_client());
+    assert!(!rig.session.can_read_client());
     let id = element(&ping).node().attr("id").unwrap().into_owned();
     rig.upstream(&format!("<iq type='result' id='{id}' from='example.org'/>"));
     assert!(rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='1'"), "{:?}", rig.to_client);
@@ -526,7 +526,7 @@ fn a_client_that_does_not_count_is_never_held_back() {
     for n in 0..5_000 {
         rig.client(&message(n));
     }
-    assert!(rig.session.wants_client());
+    assert!(rig.session.can_read_client());
 }
 
 /// The pending answer to an ack request must not wake the session repeatedly while the session may not send it yet.

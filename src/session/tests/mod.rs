@@ -102,7 +102,7 @@ struct Rig {
     to_upstream: Vec<String>,
     publishes: Vec<Publish>,
     /// Publishes that go through the session's own stream, by number.
-    carried: Vec<Target>,
+    published_on_stream: Vec<Target>,
     elsewhere: Vec<Notice>,
     stored: Vec<Change>,
     events: Vec<Event>,
@@ -195,7 +195,7 @@ impl Rig {
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             publishes: Vec::new(),
-            carried: Vec::new(),
+            published_on_stream: Vec::new(),
             elsewhere: Vec::new(),
             stored: Vec::new(),
             events: Vec::new(),
@@ -324,8 +324,8 @@ impl Rig {
                 Output::SaveTombstone { h, .. } => self.tombstones.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
                 Output::Publish(publish) => self.publishes.push(*publish),
-                Output::Carried { number, outcome } => {
-                    let target = self.carried[usize::try_from(number).unwrap()].clone();
+                Output::PublishedOnStream { number, outcome } => {
+                    let target = self.published_on_stream[usize::try_from(number).unwrap()].clone();
                     self.session
                         .handle(self.now, Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }

@@ -100,6 +100,6 @@ fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
             };
             relay.background().spawn_in_span(note);
         }
-        Command::Carry(..) | Command::Routed(_) => {}
+        Command::PublishOnStream(..) | Command::Routed(_) => {}
     }
 }

@@ -131,7 +131,7 @@ impl World {
     /// Passes frames of the server to the session for as long as it accepts them.
     pub(super) fn feed_upstream(&mut self) -> bool {
         let mut fed = false;
-        while self.session.as_ref().is_some_and(Session::wants_upstream) {
+        while self.session.as_ref().is_some_and(Session::can_read_upstream) {
             let Some(sent) = self.life.leg.wire.pop_front() else { break };
             fed = true;
             self.say(|| format!("server: {}", sent.xml));
@@ -459,7 +459,7 @@ impl World {
     /// Passes frames of the client to the session for as long as it accepts them.
     pub(super) fn feed_client(&mut self) -> bool {
         let mut fed = false;
-        while self.session.as_ref().is_some_and(Session::wants_client) {
+        while self.session.as_ref().is_some_and(Session::can_read_client) {
             let attached = self.life.attached;
             let conn = self.client.conn.as_mut().filter(|conn| Some(conn.id) == attached);
             let Some((xml, acks)) = conn.and_then(|conn| conn.up.pop_front()) else { break };

@@ -234,7 +234,7 @@ impl World {
             | Output::Resumable(_)
             | Output::Wake(_)
             | Output::Publish(_)
-            | Output::Carried { .. }
+            | Output::PublishedOnStream { .. }
             | Output::Elsewhere(_)
             | Output::Answered
             | Output::CloseClient(_)
