@@ -125,7 +125,7 @@ impl Away {
             for (place, registration) in self.registrations.iter().enumerate() {
                 let concerned = match &push {
                     Push::Call(seq) => self.pusher.may_tell(place, *seq),
-                    Push::News(_) => self.pusher.newest(place).is_some() && push.is_for(&registration.target),
+                    Push::Waiting(_) => self.pusher.newest(place).is_some() && push.is_for(&registration.target),
                     Push::Noise => true,
                 };
                 if concerned {

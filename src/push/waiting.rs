@@ -240,7 +240,7 @@ impl WaitingStanzas {
     }
 
     /// Returns whether a stanza waits that was in no push.
-    pub fn has_news(&self) -> bool {
+    pub fn has_new(&self) -> bool {
         self.noise || self.entries.iter().any(|entry| !entry.pushed)
     }
 
@@ -307,7 +307,7 @@ mod tests {
         assert!(waiting.add(now, Seq::new(1), message(1), Audience::ALL));
         assert!(!waiting.add(now, Seq::new(2), message(1), Audience::ALL), "it waits");
         waiting.mark_all_pushed(now);
-        assert!(!waiting.has_news());
+        assert!(!waiting.has_new());
         waiting.keep(|_| false);
         assert!(!waiting.add(now, Seq::new(1), message(1), Audience::ALL), "it was pushed");
         assert_eq!(waiting.counts(0).important, 1, "but counts");

@@ -37,7 +37,7 @@ pub use sessions::Sessions;
 
 /// The published state of an account: the newest value.
 #[derive(Clone, Debug, Default)]
-pub struct News {
+pub struct PublishedAccount {
     /// The newest known revision, if one was published.
     pub account: Option<Arc<Account>>,
     /// The highest login that belongs to an account since removed. Sessions of this login and earlier ones are not of the
@@ -49,12 +49,12 @@ pub struct News {
 #[derive(Debug)]
 struct AccountSessions<C> {
     sessions: Vec<Arc<Handle<C>>>,
-    news: News,
+    published: PublishedAccount,
 }
 
 impl<C> Default for AccountSessions<C> {
     fn default() -> Self {
-        Self { sessions: Vec::new(), news: News::default() }
+        Self { sessions: Vec::new(), published: PublishedAccount::default() }
     }
 }
 
@@ -89,10 +89,10 @@ impl<C> Registry<C> {
     /// Publishes an account to its sessions, except to `not`, unless a newer revision was published before.
     pub fn publish(&self, account: &BareJid, state: &Account, not: Option<&Handle<C>>) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
-        if entry.news.account.as_ref().is_some_and(|known| known.revision >= state.revision) {
+        if entry.published.account.as_ref().is_some_and(|known| known.revision >= state.revision) {
             return;
         }
-        entry.news.account = Some(Arc::new(state.clone()));
+        entry.published.account = Some(Arc::new(state.clone()));
         let others = entry.sessions.iter().filter(|other| not.is_none_or(|not| not.login() != other.login()));
         others.for_each(|other| other.notify());
     }
@@ -100,21 +100,21 @@ impl<C> Registry<C> {
     /// Stores the newest revision of an account without waking its sessions.
     pub fn keep(&self, account: &BareJid, state: &Account) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
-        if entry.news.account.as_ref().is_none_or(|known| known.revision < state.revision) {
-            entry.news.account = Some(Arc::new(state.clone()));
+        if entry.published.account.as_ref().is_none_or(|known| known.revision < state.revision) {
+            entry.published.account = Some(Arc::new(state.clone()));
         }
     }
 
     /// Publishes that an account was removed, with the sessions of this login and earlier ones.
     pub fn publish_removal(&self, account: &BareJid, up_to: LoginId) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
-        entry.news.removed = entry.news.removed.max(up_to);
+        entry.published.removed = entry.published.removed.max(up_to);
         entry.sessions.iter().for_each(|session| session.notify());
     }
 
     /// Returns the published state of an account.
-    pub fn news(&self, account: &BareJid) -> News {
-        self.accounts.get(account).map_or_else(News::default, |entry| entry.news.clone())
+    pub fn published_account(&self, account: &BareJid) -> PublishedAccount {
+        self.accounts.get(account).map_or_else(PublishedAccount::default, |entry| entry.published.clone())
     }
 
     /// Lists the session under this resumption id from now on.

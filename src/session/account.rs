@@ -160,9 +160,9 @@ impl AccountView {
     /// Stores a room subscription of the client. From then on, each session of the account recognizes messages that the
     /// account writes there. Returns whether the subscription is new.
     pub(super) fn on_subscription(&mut self, iq: &Node<'_>, effects: &mut Effects) -> bool {
-        let subscription = Subscription::read(iq).filter(|news| self.account.subscriptions.differs(news));
-        let news = subscription.filter(|_| self.open_changes < OPEN_CHANGES);
-        news.map(|news| self.change_at_once(Change::Subscribes(news), effects)).is_some()
+        let subscription = Subscription::read(iq).filter(|new| self.account.subscriptions.differs(new));
+        let new = subscription.filter(|_| self.open_changes < OPEN_CHANGES);
+        new.map(|new| self.change_at_once(Change::Subscribes(new), effects)).is_some()
     }
 
     /// The registration that a message revokes. XEP-0357 §8: only the push service may do that.

@@ -67,7 +67,7 @@ pub enum Input {
     /// The request of [`Output::TakeOver`] has failed for now.
     TakeOverFailed,
     /// The session ends for this reason if it is held, because other sessions of the account take its place.
-    GiveWay(EndReason),
+    EndIfHeld(EndReason),
     /// The newest session of the device that logged in after this one; `None` if there is none any more.
     Successor(Option<Successor>),
     /// The state of the device's other sessions: one has a live client, or none any more.

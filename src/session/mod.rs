@@ -210,7 +210,7 @@ impl Session {
             Input::TakeOverFailed => device.delivery_mut().on_take_over_failed(now),
             Input::OlderSettled => device.on_older_settled(now, server, effects),
             Input::Inherit => device.on_inherit(effects),
-            Input::GiveWay(reason) => self.on_give_way(now, reason),
+            Input::EndIfHeld(reason) => self.on_end_if_held(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),
             Input::OtherSession(other) => device.on_other_session(now, other, server, effects),
             Input::PublishOnStream { number, publish } => self.publish_on_stream(now, number, &publish),

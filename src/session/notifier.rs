@@ -301,7 +301,7 @@ impl Notifier {
         for place in 0..situation.account.owned().count() {
             let newest = match push {
                 Push::Call(seq) => self.pusher.may_tell(place, *seq).then_some(*seq),
-                Push::News(_) => self.pusher.newest(place),
+                Push::Waiting(_) => self.pusher.newest(place),
                 Push::Noise => None,
             };
             if newest.is_none() && *push != Push::Noise {
@@ -339,7 +339,7 @@ impl Notifier {
             let summary = Summary::wake(&self.settings.push);
             self.publish_where(&summary, |_, _| true, situation.account, effects);
         } else {
-            self.push(&Push::News(Recipients::All), None, situation, effects);
+            self.push(&Push::Waiting(Recipients::All), None, situation, effects);
         }
     }
 

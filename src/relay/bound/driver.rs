@@ -60,7 +60,7 @@ impl SessionDriver {
     pub(super) async fn drive(&mut self, events: Vec<TaskEvent>) {
         // Frames that arrived directly after the bind.
         self.perform();
-        self.look();
+        self.take_published();
         self.frames_from_client();
         self.frames_from_upstream();
         let mut events = events.into_iter();
@@ -164,7 +164,7 @@ impl SessionDriver {
                 self.client_lost("broken", if is_of_peer(&error) { Input::ClientBroke } else { Input::ClientLost });
             }
             TaskEvent::Command(command) => self.on_command(command),
-            TaskEvent::Changed => self.look(),
+            TaskEvent::Changed => self.take_published(),
             TaskEvent::OlderSettled => self.take(Input::OlderSettled),
             TaskEvent::Store(done) => self.on_job_done(done),
             TaskEvent::Deadline => self.on_deadline(),
@@ -332,39 +332,39 @@ impl SessionDriver {
     // Published values
 
     /// Takes the values that were published since the last call.
-    fn look(&mut self) {
+    fn take_published(&mut self) {
         if let Some(settings) = self.watched.take_settings(self.relay.settings()) {
             self.take(Input::Settings(settings));
         }
-        self.look_at_account();
-        self.look_at_siblings();
-        let wanted = self.handle.look();
-        if wanted.inherit {
+        self.take_published_account();
+        self.check_siblings();
+        let requests = self.handle.requests();
+        if requests.inherit {
             self.take(Input::Inherit);
         }
-        if let Some(reason) = wanted.give_way {
-            self.take(Input::GiveWay(reason));
+        if let Some(reason) = requests.end {
+            self.take(Input::EndIfHeld(reason));
         }
         self.note_ending();
-        self.handle.has_looked(wanted);
+        self.handle.on_requests_handled(requests);
         if self.relay.is_draining() && self.watched.take_drain() {
             self.take(Input::Drain);
         }
     }
 
-    fn look_at_account(&mut self) {
-        let news = self.relay.registry().news(self.handle.account());
-        let news = self.watched.take_news(self.handle.login(), news);
-        if news.is_removed {
+    fn take_published_account(&mut self) {
+        let published = self.relay.registry().published_account(self.handle.account());
+        let changes = self.watched.take_account(self.handle.login(), published);
+        if changes.is_removed {
             self.take(Input::AccountRemoved);
         }
-        if let Some(account) = news.newer {
+        if let Some(account) = changes.newer {
             self.take(Input::Account(Box::new((*account).clone())));
             self.note_services();
         }
     }
 
-    fn look_at_siblings(&mut self) {
+    fn check_siblings(&mut self) {
         if let Some(successor) = self.siblings.take_successor() {
             self.take(Input::Successor(successor));
         }

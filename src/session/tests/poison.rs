@@ -412,7 +412,7 @@ fn a_request_that_is_set_aside_is_answered_at_the_end() {
         rig.break_after_a_second();
     }
     assert_eq!((rig.set_aside(), rig.on_disk()), (1, vec![7]));
-    rig.input(Input::GiveWay(EndReason::Superseded));
+    rig.input(Input::EndIfHeld(EndReason::Superseded));
     rig.input(Input::Quiet);
     assert!(rig.to_upstream.iter().any(|xml| xml.contains("type='error'") && xml.contains("service-unavailable")));
     assert_eq!(rig.on_disk(), [0; 0]);

@@ -21,7 +21,7 @@ use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
 /// Closes the logins that a crash left open, saves wakes for their devices, and returns the devices.
 pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Result<Vec<Slot>, StoreError> {
     // This must come first, while the accounts still say which logins were open.
-    let (unreadable, empty) = tx.spools.look_at_all()?;
+    let (unreadable, empty) = tx.spools.scan_all()?;
     inherit::rebuild_rows(tx, unreadable)?;
     let mut slots = Vec::new();
     for (account, old) in tx.accounts.find(|state| state.devices.iter().any(|device| device.is_open()))? {

@@ -124,7 +124,7 @@ impl<'t> SpoolRows<'t> {
     }
 
     /// Returns the spools whose rows cannot be read, and the empty spools.
-    pub(super) fn look_at_all(&self) -> Result<(Vec<SpoolId>, Vec<SpoolId>), StoreError> {
+    pub(super) fn scan_all(&self) -> Result<(Vec<SpoolId>, Vec<SpoolId>), StoreError> {
         let (mut unreadable, mut empty) = (Vec::new(), Vec::new());
         for entry in self.rows.iter()? {
             let (key, record) = entry?;

@@ -68,7 +68,7 @@ impl SessionDriver {
             Output::Elsewhere(notice) => self.relay.absent().on_notice(self.handle.account(), *notice),
             Output::Answered => {
                 if let Some(newer) = self.relay.registry().newer(&self.handle) {
-                    self.handle.answer(newer.login());
+                    self.handle.note_both_stay(newer.login());
                 }
             }
             Output::CloseClient(closing) => self.close_client(closing),
@@ -158,7 +158,7 @@ impl SessionDriver {
             self.session.expect_older();
         }
         self.session.share_device_memory(self.siblings.memory());
-        self.look_at_siblings();
+        self.check_siblings();
     }
 
     fn on_spooled(&mut self, last: Seq, result: Result<(), StoreError>) {

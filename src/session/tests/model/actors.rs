@@ -422,7 +422,7 @@ impl World {
     fn end_old_session(&mut self) {
         let Some(session) = &self.session else { return };
         if session.is_dark() {
-            self.handle(Input::GiveWay(EndReason::Superseded));
+            self.handle(Input::EndIfHeld(EndReason::Superseded));
         } else if !self.life.leg.footer {
             self.server_ends(End::Footer, true);
         }

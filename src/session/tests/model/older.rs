@@ -5,7 +5,7 @@ use super::disk::Line;
 use super::*;
 
 /// How long the newer session waits for the older one.
-const GIVE_WAY: Duration = Duration::from_secs(8);
+const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The parts of the world that exist once per session.
 pub(super) struct Older {
@@ -31,7 +31,7 @@ impl World {
             session: self.session.take(),
             life: std::mem::replace(&mut self.life, life),
             line,
-            waited_for: Some(self.now + GIVE_WAY),
+            waited_for: Some(self.now + END_TIMEOUT),
         };
         self.older = Some(older);
         self.bind();
