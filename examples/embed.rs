@@ -115,8 +115,8 @@ impl Embedder {
             | Output::SaveTombstone { .. }
             | Output::Wake(_)
             | Output::PublishedOnStream { .. }
-            | Output::Elsewhere(_)
-            | Output::Answered
+            | Output::NotifyAbsent(_)
+            | Output::BothStay
             | Output::CloseClient(_)
             | Output::End(_)) => println!("  {output:?}"),
         }

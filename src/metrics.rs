@@ -243,8 +243,8 @@ impl Metrics {
     }
 
     /// Counts a sequence number in a spool that was already taken.
-    pub fn place_taken(&self) {
-        self.handover.place_taken();
+    pub fn sequence_taken(&self) {
+        self.handover.sequence_taken();
     }
 
     /// Counts a stanza that was set aside.
@@ -333,7 +333,7 @@ mod tests {
         metrics.shed(3, 2);
         metrics.skipped(SkipReason::NoRoom);
         metrics.redelivered();
-        metrics.place_taken();
+        metrics.sequence_taken();
         metrics.never_fetched(6);
         metrics.set_aside();
         metrics.given_back(2);

@@ -49,7 +49,7 @@ impl<W: Write> Timeline<W> {
     }
 
     /// Prints an action of an actor.
-    pub(super) fn tell(&self, who: &str, what: &str) {
+    pub(super) fn print_act(&self, who: &str, what: &str) {
         let who = self.colours.paint("1;36", &format!("{who:<WHO$}"));
         self.line(|time| format!("{time}  {who}  {what}"));
     }
@@ -94,8 +94,8 @@ mod tests {
     fn columns_are_aligned_and_plain() {
         let xml = "<r/>".into();
         let out = printed(Colours::Off, |timeline| {
-            timeline.tell("romeo", "writes");
-            timeline.tell("push service", "hears");
+            timeline.print_act("romeo", "writes");
+            timeline.print_act("push service", "hears");
             timeline.show(&Sighting { from: "pushward", to: "server", session: Some("juliet"), xml });
             timeline.note("the end");
         });
@@ -107,6 +107,6 @@ mod tests {
 
     #[test]
     fn colours_are_only_there_when_wanted() {
-        assert!(printed(Colours::On, |timeline| timeline.tell("romeo", "writes")).contains("\x1b[1;36mromeo"));
+        assert!(printed(Colours::On, |timeline| timeline.print_act("romeo", "writes")).contains("\x1b[1;36mromeo"));
     }
 }

@@ -236,10 +236,10 @@ mod tests {
 
     /// Returns the extensions that a client requests with `<enable/>`.
     fn asked(at: &Addresses, inside: &str) -> Extensions {
-        let own = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
+        let own = FullJid::new(&at.fill("ACCOUNT/PHONE")).unwrap();
         let xml = format!("<enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'>{inside}</enable>");
         let settings = PushSettings { services: vec![jid(at.service).domain().to_owned()], ..PushSettings::default() };
-        match Request::parse(&element(&at.tell(&xml)).node(), &own, &settings) {
+        match Request::parse(&element(&at.fill(&xml)).node(), &own, &settings) {
             Some(Ok(Request::Enable { target, extensions, .. })) => {
                 assert!(target.service.as_str() == at.service && target.is_from(at.service), "{}", at.name);
                 assert!(!target.is_from(at.other), "{}", at.name);
@@ -269,14 +269,14 @@ mod tests {
         for at in ALL {
             let mut rooms = Rooms::default();
             let join = format!("<presence to='ROOM/MYNICK'><x xmlns='{}'/></presence>", ns::MUC);
-            rooms.sent(&element(&at.tell(&join)).node());
+            rooms.sent(&element(&at.fill(&join)).node());
             let check = |request: &str, contacts: &str, stanza: &str, expect| {
                 let account = jid(at.account);
                 let mut roster = Roster::new(&account, 7);
                 let iq = format!("<iq type='result'><query xmlns='jabber:iq:roster'>{contacts}</query></iq>");
-                roster.learn(&element(&at.tell(&iq)).node());
-                let uri = escaped(&at.tell("ROOM/MYNICK"));
-                let stanza = element(&at.tell(stanza).replace("URI", &uri));
+                roster.learn(&element(&at.fill(&iq)).node());
+                let uri = escaped(&at.fill("ROOM/MYNICK"));
+                let stanza = element(&at.fill(stanza).replace("URI", &uri));
                 let reading = classify::read(&stanza, Context { account: &account, rooms: &rooms });
                 let found = verdict(&reading, &asked(&at, request), &roster, &rooms);
                 assert_eq!(found, expect, "{}: {request} {stanza:?}", at.name);

@@ -13,7 +13,7 @@ use super::background::Background;
 use super::publishing::Publishing;
 use super::snapshot::Current;
 use crate::jid::BareJid;
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::metrics::Metrics;
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
@@ -41,7 +41,7 @@ enum AbsentMessage {
 /// The tasks of accounts that have devices without a session.
 pub(super) struct AbsentDevices {
     tasks: DashMap<BareJid, mailbox::Sender<AbsentMessage>>,
-    dropped: Seldom,
+    dropped: RateLimitedLog,
     uses: AbsentDependencies,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct AbsentDependencies {
 impl AbsentDevices {
     /// Creates the set of tasks, which is empty.
     pub(super) fn new(uses: AbsentDependencies) -> Self {
-        Self { tasks: DashMap::new(), dropped: Seldom::default(), uses }
+        Self { tasks: DashMap::new(), dropped: RateLimitedLog::default(), uses }
     }
 
     /// Handles a notice that a session has sent about devices without a session.

@@ -9,7 +9,7 @@ use super::client::{Handle, Registry};
 use super::device_memories::Memories;
 use crate::clock;
 use crate::jid::BareJid;
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::metrics::{Metrics, Wait};
 use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition};
 use crate::registry::handle::END_TIMEOUT;
@@ -22,12 +22,12 @@ pub(super) struct Accounts {
     registry: Arc<Registry>,
     memories: Arc<Memories>,
     metrics: Arc<Metrics>,
-    not_stored: Seldom,
+    not_stored: RateLimitedLog,
 }
 
 impl Accounts {
     pub(super) fn new(store: Store, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        Self { store, registry, memories: Arc::default(), metrics, not_stored: Seldom::default() }
+        Self { store, registry, memories: Arc::default(), metrics, not_stored: RateLimitedLog::default() }
     }
 
     /// Returns the memories of the accounts' devices.

@@ -206,11 +206,11 @@ impl AccountView {
     /// Drops the registrations that a newer state does not have. An open change of our own cannot bring one back before its
     /// own answer. Returns whether this device had one of them.
     fn drop_removed(&mut self, newest: &Account) -> bool {
-        let had = self.owned().count();
+        let before = self.owned().count();
         if newest.revision >= self.account.revision {
             self.account.registrations.retain(|r| newest.registrations.iter().any(|kept| kept.target == r.target));
         }
-        self.owned().count() < had
+        self.owned().count() < before
     }
 
     /// Notes that the account was removed.

@@ -176,9 +176,9 @@ pub enum Output {
         outcome: Box<Outcome>,
     },
     /// Notify devices of the account that have no session.
-    Elsewhere(Box<Notice>),
+    NotifyAbsent(Box<Notice>),
     /// The client has answered: this session and that of [`Input::Successor`] both stay.
-    Answered,
+    BothStay,
     /// Close the attachment, after pending writes or at once.
     CloseClient(Closing),
     /// Report an event for the log and the metrics.

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use super::account::AccountView;
 use super::archive::is_archived;
+use super::attachment_watch::AttachmentWatch;
 use super::cause::Cause;
 use super::client::ClientStream;
 use super::contract::Output;
@@ -36,10 +37,9 @@ use super::remembered::DeviceMemory;
 use super::replies::SpooledReplies;
 use super::server::ServerStream;
 use super::settings::Settings;
-use super::shed::{Shed, Spool};
+use super::shed::{ShedCounts, Spool};
 use super::stamp::Stamps;
 use super::travel::{is_from_room, marks};
-use super::vigil::Vigil;
 use crate::push::rooms::Rooms;
 use crate::seq::{Seq, ServerSeq};
 use crate::xml::{Element, Kind};
@@ -58,7 +58,7 @@ pub(super) struct Delivery {
     /// The state of the spool: it accepts stanzas, refuses them, or is asked again.
     spool: Spool,
     /// The stanzas that were shed since the last report.
-    shed: Shed,
+    shed: ShedCounts,
     refill: Refill,
     /// Replies on their way to the disk.
     replies: SpooledReplies,
@@ -66,7 +66,7 @@ pub(super) struct Delivery {
     held: Option<Box<HeldStanzas>>,
     /// Presence of others that waits.
     presence: Waiting,
-    vigil: Vigil,
+    attachment_watch: AttachmentWatch,
     given_back: Option<Box<GivenBack>>,
     /// The memory that all sessions of the device share.
     memory: Arc<DeviceMemory>,
@@ -82,12 +82,12 @@ impl Delivery {
             settings,
             stamps: Stamps::default(),
             spool: Spool::Accepts,
-            shed: Shed::default(),
+            shed: ShedCounts::default(),
             refill: Refill::default(),
             replies: SpooledReplies::default(),
             held: None,
             presence: Waiting::default(),
-            vigil: Vigil::default(),
+            attachment_watch: AttachmentWatch::default(),
             given_back: None,
             memory: Arc::default(),
             company: Company::None,
@@ -168,9 +168,9 @@ impl Delivery {
 
     /// Notes that the device got a message, directly or from an earlier session's spool, so it needs no copy from another
     /// device.
-    pub(super) fn note_had(&self, element: &Element, account: &AccountView) {
+    pub(super) fn note_received(&self, element: &Element, account: &AccountView) {
         if element.kind() == Kind::Message && account.has_other_devices() && !account.is_removed() {
-            self.memory.note_had(marks(element, self.own()));
+            self.memory.note_received(marks(element, self.own()));
         }
     }
 

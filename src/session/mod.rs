@@ -59,7 +59,7 @@
 //! | [`queue`] and below | stanzas that wait for the client's acknowledgement |
 //! | `delivery/…`, `given_back` | disk, suspects of the poison guard, stanzas left at the end, stanzas left to the server |
 //! | `shed`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
-//! | `vigil`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
+//! | `attachment_watch`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
 //! | `stamp`, `kind`, `archive` | delay stamps; durable stanzas and requests; stanzas in the server's archive |
 //! | `remembered`, `redelivered`, `travel` | the memory of a device: messages sent twice, messages that other devices may have |
 //! | `behind`, `ringing` | frames that wait for a presence; calls that a live client has not acknowledged |
@@ -68,6 +68,7 @@
 mod account;
 mod answer;
 mod archive;
+mod attachment_watch;
 mod backlog;
 mod behind;
 mod cause;
@@ -117,7 +118,6 @@ mod traffic;
 mod transitions;
 mod travel;
 pub mod upgrade;
-mod vigil;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -133,7 +133,7 @@ pub use identity::{Bound, Clock, Owner, Resumption};
 pub use names::{Attachment, RandomSource, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
-pub use shed::Shed;
+pub use shed::ShedCounts;
 pub use succession::Successor;
 
 use csi::Activity;

@@ -384,7 +384,7 @@ impl Notifier {
         let registrations: Vec<_> = account.absent().filter(may_tell).cloned().collect();
         if !registrations.is_empty() {
             let notice = Notice { facts, detail: Detail::of(reading), registrations };
-            effects.push(Output::Elsewhere(Box::new(notice)));
+            effects.push(Output::NotifyAbsent(Box::new(notice)));
         }
     }
 

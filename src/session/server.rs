@@ -23,7 +23,7 @@ use super::sm::nonza::{self, ack};
 use crate::push::outcome::Outcome;
 use crate::seq::ServerSeq;
 use crate::xml::{self, Element, Node, XmlWriter, ns};
-pub(super) use answered::{Answered, SessionPublish, StreamError};
+pub(super) use answered::{AnsweredRequest, SessionPublish, StreamError};
 use confirmation::Confirmation;
 use leg::ServerLeg;
 pub(super) use leg::{Settling, UNACKED};
@@ -337,12 +337,12 @@ impl ServerStream {
     }
 
     /// Returns the request that an iq of the server answers. An iq request answers none that Pushward knows.
-    pub(super) fn on_answer(&mut self, node: &Node<'_>) -> Answered {
+    pub(super) fn on_answer(&mut self, node: &Node<'_>) -> AnsweredRequest {
         let is_server = self.identity.is_server(node.attr("from").as_deref());
         let answered = self.pending.on_answer(node, is_server);
         let id = || node.attr("id").unwrap_or_default();
         let is_ping = is_server && answered.is_late() && self.confirmation.ping_answered(&id());
-        if is_ping { Answered::Ping } else { answered }
+        if is_ping { AnsweredRequest::Ping } else { answered }
     }
 
     /// Declares the outcome of late publishes unknown. A late answer is still not passed to the client.

@@ -44,7 +44,7 @@ impl Spool {
 
 /// Stanzas that the spool did not take and memory could not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shed {
+pub struct ShedCounts {
     /// The number returned to their senders with an error.
     pub returned: u32,
     /// The number lost: stanzas that must not be answered, or whose server is gone.

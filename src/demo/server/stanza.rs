@@ -28,7 +28,7 @@ enum Addressee {
     OwnAccount,
     Account(BareJid),
     OnlineSession(FullJid),
-    Elsewhere,
+    OtherDomain,
 }
 
 impl BoundClient {
@@ -67,7 +67,7 @@ impl BoundClient {
                 Err(_) if to == self.jid.to_bare() => Addressee::OwnAccount,
                 Err(_) => Addressee::Account(to.into_bare()),
             },
-            _ => Addressee::Elsewhere,
+            _ => Addressee::OtherDomain,
         }
     }
 
@@ -90,7 +90,7 @@ impl BoundClient {
                 None => self.message_to_account(&jid.to_bare(), element).await,
             },
             Addressee::Domain | Addressee::PushService => self.bounce(&node, "service-unavailable").await,
-            Addressee::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+            Addressee::OtherDomain => self.bounce(&node, "remote-server-not-found").await,
         }
     }
 
@@ -138,7 +138,7 @@ impl BoundClient {
             Addressee::OnlineSession(jid) => self.router.session(&jid).into_iter().collect(),
             Addressee::Account(account) => self.router.audience(&account),
             Addressee::OwnAccount => self.router.audience(&self.jid.to_bare()),
-            Addressee::Domain | Addressee::PushService | Addressee::Elsewhere => Vec::new(),
+            Addressee::Domain | Addressee::PushService | Addressee::OtherDomain => Vec::new(),
         };
         for link in links {
             link.deliver(element).await;
@@ -203,7 +203,7 @@ impl BoundClient {
                 self.link.send(answer).await;
             }
             Addressee::Account(_) => self.bounce(&node, "service-unavailable").await,
-            Addressee::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+            Addressee::OtherDomain => self.bounce(&node, "remote-server-not-found").await,
         }
     }
 

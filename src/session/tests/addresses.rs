@@ -14,12 +14,12 @@ const BODY: &str = "<body>hi</body>";
 
 /// A device that has joined one room, has left another, and has a push registration.
 fn device(at: &Addresses) -> Rig {
-    let jid = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
+    let jid = FullJid::new(&at.fill("ACCOUNT/PHONE")).unwrap();
     let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
     let mut rig = Rig::begin(settings, Vec::new(), |bound| bound.jid = jid);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     assert!(rig.to_client.iter().any(|xml| xml.starts_with("<enabled")), "{}", at.name);
-    rig.client(&at.tell("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'/></iq>"));
+    rig.client(&at.fill("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'/></iq>"));
     assert!(
         rig.to_client.iter().any(|xml| xml.starts_with("<iq type='result' id='p'")),
         "{}: {:?}",
@@ -30,16 +30,16 @@ fn device(at: &Addresses) -> Rig {
     rig.client("<presence/>");
     for room in ["ROOM", "leftROOM"] {
         let join = format!("<presence to='{room}/MYNICK'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
-        rig.client(&at.tell(&join));
+        rig.client(&at.fill(&join));
     }
-    rig.client(&at.tell("<presence to='leftROOM/MYNICK' type='unavailable'/>"));
+    rig.client(&at.fill("<presence to='leftROOM/MYNICK' type='unavailable'/>"));
     rig.clear();
     rig
 }
 
 impl Rig {
     fn pushes(&mut self, at: &Addresses, stanza: &str) -> usize {
-        self.upstream(&at.tell(stanza));
+        self.upstream(&at.fill(stanza));
         self.seconds(25);
         std::mem::take(&mut self.publishes).len()
     }
@@ -100,7 +100,7 @@ fn what_is_shared_archived_and_returned_does_not_depend_on_the_names() {
         let account = BareJid::new(at.account).unwrap();
         for (company, travels) in [(Company::None, true), (Company::Room, false)] {
             let shared = |to: &str| {
-                let element = element(&at.tell(&format!("<message from='OTHER'{to}>{BODY}</message>")));
+                let element = element(&at.fill(&format!("<message from='OTHER'{to}>{BODY}</message>")));
                 may_travel(&element, company)
             };
             let found = ["", " to='ACCOUNT'", " to='ACCOUNT/PHONE'"].map(shared);
@@ -108,11 +108,11 @@ fn what_is_shared_archived_and_returned_does_not_depend_on_the_names() {
         }
         let archived = |by: &str| {
             let id = format!("<stanza-id xmlns='urn:xmpp:sid:0' by='{by}' id='1'/>");
-            is_archived(&element(&at.tell(&format!("<message>{id}</message>"))), &account)
+            is_archived(&element(&at.fill(&format!("<message>{id}</message>"))), &account)
         };
         assert_eq!(["ACCOUNT", "BARE", "ACCOUNT/PHONE"].map(archived), [true, false, false], "{}", at.name);
         let is_returned = |from: &str, to: &str| {
-            let xml = at.tell(&format!("<message from='{from}' to='{to}'>{BODY}</message>"));
+            let xml = at.fill(&format!("<message from='{from}' to='{to}'>{BODY}</message>"));
             returned(&element(&xml), &account, Company::Others).is_some()
         };
         let pairs = [("OTHER", "ACCOUNT/PHONE"), ("OTHER", "ACCOUNT"), ("ACCOUNT/x", "ACCOUNT/PHONE")];
@@ -126,7 +126,7 @@ fn presence_of_one_sender_replaces_its_own_only() {
         let mut rig = device(&at);
         rig.lose_client();
         for from in ["OTHER", "ROOM/HISNICK", "OTHER", "ROOM/HISNICK"] {
-            rig.upstream(&at.tell(&format!("<presence from='{from}'/>")));
+            rig.upstream(&at.fill(&format!("<presence from='{from}'/>")));
         }
         rig.to_client.clear();
         rig.resume(1);
@@ -154,9 +154,9 @@ fn a_session_takes_whatever_full_jid_the_server_binds() {
     for at in ALL {
         let mut login = authenticated("juliet");
         login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
-        login.upstream(&bind_result("b", &at.tell("ACCOUNT/PHONE")));
+        login.upstream(&bind_result("b", &at.fill("ACCOUNT/PHONE")));
         let bound = login.bound.expect(at.name);
-        assert_eq!((bound.jid.as_str(), bound.jid.to_bare().as_str()), (&*at.tell("ACCOUNT/PHONE"), at.account));
+        assert_eq!((bound.jid.as_str(), bound.jid.to_bare().as_str()), (&*at.fill("ACCOUNT/PHONE"), at.account));
     }
 }
 

@@ -103,11 +103,11 @@ struct Rig {
     publishes: Vec<Publish>,
     /// Publishes that go through the session's own stream, by number.
     published_on_stream: Vec<Target>,
-    elsewhere: Vec<Notice>,
+    absent_notices: Vec<Notice>,
     stored: Vec<Change>,
     events: Vec<Event>,
     /// Number of times that the session reported a sign of life to a newer session of its device.
-    answered: usize,
+    both_stay: usize,
     /// The memory that the device's sessions share.
     memory: Arc<DeviceMemory>,
     closed: usize,
@@ -196,10 +196,10 @@ impl Rig {
             to_upstream: Vec::new(),
             publishes: Vec::new(),
             published_on_stream: Vec::new(),
-            elsewhere: Vec::new(),
+            absent_notices: Vec::new(),
             stored: Vec::new(),
             events: Vec::new(),
-            answered: 0,
+            both_stay: 0,
             memory: Arc::default(),
             closed: 0,
             watched: Vec::new(),
@@ -329,8 +329,8 @@ impl Rig {
                     self.session
                         .handle(self.now, Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }
-                Output::Elsewhere(notice) => self.elsewhere.push(*notice),
-                Output::Answered => self.answered += 1,
+                Output::NotifyAbsent(notice) => self.absent_notices.push(*notice),
+                Output::BothStay => self.both_stay += 1,
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(*event),
                 Output::End(reason) => self.ended = Some(reason),

@@ -542,7 +542,7 @@ impl World {
                 count(&self.coverage.pushes);
                 self.publishes.push(*publish);
             }
-            Output::PublishedOnStream { .. } | Output::Elsewhere(_) | Output::Answered | Output::Watch(_) => {}
+            Output::PublishedOnStream { .. } | Output::NotifyAbsent(_) | Output::BothStay | Output::Watch(_) => {}
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();

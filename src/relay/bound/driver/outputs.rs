@@ -65,8 +65,8 @@ impl SessionDriver {
                 // The requester may have stopped waiting.
                 Requester::Other(reply) => drop(reply.send(*outcome)),
             },
-            Output::Elsewhere(notice) => self.relay.absent().on_notice(self.handle.account(), *notice),
-            Output::Answered => {
+            Output::NotifyAbsent(notice) => self.relay.absent().on_notice(self.handle.account(), *notice),
+            Output::BothStay => {
                 if let Some(newer) = self.relay.registry().newer(&self.handle) {
                     self.handle.note_both_stay(newer.login());
                 }

@@ -235,8 +235,8 @@ impl World {
             | Output::Wake(_)
             | Output::Publish(_)
             | Output::PublishedOnStream { .. }
-            | Output::Elsewhere(_)
-            | Output::Answered
+            | Output::NotifyAbsent(_)
+            | Output::BothStay
             | Output::CloseClient(_)
             | Output::Event(_)
             | Output::End(_) => unreachable!("the disk is not asked for {output:?}"),
