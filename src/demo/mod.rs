@@ -41,7 +41,7 @@ use server::Notification;
 use stage::{ACCOUNTS, DOMAIN, DemoStage, Port};
 use story::{Ending, Narration, StoryFailure};
 use timeline::{Colours, Timeline};
-use trace::{Observer, Sighting};
+use trace::{Observer, StreamItem};
 
 type Printed = Arc<Timeline<Stdout>>;
 
@@ -97,7 +97,7 @@ fn failed(timeline: &Printed, why: &str) -> ExitCode {
 
 fn observer(options: &DemoOptions, timeline: &Printed) -> Option<Observer> {
     let timeline = Arc::clone(timeline);
-    options.verbose.then(|| Arc::new(move |sighting: &Sighting<'_>| timeline.show(sighting)) as Observer)
+    options.verbose.then(|| Arc::new(move |item: &StreamItem<'_>| timeline.show(item)) as Observer)
 }
 
 async fn play(stage: &DemoStage, timeline: &Printed) -> Result<Ending, StoryFailure> {

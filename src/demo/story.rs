@@ -340,7 +340,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::demo::trace::{Observer, Sighting};
+    use crate::demo::trace::{Observer, StreamItem};
 
     /// Intervals of zero, so that a superfluous push arrives while the test still checks.
     const EAGER: &str = "[push]\nmin_interval = \"0s\"\n";
@@ -349,7 +349,7 @@ mod tests {
     async fn a_dark_phone_is_pushed_for_once_and_gets_every_message_once() {
         let xml = Arc::new(Mutex::new(String::new()));
         let log = Arc::clone(&xml);
-        let observer: Observer = Arc::new(move |s: &Sighting<'_>| {
+        let observer: Observer = Arc::new(move |s: &StreamItem<'_>| {
             log.lock().unwrap().push_str(&format!("{} → {}: {}\n", s.from, s.to, s.xml));
         });
         let lines = Mutex::new(Vec::new());

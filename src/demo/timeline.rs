@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::trace::Sighting;
+use super::trace::StreamItem;
 use crate::sync::lock;
 
 /// The maximum width of the name of an actor.
@@ -55,10 +55,10 @@ impl<W: Write> Timeline<W> {
     }
 
     /// Prints a stanza that was sent over a stream.
-    pub(super) fn show(&self, sighting: &Sighting<'_>) {
-        let session = sighting.session.map(|session| format!(" ({session})")).unwrap_or_default();
-        let route = format!("{} → {}{session}", sighting.from, sighting.to);
-        let line = self.colours.paint("2", &format!("{route:<ROUTE$}  {}", sighting.xml.trim()));
+    pub(super) fn show(&self, item: &StreamItem<'_>) {
+        let session = item.session.map(|session| format!(" ({session})")).unwrap_or_default();
+        let route = format!("{} → {}{session}", item.from, item.to);
+        let line = self.colours.paint("2", &format!("{route:<ROUTE$}  {}", item.xml.trim()));
         self.line(|time| format!("{time}    {line}"));
     }
 
@@ -96,7 +96,7 @@ mod tests {
         let out = printed(Colours::Off, |timeline| {
             timeline.print_act("romeo", "writes");
             timeline.print_act("push service", "hears");
-            timeline.show(&Sighting { from: "pushward", to: "server", session: Some("juliet"), xml });
+            timeline.show(&StreamItem { from: "pushward", to: "server", session: Some("juliet"), xml });
             timeline.note("the end");
         });
         let lines: Vec<_> = out.lines().map(|line| line.split_once(" s  ").map_or(line, |(_, rest)| rest)).collect();

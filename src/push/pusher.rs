@@ -289,7 +289,7 @@ impl Pusher {
     }
 
     /// Returns whether the registration at this place may be notified of the stanza at place `seq`.
-    pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
-        self.waiting.may_tell(place, seq)
+    pub fn may_notify_of(&self, place: usize, seq: Seq) -> bool {
+        self.waiting.may_notify_of(place, seq)
     }
 }

@@ -257,7 +257,7 @@ impl WaitingStanzas {
     }
 
     /// Returns whether the registration at this place may be notified of the stanza at place `seq`.
-    pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
+    pub fn may_notify_of(&self, place: usize, seq: Seq) -> bool {
         self.entries.iter().rev().any(|entry| entry.seq == seq && entry.audience.has(place))
     }
 
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(waiting.counts(0), WaitingCounts { important: 2, subscriptions: 1 });
         assert_eq!(waiting.counts(1), WaitingCounts { important: 2, subscriptions: 0 });
         assert_eq!((waiting.newest(0), waiting.newest(1)), (Some(Seq::new(2)), Some(Seq::new(3))));
-        assert!(waiting.may_tell(1, Seq::new(3)) && !waiting.may_tell(0, Seq::new(3)));
+        assert!(waiting.may_notify_of(1, Seq::new(3)) && !waiting.may_notify_of(0, Seq::new(3)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use dashmap::DashMap;
 use tokio::sync::oneshot;
 
 use crate::jid::{BareJid, Jid};
-use crate::metrics::Tally;
+use crate::metrics::SessionCounts;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
@@ -166,26 +166,26 @@ impl<C> Registry<C> {
         self.accounts.iter().flat_map(|entry| entry.value().sessions.clone()).collect()
     }
 
-    /// Returns the tally of the sessions of each domain that has any.
-    pub fn tally(&self) -> BTreeMap<String, Tally> {
-        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    /// Returns the counts of the sessions of each domain that has any.
+    pub fn session_counts(&self) -> BTreeMap<String, SessionCounts> {
+        let mut by_host: BTreeMap<String, SessionCounts> = BTreeMap::new();
         for entry in &self.accounts {
             let host = entry.key().domain();
-            if !tallies.contains_key(host) {
-                tallies.insert(host.to_owned(), Tally::default());
+            if !by_host.contains_key(host) {
+                by_host.insert(host.to_owned(), SessionCounts::default());
             }
-            let Some(tally) = tallies.get_mut(host) else { continue };
+            let Some(counts) = by_host.get_mut(host) else { continue };
             for handle in &entry.value().sessions {
                 let (queued, bytes) = handle.queued();
-                tally.add(handle.reach(), queued, bytes);
+                counts.add(handle.reach(), queued, bytes);
             }
         }
-        tallies
+        by_host
     }
 
     /// Returns the number of sessions with a client (live or suspect), and of those held without one.
     pub fn count(&self) -> (usize, usize) {
-        let total = self.tally().into_values().fold(Tally::default(), Tally::and);
+        let total = self.session_counts().into_values().fold(SessionCounts::default(), SessionCounts::and);
         (total.live + total.suspect, total.dark)
     }
 
@@ -223,7 +223,7 @@ impl<C> Registry<C> {
     }
 
     /// Returns whether another session of the account has its client.
-    pub fn has_company(&self, handle: &Handle<C>) -> bool {
+    pub fn has_other_clients(&self, handle: &Handle<C>) -> bool {
         !self.others(handle, |other| !other.is_dark()).is_empty()
     }
 

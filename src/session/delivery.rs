@@ -30,7 +30,7 @@ use super::given_back::GivenBack;
 use super::identity::Identity;
 use super::kind::{is_durable, is_request, refusal};
 use super::presence::{Coalesced, OwnPresence, Waiting};
-use super::queue::{Budget, Company, Placement, Queue, Queued};
+use super::queue::{Budget, OnlineClients, Placement, Queue, Queued};
 use super::redelivered::OwnMessages;
 use super::refill::Refill;
 use super::remembered::DeviceMemory;
@@ -71,7 +71,7 @@ pub(super) struct Delivery {
     /// The memory that all sessions of the device share.
     memory: Arc<DeviceMemory>,
     /// The presence of other clients of the account.
-    company: Company,
+    online_clients: OnlineClients,
 }
 
 impl Delivery {
@@ -90,7 +90,7 @@ impl Delivery {
             attachment_watch: AttachmentWatch::default(),
             given_back: None,
             memory: Arc::default(),
-            company: Company::None,
+            online_clients: OnlineClients::None,
         }
     }
 
@@ -111,8 +111,8 @@ impl Delivery {
     }
 
     /// Notes whether other clients of the account are online.
-    pub(super) fn note_company(&mut self, has_company: bool) {
-        self.company = if has_company { Company::Others } else { Company::None };
+    pub(super) fn note_other_clients(&mut self, has_other_clients: bool) {
+        self.online_clients = if has_other_clients { OnlineClients::Others } else { OnlineClients::None };
     }
 
     /// Charges the bytes that the store is working on to the shared memory.
@@ -242,10 +242,10 @@ impl Delivery {
     fn item(&mut self, now: Instant, stanza: Incoming, seq: Seq, rooms: &Rooms) -> Queued {
         let Incoming { element, server_seq, .. } = stanza;
         let stamp = self.stamps.next(self.identity.calendar(now));
-        let company = if is_from_room(&element, rooms) { Company::Room } else { self.company };
+        let online_clients = if is_from_room(&element, rooms) { OnlineClients::Room } else { self.online_clients };
         let durable = is_durable(&element);
         let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
-        let item = item.in_company(company).of_leg(server_seq);
+        let item = item.with_online_clients(online_clients).of_leg(server_seq);
         if durable { item.durable() } else { item }
     }
 

@@ -277,8 +277,8 @@ impl Session {
     }
 
     /// Notes whether other clients of the account are online. They also receive stanzas that are addressed to it.
-    pub fn note_company(&mut self, has_company: bool) {
-        self.device.delivery_mut().note_company(has_company);
+    pub fn note_other_clients(&mut self, has_other_clients: bool) {
+        self.device.delivery_mut().note_other_clients(has_other_clients);
     }
 
     /// Charges the bytes of the session that the store is working on to the shared memory.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::answer::{self, Behalf};
+use super::answer::{self, Responder};
 use super::edit::with_attribute;
 use super::push;
 use super::router::{BindingId, ClientLink, Presence, Router};
@@ -193,8 +193,8 @@ impl BoundClient {
             },
             // An answer to the server, which sends no requests.
             _ if !request => {}
-            Addressee::Domain => self.answer(&node, Behalf::Domain).await,
-            Addressee::OwnAccount => self.answer(&node, Behalf::Account).await,
+            Addressee::Domain => self.answer(&node, Responder::Domain).await,
+            Addressee::OwnAccount => self.answer(&node, Responder::Account).await,
             Addressee::PushService => {
                 let (answer, notification) = push::answer(&node, self.jid.as_str());
                 if let Some(notification) = notification {
@@ -207,9 +207,9 @@ impl BoundClient {
         }
     }
 
-    async fn answer(&self, request: &Node<'_>, behalf: Behalf) {
+    async fn answer(&self, request: &Node<'_>, responder: Responder) {
         let roster: Vec<String> = self.router.contacts(&self.jid.to_bare()).iter().map(ToString::to_string).collect();
-        self.link.send(answer::answer(request, behalf, &roster)).await;
+        self.link.send(answer::answer(request, responder, &roster)).await;
     }
 }
 

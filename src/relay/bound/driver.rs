@@ -148,7 +148,7 @@ impl SessionDriver {
         match event {
             TaskEvent::Upstream(Ok(ConnEvent::Drained)) | TaskEvent::Client(Ok(ConnEvent::Drained)) => {}
             TaskEvent::Upstream(Ok(ConnEvent::Received)) => {
-                self.session.note_company(self.relay.registry().has_company(&self.handle));
+                self.session.note_other_clients(self.relay.registry().has_other_clients(&self.handle));
                 self.frames_from_upstream();
             }
             TaskEvent::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),

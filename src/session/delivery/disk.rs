@@ -77,11 +77,11 @@ impl Delivery {
         effects.push(Output::Spool(items.iter().map(|item| self.spooled_form(item)).collect()));
     }
 
-    fn spooled_form(&self, Queued { element, seq, received, company, .. }: &Queued) -> Spooled {
+    fn spooled_form(&self, Queued { element, seq, received, online_clients, .. }: &Queued) -> Spooled {
         Spooled {
             seq: *seq,
             received: *received,
-            shared: may_travel(element, *company),
+            shared: may_travel(element, *online_clients),
             archived: is_archived(element, self.identity.account()),
             bytes: element.on_stream(self.identity.bare_header()),
         }
@@ -351,7 +351,7 @@ impl Delivery {
         if item.is_spooled() {
             effects.push(Output::Unspool { spool: None, places: item.seq..=item.seq });
         }
-        let error = returned(&item.element, self.identity.account(), item.company);
+        let error = returned(&item.element, self.identity.account(), item.online_clients);
         match error.zip(server) {
             Some((error, server)) => {
                 server.inject(now, error, effects);

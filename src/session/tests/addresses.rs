@@ -2,7 +2,7 @@
 
 use super::super::archive::is_archived;
 use super::super::negotiate::{CloseReason, HeldSession, LoginInput as Step};
-use super::super::queue::Company;
+use super::super::queue::OnlineClients;
 use super::super::shed::returned;
 use super::super::travel::may_travel;
 use super::login::Login;
@@ -98,10 +98,10 @@ fn a_client_that_leaves_a_room_is_still_available() {
 fn what_is_shared_archived_and_returned_does_not_depend_on_the_names() {
     for at in ALL {
         let account = BareJid::new(at.account).unwrap();
-        for (company, travels) in [(Company::None, true), (Company::Room, false)] {
+        for (online_clients, travels) in [(OnlineClients::None, true), (OnlineClients::Room, false)] {
             let shared = |to: &str| {
                 let element = element(&at.fill(&format!("<message from='OTHER'{to}>{BODY}</message>")));
-                may_travel(&element, company)
+                may_travel(&element, online_clients)
             };
             let found = ["", " to='ACCOUNT'", " to='ACCOUNT/PHONE'"].map(shared);
             assert_eq!(found, [travels; 3], "{}", at.name);
@@ -113,7 +113,7 @@ fn what_is_shared_archived_and_returned_does_not_depend_on_the_names() {
         assert_eq!(["ACCOUNT", "BARE", "ACCOUNT/PHONE"].map(archived), [true, false, false], "{}", at.name);
         let is_returned = |from: &str, to: &str| {
             let xml = at.fill(&format!("<message from='{from}' to='{to}'>{BODY}</message>"));
-            returned(&element(&xml), &account, Company::Others).is_some()
+            returned(&element(&xml), &account, OnlineClients::Others).is_some()
         };
         let pairs = [("OTHER", "ACCOUNT/PHONE"), ("OTHER", "ACCOUNT"), ("ACCOUNT/x", "ACCOUNT/PHONE")];
         assert_eq!(pairs.map(|(from, to)| is_returned(from, to)), [true, false, false], "{}", at.name);

@@ -158,12 +158,12 @@ fn what_must_not_be_answered_is_counted_and_the_rest_goes_back() {
         (format!("<message id='q' {to_phone}/>"), false, false),
         (format!("<presence id='q' {from} type='subscribe'/>"), false, false),
     ];
-    for (stanza, has_company, goes_back) in table {
+    for (stanza, has_other_clients, goes_back) in table {
         let mut rig = full(small(600));
-        rig.session.note_company(has_company);
+        rig.session.note_other_clients(has_other_clients);
         rig.lose_client();
         rig.upstream(&stanza);
-        rig.session.note_company(!has_company);
+        rig.session.note_other_clients(!has_other_clients);
         for n in 1..=4 {
             rig.upstream(&format!(
                 "<message from='nurse@example.net/x' type='headline' id='{n}'>{}</message>",

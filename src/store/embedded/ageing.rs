@@ -38,7 +38,7 @@ pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Resu
         change::replace(tx, &account, &old, &state)?;
     }
     // No session is open, so empty spools are not needed.
-    empty.iter().try_for_each(|spool| tx.spools.doom(spool))?;
+    empty.iter().try_for_each(|spool| tx.spools.delete_spool(spool))?;
     Ok(slots)
 }
 
@@ -105,7 +105,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> 
         tx.unreadable.push(unreadable);
     }
     if tx.spools.is_empty(spool)? {
-        tx.spools.doom(spool)?;
+        tx.spools.delete_spool(spool)?;
     }
     if count > 0 {
         let account = &spool.account;

@@ -25,7 +25,7 @@ impl World {
         }
         count(&self.coverage.besides);
         self.client.conn = None;
-        let unsaid = self.client.start_new_stream();
+        let unacked = self.client.start_new_stream();
         let (line, life) = (std::mem::take(&mut self.disk.line), Life::new(self.life.number, false));
         let older = Older {
             session: self.session.take(),
@@ -36,7 +36,7 @@ impl World {
         self.older = Some(older);
         self.bind();
         self.in_older(|world| world.handle(Input::Successor(Some(Successor { same_address }))));
-        self.send_hello(hello, unsaid);
+        self.send_hello(hello, unacked);
     }
 
     /// Runs `happens` with the older session as the one that acts.
