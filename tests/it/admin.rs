@@ -192,7 +192,7 @@ async fn a_ping_says_what_the_push_service_answered() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_gone_and_who_is_there_stays() {
+async fn forgetting_an_account_deletes_its_data_and_keeps_its_live_sessions() {
     let mut scene = Scene::new().await;
     enable_push(&mut scene.client, "n").await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
@@ -225,7 +225,7 @@ async fn what_is_forgotten_is_gone_and_who_is_there_stays() {
 }
 
 #[tokio::test]
-async fn status_and_sessions_say_who_is_there() {
+async fn status_and_sessions_list_the_current_sessions() {
     let mut scene = Scene::new().await;
     let (desk, _desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
     lost(&scene.pushward, desk, "alice@localhost/desk").await;
@@ -246,7 +246,7 @@ async fn status_and_sessions_say_who_is_there() {
 }
 
 #[tokio::test]
-async fn the_socket_is_for_its_owner_and_goes_with_the_daemon() {
+async fn only_its_owner_can_open_the_socket_and_it_is_removed_with_the_daemon() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let mut pushward = Pushward::start(Setup::new(stub.address)).await;
     let socket = pushward.file("state/admin.sock");
@@ -292,7 +292,7 @@ async fn a_port_in_use_stops_the_start_and_is_named() {
 }
 
 #[tokio::test]
-async fn the_page_counts_and_names_nobody() {
+async fn the_page_shows_counts_and_no_names() {
     let mut scene = Scene::with(StubOptions::default(), with_page).await;
     enable_secretly(&mut scene.client).await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
@@ -332,7 +332,7 @@ async fn the_page_counts_and_names_nobody() {
 }
 
 #[tokio::test]
-async fn a_draining_daemon_says_so_until_it_has_ended() {
+async fn status_reports_draining_until_the_daemon_has_ended() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let mut pushward = Pushward::start(with_page(Setup::new(stub.address)).set("drain_timeout", "'2s'")).await;
     let address = page(&pushward).await;

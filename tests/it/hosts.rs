@@ -32,7 +32,7 @@ async fn is_served(client: Client, domain: &'static str) {
 }
 
 #[tokio::test]
-async fn the_certificate_is_the_one_of_the_name_that_the_client_indicates() {
+async fn the_certificate_matches_the_name_in_the_clients_sni() {
     let (_first, _second, pushward) = three_hosts().await;
     for domain in HOSTS {
         let tls = only(&pushward, domain).named(domain);
@@ -43,7 +43,7 @@ async fn the_certificate_is_the_one_of_the_name_that_the_client_indicates() {
 }
 
 #[tokio::test]
-async fn without_a_name_it_is_the_one_of_the_stream_or_of_the_first_host() {
+async fn without_sni_the_certificate_is_that_of_the_stream_or_of_the_first_host() {
     let (_first, _second, pushward) = three_hosts().await;
     for domain in HOSTS {
         let client = Client::plain(pushward.starttls).await.towards(domain);
@@ -53,7 +53,7 @@ async fn without_a_name_it_is_the_one_of_the_stream_or_of_the_first_host() {
 }
 
 #[tokio::test]
-async fn the_stream_decides_whose_server_is_asked_whatever_name_was_indicated() {
+async fn the_stream_selects_the_upstream_server_whatever_the_sni_was() {
     let (_first, _second, pushward) = three_hosts().await;
     let tls = only(&pushward, "two.test").named("two.test");
     is_served(Client::direct(pushward.direct, &tls).await, "three.test").await;
@@ -64,7 +64,7 @@ async fn the_stream_decides_whose_server_is_asked_whatever_name_was_indicated() 
 }
 
 #[tokio::test]
-async fn check_looks_at_every_host() {
+async fn check_tests_every_host() {
     let (_first, second, pushward) = three_hosts().await;
     let check = || {
         let mut check = binary();

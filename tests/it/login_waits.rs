@@ -94,7 +94,7 @@ async fn a_client_that_leaves_while_its_resource_is_released_ends_its_login() {
 /// Regression test: such a server kept its session without limit, because nothing was acknowledged to it and its
 /// stanzas were held.
 #[tokio::test]
-async fn a_server_that_never_answers_enable_costs_the_client_its_stream_after_server_timeout() {
+async fn if_the_server_does_not_answer_enable_the_client_is_closed_after_server_timeout() {
     let options = StubOptions { ignores: &["<enable"], ..StubOptions::managed() };
     let mut stub = StubUpstream::start(options).await;
     let setup = Setup::new(stub.address).with_metrics().set("limits.server_timeout", "'1s'");

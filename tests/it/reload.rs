@@ -63,7 +63,7 @@ async fn a_certificate_swapped_on_disk_is_shown_from_then_on_and_sessions_go_on(
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_wrong_leaves_the_one_before_and_says_why() {
+async fn an_invalid_configuration_is_rejected_with_a_reason_and_the_previous_one_stays() {
     let prosody = Prosody::start().await;
     let page = |setup: Setup| setup.set("admin.listen", "'127.0.0.1:0'");
     let mut pushward = Pushward::start(page(Setup::new(prosody.address))).await;
@@ -100,7 +100,7 @@ async fn a_configuration_that_is_wrong_leaves_the_one_before_and_says_why() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_a_reason_to_go_on_as_before() {
+async fn an_address_in_use_makes_the_reload_fail_and_the_previous_configuration_stays() {
     let prosody = Prosody::start().await;
     let mut pushward = Pushward::start(Setup::new(prosody.address)).await;
     let taken = format!("[[listen]]\naddress = '{}'", prosody.components);
@@ -149,7 +149,7 @@ async fn push_rules_change_for_sessions_that_are_held() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_new_is_served_and_one_that_is_gone_is_not_but_its_sessions_are() {
+async fn a_new_host_is_served_and_a_removed_one_keeps_only_its_sessions() {
     let prosody = Prosody::with_hosts("VirtualHost \"two.test\"").await;
     let mut service = PushService::connect(&prosody).await;
     let two = format!("[[host]]\ndomain = 'two.test'\nupstream = '{}'", prosody.address);
@@ -286,7 +286,7 @@ async fn a_component_with_another_secret_is_let_in() {
 }
 
 #[tokio::test]
-async fn what_takes_a_restart_is_named_and_the_rest_is_taken() {
+async fn changes_that_need_a_restart_are_reported_and_the_rest_is_applied() {
     let prosody = Prosody::start().await;
     let page = |setup: Setup| setup.set("admin.listen", "'127.0.0.1:0'");
     let mut pushward = Pushward::start(page(Setup::new(prosody.address))).await;

@@ -39,7 +39,7 @@ fn units() -> TempDir {
 }
 
 #[test]
-fn systemd_understands_the_units_and_finds_little_that_is_exposed() {
+fn systemd_accepts_the_units_and_rates_their_exposure_low() {
     let directory = units();
     let unit = |name: &str| directory.path().join(name).display().to_string();
     let (service, socket) = (unit("pushward.service"), unit("pushward.socket"));
@@ -76,7 +76,7 @@ impl Manager {
 }
 
 #[tokio::test]
-async fn the_service_manager_hears_when_it_is_ready_that_it_lives_and_that_it_stops() {
+async fn the_service_manager_gets_ready_watchdog_and_stopping_notifications() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
@@ -100,7 +100,7 @@ async fn the_service_manager_hears_when_it_is_ready_that_it_lives_and_that_it_st
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_run_does_not_feed_the_watchdog() {
+async fn a_stopped_process_sends_no_watchdog_notification() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
@@ -199,7 +199,7 @@ async fn clients_log_in_through_sockets_that_systemd_opened() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_no_listener_of_the_configuration_is_refused_by_its_address() {
+async fn a_passed_socket_without_a_configured_listener_is_refused_with_its_address() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let [listed, other] = [free_address(), free_address()];
@@ -213,7 +213,7 @@ async fn a_socket_that_is_no_listener_of_the_configuration_is_refused_by_its_add
 }
 
 #[tokio::test]
-async fn as_many_descriptors_as_there_may_be_are_used_and_too_few_are_said() {
+async fn the_descriptor_limit_is_raised_and_a_low_one_is_reported() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let config = write(directory.path(), stub.address, &[SocketAddr::from(([127, 0, 0, 1], 0))]);

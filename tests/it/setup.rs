@@ -33,7 +33,7 @@ async fn serves(written: &Path) {
 const LISTEN: [&str; 4] = ["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
 
 #[tokio::test]
-async fn options_become_a_configuration_that_is_accepted_and_serves() {
+async fn options_produce_a_configuration_that_is_accepted_and_serves() {
     let prosody = Prosody::start().await;
     let directory = tempfile::tempdir().unwrap();
     let upstream = prosody.address.to_string();
@@ -50,7 +50,7 @@ async fn options_become_a_configuration_that_is_accepted_and_serves() {
 }
 
 #[tokio::test]
-async fn tls_to_the_server_is_chosen_where_only_that_works() {
+async fn tls_to_the_server_is_selected_if_plain_does_not_work() {
     let authority = Authority::new("an authority");
     let issued = authority.issue("localhost");
     let prosody = Prosody::over_tls(&issued, "c2s_require_encryption = true").await;
@@ -67,7 +67,7 @@ async fn tls_to_the_server_is_chosen_where_only_that_works() {
 }
 
 #[tokio::test]
-async fn what_to_change_at_a_server_that_is_not_ready_is_said_for_that_server() {
+async fn the_required_changes_are_printed_for_the_software_of_a_server_that_is_not_ready() {
     let issued = Authority::new("an authority").issue("localhost");
     let prosody = Prosody::over_tls(&issued, "c2s_require_encryption = true").await;
     let directory = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ async fn what_to_change_at_a_server_that_is_not_ready_is_said_for_that_server() 
 }
 
 #[tokio::test]
-async fn answers_on_a_terminal_become_a_configuration_and_wrong_ones_are_asked_again() {
+async fn answers_on_a_terminal_produce_a_configuration_and_invalid_ones_are_asked_again() {
     let prosody = Prosody::start().await;
     let directory = tempfile::tempdir().unwrap();
     let upstream = prosody.address.to_string();
@@ -107,7 +107,7 @@ async fn answers_on_a_terminal_become_a_configuration_and_wrong_ones_are_asked_a
 }
 
 #[test]
-fn without_a_terminal_the_options_that_are_missing_are_named() {
+fn without_a_terminal_the_missing_options_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let output = setup(directory.path(), &[]);
     assert_eq!(output.status.code(), Some(2));
@@ -120,7 +120,7 @@ fn without_a_terminal_the_options_that_are_missing_are_named() {
 }
 
 #[test]
-fn nothing_wrong_is_written_and_nothing_is_overwritten_unasked() {
+fn an_invalid_configuration_is_not_written_and_an_existing_one_is_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     let output = setup(directory.path(), &["--domain", "bad/domain"]);

@@ -43,7 +43,7 @@ async fn check_list((bidi, answer): (bool, Answer), expect: (&str, Option<&str>)
 }
 
 #[tokio::test]
-async fn a_list_says_by_which_transport_a_push_service_was_told_and_what_it_answered() {
+async fn a_list_shows_the_last_transport_and_answer_of_a_push_service() {
     check_list((true, Answer::Result), ("accepted", None), "accepted").await;
     let refusal = Answer::Error("cancel", "item-not-found");
     check_list((true, refusal), ("refused", Some("item-not-found")), "refused (item-not-found)").await;
@@ -51,7 +51,7 @@ async fn a_list_says_by_which_transport_a_push_service_was_told_and_what_it_answ
 }
 
 #[tokio::test]
-async fn a_blind_ping_says_that_it_was_sent() {
+async fn a_ping_without_an_answer_is_reported_as_sent() {
     let mut scene = notified(false, Answer::Result).await;
     let said = ask(&scene.pushward, &["push", "ping", "alice@localhost"]).await;
     scene.service.publish(PATIENCE).await;
@@ -61,7 +61,7 @@ async fn a_blind_ping_says_that_it_was_sent() {
 }
 
 #[tokio::test]
-async fn a_list_says_why_a_transport_was_passed_over() {
+async fn a_list_shows_why_a_transport_was_skipped() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let mut service = PushService::connect(&prosody).await;
@@ -80,7 +80,7 @@ async fn a_list_says_why_a_transport_was_passed_over() {
 }
 
 #[tokio::test]
-async fn a_check_beside_the_daemon_tries_what_is_registered_and_leaves_the_daemon_its_stream() {
+async fn a_check_while_the_daemon_runs_probes_the_registered_services_and_keeps_the_daemons_stream() {
     let mut scene = notified(true, Answer::Result).await;
     let said = ask(&scene.pushward, &["check"]).await;
     assert_eq!(said.code, Some(0), "{}", said.out);
@@ -127,7 +127,7 @@ async fn a_check_without_a_daemon_reads_the_database_and_asks_the_push_service()
 }
 
 #[tokio::test]
-async fn a_check_names_cause_and_remedy_of_a_push_service_that_no_transport_reaches() {
+async fn a_check_reports_cause_and_remedy_for_a_push_service_that_no_transport_reaches() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let route = format!("domain = 'push.test'\naddress = '{}'\nca = 'ca.pem'", free_address());
@@ -146,7 +146,7 @@ async fn a_check_names_cause_and_remedy_of_a_push_service_that_no_transport_reac
 }
 
 #[tokio::test]
-async fn a_check_names_the_remedy_of_a_certificate_that_the_push_service_does_not_take() {
+async fn a_check_reports_the_remedy_for_a_certificate_that_the_push_service_refuses() {
     let (authority, stranger) = (Authority::new("an authority"), Authority::new("a stranger"));
     let prosody = Prosody::start().await;
     let trusts = stranger.file();
