@@ -114,9 +114,9 @@ impl Embedder {
             | Output::Adopt { .. }
             | Output::SaveTombstone { .. }
             | Output::Wake(_)
-            | Output::Carried { .. }
-            | Output::Elsewhere(_)
-            | Output::Answered
+            | Output::PublishedOnStream { .. }
+            | Output::NotifyAbsent(_)
+            | Output::BothStay
             | Output::CloseClient(_)
             | Output::End(_)) => println!("  {output:?}"),
         }

@@ -43,7 +43,7 @@ pub use problem::{ConfigErrors, Problem};
 pub use push::PushConfig;
 pub use store::StoreSettings;
 pub use stream_management::StreamManagement;
-pub use transport::{Component, Route, Speaker, Transport};
+pub use transport::{Component, ComponentSender, Route, Transport};
 pub use upstream::{ProxyProtocol, Upstream};
 
 use problem::ProblemReport;

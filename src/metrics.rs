@@ -48,7 +48,7 @@ pub use connections::LoggingIn;
 pub use fate::{Fate, Fates};
 use handover::Handover;
 pub use latency::Latency;
-pub use measured::{CounterValues, DiskUsage, Measured, Tally};
+pub use measured::{CounterValues, DiskUsage, Measured, SessionCounts};
 use notifications::Notifications;
 pub use operation::LimitsReached;
 use operation::Operation;
@@ -243,8 +243,8 @@ impl Metrics {
     }
 
     /// Counts a sequence number in a spool that was already taken.
-    pub fn place_taken(&self) {
-        self.handover.place_taken();
+    pub fn sequence_taken(&self) {
+        self.handover.sequence_taken();
     }
 
     /// Counts a stanza that was set aside.
@@ -333,7 +333,7 @@ mod tests {
         metrics.shed(3, 2);
         metrics.skipped(SkipReason::NoRoom);
         metrics.redelivered();
-        metrics.place_taken();
+        metrics.sequence_taken();
         metrics.never_fetched(6);
         metrics.set_aside();
         metrics.given_back(2);
@@ -353,9 +353,9 @@ mod tests {
         metrics.resumption(ResumeOutcome::NotProven);
         metrics.upstream("example.org", ConnectOutcome::Failed);
         metrics.tap().went(MeteredLeg::Client, b"<message/>");
-        let tally = Tally { live: 1, suspect: 1, dark: 3, queued: 5, queue_bytes: 600 };
+        let counts = SessionCounts { live: 1, suspect: 1, dark: 3, queued: 5, queue_bytes: 600 };
         let disk = DiskUsage { accounts: 6, spooled: 7, spool_bytes: 800, store_bytes: 9000, wakes_waiting: 4 };
-        let text = metrics.text(&measured(tally, Some(disk))).unwrap();
+        let text = metrics.text(&measured(counts, Some(disk))).unwrap();
         for line in [
             concat!("pushward_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "pushward_connections 3",
@@ -404,14 +404,14 @@ mod tests {
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
-    fn measured(tally: Tally, disk: Option<DiskUsage>) -> Measured {
-        Measured { sessions: [("example.org".to_owned(), tally)].into(), disk }
+    fn measured(counts: SessionCounts, disk: Option<DiskUsage>) -> Measured {
+        Measured { sessions: [("example.org".to_owned(), counts)].into(), disk }
     }
 
     #[test]
     fn earlier_measurements_are_forgotten() {
         let metrics = Metrics::new();
-        let text = metrics.text(&measured(Tally { dark: 3, ..Tally::default() }, None)).unwrap();
+        let text = metrics.text(&measured(SessionCounts { dark: 3, ..SessionCounts::default() }, None)).unwrap();
         assert!(text.contains("pushward_sessions{host=\"example.org\",state=\"dark\"} 3\n"), "{text}");
         let text = metrics.text(&Measured::default()).unwrap();
         assert!(!text.contains("pushward_sessions{host=\"example.org\""), "{text}");

@@ -9,7 +9,7 @@ use super::protocol::{
 use crate::clock::UnixSecs;
 use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
-use crate::publish::Standing;
+use crate::publish::ServiceStatus;
 use crate::push::account::Account;
 use crate::push::registration;
 use crate::registry::Published;
@@ -41,9 +41,9 @@ pub(super) fn registration_entry(
     record: &Account,
     registration: &registration::Registration,
     state: SessionState,
-    standing: Standing,
+    service_status: ServiceStatus,
 ) -> RegistrationEntry {
-    let Standing { next, last, passed_over, one_way_until } = standing;
+    let ServiceStatus { next, last, passed_over, one_way_until } = service_status;
     RegistrationEntry {
         account: account.clone(),
         resource: record.device(registration.device).map(|device| device.resource.clone()),

@@ -124,8 +124,8 @@ impl Handlers {
         answers: &mut AnswerWriter,
     ) -> io::Result<()> {
         for r in &state.registrations {
-            let standing = self.relay.standing(account, &r.target);
-            let registration = registration_entry(account, state, r, self.state(account, r.device), standing);
+            let service_status = self.relay.service_status(account, &r.target);
+            let registration = registration_entry(account, state, r, self.state(account, r.device), service_status);
             answers.send(&AdminAnswer::Registration(registration)).await?;
         }
         Ok(())

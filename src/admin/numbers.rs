@@ -10,7 +10,7 @@ use super::protocol::DaemonStatus;
 use super::reachability::Reachability;
 use super::store_queries::{LatestAnswer, Unanswered};
 use crate::clock;
-use crate::metrics::{DiskUsage, Measured, Tally, Wait};
+use crate::metrics::{DiskUsage, Measured, SessionCounts, Wait};
 use crate::relay::Relay;
 use crate::store::Measures;
 use crate::sync::lock;
@@ -113,12 +113,12 @@ impl DaemonNumbers {
         lock(&self.history)
     }
 
-    fn connections(&self, total: Tally) -> usize {
+    fn connections(&self, total: SessionCounts) -> usize {
         self.relay.metrics().connections(total.live + total.suspect)
     }
 
     async fn measured(&self) -> Measured {
-        let mut sessions = self.relay.registry().tally();
+        let mut sessions = self.relay.registry().session_counts();
         for host in &self.relay.current().config.hosts {
             sessions.entry(host.domain.clone()).or_default();
         }
@@ -158,7 +158,8 @@ impl DaemonNumbers {
     /// # Errors
     /// Returns an error if the database has never answered.
     pub(super) async fn status(&self) -> Result<DaemonStatus, Unanswered> {
-        let total = self.relay.registry().tally().into_values().fold(Tally::default(), Tally::and);
+        let total =
+            self.relay.registry().session_counts().into_values().fold(SessionCounts::default(), SessionCounts::and);
         let disk = self.disk().await?;
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::history::{EVERY, History, Sample};
 use crate::clock::UnixSecs;
-use crate::metrics::{CounterValues, DiskUsage, Measured, Tally};
+use crate::metrics::{CounterValues, DiskUsage, Measured, SessionCounts};
 
 /// The document `/status.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -60,8 +60,8 @@ struct DiskRow {
 impl PageData {
     pub(super) fn new(about: DaemonData, measured: &Measured, counted: CounterValues, history: &History) -> Self {
         let total = measured.total();
-        let host = |(host, tally): (&String, &Tally)| {
-            let Tally { live, suspect, dark, .. } = *tally;
+        let host = |(host, counts): (&String, &SessionCounts)| {
+            let SessionCounts { live, suspect, dark, .. } = *counts;
             HostRow { host: host.clone(), live, suspect, dark }
         };
         let now = Sample::new(about.now, about.connections, measured, &counted);

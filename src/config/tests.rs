@@ -144,7 +144,7 @@ fn a_component_needs_a_domain_of_its_own_and_a_secret() {
     let host = |text: &str| parse(&format!("[[host]]\ndomain = \"localhost\"\n[host.component]\n{text}"));
     let component = host("domain = \"a.localhost\"\nsecret = \"s\"").unwrap().hosts[0].component.clone().unwrap();
     let address = Endpoint { host: "127.0.0.1".to_owned(), port: 5347 };
-    assert_eq!((&component.address, component.from), (&address, Speaker::Component));
+    assert_eq!((&component.address, component.from), (&address, ComponentSender::Component));
     assert!(!format!("{component:?}").contains("\"s\""), "{component:?}");
     for (text, expect) in [
         ("secret = \"s\"", "config.toml:3: [host.component] domain: missing"),

@@ -45,12 +45,12 @@ pub struct Component {
     /// The secret that authenticates the component.
     pub secret: Secret<String>,
     /// The sender of the component's stanzas.
-    pub from: Speaker,
+    pub from: ComponentSender,
 }
 
 /// The sender of a component's stanzas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
+pub enum ComponentSender {
     /// The component: answers come back to it.
     Component,
     /// The host, if the server lets a component send in its name: answers go to the server.
@@ -134,7 +134,11 @@ pub(super) fn component(host: &mut Section<'_>, host_domain: &str) -> Option<Com
     let address_line = s.line_of("address");
     let default = Endpoint { host: "127.0.0.1".to_owned(), port: 5347 };
     let address = s.parsed("address", server_address).map_or(default, |at| at.value);
-    let from = s.choice("from", Speaker::Component, &[("component", Speaker::Component), ("host", Speaker::Host)]);
+    let from = s.choice(
+        "from",
+        ComponentSender::Component,
+        &[("component", ComponentSender::Component), ("host", ComponentSender::Host)],
+    );
     let (domain_line, secret_line) = (s.line_of("domain"), s.line_of("secret"));
     let (has_domain, has_secret) = (s.has("domain"), s.has("secret"));
     let domain = s.parsed("domain", domain).map(|at| at.value).unwrap_or_default();

@@ -41,7 +41,7 @@ use server::Notification;
 use stage::{ACCOUNTS, DOMAIN, DemoStage, Port};
 use story::{Ending, Narration, StoryFailure};
 use timeline::{Colours, Timeline};
-use trace::{Observer, Sighting};
+use trace::{Observer, StreamItem};
 
 type Printed = Arc<Timeline<Stdout>>;
 
@@ -97,23 +97,25 @@ fn failed(timeline: &Printed, why: &str) -> ExitCode {
 
 fn observer(options: &DemoOptions, timeline: &Printed) -> Option<Observer> {
     let timeline = Arc::clone(timeline);
-    options.verbose.then(|| Arc::new(move |sighting: &Sighting<'_>| timeline.show(sighting)) as Observer)
+    options.verbose.then(|| Arc::new(move |item: &StreamItem<'_>| timeline.show(item)) as Observer)
 }
 
 async fn play(stage: &DemoStage, timeline: &Printed) -> Result<Ending, StoryFailure> {
     timeline.note(INTRODUCTION);
     let address = stage.server().address();
-    timeline.tell("server", &format!("serves {DOMAIN} on {address}; it supports neither push nor session resumption"));
+    timeline
+        .print_act("server", &format!("serves {DOMAIN} on {address}; it supports neither push nor session resumption"));
     let (starttls, direct) = (stage.address(Port::Starttls), stage.address(Port::Direct));
-    timeline.tell("pushward", &format!("stands in front of it, on {starttls} (STARTTLS) and {direct} (direct TLS)"));
+    timeline
+        .print_act("pushward", &format!("stands in front of it, on {starttls} (STARTTLS) and {direct} (direct TLS)"));
     let number = AtomicUsize::new(1);
-    let tell = |narration: Narration<'_>| match narration {
+    let narrate = |narration: Narration<'_>| match narration {
         Narration::Step(title) => {
             timeline.note(&format!("\n{}. {title}", number.fetch_add(1, Ordering::Relaxed)));
         }
-        Narration::Act { who, what } => timeline.tell(who, what),
+        Narration::Act { who, what } => timeline.print_act(who, what),
     };
-    story::play(stage, &tell).await
+    story::play(stage, &narrate).await
 }
 
 /// Returns the numbers of the story. The last line is the one to look for in scripts.
@@ -141,7 +143,7 @@ async fn serve(stage: &DemoStage, timeline: &Printed) {
     let mut notifications = stage.server().notifications();
     timeline.note(&invitation(stage));
     while let Some(what) = next_notification(&mut notifications).await {
-        timeline.tell("push service", &what);
+        timeline.print_act("push service", &what);
     }
 }
 

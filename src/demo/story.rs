@@ -1,6 +1,6 @@
 //! The story: a phone goes dark, gets messages and a push, and resumes its session. Every step is checked.
 //!
-//! The story prints nothing. It reports each step to [`Tell`].
+//! The story prints nothing. It reports each step to [`Narrate`].
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ pub(super) enum Narration<'a> {
 }
 
 /// Receives the story while it is played.
-pub(super) type Tell<'a> = &'a (dyn Fn(Narration<'_>) + Sync);
+pub(super) type Narrate<'a> = &'a (dyn Fn(Narration<'_>) + Sync);
 
 /// The result of a successful story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), WrongSte
 
 struct Story<'a> {
     stage: &'a DemoStage,
-    tell: Tell<'a>,
+    narrate: Narrate<'a>,
     until: tokio::time::Instant,
 }
 
@@ -98,8 +98,8 @@ struct Story<'a> {
 ///
 /// # Errors
 /// Returns the first step that fails, with the actual result.
-pub(super) async fn play(stage: &DemoStage, tell: Tell<'_>) -> Result<Ending, StoryFailure> {
-    let story = Story { stage, tell, until: tokio::time::Instant::now() + TOTAL };
+pub(super) async fn play(stage: &DemoStage, narrate: Narrate<'_>) -> Result<Ending, StoryFailure> {
+    let story = Story { stage, narrate, until: tokio::time::Instant::now() + TOTAL };
     let mut pushes = stage.server().notifications();
     let mut phone = story.step("Juliet's phone logs in through Pushward", story.phone_logs_in()).await?;
     story.step("The phone looks for push support", story.push_is_offered(&mut phone)).await?;
@@ -123,7 +123,7 @@ impl Story<'_> {
         step: &'static str,
         work: impl Future<Output = Result<T, WrongStep>>,
     ) -> Result<T, StoryFailure> {
-        (self.tell)(Narration::Step(step));
+        (self.narrate)(Narration::Step(step));
         match timeout_at(self.until, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(wrong)) => Err(StoryFailure { step, found: wrong.to_string() }),
@@ -132,7 +132,7 @@ impl Story<'_> {
     }
 
     fn act(&self, who: &str, what: &str) {
-        (self.tell)(Narration::Act { who, what });
+        (self.narrate)(Narration::Act { who, what });
     }
 
     async fn log_in(&self, name: &str, port: Port) -> Result<DemoClient, WrongStep> {
@@ -225,10 +225,13 @@ impl Story<'_> {
         let after = push.at.saturating_duration_since(first);
         let (count, body) = (push.field("message-count"), push.field("last-message-body"));
         let seconds = after.as_secs_f64();
-        let said = format!("message-count {}, body \"{}\"", count.unwrap_or("none"), body.unwrap_or_default());
-        self.act("push service", &format!("receives one notification: {said}, {seconds:.3} s after the first message"));
+        let content = format!("message-count {}, body \"{}\"", count.unwrap_or("none"), body.unwrap_or_default());
+        self.act(
+            "push service",
+            &format!("receives one notification: {content}, {seconds:.3} s after the first message"),
+        );
         check(push.node.as_deref() == Some(NODE), || format!("the notification is for node {:?}", push.node))?;
-        check(count == Some("3"), || format!("{said}, not 3"))?;
+        check(count == Some("3"), || format!("{content}, not 3"))?;
         check(after <= PUSH_WITHIN, || format!("it came {seconds:.3} s after the first message"))?;
         check(self.stage.server().is_online(session), || format!("{session} is gone from the server"))?;
         self.act(
@@ -340,7 +343,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::demo::trace::{Observer, Sighting};
+    use crate::demo::trace::{Observer, StreamItem};
 
     /// Intervals of zero, so that a superfluous push arrives while the test still checks.
     const EAGER: &str = "[push]\nmin_interval = \"0s\"\n";
@@ -349,13 +352,13 @@ mod tests {
     async fn a_dark_phone_is_pushed_for_once_and_gets_every_message_once() {
         let xml = Arc::new(Mutex::new(String::new()));
         let log = Arc::clone(&xml);
-        let observer: Observer = Arc::new(move |s: &Sighting<'_>| {
+        let observer: Observer = Arc::new(move |s: &StreamItem<'_>| {
             log.lock().unwrap().push_str(&format!("{} → {}: {}\n", s.from, s.to, s.xml));
         });
         let lines = Mutex::new(Vec::new());
-        let tell = |narration: Narration<'_>| lines.lock().unwrap().push(format!("{narration:?}"));
+        let narrate = |narration: Narration<'_>| lines.lock().unwrap().push(format!("{narration:?}"));
         let stage = DemoStage::build(EAGER, Some(observer)).await.unwrap();
-        let result = play(&stage, &tell).await;
+        let result = play(&stage, &narrate).await;
         let directory = stage.certificate().parent().unwrap().to_owned();
         stage.stop().await;
         let (xml, lines) = (xml.lock().unwrap(), lines.lock().unwrap());

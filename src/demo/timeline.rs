@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::trace::Sighting;
+use super::trace::StreamItem;
 use crate::sync::lock;
 
 /// The maximum width of the name of an actor.
@@ -49,16 +49,16 @@ impl<W: Write> Timeline<W> {
     }
 
     /// Prints an action of an actor.
-    pub(super) fn tell(&self, who: &str, what: &str) {
+    pub(super) fn print_act(&self, who: &str, what: &str) {
         let who = self.colours.paint("1;36", &format!("{who:<WHO$}"));
         self.line(|time| format!("{time}  {who}  {what}"));
     }
 
     /// Prints a stanza that was sent over a stream.
-    pub(super) fn show(&self, sighting: &Sighting<'_>) {
-        let session = sighting.session.map(|session| format!(" ({session})")).unwrap_or_default();
-        let route = format!("{} → {}{session}", sighting.from, sighting.to);
-        let line = self.colours.paint("2", &format!("{route:<ROUTE$}  {}", sighting.xml.trim()));
+    pub(super) fn show(&self, item: &StreamItem<'_>) {
+        let session = item.session.map(|session| format!(" ({session})")).unwrap_or_default();
+        let route = format!("{} → {}{session}", item.from, item.to);
+        let line = self.colours.paint("2", &format!("{route:<ROUTE$}  {}", item.xml.trim()));
         self.line(|time| format!("{time}    {line}"));
     }
 
@@ -94,9 +94,9 @@ mod tests {
     fn columns_are_aligned_and_plain() {
         let xml = "<r/>".into();
         let out = printed(Colours::Off, |timeline| {
-            timeline.tell("romeo", "writes");
-            timeline.tell("push service", "hears");
-            timeline.show(&Sighting { from: "pushward", to: "server", session: Some("juliet"), xml });
+            timeline.print_act("romeo", "writes");
+            timeline.print_act("push service", "hears");
+            timeline.show(&StreamItem { from: "pushward", to: "server", session: Some("juliet"), xml });
             timeline.note("the end");
         });
         let lines: Vec<_> = out.lines().map(|line| line.split_once(" s  ").map_or(line, |(_, rest)| rest)).collect();
@@ -107,6 +107,6 @@ mod tests {
 
     #[test]
     fn colours_are_only_there_when_wanted() {
-        assert!(printed(Colours::On, |timeline| timeline.tell("romeo", "writes")).contains("\x1b[1;36mromeo"));
+        assert!(printed(Colours::On, |timeline| timeline.print_act("romeo", "writes")).contains("\x1b[1;36mromeo"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 /// An item that was seen on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sighting<'a> {
+pub struct StreamItem<'a> {
     /// The sender.
     pub from: &'a str,
     /// The receiver.
@@ -17,7 +17,7 @@ pub struct Sighting<'a> {
 }
 
 /// A function that receives everything on a stream.
-pub type Observer = Arc<dyn Fn(&Sighting<'_>) + Send + Sync>;
+pub type Observer = Arc<dyn Fn(&StreamItem<'_>) + Send + Sync>;
 
 /// One end of a stream, as an [`Observer`] sees it.
 pub struct StreamTap {
@@ -51,7 +51,7 @@ impl StreamTap {
     fn report(&self, from: &str, to: &str, xml: &[u8]) {
         if let Some(observer) = &self.observer {
             let session = self.session.get().map(String::as_str);
-            observer(&Sighting { from, to, session, xml: redacted(xml) });
+            observer(&StreamItem { from, to, session, xml: redacted(xml) });
         }
     }
 }
@@ -109,7 +109,7 @@ mod tests {
     fn a_sighting_names_its_sender_and_its_session() {
         let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
-        let observer: Observer = Arc::new(move |s: &Sighting<'_>| {
+        let observer: Observer = Arc::new(move |s: &StreamItem<'_>| {
             log.lock().unwrap().push(format!("{} {} {:?} {}", s.from, s.to, s.session, s.xml));
         });
         let tap = StreamTap::new(Some(observer), "server", "pushward");

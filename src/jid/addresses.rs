@@ -99,7 +99,7 @@ pub(crate) const ALL: [Addresses; 8] = [
 
 impl Addresses {
     /// Inserts these addresses into the text of a test. They are inserted unchanged, so none may need escaping.
-    pub(crate) fn tell(&self, plain: &str) -> String {
+    pub(crate) fn fill(&self, plain: &str) -> String {
         let pairs = [
             ("ACCOUNT", self.account),
             ("PHONE", self.resource),

@@ -24,7 +24,7 @@ pub use logins::FailedLogins;
 pub use network::Network;
 pub use throttle::{Rates, Throttle};
 pub use unauthenticated::Stage;
-pub use watch::{ConnectionRefusal, Seldom, Watch};
+pub use watch::{ConnectionRefusal, RateLimitedLog, Watch};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;

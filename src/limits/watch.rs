@@ -1,4 +1,4 @@
-//! Counting and logging of limits that are reached: [`Watch`]. [`Seldom`] suppresses repeated log lines in general.
+//! Counting and logging of limits that are reached: [`Watch`]. [`RateLimitedLog`] suppresses repeated log lines in general.
 
 use std::fmt::Display;
 use std::sync::Mutex;
@@ -49,9 +49,9 @@ impl Suppression {
 
 /// A log line whose cause a peer can repeat at will: it is written at most once in ten seconds.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<Suppression>);
+pub struct RateLimitedLog(Mutex<Suppression>);
 
-impl Seldom {
+impl RateLimitedLog {
     /// Returns the number of suppressed lines, if a line may be written now.
     pub fn next(&self) -> Option<u64> {
         lock(&self.0).next(Instant::now())

@@ -33,7 +33,7 @@ impl Handover {
     }
 
     /// Counts a sequence number in a spool that was already taken.
-    pub(super) fn place_taken(&self) {
+    pub(super) fn sequence_taken(&self) {
         self.places_taken.inc();
     }
 

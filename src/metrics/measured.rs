@@ -1,4 +1,4 @@
-//! Numbers that are passed between the code that counts and the code that displays: [`Measured`], [`Tally`],
+//! Numbers that are passed between the code that counts and the code that displays: [`Measured`], [`SessionCounts`],
 //! [`CounterValues`].
 
 use std::collections::BTreeMap;
@@ -9,14 +9,14 @@ use crate::session::liveness::Reach;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// The sessions of each host that is served or still has sessions.
-    pub sessions: BTreeMap<String, Tally>,
+    pub sessions: BTreeMap<String, SessionCounts>,
     /// The numbers of the database; `None` if it does not answer.
     pub disk: Option<DiskUsage>,
 }
 
 /// The number of sessions, and of the stanzas that wait for them in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct SessionCounts {
     /// Sessions with their client.
     pub live: usize,
     /// Sessions whose client is late with an acknowledgement.
@@ -61,7 +61,7 @@ pub struct CounterValues {
     pub verdicts: BTreeMap<&'static str, u64>,
 }
 
-impl Tally {
+impl SessionCounts {
     /// Returns the number of sessions.
     pub fn sessions(&self) -> usize {
         self.live + self.suspect + self.dark
@@ -93,7 +93,7 @@ impl Tally {
 
 impl Measured {
     /// Returns the sum of all hosts.
-    pub fn total(&self) -> Tally {
-        self.sessions.values().copied().fold(Tally::default(), Tally::and)
+    pub fn total(&self) -> SessionCounts {
+        self.sessions.values().copied().fold(SessionCounts::default(), SessionCounts::and)
     }
 }

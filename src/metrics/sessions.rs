@@ -53,9 +53,9 @@ impl SessionMetrics {
     /// Sets the gauges. A host that is not served any more and has no sessions has no series.
     pub(super) fn measure(&self, measured: &Measured) {
         self.by_state.clear();
-        for (host, tally) in &measured.sessions {
+        for (host, counts) in &measured.sessions {
             for (state, sessions) in
-                [(Reach::Live, tally.live), (Reach::Suspect, tally.suspect), (Reach::Dark, tally.dark)]
+                [(Reach::Live, counts.live), (Reach::Suspect, counts.suspect), (Reach::Dark, counts.dark)]
             {
                 self.by_state.get_or_create(&of_host(host, "state", state.name())).set(gauge(sessions));
             }

@@ -12,7 +12,7 @@ use super::answers::AnswerPolicy;
 use super::error::{ComponentError, NoPermit, StreamConnectError};
 use super::namespace;
 use super::peer::{PeerLink, PublishStream, Reaction, StreamPeer, next_frame};
-use crate::config::{Component, Config, Speaker};
+use crate::config::{Component, ComponentSender, Config};
 use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
 use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, is_request, ns};
@@ -75,8 +75,8 @@ impl ComponentPort {
         let mut conn = self.connect().await?;
         self.handshake(&mut conn).await?;
         let (from, answers) = match self.component.from {
-            Speaker::Component => (self.component.domain.clone(), AnswerPolicy::OnStream),
-            Speaker::Host => (self.host.clone(), AnswerPolicy::ToServer),
+            ComponentSender::Component => (self.component.domain.clone(), AnswerPolicy::OnStream),
+            ComponentSender::Host => (self.host.clone(), AnswerPolicy::ToServer),
         };
         Ok(PeerLink { conn, from, answers, idle: None })
     }

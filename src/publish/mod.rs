@@ -31,5 +31,5 @@ mod stream;
 
 pub use publisher::{Eligible, Publisher};
 pub use s2s::pool::Revocation;
-pub use selection::Standing;
+pub use selection::ServiceStatus;
 pub use settings::TransportSettings;

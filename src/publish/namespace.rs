@@ -24,8 +24,8 @@ pub(super) fn to_client(element: &Element) -> Option<Element> {
         }
         writer.write_event(event).ok()?;
     }
-    let carried = Element::parse(Bytes::from(writer.into_inner()), &Header::bare()).ok()?;
-    (carried.kind() != Kind::Other).then_some(carried)
+    let rewritten = Element::parse(Bytes::from(writer.into_inner()), &Header::bare()).ok()?;
+    (rewritten.kind() != Kind::Other).then_some(rewritten)
 }
 
 /// Changes the declarations of one namespace on a start tag to the namespace of clients.
@@ -79,11 +79,11 @@ mod tests {
     }
 
     fn check(xml: &str, expect: &str) {
-        let carried = to_client(&on_server_stream(xml)).unwrap();
-        assert_eq!(String::from_utf8_lossy(carried.bytes()), expect);
-        assert_eq!(carried.node().ns(), ns::CLIENT);
-        assert_ne!(carried.kind(), Kind::Other);
-        assert!(Arc::ptr_eq(carried.header(), &Header::bare()));
+        let rewritten = to_client(&on_server_stream(xml)).unwrap();
+        assert_eq!(String::from_utf8_lossy(rewritten.bytes()), expect);
+        assert_eq!(rewritten.node().ns(), ns::CLIENT);
+        assert_ne!(rewritten.kind(), Kind::Other);
+        assert!(Arc::ptr_eq(rewritten.header(), &Header::bare()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::component;
 use super::error::UnsentReason;
 use super::peer::StreamTimeouts;
 use super::s2s::pool::{self, Pool, PoolEnvironment, Revocation};
-use super::selection::{Attempt, Standing, TransportSelection};
+use super::selection::{Attempt, ServiceStatus, TransportSelection};
 use super::session;
 use super::settings::{CurrentSettings, TransportSettings};
 use super::stream::{self, PublishQueue, StreamTask};
@@ -166,15 +166,15 @@ impl Publisher {
     }
 
     /// Returns the state of the push service of a registration, as far as this process has seen it.
-    pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
+    pub fn service_status(&self, account: &BareJid, target: &Target) -> ServiceStatus {
         let allowed = self.current.load().config.push.allows(&target.service);
         let fit = if allowed { self.fit(account, target) } else { Vec::new() };
         let domain = target.service.domain();
         let (now, time) = (Instant::now(), clock::now());
         let one_way = self.pool.one_way_until(domain).filter(|_| fit.contains(&Transport::S2s));
         let one_way_until = one_way.map(|until| time + until.saturating_duration_since(now));
-        let standing = lock(&self.selection).standing(now, domain, &fit);
-        Standing { one_way_until, ..standing }
+        let service_status = lock(&self.selection).service_status(now, domain, &fit);
+        ServiceStatus { one_way_until, ..service_status }
     }
 
     async fn try_all(&self, account: &BareJid, publish: Publish) -> Published {
@@ -218,7 +218,7 @@ impl Publisher {
             },
             Transport::Session => {
                 let patience = self.current.load().config.push.publish_timeout + session::GRACE;
-                session::carry(&*self.sessions, account, publish, patience).await
+                session::publish_on_stream(&*self.sessions, account, publish, patience).await
             }
         }
     }

@@ -87,7 +87,7 @@ fn is_about_sender(condition: &str) -> bool {
 
 /// The state of a push service, as operators see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct ServiceStatus {
     /// The transport that is tried next. `None`: there is none.
     pub next: Option<Transport>,
     /// The outcome of the last publish, and its time.
@@ -161,12 +161,12 @@ impl TransportSelection {
     }
 
     /// Returns the state of a service, for an account with these eligible transports.
-    pub(super) fn standing(&self, now: Instant, service: &str, fit: &[Transport]) -> Standing {
+    pub(super) fn service_status(&self, now: Instant, service: &str, fit: &[Transport]) -> ServiceStatus {
         let Some(memory) = self.services.get(service) else {
-            return Standing { next: fit.first().copied(), ..Standing::default() };
+            return ServiceStatus { next: fit.first().copied(), ..ServiceStatus::default() };
         };
         let passed_over = fit.iter().filter_map(|one| memory.logged.get(one).map(|reason| (*one, reason.clone())));
-        Standing {
+        ServiceStatus {
             next: memory.known(now, fit).or_else(|| fit.first().copied()),
             last: memory.last.clone(),
             passed_over: passed_over.collect(),
@@ -297,23 +297,26 @@ mod tests {
     #[test]
     fn operators_see_the_next_transport_and_why_others_were_passed_over() {
         let (mut selection, now) = (TransportSelection::default(), Instant::now());
-        assert_eq!(selection.standing(now, SERVICE, &ORDER), Standing { next: Some(S2s), ..Standing::default() });
-        assert_eq!(selection.standing(now, SERVICE, &[]), Standing::default());
+        assert_eq!(
+            selection.service_status(now, SERVICE, &ORDER),
+            ServiceStatus { next: Some(S2s), ..ServiceStatus::default() }
+        );
+        assert_eq!(selection.service_status(now, SERVICE, &[]), ServiceStatus::default());
         let fare = |t| if t == Session { Attempt::Done(Outcome::Unknown) } else { skipped() };
         let published = publish(&mut selection, now, fare).1;
         assert!(selection.is_news(now, SERVICE, S2s, "unreachable"));
         let last = (published, SystemTime::UNIX_EPOCH);
         selection.on_end(now, SERVICE, last.0.clone(), last.1);
-        let expect = Standing {
+        let expect = ServiceStatus {
             next: Some(Session),
             last: Some(last),
             passed_over: vec![(S2s, "unreachable".to_owned())],
             one_way_until: None,
         };
-        assert_eq!(selection.standing(now, SERVICE, &ORDER), expect);
+        assert_eq!(selection.service_status(now, SERVICE, &ORDER), expect);
         // Another account has no session transport, so the first eligible one comes next again.
-        assert_eq!(selection.standing(now, SERVICE, &[Component]).next, Some(Component));
-        assert_eq!(selection.standing(now + AFTER_SKIP, SERVICE, &ORDER).next, Some(S2s));
+        assert_eq!(selection.service_status(now, SERVICE, &[Component]).next, Some(Component));
+        assert_eq!(selection.service_status(now + AFTER_SKIP, SERVICE, &ORDER).next, Some(S2s));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The `session` transport: publishes over a user's own upstream stream. [`Carried`] holds the requesters that wait for the
-//! outcomes.
+//! The `session` transport: publishes over a user's own upstream stream. [`SessionPublishes`] holds the requesters that wait
+//! for the outcomes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,35 +17,35 @@ use crate::registry::{NotTaken, Sessions};
 
 /// The requester of a publish, who gets its outcome.
 #[derive(Debug)]
-pub enum Asker {
-    /// The session that carries the publish, with the time of the request.
-    Own(Target, Instant),
+pub enum Requester {
+    /// The session that sends the publish, with the time of the request.
+    Session(Target, Instant),
     /// Another task.
     Other(oneshot::Sender<Outcome>),
 }
 
-/// The publishes that a session carries. The session limits their number and gives each a deadline.
+/// The publishes that a session sends. The session limits their number and gives each a deadline.
 #[derive(Debug, Default)]
-pub struct Carried {
+pub struct SessionPublishes {
     next: u64,
-    open: HashMap<u64, Asker>,
+    open: HashMap<u64, Requester>,
 }
 
-impl Carried {
+impl SessionPublishes {
     /// Adds a publish and returns its number.
-    pub fn begin(&mut self, asker: Asker) -> u64 {
+    pub fn begin(&mut self, requester: Requester) -> u64 {
         self.next = self.next.wrapping_add(1);
-        self.open.insert(self.next, asker);
+        self.open.insert(self.next, requester);
         self.next
     }
 
     /// Removes the publish with this number when it is done. Returns its requester.
-    pub fn done(&mut self, number: u64) -> Option<Asker> {
-        let asker = self.open.remove(&number);
+    pub fn done(&mut self, number: u64) -> Option<Requester> {
+        let requester = self.open.remove(&number);
         if self.open.is_empty() {
             self.open.shrink_to_fit();
         }
-        asker
+        requester
     }
 }
 
@@ -54,8 +54,13 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Publishes over the user's own stream in any of the sessions. If the session does not answer within `patience`, the outcome
 /// is unknown.
-pub(super) async fn carry(sessions: &dyn Sessions, account: &BareJid, publish: Publish, patience: Duration) -> Attempt {
-    match sessions.carry(account, publish) {
+pub(super) async fn publish_on_stream(
+    sessions: &dyn Sessions,
+    account: &BareJid,
+    publish: Publish,
+    patience: Duration,
+) -> Attempt {
+    match sessions.publish_on_stream(account, publish) {
         // The session gives each publish a deadline. A stuck session does not, so there is a timeout here.
         Ok(replied) => Attempt::Done(match timeout(patience, replied).await {
             Ok(Ok(outcome)) => outcome,
@@ -88,7 +93,7 @@ mod tests {
         let publish = Publish::new(&registration, Summary::wake(&crate::push::settings::PushSettings::default()), 1);
         let mut last = Attempt::Done(Outcome::Unknown);
         for attempts in 0.. {
-            last = carry(&registry, &account, publish.clone(), Duration::from_millis(1)).await;
+            last = publish_on_stream(&registry, &account, publish.clone(), Duration::from_millis(1)).await;
             if last != Attempt::Done(Outcome::Unknown) {
                 assert_eq!(attempts, 64);
                 break;
@@ -98,7 +103,7 @@ mod tests {
         registry.leave(&handle);
         drop(commands);
         drop(enter(2));
-        let gone = carry(&registry, &account, publish, Duration::from_secs(60)).await;
+        let gone = publish_on_stream(&registry, &account, publish, Duration::from_secs(60)).await;
         assert_eq!(gone, Attempt::Skipped(UnsentReason::NoSession));
     }
 }

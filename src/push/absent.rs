@@ -124,8 +124,8 @@ impl Away {
         while let Some(push) = self.pusher.next(now) {
             for (place, registration) in self.registrations.iter().enumerate() {
                 let concerned = match &push {
-                    Push::Call(seq) => self.pusher.may_tell(place, *seq),
-                    Push::News(_) => self.pusher.newest(place).is_some() && push.is_for(&registration.target),
+                    Push::Call(seq) => self.pusher.may_notify_of(place, *seq),
+                    Push::Waiting(_) => self.pusher.newest(place).is_some() && push.is_for(&registration.target),
                     Push::Noise => true,
                 };
                 if concerned {

@@ -35,7 +35,7 @@ use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
 /// Returns whether a message has a body, or encrypted content.
-pub fn says_something(message: &Node<'_>) -> bool {
+pub fn has_text(message: &Node<'_>) -> bool {
     message.children().any(|child| child.is("body", ns::CLIENT) || Encryption::is_text(&child))
 }
 

@@ -76,7 +76,7 @@ pub struct Arrival {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
     /// A push to these registrations, about the stanzas that wait.
-    News(Recipients),
+    Waiting(Recipients),
     /// A push although nothing important waits, because the operator wants a push about every stanza.
     Noise,
     /// A push about a call, to the registrations that may be notified of the stanza at this place.
@@ -87,8 +87,8 @@ impl Push {
     /// Returns whether this target is notified.
     pub fn is_for(&self, target: &Target) -> bool {
         match self {
-            Self::News(Recipients::One(one)) => one == target,
-            Self::News(Recipients::All) | Self::Noise | Self::Call(_) => true,
+            Self::Waiting(Recipients::One(one)) => one == target,
+            Self::Waiting(Recipients::All) | Self::Noise | Self::Call(_) => true,
         }
     }
 }
@@ -203,8 +203,8 @@ impl Pusher {
     }
 
     fn settle(&mut self) {
-        if !self.waiting.has_news() {
-            self.schedule.no_news();
+        if !self.waiting.has_new() {
+            self.schedule.nothing_new();
         }
         if self.waiting.is_empty() {
             self.schedule.nothing_waits();
@@ -257,14 +257,14 @@ impl Pusher {
             let recipients = match self.schedule.next(now)? {
                 // The stanza of the call was removed meanwhile.
                 Due::Call => continue,
-                Due::News if !self.waiting.has_news() => continue,
-                Due::News | Due::Again => Recipients::All,
+                Due::New if !self.waiting.has_new() => continue,
+                Due::New | Due::Again => Recipients::All,
                 Due::Retry(target) => Recipients::One(target),
             };
             let noise = self.waiting.take_noise();
             self.waiting.mark_all_pushed(now);
             if !self.waiting.is_empty() {
-                return Some(Push::News(recipients));
+                return Some(Push::Waiting(recipients));
             }
             self.schedule.nothing_waits();
             if noise {
@@ -289,7 +289,7 @@ impl Pusher {
     }
 
     /// Returns whether the registration at this place may be notified of the stanza at place `seq`.
-    pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
-        self.waiting.may_tell(place, seq)
+    pub fn may_notify_of(&self, place: usize, seq: Seq) -> bool {
+        self.waiting.may_notify_of(place, seq)
     }
 }

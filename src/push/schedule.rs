@@ -57,7 +57,7 @@ pub enum Due {
     /// A call is due.
     Call,
     /// Something new waits.
-    News,
+    New,
     /// The device did not connect after the last push.
     Again,
     /// The retry of a publish that the service refused temporarily.
@@ -163,7 +163,7 @@ impl Schedule {
             self.due = None;
             self.last_push = Some(now);
             self.again = Some(Again { pushed: now, next: 0 });
-            return Some(Due::News);
+            return Some(Due::New);
         }
         if self.again_at().is_some_and(|at| at <= now) {
             if let Some(again) = &mut self.again {
@@ -178,7 +178,7 @@ impl Schedule {
     }
 
     /// Cancels the next push, since nothing new waits.
-    pub fn no_news(&mut self) {
+    pub fn nothing_new(&mut self) {
         self.due = None;
     }
 
@@ -232,7 +232,7 @@ mod tests {
     fn the_first_stanza_for_a_device_long_dark_notifies_at_once() {
         let mut rig = Rig::new(|_| {});
         rig.waiting(5_000);
-        assert_eq!(rig.run(5_000), [(5_000, Due::News)]);
+        assert_eq!(rig.run(5_000), [(5_000, Due::New)]);
     }
 
     #[test]
@@ -240,17 +240,17 @@ mod tests {
         let mut rig = Rig::new(|_| {});
         rig.waiting(0);
         rig.waiting(300);
-        assert_eq!(rig.run(20_000), [(1_000, Due::News)]);
+        assert_eq!(rig.run(20_000), [(1_000, Due::New)]);
     }
 
     #[test]
     fn what_comes_within_the_interval_is_pushed_at_its_end() {
         let mut rig = Rig::new(|_| {});
         rig.waiting(5_000);
-        assert_eq!(rig.run(5_000), [(5_000, Due::News)]);
+        assert_eq!(rig.run(5_000), [(5_000, Due::New)]);
         rig.waiting(6_000);
         rig.waiting(7_000);
-        assert_eq!(rig.run(30_000), [(25_000, Due::News)]);
+        assert_eq!(rig.run(30_000), [(25_000, Due::New)]);
     }
 
     #[test]
@@ -260,11 +260,11 @@ mod tests {
         let all = rig.run(10_000_000);
         assert_eq!(
             all,
-            [(5_000, Due::News), (65_000, Due::Again), (305_000, Due::Again), (1_805_000, Due::Again)],
+            [(5_000, Due::New), (65_000, Due::Again), (305_000, Due::Again), (1_805_000, Due::Again)],
             "60 s, 5 min and 30 min after the push"
         );
         rig.waiting(11_000_000);
-        assert_eq!(rig.run(11_000_000), [(11_000_000, Due::News)]);
+        assert_eq!(rig.run(11_000_000), [(11_000_000, Due::New)]);
         rig.schedule.nothing_waits();
         assert_eq!(rig.run(100_000_000), []);
     }
@@ -289,7 +289,7 @@ mod tests {
         rig.waiting(5_000);
         assert_eq!(rig.run(13_000), []);
         rig.schedule.active(rig.at(13_000));
-        assert_eq!(rig.run(23_000), [(23_000, Due::News)]);
+        assert_eq!(rig.run(23_000), [(23_000, Due::New)]);
         assert!(rig.schedule.call(rig.at(23_500)));
         assert_eq!(rig.run(23_500), [(23_500, Due::Call)], "calls are exempt");
     }

@@ -240,7 +240,7 @@ impl WaitingStanzas {
     }
 
     /// Returns whether a stanza waits that was in no push.
-    pub fn has_news(&self) -> bool {
+    pub fn has_new(&self) -> bool {
         self.noise || self.entries.iter().any(|entry| !entry.pushed)
     }
 
@@ -257,7 +257,7 @@ impl WaitingStanzas {
     }
 
     /// Returns whether the registration at this place may be notified of the stanza at place `seq`.
-    pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
+    pub fn may_notify_of(&self, place: usize, seq: Seq) -> bool {
         self.entries.iter().rev().any(|entry| entry.seq == seq && entry.audience.has(place))
     }
 
@@ -307,7 +307,7 @@ mod tests {
         assert!(waiting.add(now, Seq::new(1), message(1), Audience::ALL));
         assert!(!waiting.add(now, Seq::new(2), message(1), Audience::ALL), "it waits");
         waiting.mark_all_pushed(now);
-        assert!(!waiting.has_news());
+        assert!(!waiting.has_new());
         waiting.keep(|_| false);
         assert!(!waiting.add(now, Seq::new(1), message(1), Audience::ALL), "it was pushed");
         assert_eq!(waiting.counts(0).important, 1, "but counts");
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(waiting.counts(0), WaitingCounts { important: 2, subscriptions: 1 });
         assert_eq!(waiting.counts(1), WaitingCounts { important: 2, subscriptions: 0 });
         assert_eq!((waiting.newest(0), waiting.newest(1)), (Some(Seq::new(2)), Some(Seq::new(3))));
-        assert!(waiting.may_tell(1, Seq::new(3)) && !waiting.may_tell(0, Seq::new(3)));
+        assert!(waiting.may_notify_of(1, Seq::new(3)) && !waiting.may_notify_of(0, Seq::new(3)));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::gauges::Gauges;
 use super::mailbox::{self, NotTaken, mailbox};
 use super::published::Published;
+pub use super::succession::SessionRequests;
 use super::succession::Succession;
-pub use super::succession::Wanted;
 use crate::clock::UnixSecs;
 use crate::jid::{BareJid, Jid};
 use crate::push::account::{DeviceId, LoginId};
@@ -31,7 +31,7 @@ use crate::xml::Element;
 pub const COMMANDS: usize = 64;
 
 /// The longest time that a session may take to end after it was asked to: to spool its stanzas and to close its stream.
-pub const GIVE_WAY: Duration = Duration::from_secs(8);
+pub const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A command to a session's task. `C`: the connection of a client.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub enum Command<C> {
     Attach(Box<Attach<C>>),
     /// Publish this through the session's own stream, for another device of the account. If there is no answer, the outcome is
     /// unknown.
-    Carry(Box<Publish>, oneshot::Sender<Outcome>),
+    PublishOnStream(Box<Publish>, oneshot::Sender<Outcome>),
     /// The outcome of a publish of this session that went by another transport.
     Published(Box<(Target, Outcome)>),
     /// An answer to this session that came over the stream of an app server.
@@ -265,30 +265,30 @@ impl<C> Handle<C> {
     // Requests of other tasks
 
     /// Asks the session to end for this reason, if it is held.
-    pub fn give_way(&self, reason: EndReason) {
-        self.succession.want_end(reason);
+    pub fn end_if_held(&self, reason: EndReason) {
+        self.succession.request_end(reason);
         self.notify();
     }
 
     /// Asks the session to take over the stanzas that another session of its device has left.
     pub fn inherit(&self) {
-        self.succession.want_inheritance();
+        self.succession.request_inheritance();
         self.notify();
     }
 
-    /// Returns the requests to the session. [`Handle::has_looked`] must follow once they are done or declined.
-    pub fn look(&self) -> Wanted {
-        self.succession.wanted()
+    /// Returns the requests to the session. [`Handle::on_requests_handled`] must follow once they are done or declined.
+    pub fn requests(&self) -> SessionRequests {
+        self.succession.requests()
     }
 
     /// Notes that the session has done or declined these requests.
-    pub fn has_looked(&self, at: Wanted) {
-        self.succession.settle(at);
+    pub fn on_requests_handled(&self, handled: SessionRequests) {
+        self.succession.settle(handled);
     }
 
     /// Notes that the session and the one of this later login of its device both stay.
-    pub fn answer(&self, login: LoginId) {
-        self.succession.answer(login);
+    pub fn note_both_stay(&self, login: LoginId) {
+        self.succession.note_both_stay(login);
     }
 
     /// Notes that the session has begun to end.
@@ -311,15 +311,15 @@ impl<C> Handle<C> {
         self.succession.settled(login).await;
     }
 
-    /// Waits until the session has ended; returns whether it has within [`GIVE_WAY`]. Cancel safe.
+    /// Waits until the session has ended; returns whether it has within [`END_TIMEOUT`]. Cancel safe.
     pub async fn ended(&self) -> bool {
-        timeout(GIVE_WAY, self.succession.ended()).await.is_ok()
+        timeout(END_TIMEOUT, self.succession.ended()).await.is_ok()
     }
 
     /// Asks the session to end if it is held, and waits for that; returns whether it has ended or declined within
-    /// [`GIVE_WAY`]. Cancel safe.
+    /// [`END_TIMEOUT`]. Cancel safe.
     pub async fn end(&self, reason: EndReason) -> bool {
-        self.give_way(reason);
-        timeout(GIVE_WAY, self.succession.ended_or_stays()).await.is_ok()
+        self.end_if_held(reason);
+        timeout(END_TIMEOUT, self.succession.ended_or_stays()).await.is_ok()
     }
 }

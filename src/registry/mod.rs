@@ -22,7 +22,7 @@ use dashmap::DashMap;
 use tokio::sync::oneshot;
 
 use crate::jid::{BareJid, Jid};
-use crate::metrics::Tally;
+use crate::metrics::SessionCounts;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
@@ -37,7 +37,7 @@ pub use sessions::Sessions;
 
 /// The published state of an account: the newest value.
 #[derive(Clone, Debug, Default)]
-pub struct News {
+pub struct PublishedAccount {
     /// The newest known revision, if one was published.
     pub account: Option<Arc<Account>>,
     /// The highest login that belongs to an account since removed. Sessions of this login and earlier ones are not of the
@@ -49,12 +49,12 @@ pub struct News {
 #[derive(Debug)]
 struct AccountSessions<C> {
     sessions: Vec<Arc<Handle<C>>>,
-    news: News,
+    published: PublishedAccount,
 }
 
 impl<C> Default for AccountSessions<C> {
     fn default() -> Self {
-        Self { sessions: Vec::new(), news: News::default() }
+        Self { sessions: Vec::new(), published: PublishedAccount::default() }
     }
 }
 
@@ -89,10 +89,10 @@ impl<C> Registry<C> {
     /// Publishes an account to its sessions, except to `not`, unless a newer revision was published before.
     pub fn publish(&self, account: &BareJid, state: &Account, not: Option<&Handle<C>>) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
-        if entry.news.account.as_ref().is_some_and(|known| known.revision >= state.revision) {
+        if entry.published.account.as_ref().is_some_and(|known| known.revision >= state.revision) {
             return;
         }
-        entry.news.account = Some(Arc::new(state.clone()));
+        entry.published.account = Some(Arc::new(state.clone()));
         let others = entry.sessions.iter().filter(|other| not.is_none_or(|not| not.login() != other.login()));
         others.for_each(|other| other.notify());
     }
@@ -100,21 +100,21 @@ impl<C> Registry<C> {
     /// Stores the newest revision of an account without waking its sessions.
     pub fn keep(&self, account: &BareJid, state: &Account) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
-        if entry.news.account.as_ref().is_none_or(|known| known.revision < state.revision) {
-            entry.news.account = Some(Arc::new(state.clone()));
+        if entry.published.account.as_ref().is_none_or(|known| known.revision < state.revision) {
+            entry.published.account = Some(Arc::new(state.clone()));
         }
     }
 
     /// Publishes that an account was removed, with the sessions of this login and earlier ones.
     pub fn publish_removal(&self, account: &BareJid, up_to: LoginId) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
-        entry.news.removed = entry.news.removed.max(up_to);
+        entry.published.removed = entry.published.removed.max(up_to);
         entry.sessions.iter().for_each(|session| session.notify());
     }
 
     /// Returns the published state of an account.
-    pub fn news(&self, account: &BareJid) -> News {
-        self.accounts.get(account).map_or_else(News::default, |entry| entry.news.clone())
+    pub fn published_account(&self, account: &BareJid) -> PublishedAccount {
+        self.accounts.get(account).map_or_else(PublishedAccount::default, |entry| entry.published.clone())
     }
 
     /// Lists the session under this resumption id from now on.
@@ -164,26 +164,26 @@ impl<C> Registry<C> {
         self.accounts.iter().flat_map(|entry| entry.value().sessions.clone()).collect()
     }
 
-    /// Returns the tally of the sessions of each domain that has any.
-    pub fn tally(&self) -> BTreeMap<String, Tally> {
-        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    /// Returns the counts of the sessions of each domain that has any.
+    pub fn session_counts(&self) -> BTreeMap<String, SessionCounts> {
+        let mut by_host: BTreeMap<String, SessionCounts> = BTreeMap::new();
         for entry in &self.accounts {
             let host = entry.key().domain();
-            if !tallies.contains_key(host) {
-                tallies.insert(host.to_owned(), Tally::default());
+            if !by_host.contains_key(host) {
+                by_host.insert(host.to_owned(), SessionCounts::default());
             }
-            let Some(tally) = tallies.get_mut(host) else { continue };
+            let Some(counts) = by_host.get_mut(host) else { continue };
             for handle in &entry.value().sessions {
                 let (queued, bytes) = handle.queued();
-                tally.add(handle.reach(), queued, bytes);
+                counts.add(handle.reach(), queued, bytes);
             }
         }
-        tallies
+        by_host
     }
 
     /// Returns the number of sessions with a client (live or suspect), and of those held without one.
     pub fn count(&self) -> (usize, usize) {
-        let total = self.tally().into_values().fold(Tally::default(), Tally::and);
+        let total = self.session_counts().into_values().fold(SessionCounts::default(), SessionCounts::and);
         (total.live + total.suspect, total.dark)
     }
 
@@ -221,7 +221,7 @@ impl<C> Registry<C> {
     }
 
     /// Returns whether another session of the account has its client.
-    pub fn has_company(&self, handle: &Handle<C>) -> bool {
+    pub fn has_other_clients(&self, handle: &Handle<C>) -> bool {
         !self.others(handle, |other| !other.is_dark()).is_empty()
     }
 
@@ -250,10 +250,14 @@ impl<C> Registry<C> {
 }
 
 impl<C: Send> Sessions for Registry<C> {
-    fn carry(&self, account: &BareJid, publish: Publish) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>> {
+    fn publish_on_stream(
+        &self,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>> {
         let session = self.any_session(account).ok_or(NotTaken::Gone(()))?;
         let (reply, replied) = oneshot::channel();
-        match session.offer(Command::Carry(Box::new(publish), reply)) {
+        match session.offer(Command::PublishOnStream(Box::new(publish), reply)) {
             Ok(()) => Ok(replied),
             Err(refused) => Err(refused.without_message()),
         }

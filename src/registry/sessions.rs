@@ -14,7 +14,11 @@ pub trait Sessions: Send + Sync {
     ///
     /// # Errors
     /// The session is overloaded, or there is none.
-    fn carry(&self, account: &BareJid, publish: Publish) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>>;
+    fn publish_on_stream(
+        &self,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>>;
 
     /// Sends an answer to the session that has exactly this full JID.
     ///

@@ -1,5 +1,5 @@
-//! The end of a session in favour of a newer one of its device: the requests of other tasks ([`Wanted`]) and the session's
-//! progress. Part of a [`Handle`](super::handle::Handle).
+//! The end of a session in favour of a newer one of its device: the requests of other tasks ([`SessionRequests`]) and the
+//! session's progress. Part of a [`Handle`](super::handle::Handle).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,9 +12,9 @@ use crate::sync::lock;
 
 /// The requests to a session that it has not handled yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct SessionRequests {
     /// To end for this reason, if the session is held.
-    pub give_way: Option<EndReason>,
+    pub end: Option<EndReason>,
     /// To take over the stanzas that another session of its device has left.
     pub inherit: bool,
 }
@@ -22,7 +22,7 @@ pub struct Wanted {
 /// The requests to one session, and its progress.
 #[derive(Debug, Default)]
 pub(super) struct Succession {
-    wanted: Mutex<Wanted>,
+    requests: Mutex<SessionRequests>,
     /// The newest login that was answered: its session and this one both stay.
     answered: AtomicU64,
     ending: AtomicBool,
@@ -32,30 +32,30 @@ pub(super) struct Succession {
 }
 
 impl Succession {
-    pub(super) fn want_end(&self, reason: EndReason) {
-        lock(&self.wanted).give_way.get_or_insert(reason);
+    pub(super) fn request_end(&self, reason: EndReason) {
+        lock(&self.requests).end.get_or_insert(reason);
     }
 
-    pub(super) fn want_inheritance(&self) {
-        lock(&self.wanted).inherit = true;
+    pub(super) fn request_inheritance(&self) {
+        lock(&self.requests).inherit = true;
     }
 
-    pub(super) fn wanted(&self) -> Wanted {
-        *lock(&self.wanted)
+    pub(super) fn requests(&self) -> SessionRequests {
+        *lock(&self.requests)
     }
 
     /// Notes that the session has done or declined these requests.
-    pub(super) fn settle(&self, at: Wanted) {
-        let mut wanted = lock(&self.wanted);
-        if wanted.give_way == at.give_way {
-            wanted.give_way = None;
+    pub(super) fn settle(&self, handled: SessionRequests) {
+        let mut requests = lock(&self.requests);
+        if requests.end == handled.end {
+            requests.end = None;
         }
-        wanted.inherit &= !at.inherit;
-        drop(wanted);
+        requests.inherit &= !handled.inherit;
+        drop(requests);
         self.changed.notify_waiters();
     }
 
-    pub(super) fn answer(&self, login: LoginId) {
+    pub(super) fn note_both_stay(&self, login: LoginId) {
         self.answered.fetch_max(login.0, Ordering::Relaxed);
         self.changed.notify_waiters();
     }
@@ -91,7 +91,7 @@ impl Succession {
 
     /// Waits until the session has ended, or has declined to end. Cancel safe.
     pub(super) async fn ended_or_stays(&self) {
-        let stays = || !self.is_ending() && self.wanted().give_way.is_none();
+        let stays = || !self.is_ending() && self.requests().end.is_none();
         self.until(|| self.has_ended() || stays()).await;
     }
 

@@ -13,7 +13,7 @@ use super::background::Background;
 use super::publishing::Publishing;
 use super::snapshot::Current;
 use crate::jid::BareJid;
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::metrics::Metrics;
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
@@ -41,7 +41,7 @@ enum AbsentMessage {
 /// The tasks of accounts that have devices without a session.
 pub(super) struct AbsentDevices {
     tasks: DashMap<BareJid, mailbox::Sender<AbsentMessage>>,
-    dropped: Seldom,
+    dropped: RateLimitedLog,
     uses: AbsentDependencies,
 }
 
@@ -58,25 +58,25 @@ pub(super) struct AbsentDependencies {
 impl AbsentDevices {
     /// Creates the set of tasks, which is empty.
     pub(super) fn new(uses: AbsentDependencies) -> Self {
-        Self { tasks: DashMap::new(), dropped: Seldom::default(), uses }
+        Self { tasks: DashMap::new(), dropped: RateLimitedLog::default(), uses }
     }
 
     /// Handles a notice that a session has sent about devices without a session.
     pub(super) fn on_notice(self: &Arc<Self>, account: &BareJid, notice: Notice) {
-        let news = AbsentMessage::Seen(Box::new(notice));
+        let message = AbsentMessage::Seen(Box::new(notice));
         let entry = self.tasks.entry(account.clone()).or_insert_with(|| self.start(account));
-        match entry.offer(news) {
+        match entry.offer(message) {
             Ok(()) => {}
             Err(NotTaken::Full(_)) => {
                 if let Some(suppressed) = self.dropped.next() {
                     tracing::warn!(%account, suppressed, "updates for devices without a session dropped: too many at once");
                 }
             }
-            Err(NotTaken::Gone(news)) => {
+            Err(NotTaken::Gone(message)) => {
                 // The task has just ended because it was idle.
                 drop(entry);
                 let fresh = self.start(account);
-                if fresh.offer(news).is_ok() {
+                if fresh.offer(message).is_ok() {
                     self.tasks.insert(account.clone(), fresh);
                 }
             }
@@ -105,14 +105,14 @@ impl AbsentDevices {
         self: Arc<Self>,
         account: BareJid,
         own: mailbox::Sender<AbsentMessage>,
-        mut news: mailbox::Receiver<AbsentMessage>,
+        mut messages: mailbox::Receiver<AbsentMessage>,
     ) {
         let mut absent = Absent::new(Arc::clone(&self.settings().push));
         loop {
             let idle = Instant::now() + IDLE;
             let wake = absent.deadline().unwrap_or(idle);
             let message = select! {
-                mail = news.recv() => match mail {
+                mail = messages.recv() => match mail {
                     Some(Mail::Message(message)) => Some(message),
                     Some(Mail::Changed) | None => continue,
                 },
@@ -138,9 +138,9 @@ impl AbsentDevices {
             }
         }
         self.tasks.remove_if(&account, |_, sender| sender.is_same(&own));
-        news.close();
+        messages.close();
         // Notices that arrived while the task was ending.
-        while let Some(Mail::Message(AbsentMessage::Seen(notice))) = news.try_recv() {
+        while let Some(Mail::Message(AbsentMessage::Seen(notice))) = messages.try_recv() {
             if !self.uses.shutdown.is_cancelled() {
                 self.on_notice(&account, *notice);
             }

@@ -9,10 +9,10 @@ use super::client::{Handle, Registry};
 use super::device_memories::Memories;
 use crate::clock;
 use crate::jid::BareJid;
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::metrics::{Metrics, Wait};
 use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition};
-use crate::registry::handle::GIVE_WAY;
+use crate::registry::handle::END_TIMEOUT;
 use crate::session::{Bound, EndReason, Owner};
 use crate::store::{LoggedIn, Store, StoreError};
 
@@ -22,12 +22,12 @@ pub(super) struct Accounts {
     registry: Arc<Registry>,
     memories: Arc<Memories>,
     metrics: Arc<Metrics>,
-    not_stored: Seldom,
+    not_stored: RateLimitedLog,
 }
 
 impl Accounts {
     pub(super) fn new(store: Store, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        Self { store, registry, memories: Arc::default(), metrics, not_stored: Seldom::default() }
+        Self { store, registry, memories: Arc::default(), metrics, not_stored: RateLimitedLog::default() }
     }
 
     /// Returns the memories of the accounts' devices.
@@ -71,7 +71,7 @@ impl Accounts {
         let resource = bound.jid.resource().to_owned();
         let (agent, login, at) = (bound.agent.clone(), handle.login(), clock::unix_secs());
         let change = Change::Login { candidate, login, resource, agent, presented: presented.clone(), at };
-        let known = self.registry.news(handle.account()).account;
+        let known = self.registry.published_account(handle.account()).account;
         let logged_in = match self.store.log_in_knowing(handle.account(), known, change).await {
             Ok((logged_in, stored)) => {
                 let (accounts, handle) = (Arc::clone(self), Arc::clone(handle));
@@ -122,7 +122,7 @@ impl Accounts {
     pub(super) async fn end_session(&self, session: &Handle, reason: EndReason) {
         if !session.end(reason).await {
             self.metrics.deadline_passed(Wait::GiveWay);
-            tracing::warn!(account = %session.account(), ?reason, within = ?GIVE_WAY, "session did not end in time");
+            tracing::warn!(account = %session.account(), ?reason, within = ?END_TIMEOUT, "session did not end in time");
         }
     }
 

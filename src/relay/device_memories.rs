@@ -148,8 +148,8 @@ mod tests {
     }
 
     /// Adds and ends a session of a device that has remembered this many stanzas.
-    fn had(held: &mut HeldMemories, device: &AccountDevice, marks: u64, now: Instant) {
-        held.share(device.clone()).note_had(0..marks);
+    fn receive(held: &mut HeldMemories, device: &AccountDevice, marks: u64, now: Instant) {
+        held.share(device.clone()).note_received(0..marks);
         held.leave(device, now);
     }
 
@@ -161,7 +161,7 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &other));
         assert!(!Arc::ptr_eq(&one, &held.share(device("romeo@example.org", 2))));
         held.leave(&phone, now);
-        one.note_had(0..1);
+        one.note_received(0..1);
         assert_eq!(held.bytes, 0, "a session has it");
         held.leave(&phone, now);
         assert_eq!(held.bytes, ENTRY + one.memory());
@@ -176,11 +176,11 @@ mod tests {
     fn memories_without_a_session_are_bounded_and_the_oldest_go() {
         let (mut held, now) = (HeldMemories::default(), Instant::now());
         let used = device("romeo@example.org", 0);
-        held.share(used.clone()).note_had(0..1000);
+        held.share(used.clone()).note_received(0..1000);
         let (mut n, mut before) = (0, 0);
         while held.bytes >= before {
             (n, before) = (n + 1, held.bytes);
-            had(&mut held, &device("romeo@example.org", n), 1000, now + SECOND * u32::try_from(n).unwrap());
+            receive(&mut held, &device("romeo@example.org", n), 1000, now + SECOND * u32::try_from(n).unwrap());
         }
         assert!(before > MAX_BYTES * 9 / 10 && held.bytes > MAX_BYTES / 3, "{before}, then {}", held.bytes);
         let has = |n| held.devices.contains_key(&device("romeo@example.org", n));
@@ -190,8 +190,8 @@ mod tests {
     #[test]
     fn a_memory_that_waits_too_long_is_forgotten() {
         let (mut held, now) = (HeldMemories::default(), Instant::now());
-        had(&mut held, &device("romeo@example.org", 1), 1, now);
-        had(&mut held, &device("romeo@example.org", 2), 1, now + RETENTION);
+        receive(&mut held, &device("romeo@example.org", 1), 1, now);
+        receive(&mut held, &device("romeo@example.org", 2), 1, now + RETENTION);
         assert_eq!((held.devices.len(), held.bytes > 0), (1, true));
     }
 
@@ -199,9 +199,9 @@ mod tests {
     fn an_account_is_forgotten() {
         let (memories, now) = (Memories::default(), Instant::now());
         let (romeo, juliet) = (device("romeo@example.org", 1), device("juliet@example.org", 1));
-        had(&mut memories.held(), &romeo, 1, now);
+        receive(&mut memories.held(), &romeo, 1, now);
         let used = memories.held().share(device("romeo@example.org", 2));
-        had(&mut memories.held(), &juliet, 1, now);
+        receive(&mut memories.held(), &juliet, 1, now);
         let one = memories.held().bytes / 2;
         memories.forget(&romeo.account);
         let held = memories.held();

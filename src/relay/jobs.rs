@@ -85,7 +85,7 @@ impl Jobs {
         }
         let (relay, handle) = (Arc::clone(&self.relay), Arc::clone(&self.handle));
         let up_to = relay.store().newest_login();
-        let removed = relay.store().change_behind(account, Change::Removed);
+        let removed = relay.store().submit_change(account, Change::Removed);
         let removal = async move {
             let answer = match removed {
                 Ok(removed) => removed.await,
@@ -244,7 +244,7 @@ impl Jobs {
                 Box::pin(async move {
                     let (result, moved) = spools::spool(&store, &own, slot.device, items, renumbering).await;
                     if moved.is_some() {
-                        relay.metrics().place_taken();
+                        relay.metrics().sequence_taken();
                     }
                     Done::Spooled(Spooling { moved, ..Spooling::new(last, result) })
                 })

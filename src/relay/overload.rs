@@ -94,7 +94,7 @@ impl Overload {
         held.sort_by_key(|held| held.held_since());
         held.truncate(excess);
         self.guards.watch().reached(Limit::HeldPerAccount, handle.account());
-        held.iter().for_each(|held| held.give_way(EndReason::Crowded));
+        held.iter().for_each(|held| held.end_if_held(EndReason::Crowded));
     }
 }
 

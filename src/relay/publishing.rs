@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::Transport;
 use crate::jid::BareJid;
 use crate::metrics::Metrics;
-use crate::publish::{Eligible, Publisher, Revocation, Standing, TransportSettings};
+use crate::publish::{Eligible, Publisher, Revocation, ServiceStatus, TransportSettings};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
@@ -78,8 +78,8 @@ impl Publishing {
     }
 
     /// Returns the state of the push service of a registration.
-    pub(super) fn standing(&self, account: &BareJid, target: &Target) -> Standing {
-        self.publisher.standing(account, target)
+    pub(super) fn service_status(&self, account: &BareJid, target: &Target) -> ServiceStatus {
+        self.publisher.service_status(account, target)
     }
 
     /// Returns the channel of affiliations that push services send. `None` if it was taken before.

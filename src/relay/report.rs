@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::limits::{ConnectionRefusal, Guards, Limit};
 use crate::metrics::{Metrics, Wait};
 use crate::session::queue::Full;
-use crate::session::{Event, Reported, Shed};
+use crate::session::{Event, Reported, ShedCounts};
 use crate::xml::{Frame, Skipped};
 
 /// The maximum length of a stanza's id in a log line, in characters.
@@ -80,7 +80,7 @@ impl Reports {
                 tracing::warn!("database late: session ended without its pending answers");
                 self.metrics.deadline_passed(Wait::Store);
             }
-            Event::Shed(Shed { returned, lost }) => {
+            Event::Shed(ShedCounts { returned, lost }) => {
                 if loud {
                     tracing::warn!(returned, lost, "stanzas shed: no room in spool or memory");
                 }

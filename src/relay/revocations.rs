@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::accounts::Accounts;
 use crate::jid::BareJid;
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::publish::Revocation;
 use crate::push::account::Change;
 use crate::push::affiliation::Affiliation;
@@ -17,12 +17,12 @@ use crate::store::{Store, StoreError};
 pub(super) struct Revocations {
     store: Store,
     accounts: Arc<Accounts>,
-    failed: Seldom,
+    failed: RateLimitedLog,
 }
 
 impl Revocations {
     pub(super) fn new(store: Store, accounts: Arc<Accounts>) -> Self {
-        Self { store, accounts, failed: Seldom::default() }
+        Self { store, accounts, failed: RateLimitedLog::default() }
     }
 
     /// Handles the affiliations one at a time, until the publisher is dropped.

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::jid::BareJid;
 use crate::limits::Guards;
 use crate::metrics::{Metrics, StoreMetrics};
-use crate::publish::{Publisher, Standing};
+use crate::publish::{Publisher, ServiceStatus};
 use crate::push::account::{Account, Change};
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
@@ -169,8 +169,8 @@ impl Relay {
     }
 
     /// Returns the state of the push service of a registration.
-    pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
-        self.publishing.standing(account, target)
+    pub fn service_status(&self, account: &BareJid, target: &Target) -> ServiceStatus {
+        self.publishing.service_status(account, target)
     }
 
     /// Changes an account, and publishes it to its sessions.

@@ -1,6 +1,6 @@
 //! The session's view of its account, and its changes to the account. The type is [`AccountView`].
 
-mod promise;
+mod deferred_reply;
 pub(super) mod request;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::push::guard::Guard;
 use crate::push::mucsub::Subscription;
 use crate::push::registration::{Extensions, Registration, Request, RequestError, Target};
 use crate::xml::{Element, ErrorType, Node, StanzaCondition, stanza_error};
-use promise::Promises;
+use deferred_reply::DeferredReplies;
 
 /// The number of unanswered changes above which room subscriptions are not noted.
 const OPEN_CHANGES: u32 = 32;
@@ -35,7 +35,7 @@ pub(super) struct AccountView {
     open_changes: u32,
     /// The newest state that came while changes were open.
     newest: Option<Box<Account>>,
-    promises: Promises,
+    deferred_replies: DeferredReplies,
     /// True if the user has queried the server's archive. Archived stanzas need not be kept here then.
     uses_archive: bool,
     /// True if the account was removed: nothing of it is kept.
@@ -74,7 +74,7 @@ impl AccountView {
             account,
             open_changes: 0,
             newest: None,
-            promises: Promises::default(),
+            deferred_replies: DeferredReplies::default(),
             uses_archive: false,
             is_removed: false,
         }
@@ -160,9 +160,9 @@ impl AccountView {
     /// Stores a room subscription of the client. From then on, each session of the account recognizes messages that the
     /// account writes there. Returns whether the subscription is new.
     pub(super) fn on_subscription(&mut self, iq: &Node<'_>, effects: &mut Effects) -> bool {
-        let subscription = Subscription::read(iq).filter(|news| self.account.subscriptions.differs(news));
-        let news = subscription.filter(|_| self.open_changes < OPEN_CHANGES);
-        news.map(|news| self.change_at_once(Change::Subscribes(news), effects)).is_some()
+        let subscription = Subscription::read(iq).filter(|new| self.account.subscriptions.differs(new));
+        let new = subscription.filter(|_| self.open_changes < OPEN_CHANGES);
+        new.map(|new| self.change_at_once(Change::Subscribes(new), effects)).is_some()
     }
 
     /// The registration that a message revokes. XEP-0357 §8: only the push service may do that.
@@ -206,11 +206,11 @@ impl AccountView {
     /// Drops the registrations that a newer state does not have. An open change of our own cannot bring one back before its
     /// own answer. Returns whether this device had one of them.
     fn drop_removed(&mut self, newest: &Account) -> bool {
-        let had = self.owned().count();
+        let before = self.owned().count();
         if newest.revision >= self.account.revision {
             self.account.registrations.retain(|r| newest.registrations.iter().any(|kept| kept.target == r.target));
         }
-        self.owned().count() < had
+        self.owned().count() < before
     }
 
     /// Notes that the account was removed.
@@ -240,17 +240,17 @@ impl AccountView {
 
     /// Returns whether a request of the client waits for the store.
     pub(super) fn has_open_requests(&self) -> bool {
-        !self.promises.is_empty()
+        !self.deferred_replies.is_empty()
     }
 
     /// Returns whether a registration request of the client waits for the store.
     pub(super) fn awaits_registration(&self) -> bool {
-        self.promises.iter().any(|promise| matches!(promise.event(), Event::PushEnabled(_)))
+        self.deferred_replies.iter().any(|deferred| matches!(deferred.event(), Event::PushEnabled(_)))
     }
 
     /// The bytes of memory that the open requests use.
     pub(super) fn promised(&self) -> usize {
-        self.promises.memory()
+        self.deferred_replies.memory()
     }
 
     /// Takes the client's request for a registration. Returns the reply, unless it waits for the store.
@@ -262,7 +262,7 @@ impl AccountView {
         settings: &Settings,
         effects: &mut Effects,
     ) -> Option<Bytes> {
-        if !self.promises.has_room(iq.attr("id").map_or(0, |id| id.len())) {
+        if !self.deferred_replies.has_room(iq.attr("id").map_or(0, |id| id.len())) {
             return Some(stanza_error(iq, ErrorType::Wait, StanzaCondition::ResourceConstraint));
         }
         if self.is_removed {
@@ -289,20 +289,20 @@ impl AccountView {
             Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
         };
         let on_failure = stanza_error(iq, ErrorType::Wait, StanzaCondition::InternalServerError);
-        let token = self.promises.add(event, iq_result(iq), on_failure);
+        let token = self.deferred_replies.add(event, iq_result(iq), on_failure);
         self.store(Some(token), change, effects);
         None
     }
 
     /// Takes the store's answer to a request. The client gets its reply only now (XEP-0357 §5).
     pub(super) fn on_stored(&mut self, token: Token, stored: Stored) -> Option<Reply> {
-        let promise = self.promises.take(token)?;
+        let deferred = self.deferred_replies.take(token)?;
         let Stored::Durable(device) = stored else {
-            return Some(Reply { reply: promise.broken(), event: None, is_known_device: false });
+            return Some(Reply { reply: deferred.into_failure(), event: None, is_known_device: false });
         };
         let known = device.filter(|device| *device != self.device);
         self.device = known.unwrap_or(self.device);
-        let (reply, event) = promise.kept();
+        let (reply, event) = deferred.into_success();
         Some(Reply { reply, event: Some(event), is_known_device: known.is_some() })
     }
 }

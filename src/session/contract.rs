@@ -67,7 +67,7 @@ pub enum Input {
     /// The request of [`Output::TakeOver`] has failed for now.
     TakeOverFailed,
     /// The session ends for this reason if it is held, because other sessions of the account take its place.
-    GiveWay(EndReason),
+    EndIfHeld(EndReason),
     /// The newest session of the device that logged in after this one; `None` if there is none any more.
     Successor(Option<Successor>),
     /// The state of the device's other sessions: one has a live client, or none any more.
@@ -78,9 +78,9 @@ pub enum Input {
     Inherit,
     /// The account was removed: nothing more is kept for this session.
     AccountRemoved,
-    /// A publish to send through the user's own stream (the `session` transport). [`Output::Carried`] with the number
+    /// A publish to send through the user's own stream (the `session` transport). [`Output::PublishedOnStream`] with the number
     /// reports its outcome.
-    Carry {
+    PublishOnStream {
         /// The relay's number of the publish.
         number: u64,
         /// The publish.
@@ -169,16 +169,16 @@ pub enum Output {
     /// Notify a push service by a suitable transport, then pass [`Input::Published`].
     Publish(Box<Publish>),
     /// The outcome of a publish that the session sent through the user's own stream.
-    Carried {
+    PublishedOnStream {
         /// The relay's number of the publish.
         number: u64,
         /// The outcome.
         outcome: Box<Outcome>,
     },
     /// Notify devices of the account that have no session.
-    Elsewhere(Box<Notice>),
+    NotifyAbsent(Box<Notice>),
     /// The client has answered: this session and that of [`Input::Successor`] both stay.
-    Answered,
+    BothStay,
     /// Close the attachment, after pending writes or at once.
     CloseClient(Closing),
     /// Report an event for the log and the metrics.

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use super::account::AccountView;
 use super::archive::is_archived;
+use super::attachment_watch::AttachmentWatch;
 use super::cause::Cause;
 use super::client::ClientStream;
 use super::contract::Output;
@@ -29,17 +30,16 @@ use super::given_back::GivenBack;
 use super::identity::Identity;
 use super::kind::{is_durable, is_request, refusal};
 use super::presence::{Coalesced, OwnPresence, Waiting};
-use super::queue::{Budget, Company, Placement, Queue, Queued};
+use super::queue::{Budget, OnlineClients, Placement, Queue, Queued};
 use super::redelivered::OwnMessages;
 use super::refill::Refill;
 use super::remembered::DeviceMemory;
 use super::replies::SpooledReplies;
 use super::server::ServerStream;
 use super::settings::Settings;
-use super::spool_refusal::{Shed, Spool};
+use super::spool_refusal::{ShedCounts, Spool};
 use super::stamp::Stamps;
 use super::travel::{is_from_room, marks};
-use super::vigil::Vigil;
 use crate::push::rooms::Rooms;
 use crate::seq::{Seq, ServerSeq};
 use crate::xml::{Element, Kind};
@@ -58,7 +58,7 @@ pub(super) struct Delivery {
     /// The state of the spool: it accepts stanzas, refuses them, or is asked again.
     spool: Spool,
     /// The stanzas that were shed since the last report.
-    shed: Shed,
+    shed: ShedCounts,
     refill: Refill,
     /// Replies on their way to the disk.
     replies: SpooledReplies,
@@ -66,12 +66,12 @@ pub(super) struct Delivery {
     held: Option<Box<HeldStanzas>>,
     /// Presence of others that waits.
     presence: Waiting,
-    vigil: Vigil,
+    attachment_watch: AttachmentWatch,
     given_back: Option<Box<GivenBack>>,
     /// The memory that all sessions of the device share.
     memory: Arc<DeviceMemory>,
     /// The presence of other clients of the account.
-    company: Company,
+    online_clients: OnlineClients,
 }
 
 impl Delivery {
@@ -82,15 +82,15 @@ impl Delivery {
             settings,
             stamps: Stamps::default(),
             spool: Spool::Accepts,
-            shed: Shed::default(),
+            shed: ShedCounts::default(),
             refill: Refill::default(),
             replies: SpooledReplies::default(),
             held: None,
             presence: Waiting::default(),
-            vigil: Vigil::default(),
+            attachment_watch: AttachmentWatch::default(),
             given_back: None,
             memory: Arc::default(),
-            company: Company::None,
+            online_clients: OnlineClients::None,
         }
     }
 
@@ -111,8 +111,8 @@ impl Delivery {
     }
 
     /// Notes whether other clients of the account are online.
-    pub(super) fn note_company(&mut self, has_company: bool) {
-        self.company = if has_company { Company::Others } else { Company::None };
+    pub(super) fn note_other_clients(&mut self, has_other_clients: bool) {
+        self.online_clients = if has_other_clients { OnlineClients::Others } else { OnlineClients::None };
     }
 
     /// Charges the bytes that the store is working on to the shared memory.
@@ -168,9 +168,9 @@ impl Delivery {
 
     /// Notes that the device got a message, directly or from an earlier session's spool, so it needs no copy from another
     /// device.
-    pub(super) fn note_had(&self, element: &Element, account: &AccountView) {
+    pub(super) fn note_received(&self, element: &Element, account: &AccountView) {
         if element.kind() == Kind::Message && account.has_other_devices() && !account.is_removed() {
-            self.memory.note_had(marks(element, self.own()));
+            self.memory.note_received(marks(element, self.own()));
         }
     }
 
@@ -242,10 +242,10 @@ impl Delivery {
     fn item(&mut self, now: Instant, stanza: Incoming, seq: Seq, rooms: &Rooms) -> Queued {
         let Incoming { element, server_seq, .. } = stanza;
         let stamp = self.stamps.next(self.identity.calendar(now));
-        let company = if is_from_room(&element, rooms) { Company::Room } else { self.company };
+        let online_clients = if is_from_room(&element, rooms) { OnlineClients::Room } else { self.online_clients };
         let durable = is_durable(&element);
         let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
-        let item = item.in_company(company).of_leg(server_seq);
+        let item = item.with_online_clients(online_clients).of_leg(server_seq);
         if durable { item.durable() } else { item }
     }
 

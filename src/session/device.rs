@@ -201,7 +201,7 @@ impl DeviceSide {
     pub(super) fn on_frame(&mut self, now: Instant, effects: &mut Effects) {
         self.client.on_frame(now);
         if self.succession.on_sign_of_life() {
-            effects.push(Output::Answered);
+            effects.push(Output::BothStay);
         }
     }
 

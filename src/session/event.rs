@@ -1,7 +1,7 @@
 //! Reports of a session: events for the log and the metrics, outcomes, reasons of ends.
 
 use super::queue::Full;
-use super::spool_refusal::Shed;
+use super::spool_refusal::ShedCounts;
 use crate::push::account::DeviceId;
 use crate::push::outcome::Outcome;
 use crate::push::pusher::Verdict;
@@ -96,7 +96,7 @@ pub enum Event {
     /// The spool has not taken the last stanzas of a session in time.
     SpoolLate,
     /// Stanzas had no room in memory while the spool refused, or the session ended before the spool had them.
-    Shed(Shed),
+    Shed(ShedCounts),
     /// The spool has an entry that is not a stanza: it is lost, and reading continues after it.
     Unreadable,
     /// Memory is full: new stanzas are on disk only, until the client has taken the waiting ones.

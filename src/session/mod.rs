@@ -59,7 +59,7 @@
 //! | [`queue`] and below | stanzas that wait for the client's acknowledgement |
 //! | `delivery/…`, `given_back` | disk, suspects of the poison guard, stanzas left at the end, stanzas left to the server |
 //! | `spool_refusal`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
-//! | `vigil`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
+//! | `attachment_watch`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
 //! | `stamp`, `kind`, `archive` | delay stamps; durable stanzas and requests; stanzas in the server's archive |
 //! | `remembered`, `redelivered`, `travel` | the memory of a device: messages sent twice, messages that other devices may have |
 //! | `behind`, `ringing` | frames that wait for a presence; calls that a live client has not acknowledged |
@@ -68,6 +68,7 @@
 mod account;
 mod answer;
 mod archive;
+mod attachment_watch;
 mod backlog;
 mod behind;
 mod cause;
@@ -117,7 +118,6 @@ mod traffic;
 mod transitions;
 mod travel;
 pub mod upgrade;
-mod vigil;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -133,7 +133,7 @@ pub use identity::{Bound, Clock, Owner, Resumption};
 pub use names::{Attachment, RandomSource, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
-pub use spool_refusal::Shed;
+pub use spool_refusal::ShedCounts;
 pub use succession::Successor;
 
 use csi::Activity;
@@ -210,10 +210,10 @@ impl Session {
             Input::TakeOverFailed => device.delivery_mut().on_take_over_failed(now),
             Input::OlderSettled => device.on_older_settled(now, server, effects),
             Input::Inherit => device.on_inherit(effects),
-            Input::GiveWay(reason) => self.on_give_way(now, reason),
+            Input::EndIfHeld(reason) => self.on_end_if_held(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),
             Input::OtherSession(other) => device.on_other_session(now, other, server, effects),
-            Input::Carry { number, publish } => self.carry(now, number, &publish),
+            Input::PublishOnStream { number, publish } => self.publish_on_stream(now, number, &publish),
             Input::Published(result) => device.on_published(now, *result, server, effects),
             Input::Routed(stanza) => self.on_routed(now, stanza),
             Input::Paused(Peer::Client) => device.client_mut().on_paused(now),
@@ -277,8 +277,8 @@ impl Session {
     }
 
     /// Notes whether other clients of the account are online. They also receive stanzas that are addressed to it.
-    pub fn note_company(&mut self, has_company: bool) {
-        self.device.delivery_mut().note_company(has_company);
+    pub fn note_other_clients(&mut self, has_other_clients: bool) {
+        self.device.delivery_mut().note_other_clients(has_other_clients);
     }
 
     /// Charges the bytes of the session that the store is working on to the shared memory.
@@ -321,13 +321,13 @@ impl Session {
     }
 
     /// Returns whether the client's next frame can be taken now.
-    pub fn wants_client(&self) -> bool {
+    pub fn can_read_client(&self) -> bool {
         !self.device.client().is_resuming() && self.server.has_room() && !self.device.delivery().has_too_many_replies()
     }
 
     /// Returns whether the server's next frame can be taken now. `false` means that the disk is too slow, or refuses
     /// stanzas.
-    pub fn wants_upstream(&self) -> bool {
+    pub fn can_read_upstream(&self) -> bool {
         let sheds = !self.device.delivery().spool_accepts() && self.device.client().is_dark() && !self.is_ending();
         sheds || self.device.delivery().queue().has_room() && !self.is_paused()
     }

@@ -1,7 +1,7 @@
 //! The login: from the first stream header over TLS to a bound or resumed session. The relay drives one [`Negotiation`] for
 //! each connection.
 //!
-//! The contract is that of [`super::Session`], plus [`Negotiation::wants_client`]: while an answer of the server decides how
+//! The contract is that of [`super::Session`], plus [`Negotiation::can_read_client`]: while an answer of the server decides how
 //! to interpret the client's next bytes, the client's frames are not taken.
 //!
 //! ```text
@@ -85,8 +85,8 @@ impl Negotiation {
     }
 
     /// Returns whether the client's next frame can be taken now.
-    pub fn wants_client(&self) -> bool {
-        self.state.wants_client()
+    pub fn can_read_client(&self) -> bool {
+        self.state.can_read_client()
     }
 
     /// Counts the elements that the connection has sent before, in the clear.

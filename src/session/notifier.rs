@@ -44,7 +44,7 @@ pub(super) struct Notifier {
     /// A call that the client has not acknowledged.
     ringing: Option<Ringing>,
     /// The newest important stanza, if it is not in memory.
-    beyond: Option<Box<Beyond>>,
+    disk_stanza: Option<Box<DiskStanza>>,
     /// True if other devices of the account have registrations, but no session.
     has_absent_devices: bool,
     other_session: OtherSession,
@@ -52,7 +52,7 @@ pub(super) struct Notifier {
 
 /// A stanza that only the disk has.
 #[derive(Debug)]
-struct Beyond {
+struct DiskStanza {
     seq: Seq,
     stanza: Element,
 }
@@ -78,7 +78,7 @@ impl Notifier {
             asked_for_roster: false,
             judged: Seq::ZERO,
             ringing: None,
-            beyond: None,
+            disk_stanza: None,
             has_absent_devices: account.absent().next().is_some(),
             other_session: OtherSession::Away,
             identity,
@@ -93,8 +93,8 @@ impl Notifier {
 
     /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
-        let beyond = self.beyond.as_deref().map_or(0, |beyond| beyond.stanza.bytes().len());
-        self.rooms.memory() + self.roster.memory() + self.pusher.memory() + beyond
+        let disk_stanza = self.disk_stanza.as_deref().map_or(0, |only| only.stanza.bytes().len());
+        self.rooms.memory() + self.roster.memory() + self.pusher.memory() + disk_stanza
     }
 
     // State of the account
@@ -204,7 +204,7 @@ impl Notifier {
         let audience = self.audience(&reading, situation.account);
         let arrival = Arrival { since, age: Duration::ZERO, seq, facts, audience };
         if kept == Kept::OnDiskOnly && reading.class.is_important() && arrival.audience.is_ok() {
-            self.beyond = Some(Box::new(Beyond { seq, stanza: stanza.compact() }));
+            self.disk_stanza = Some(Box::new(DiskStanza { seq, stanza: stanza.compact() }));
         }
         self.judge(now, arrival, &reading, situation.account, effects);
         self.push_all_due(now, Some(JustRead { seq, reading: &reading }), situation, effects)
@@ -260,7 +260,7 @@ impl Notifier {
 
     /// Forgets the stanza beyond memory if it was read back from disk.
     pub(super) fn forget_read_back(&mut self, delivery: &Delivery) {
-        self.beyond = self.beyond.take().filter(|_| delivery.queue().has_tail());
+        self.disk_stanza = self.disk_stanza.take().filter(|_| delivery.queue().has_tail());
     }
 
     /// Returns whether a push is about a later stanza of the same conversation than this one.
@@ -300,8 +300,8 @@ impl Notifier {
     fn push(&mut self, push: &Push, fresh: Option<JustRead<'_, '_>>, situation: Situation<'_>, effects: &mut Effects) {
         for place in 0..situation.account.owned().count() {
             let newest = match push {
-                Push::Call(seq) => self.pusher.may_tell(place, *seq).then_some(*seq),
-                Push::News(_) => self.pusher.newest(place),
+                Push::Call(seq) => self.pusher.may_notify_of(place, *seq).then_some(*seq),
+                Push::Waiting(_) => self.pusher.newest(place),
                 Push::Noise => None,
             };
             if newest.is_none() && *push != Push::Noise {
@@ -323,13 +323,13 @@ impl Notifier {
         situation: Situation<'_>,
     ) -> Option<Detail> {
         let settings = &self.settings.push;
-        let says_more = situation.account.owned().nth(place).is_some_and(|r| r.extensions.says_more(settings));
-        let detail = |reading: &Classified<'_>| if says_more { Detail::of(reading) } else { Detail::brief(reading) };
+        let detailed = situation.account.owned().nth(place).is_some_and(|r| r.extensions.shows_details(settings));
+        let detail = |reading: &Classified<'_>| if detailed { Detail::of(reading) } else { Detail::brief(reading) };
         if let Some(JustRead { reading, .. }) = fresh.filter(|fresh| fresh.seq == seq) {
             return Some(detail(reading));
         }
-        let beyond = self.beyond.as_deref().filter(|beyond| beyond.seq == seq).map(|beyond| &beyond.stanza);
-        let stanza = beyond.or_else(|| situation.delivery.queue().find(seq).map(|item| &item.element))?;
+        let disk_stanza = self.disk_stanza.as_deref().filter(|only| only.seq == seq).map(|only| &only.stanza);
+        let stanza = disk_stanza.or_else(|| situation.delivery.queue().find(seq).map(|item| &item.element))?;
         Some(detail(&self.read(stanza)))
     }
 
@@ -339,7 +339,7 @@ impl Notifier {
             let summary = Summary::wake(&self.settings.push);
             self.publish_where(&summary, |_, _| true, situation.account, effects);
         } else {
-            self.push(&Push::News(Recipients::All), None, situation, effects);
+            self.push(&Push::Waiting(Recipients::All), None, situation, effects);
         }
     }
 
@@ -380,11 +380,11 @@ impl Notifier {
         if !reading.class.is_important() && !facts.own && facts.class != Class::CallEnd {
             return;
         }
-        let may_tell = |r: &&Registration| filter::verdict(reading, &r.extensions, &self.roster, &self.rooms).is_ok();
-        let registrations: Vec<_> = account.absent().filter(may_tell).cloned().collect();
+        let may_notify = |r: &&Registration| filter::verdict(reading, &r.extensions, &self.roster, &self.rooms).is_ok();
+        let registrations: Vec<_> = account.absent().filter(may_notify).cloned().collect();
         if !registrations.is_empty() {
             let notice = Notice { facts, detail: Detail::of(reading), registrations };
-            effects.push(Output::Elsewhere(Box::new(notice)));
+            effects.push(Output::NotifyAbsent(Box::new(notice)));
         }
     }
 

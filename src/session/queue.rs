@@ -61,7 +61,7 @@ pub(super) use budget::AsideMemory;
 pub use budget::Budget;
 pub use earlier::Inherited;
 pub use number::STRIDE;
-pub use queued::{Company, Queued};
+pub use queued::{OnlineClients, Queued};
 pub use room::Full;
 pub use spilled::{ArchiveCopy, NoStanza};
 pub use spooled::{Load, Spooled};

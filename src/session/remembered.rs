@@ -24,7 +24,7 @@ struct Remembered {
     /// Messages that the server may send a second time.
     kept: KeptMessages,
     /// Messages that the device has received.
-    had: ReceivedMessages,
+    received: ReceivedMessages,
 }
 
 impl DeviceMemory {
@@ -66,16 +66,16 @@ impl DeviceMemory {
     }
 
     /// Remembers a message that the device has received, by its hashes.
-    pub(crate) fn note_had(&self, marks: impl Iterator<Item = u64>) {
+    pub(crate) fn note_received(&self, marks: impl Iterator<Item = u64>) {
         let mut marks = marks.peekable();
         if marks.peek().is_some() {
-            self.update(|remembered| marks.for_each(|mark| remembered.had.note(mark)));
+            self.update(|remembered| marks.for_each(|mark| remembered.received.note(mark)));
         }
     }
 
     /// Returns whether the device has received a message with any of these hashes.
-    pub(super) fn has_had(&self, marks: impl Iterator<Item = u64>) -> bool {
-        !self.is_empty() && self.lock().as_ref().is_some_and(|remembered| remembered.had.has(marks))
+    pub(super) fn has_received(&self, marks: impl Iterator<Item = u64>) -> bool {
+        !self.is_empty() && self.lock().as_ref().is_some_and(|remembered| remembered.received.has(marks))
     }
 
     /// The number of kept messages that are remembered.
@@ -92,7 +92,7 @@ impl DeviceMemory {
         let taken = other.update(std::mem::take);
         self.update(|remembered| {
             remembered.kept.add(taken.kept);
-            remembered.had.add(&taken.had);
+            remembered.received.add(&taken.received);
         });
     }
 
@@ -100,10 +100,10 @@ impl DeviceMemory {
         let mut held = self.lock();
         let remembered = held.get_or_insert_default();
         let result = change(remembered);
-        if remembered.kept.is_empty() && remembered.had.is_empty() {
+        if remembered.kept.is_empty() && remembered.received.is_empty() {
             *held = None;
         }
-        let bytes = |all: &Remembered| size_of::<Remembered>() + all.kept.memory() + all.had.memory();
+        let bytes = |all: &Remembered| size_of::<Remembered>() + all.kept.memory() + all.received.memory();
         self.bytes.store(held.as_deref().map_or(0, bytes), Ordering::Relaxed);
         result
     }
@@ -123,21 +123,21 @@ mod tests {
     #[test]
     fn what_is_remembered_goes_along_to_a_device_that_was_known_before_and_stays_nowhere_else() {
         let (newcomer, known) = (DeviceMemory::default(), DeviceMemory::default());
-        newcomer.note_had(1..3);
-        known.note_had(3..4);
+        newcomer.note_received(1..3);
+        known.note_received(3..4);
         known.take_from(&newcomer);
         known.take_from(&known);
-        assert!((1..4).all(|mark| known.has_had(std::iter::once(mark))));
+        assert!((1..4).all(|mark| known.has_received(std::iter::once(mark))));
         assert_eq!((newcomer.memory(), newcomer.is_empty()), (0, true));
     }
 
     #[test]
     fn a_memory_is_still_good_where_a_thread_has_panicked() {
         let memory = DeviceMemory::default();
-        memory.note_had(1..2);
+        memory.note_received(1..2);
         let panic = catch_unwind(AssertUnwindSafe(|| memory.update(|_| panic!("as planned"))));
-        assert!(panic.is_err() && memory.has_had(1..2));
+        assert!(panic.is_err() && memory.has_received(1..2));
         memory.clear();
-        assert!(memory.is_empty() && !memory.has_had(1..2));
+        assert!(memory.is_empty() && !memory.has_received(1..2));
     }
 }

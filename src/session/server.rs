@@ -23,7 +23,7 @@ use super::sm::nonza::{self, ack};
 use crate::push::outcome::Outcome;
 use crate::seq::ServerSeq;
 use crate::xml::{self, Element, Node, XmlWriter, ns};
-pub(super) use answered::{Answered, CarriedPublish, StreamError};
+pub(super) use answered::{AnsweredRequest, SessionPublish, StreamError};
 use handled_count::Confirmation;
 use leg::ServerLeg;
 pub(super) use leg::{Settling, UNACKED};
@@ -119,8 +119,8 @@ impl ServerStream {
     }
 
     /// Sends a publish through the user's own stream, where the server stamps the full JID.
-    pub(super) fn publish(&mut self, now: Instant, carried: &CarriedPublish<'_>, effects: &mut Effects) {
-        let CarriedPublish { number, publish, deadline } = *carried;
+    pub(super) fn publish(&mut self, now: Instant, request: &SessionPublish<'_>, effects: &mut Effects) {
+        let SessionPublish { number, publish, deadline } = *request;
         let id = self.pending.id();
         let iq = publish.iq(&id, None);
         let service = publish.target.service.clone();
@@ -337,18 +337,18 @@ impl ServerStream {
     }
 
     /// Returns the request that an iq of the server answers. An iq request answers none that Pushward knows.
-    pub(super) fn on_answer(&mut self, node: &Node<'_>) -> Answered {
+    pub(super) fn on_answer(&mut self, node: &Node<'_>) -> AnsweredRequest {
         let is_server = self.identity.is_server(node.attr("from").as_deref());
         let answered = self.pending.on_answer(node, is_server);
         let id = || node.attr("id").unwrap_or_default();
         let is_ping = is_server && answered.is_late() && self.confirmation.ping_answered(&id());
-        if is_ping { Answered::Ping } else { answered }
+        if is_ping { AnsweredRequest::Ping } else { answered }
     }
 
     /// Declares the outcome of late publishes unknown. A late answer is still not passed to the client.
     pub(super) fn give_up_late_publishes(&mut self, now: Instant, effects: &mut Effects) {
         while let Some(number) = self.pending.take_late(now) {
-            effects.push(Output::Carried { number, outcome: Box::new(Outcome::Unknown) });
+            effects.push(Output::PublishedOnStream { number, outcome: Box::new(Outcome::Unknown) });
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::kind::is_request;
-use super::queue::Company;
+use super::queue::OnlineClients;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, ErrorType, Kind, StanzaCondition, stanza_error};
 
@@ -44,7 +44,7 @@ impl Spool {
 
 /// Stanzas that the spool did not take and memory could not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shed {
+pub struct ShedCounts {
     /// The number returned to their senders with an error.
     pub returned: u32,
     /// The number lost: stanzas that must not be answered, or whose server is gone.
@@ -53,7 +53,7 @@ pub struct Shed {
 
 /// The error with which a stanza that cannot be kept is returned; `None` if it must not be answered. A stanza to the
 /// account is answered only if no other client was online to get it.
-pub(super) fn returned(element: &Element, account: &BareJid, company: Company) -> Option<Bytes> {
+pub(super) fn returned(element: &Element, account: &BareJid, online_clients: OnlineClients) -> Option<Bytes> {
     let node = element.node();
     if is_request(element) {
         return Some(stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint));
@@ -65,6 +65,6 @@ pub(super) fn returned(element: &Element, account: &BareJid, company: Company) -
     let from = Jid::new(&node.attr("from")?);
     let to_client = node.attr("to").is_some_and(|to| Jid::new(&to).resource().is_some());
     let foreign = from.to_bare() != *account;
-    (foreign && (to_client || company != Company::Others))
+    (foreign && (to_client || online_clients != OnlineClients::Others))
         .then(|| stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
 }

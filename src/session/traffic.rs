@@ -13,7 +13,7 @@ use super::delivery::Incoming;
 use super::event::{EndReason, Event};
 use super::kind::{is_request, refusal};
 use super::presence::Linger;
-use super::server::{Answered, CarriedPublish, StreamError};
+use super::server::{AnsweredRequest, SessionPublish, StreamError};
 use super::sm::{Handled, nonza};
 use super::{Session, rewrite};
 use crate::push::mucsub::MUCSUB;
@@ -249,29 +249,29 @@ impl Session {
     }
 
     /// Sends a publish through the user's own stream.
-    pub(super) fn carry(&mut self, now: Instant, number: u64, publish: &Publish) {
+    pub(super) fn publish_on_stream(&mut self, now: Instant, number: u64, publish: &Publish) {
         let deadline = now + self.settings.publish_timeout;
-        self.server.publish(now, &CarriedPublish { number, publish, deadline }, &mut self.effects);
+        self.server.publish(now, &SessionPublish { number, publish, deadline }, &mut self.effects);
     }
 
     /// Takes the answers to our own requests, and rewrites those that concern Pushward.
     fn takes_answer(&mut self, now: Instant, element: &Element, server_seq: Option<ServerSeq>) -> bool {
         match self.server.on_answer(&element.node()) {
-            Answered::Client => false,
-            Answered::Late => true,
-            Answered::Ping => {
+            AnsweredRequest::Client => false,
+            AnsweredRequest::Late => true,
+            AnsweredRequest::Ping => {
                 self.on_server_confirms(now);
                 true
             }
-            Answered::Publish { number, outcome } => {
-                self.effects.push(Output::Carried { number, outcome: Box::new(outcome) });
+            AnsweredRequest::Publish { number, outcome } => {
+                self.effects.push(Output::PublishedOnStream { number, outcome: Box::new(outcome) });
                 true
             }
-            Answered::Removal => {
+            AnsweredRequest::Removal => {
                 self.device.remove_account(&mut self.effects);
                 false
             }
-            Answered::Features => {
+            AnsweredRequest::Features => {
                 let (node, push) = (element.node(), &self.settings.push);
                 let info = match node.attr("type").as_deref() {
                     Some("error") => Some(answer::account_info(&node, push)),

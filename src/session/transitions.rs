@@ -187,7 +187,7 @@ impl Session {
         self.begin_end(now, EndReason::Superseded);
     }
 
-    pub(super) fn on_give_way(&mut self, now: Instant, reason: EndReason) {
+    pub(super) fn on_end_if_held(&mut self, now: Instant, reason: EndReason) {
         if self.device.client().is_dark() {
             self.begin_end(now, reason);
         }

@@ -9,11 +9,11 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use super::archive::own_stanza_id;
-use super::queue::Company;
+use super::queue::OnlineClients;
 use super::redelivered::OwnMessages;
 use crate::hash::keyed;
 use crate::jid::{BareJid, Jid};
-use crate::push::classify::says_something;
+use crate::push::classify::has_text;
 use crate::push::rooms::Rooms;
 use crate::xml::{Element, Kind, Node, ns};
 
@@ -115,9 +115,9 @@ pub(super) fn is_from_room(element: &Element, rooms: &Rooms) -> bool {
 }
 
 /// Returns whether a message may go to another device if its own does not fetch it.
-pub(super) fn may_travel(element: &Element, company: Company) -> bool {
+pub(super) fn may_travel(element: &Element, online_clients: OnlineClients) -> bool {
     let message = element.node();
-    if element.kind() != Kind::Message || company == Company::Room || !is_conversational(&message) {
+    if element.kind() != Kind::Message || online_clients == OnlineClients::Room || !is_conversational(&message) {
         return false;
     }
     let restricted = |c: Node<'_>| {
@@ -133,11 +133,11 @@ pub(super) fn may_travel(element: &Element, company: Company) -> bool {
     // Servers deliver only stanzas to the account's own addresses.
     let to_client = message.attr("to").is_some_and(|to| to.contains('/'));
     if !to_client {
-        return company == Company::None;
+        return online_clients == OnlineClients::None;
     }
     let of_room = message.child("x", ns::MUC_USER).is_some();
     let chat = message.attr("type").as_deref() == Some("chat");
-    !of_room && (chat || says_something(&message))
+    !of_room && (chat || has_text(&message))
 }
 
 #[cfg(test)]
@@ -145,8 +145,11 @@ mod tests {
     use super::*;
     use crate::session::tests::element;
 
-    fn travels(attributes: &str, inside: &str, company: Company) -> bool {
-        may_travel(&element(&format!("<message from='romeo@example.net/x'{attributes}>{inside}</message>")), company)
+    fn travels(attributes: &str, inside: &str, online_clients: OnlineClients) -> bool {
+        may_travel(
+            &element(&format!("<message from='romeo@example.net/x'{attributes}>{inside}</message>")),
+            online_clients,
+        )
     }
 
     #[test]
@@ -169,18 +172,22 @@ mod tests {
             ("", "<body>b</body><event xmlns='http://jabber.org/protocol/pubsub#event'/>", false),
             ("", "<received xmlns='urn:xmpp:carbons:2'/>", false),
         ] {
-            for company in [Company::None, Company::Others] {
-                assert_eq!(travels(&format!("{TO}{kind}"), inside, company), expected, "{kind} {inside} {company:?}");
+            for online_clients in [OnlineClients::None, OnlineClients::Others] {
+                assert_eq!(
+                    travels(&format!("{TO}{kind}"), inside, online_clients),
+                    expected,
+                    "{kind} {inside} {online_clients:?}"
+                );
             }
-            assert!(!travels(&format!("{TO}{kind}"), inside, Company::Room));
+            assert!(!travels(&format!("{TO}{kind}"), inside, OnlineClients::Room));
         }
-        assert!(travels(" to='juliet@example.org/Phone 🦊' type='chat'", BODY, Company::Others));
+        assert!(travels(" to='juliet@example.org/Phone 🦊' type='chat'", BODY, OnlineClients::Others));
     }
 
     #[test]
     fn what_came_to_the_account_travels_unless_another_client_has_it() {
         for to in [" to='juliet@example.org'", ""] {
-            assert!(travels(to, "", Company::None) && !travels(to, "<body>b</body>", Company::Others));
+            assert!(travels(to, "", OnlineClients::None) && !travels(to, "<body>b</body>", OnlineClients::Others));
         }
     }
 

@@ -23,7 +23,7 @@ impl Store {
     /// [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn account(&self, account: &BareJid) -> Result<Account, StoreError> {
         let QueryAnswer::Account(account) = self.read(Query::Account { account: account.clone() }).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         Ok(account)
     }
@@ -69,7 +69,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Closed`] after [`Store::shutdown`]; the future's are those of [`Store::change`].
-    pub fn change_behind(
+    pub fn submit_change(
         &self,
         account: &BareJid,
         change: Change,
@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// As [`Store::log_in`], for an account of which the caller may know a newer state than the disk has. Also returns the
-    /// future that [`Store::change_behind`] returns.
+    /// future that [`Store::submit_change`] returns.
     ///
     /// # Errors
     /// As [`Store::log_in`].
@@ -108,7 +108,7 @@ impl Store {
         let query = Query::Spools { account: account.clone(), hidden };
         // No deadline here: the caller limits how long a login waits.
         let QueryAnswer::Spools { account: read, spools } = self.shared.engine.read(query).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         let newest = known.filter(|known| read.as_ref().is_ok_and(|read| read.revision < known.revision));
         let read = newest.map_or(read, |newest| Ok((*newest).clone()))?;
@@ -155,7 +155,7 @@ impl Store {
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn accounts(&self, after: Option<String>, limit: usize) -> Result<AccountPage, StoreError> {
         let QueryAnswer::Accounts(page) = self.read(Query::Accounts { after, limit }).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         Ok(page)
     }
@@ -166,7 +166,7 @@ impl Store {
     /// As [`Store::accounts`].
     pub async fn account_count(&self) -> Result<u64, StoreError> {
         let QueryAnswer::Sizes { accounts, .. } = self.read(Query::Sizes).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         Ok(accounts)
     }
@@ -200,7 +200,7 @@ impl Store {
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn tombstone(&self, sm_id: &str) -> Result<Option<Tombstone>, StoreError> {
         let QueryAnswer::Tombstone(tombstone) = self.read(Query::Tombstone { sm_id: sm_id.to_owned() }).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         Ok(tombstone)
     }
@@ -219,7 +219,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn wakes(&self) -> Result<Vec<(Slot, Wake)>, StoreError> {
-        let QueryAnswer::Wakes(noted) = self.read(Query::Wakes).await? else { return Err(StoreError::Mistaken) };
+        let QueryAnswer::Wakes(noted) = self.read(Query::Wakes).await? else { return Err(StoreError::WrongAnswer) };
         let mut wakes = Vec::with_capacity(noted.len());
         for (slot, wake) in noted {
             let wake = match wake {
@@ -257,7 +257,7 @@ impl Store {
     /// [`StoreError::Database`], [`StoreError::Closed`].
     pub async fn recover(&self, now: UnixSecs) -> Result<Vec<Slot>, StoreError> {
         let Effect::Recovered(slots) = self.write_many(|revision| Op::Recover { now, revision }).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         Ok(slots)
     }
@@ -296,7 +296,7 @@ impl Store {
         let (mut from, mut count) = (Some(String::new()), 0u64);
         while let Some(after) = from {
             let QueryAnswer::Unseen(Piece { due, next }) = self.read(Query::Unseen { after, before }).await? else {
-                return Err(StoreError::Mistaken);
+                return Err(StoreError::WrongAnswer);
             };
             from = next;
             if due.is_empty() {
@@ -304,7 +304,7 @@ impl Store {
             }
             let forget = |revision| Op::Forget { accounts: due, before, revision };
             let Effect::Forgot(changed, gone) = self.write_many(forget).await? else {
-                return Err(StoreError::Mistaken);
+                return Err(StoreError::WrongAnswer);
             };
             changed.iter().for_each(|(account, state)| note(account, state));
             count = count.saturating_add(gone);
@@ -318,7 +318,7 @@ impl Store {
             let QueryAnswer::OldTombstones(Piece { due, next }) =
                 self.read(Query::OldTombstones { after, before }).await?
             else {
-                return Err(StoreError::Mistaken);
+                return Err(StoreError::WrongAnswer);
             };
             from = next;
             if !due.is_empty() {
@@ -332,7 +332,7 @@ impl Store {
         let (mut from, mut count) = (Some((String::new(), 0)), 0u64);
         while let Some(after) = from {
             let QueryAnswer::Away(Piece { due, next }) = self.read(Query::Away { after }).await? else {
-                return Err(StoreError::Mistaken);
+                return Err(StoreError::WrongAnswer);
             };
             from = next;
             for spool in due {
@@ -361,13 +361,13 @@ impl Store {
     }
 
     async fn expired(&self, op: Op) -> Result<u64, StoreError> {
-        let Effect::Expired(count) = self.write(op).await? else { return Err(StoreError::Mistaken) };
+        let Effect::Expired(count) = self.write(op).await? else { return Err(StoreError::WrongAnswer) };
         Ok(count)
     }
 }
 
 fn changed(effect: Effect) -> Result<(Account, Option<DeviceId>), StoreError> {
-    let Effect::Changed(account, device) = effect else { return Err(StoreError::Mistaken) };
+    let Effect::Changed(account, device) = effect else { return Err(StoreError::WrongAnswer) };
     Ok((account, device))
 }
 

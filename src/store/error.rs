@@ -87,7 +87,7 @@ pub enum StoreError {
     },
     /// Fault of the engine: its answer does not fit the question.
     #[error("the database gave an answer of the wrong kind")]
-    Mistaken,
+    WrongAnswer,
     /// No fault: the store was shut down, or its writer thread has ended.
     #[error("the database is closed")]
     Closed,

@@ -228,7 +228,7 @@ impl Store {
     /// As [`Store::account`].
     pub async fn measures(&self, directory: &Path) -> Result<Measures, StoreError> {
         let QueryAnswer::Sizes { accounts, wakes } = self.read(Query::Sizes).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         let directory = directory.to_owned();
         // The file system may stall as well.

@@ -61,7 +61,9 @@ impl Store {
     pub async fn spooled(&self, spool: &SpoolId, after: Seq, weight: usize) -> Result<Vec<Spooled>, StoreError> {
         let hidden = self.shared.deletions.of(spool);
         let query = Query::Stanzas { spool: spool.clone(), hidden, after, weight };
-        let QueryAnswer::Stanzas(items, unreadable) = self.read(query).await? else { return Err(StoreError::Mistaken) };
+        let QueryAnswer::Stanzas(items, unreadable) = self.read(query).await? else {
+            return Err(StoreError::WrongAnswer);
+        };
         if !unreadable.seqs.is_empty() {
             self.shared.note_unreadable(&unreadable);
             // This process does not return them again, even if the deletion fails.
@@ -114,7 +116,7 @@ impl Store {
         let session = SpoolId { account: account.clone(), login: to };
         let kind = TaskKind::Write(Op::TakeOver { account: account.clone(), device, to });
         let Effect::TookOver(spools) = self.ask(kind, 0, TaskWait::Commit, Some(session)).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         let of = |spool| self.shared.counts.of(&SpoolId { account: account.clone(), login: spool }).backlog;
         Ok(spools.into_iter().map(|spool| InheritedSpool { spool, backlog: of(spool) }).collect())
@@ -140,7 +142,7 @@ impl Store {
         let (account, to, session) = (account.clone(), to.clone(), to.clone());
         let kind = TaskKind::Write(Op::Adopt { account, from, to, device, seqs, without, search: None });
         let Effect::Adopted(moved) = self.ask(kind, 0, TaskWait::Commit, Some(session)).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         Ok(moved)
     }
@@ -181,7 +183,9 @@ impl Store {
     /// # Errors
     /// As [`Store::account`].
     pub async fn backlogs(&self) -> Result<HashMap<Slot, Backlog>, StoreError> {
-        let QueryAnswer::Devices(spools) = self.read(Query::Devices).await? else { return Err(StoreError::Mistaken) };
+        let QueryAnswer::Devices(spools) = self.read(Query::Devices).await? else {
+            return Err(StoreError::WrongAnswer);
+        };
         let mut backlogs = HashMap::<Slot, Backlog>::new();
         for (spool, device) in spools {
             let backlog = self.shared.counts.of(&spool).backlog;
@@ -209,7 +213,7 @@ impl Store {
         self.settle(account).await?;
         let query = Query::Spools { account: account.clone(), hidden: HashMap::new() };
         let QueryAnswer::Spools { account: state, spools } = self.read(query).await? else {
-            return Err(StoreError::Mistaken);
+            return Err(StoreError::WrongAnswer);
         };
         let counts = self.shared.counts.of_account(account);
         let count = |login| counts.iter().find(|(known, _)| *known == login).map(|(_, count)| count.backlog);

@@ -23,7 +23,7 @@ use super::schema::Count;
 use super::shared::Shared;
 use super::tasks::{Job, Task};
 use super::values::SpoolId;
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::seq::Seq;
 
 /// While the last commit is more recent than this, each commit waits a little, so that it includes more jobs: a commit costs
@@ -57,7 +57,7 @@ pub(super) fn spawn(
         ended: VecDeque::new(),
         committed: None,
         commit_took: Duration::ZERO,
-        failures: Seldom::default(),
+        failures: RateLimitedLog::default(),
     };
     std::thread::Builder::new()
         .name("store".to_owned())
@@ -85,7 +85,7 @@ struct Writer {
     /// The duration of the last commit.
     commit_took: Duration,
     /// Limits the log lines about failed commits: while the disk fails, any client can cause them.
-    failures: Seldom,
+    failures: RateLimitedLog,
 }
 
 /// The reason why the writer wakes up.
@@ -151,7 +151,7 @@ impl Writer {
                 counts.push(Op::SaveCount { spool, count, has_ended: true });
             }
         }
-        entries.splice(0..0, counts.iter().map(|_| Entry::Own));
+        entries.splice(0..0, counts.iter().map(|_| Entry::Internal));
         ops.splice(0..0, counts);
     }
 

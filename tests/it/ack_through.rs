@@ -33,7 +33,7 @@ async fn barrier(server: &mut StubConnection) -> String {
 }
 
 #[tokio::test]
-async fn it_is_told_what_the_server_acknowledged_and_nothing_more() {
+async fn an_ack_covers_only_what_the_server_has_acknowledged() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
     scene.client.send(messages(&["1", "2", "3"])).await;
     scene.server.expect("<body>3<").await;
@@ -57,7 +57,7 @@ async fn the_server_is_asked_as_soon_as_there_is_something_to_ask_for() {
 
 /// Dino stops sending at ten stanzas that are not acknowledged, and then sends no further requests.
 #[tokio::test]
-async fn what_an_answer_left_open_is_confirmed_unasked() {
+async fn stanzas_that_an_ack_did_not_cover_are_acknowledged_later_without_a_request() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
     let names: Vec<String> = (1..=10).map(|number| number.to_string()).collect();
     for name in &names {
@@ -72,7 +72,7 @@ async fn what_an_answer_left_open_is_confirmed_unasked() {
 }
 
 #[tokio::test]
-async fn on_a_server_without_it_a_stanza_counts_once_a_ping_behind_it_is_answered() {
+async fn without_server_stream_management_a_stanza_counts_once_a_later_ping_is_answered() {
     let options = StubOptions { pings: false, ..StubOptions::default() };
     let mut scene = Scene::with(options, |setup| setup).await;
     scene.client.send(format!("{}{REQUEST}", messages(&["1", "2"]))).await;
@@ -92,7 +92,7 @@ async fn on_a_server_without_it_a_stanza_counts_once_a_ping_behind_it_is_answere
 }
 
 #[tokio::test]
-async fn any_answer_to_the_ping_will_do() {
+async fn an_error_in_answer_to_the_ping_counts_too() {
     let options = StubOptions { pings: false, ..StubOptions::default() };
     let mut scene = Scene::with(options, |setup| setup).await;
     scene.client.send(format!("{}{REQUEST}", message("1"))).await;
@@ -107,7 +107,7 @@ async fn any_answer_to_the_ping_will_do() {
 }
 
 #[tokio::test]
-async fn after_a_resumption_an_answer_comes_only_behind_the_replay() {
+async fn after_a_resumption_an_ack_is_sent_only_after_the_replay() {
     for options in [StubOptions::slow_to_ack(), StubOptions::managed(), StubOptions::default()] {
         let mut scene = Scene::with(options, |setup| setup).await;
         scene.client.acks = false;
@@ -132,7 +132,7 @@ async fn after_a_resumption_an_answer_comes_only_behind_the_replay() {
 /// A stanza that the client sends in one packet with its `<resume/>` is processed after `<resumed/>` has reported the
 /// earlier count.
 #[tokio::test]
-async fn a_stanza_right_behind_a_resumption_is_counted_and_acknowledged() {
+async fn a_stanza_sent_together_with_a_resumption_is_counted_and_acknowledged() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
     scene.client.send(message("first")).await;
     scene.server.expect("<body>first<").await;
@@ -149,7 +149,7 @@ async fn a_stanza_right_behind_a_resumption_is_counted_and_acknowledged() {
 
 /// The server is slow to confirm. A client that returns meanwhile sends again whatever was not confirmed to it.
 #[tokio::test]
-async fn the_server_hears_nothing_twice_from_a_client_that_sends_the_unacked_again() {
+async fn stanzas_that_a_client_sends_again_reach_the_server_once() {
     for options in [StubOptions::slow_to_ack(), StubOptions::managed(), StubOptions::default()] {
         let mut scene = Scene::with(options, |setup| setup).await;
         let names = ["1", "2", "3", "4", "5"];

@@ -9,7 +9,7 @@ const HOST: &str = "my--chat.example";
 const SERVICE: &str = "ab--gw.example";
 
 #[tokio::test]
-async fn whatever_full_jid_the_server_binds_its_session_is_held_and_resumed() {
+async fn a_session_is_held_and_resumed_with_any_full_jid_that_the_server_binds() {
     for (user, other, resource) in [("alice", "mallory", "Phone 🦊"), ("ana🦊", "Ana🦊", "אb"), ("bobא", "bob", "-")]
     {
         let mut stub = StubUpstream::start(StubOptions::default()).await;

@@ -19,7 +19,7 @@ fn stream_error(condition: &str) -> String {
 // Answers are matched by id and sender
 
 #[tokio::test]
-async fn a_result_of_somebody_else_does_not_take_the_place_of_the_servers() {
+async fn a_result_from_another_sender_does_not_replace_the_servers() {
     let mut scene = Scene::new().await;
     scene.client.send(format!("<iq type='get' id='info'>{INFO}</iq>")).await;
     scene.server.expect("disco#info").await;
@@ -35,7 +35,7 @@ async fn a_result_of_somebody_else_does_not_take_the_place_of_the_servers() {
 /// Regression test: bob knew the id. His result counted, the server then refused the removal, and alice was never
 /// notified again.
 #[tokio::test]
-async fn a_removal_that_only_somebody_else_confirms_removes_nothing() {
+async fn a_removal_confirmed_by_another_sender_removes_nothing() {
     let mut scene = Scene::with(StubOptions::default(), quick).await;
     enable_push(&mut scene.client, "n").await;
     let (mut desk, mut server) = another(&scene.pushward, &mut scene.stub, "desk").await;
@@ -123,7 +123,7 @@ async fn a_push_service_that_is_away_keeps_its_registrations_on_ejabberd() {
 
 /// The sender address does not decide this: the server answers in the service's name.
 #[tokio::test]
-async fn what_servers_on_the_way_say_does_not_count_and_what_the_service_says_does() {
+async fn errors_of_servers_in_between_do_not_count_and_errors_of_the_service_do() {
     let publish = async |condition: &str| {
         let mut scene = Scene::with(StubOptions::default(), |setup| quick(setup).set("push.max_errors", "1")).await;
         enable_push(&mut scene.client, "n").await;
@@ -139,8 +139,8 @@ async fn what_servers_on_the_way_say_does_not_count_and_what_the_service_says_do
         scene.server.send(message("two"));
         if condition.starts_with("remote-server-") {
             scene.server.expect("<pubsub").await;
-            let said = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
-            assert!(said.out.contains("unreachable since") && said.out.contains("errors 0"), "{}", said.out);
+            let printed = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
+            assert!(printed.out.contains("unreachable since") && printed.out.contains("errors 0"), "{}", printed.out);
         } else {
             scene.server.assert_open_for(QUIET).await;
             assert!(!scene.server.rest().iter().any(|element| element.contains("<pubsub")), "{condition}");
@@ -216,7 +216,7 @@ async fn a_message_in_a_room_that_is_subscribed_to_on_ejabberd_is_pushed() {
 
 /// RFC 6120 §4.8.3 allows this.
 #[tokio::test]
-async fn a_client_that_leaves_the_content_namespace_to_its_stanzas_is_served() {
+async fn a_client_that_declares_the_content_namespace_in_each_stanza_is_served() {
     const OPEN: &str =
         "<?xml version='1.0'?><stream xmlns='http://etherx.jabber.org/streams' to='localhost' version='1.0'>";
     let prosody = Prosody::start().await;
@@ -249,13 +249,13 @@ async fn a_client_that_leaves_the_content_namespace_to_its_stanzas_is_served() {
 
 /// The same for a server. Everything that Pushward itself writes on either leg is in the usual style.
 #[tokio::test]
-async fn a_server_that_leaves_the_content_namespace_to_its_stanzas_is_relayed() {
+async fn a_server_that_declares_the_content_namespace_in_each_stanza_is_relayed() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let pushward = Pushward::start(Setup::new(listener.local_addr().unwrap())).await;
     let server = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
-        let mut heard = String::new();
+        let mut received = String::new();
         let header = "<?xml version='1.0'?><stream xmlns='http://etherx.jabber.org/streams' from='localhost' id='1' version='1.0'>";
         let mechanisms =
             "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>";
@@ -273,13 +273,13 @@ async fn a_server_that_leaves_the_content_namespace_to_its_stanzas_is_relayed() 
             ),
             ("</stream:stream>", "</stream>".to_owned()),
         ] {
-            while !heard.contains(needle) {
+            while !received.contains(needle) {
                 let mut buffer = vec![0; 4096];
                 let length = socket.read(&mut buffer).await.unwrap();
-                assert!(length > 0, "{heard}");
-                heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                assert!(length > 0, "{received}");
+                received.push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
-            heard.clear();
+            received.clear();
             socket.write_all(answer.as_bytes()).await.unwrap();
         }
     });
@@ -298,7 +298,7 @@ async fn a_server_that_leaves_the_content_namespace_to_its_stanzas_is_relayed() 
 }
 
 #[tokio::test]
-async fn qxmpp_goes_on_to_bind_when_it_resumes_nothing() {
+async fn qxmpp_binds_when_its_resumption_fails() {
     let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = pushward.authenticated("alice").await;

@@ -41,7 +41,7 @@ async fn two_clients_of_the_server_talk_to_each_other() {
 }
 
 #[tokio::test]
-async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
+async fn the_test_push_service_parses_a_publish_and_sends_the_configured_answer() {
     let prosody = Prosody::start().await;
     let mut service = PushService::connect(&prosody).await;
     let mut alice = Client::plain(prosody.address).await;
@@ -75,7 +75,7 @@ async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
 }
 
 #[tokio::test]
-async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
+async fn the_stub_server_accepts_any_login_and_keeps_bytes_unchanged() {
     let mut stub = StubUpstream::start(StubOptions::managed()).await;
     let mut client = Client::plain(stub.address).await;
     assert_eq!(client.login("anybody", "phone").await, "anybody@localhost/phone");
@@ -96,7 +96,7 @@ async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
 }
 
 #[tokio::test]
-async fn slixmpp_logs_in_and_hears_a_message() {
+async fn slixmpp_logs_in_and_receives_a_message() {
     let prosody = Prosody::start().await;
     let place = (Security::Plain, prosody.address);
     let mut alice = Peer::start(Library::Slixmpp, "alice@localhost/phone", place, None);

@@ -30,7 +30,7 @@ fn both() -> [StubOptions; 2] {
 /// Regression test: on a healthy disk the older session was ended because the sequence number of its next stanza was
 /// taken, and the stanza was lost.
 #[tokio::test]
-async fn what_a_silent_older_session_has_goes_to_the_newer_one() {
+async fn stanzas_of_a_silent_older_session_go_to_the_newer_one() {
     for options in both() {
         let (scene, mut client, server) = two_sessions(options).await;
         // The first connection is no longer read.
@@ -48,25 +48,25 @@ async fn what_a_silent_older_session_has_goes_to_the_newer_one() {
 }
 
 #[tokio::test]
-async fn a_silent_older_client_is_told_of_the_conflict() {
+async fn a_silent_older_client_gets_a_conflict_error() {
     let (mut scene, mut client, _server) = two_sessions(StubOptions::default()).await;
     scene.client.acks = false;
     enable_push(&mut client, "n").await;
-    let said = scene.client.closed(SILENCE).await.concat();
-    assert!(said.contains(CONFLICT), "{said}");
+    let received = scene.client.closed(SILENCE).await.concat();
+    assert!(received.contains(CONFLICT), "{received}");
 }
 
 #[tokio::test]
 async fn a_session_of_the_same_full_jid_ends_the_older_one_at_once() {
     let mut scene = Scene::new().await;
     let (_client, _server) = another(&scene.pushward, &mut scene.stub, "phone").await;
-    let said = scene.client.closed(Duration::from_millis(1500)).await.concat();
-    assert!(said.contains(CONFLICT), "{said}");
+    let received = scene.client.closed(Duration::from_millis(1500)).await.concat();
+    assert!(received.contains(CONFLICT), "{received}");
     scene.server.footer(PATIENCE).await;
 }
 
 #[tokio::test]
-async fn two_living_copies_both_stay_until_the_older_one_loses_its_client() {
+async fn two_live_sessions_of_a_device_both_stay_until_the_older_one_loses_its_client() {
     for options in both() {
         let (mut scene, mut client, server) = two_sessions(options).await;
         let (answered, _) = tokio::join!(enable_push(&mut client, "n"), scene.client.live_for(SILENCE));
@@ -90,7 +90,7 @@ async fn two_living_copies_both_stay_until_the_older_one_loses_its_client() {
 }
 
 #[tokio::test]
-async fn a_newer_copy_without_its_client_is_not_pushed_for_while_the_older_acknowledges() {
+async fn a_newer_session_without_its_client_is_not_pushed_for_while_the_older_one_acknowledges() {
     let (mut scene, mut client, mut server) = two_sessions(StubOptions::default()).await;
     tokio::join!(enable_push(&mut client, "n"), scene.client.live_for(SILENCE));
     client.send("<presence/>").await;

@@ -107,7 +107,7 @@ async fn assert_arrive_before(alice: &mut Client, wanted: &[String], last: &str)
     assert_delayed(&seen);
 }
 
-async fn what_waited_outlives_the_server(server: Server) {
+async fn stanzas_that_waited_survive_a_crash_of_the_server(server: Server) {
     let mut world = World::on(server).await;
     world.alice.say("bob@localhost/desk", "one").await;
     let sent = 1 + 1 + 2;
@@ -154,8 +154,8 @@ macro_rules! on_every_server {
             }
 
             #[tokio::test]
-            async fn what_waited_outlives_the_server() {
-                super::what_waited_outlives_the_server(Server::$server().await).await;
+            async fn stanzas_that_waited_survive_a_crash_of_the_server() {
+                super::stanzas_that_waited_survive_a_crash_of_the_server(Server::$server().await).await;
             }
 
             #[tokio::test]
@@ -211,7 +211,7 @@ async fn what_was_delivered_after_a_crash_does_not_come_a_second_time() {
 }
 
 #[tokio::test]
-async fn a_session_that_expired_leaves_its_count_behind() {
+async fn the_count_of_a_session_that_expired_is_kept() {
     let settings = |setup: Setup| setup.set("stream_management.resume_timeout", "'300ms'");
     for options in [StubOptions::default(), StubOptions::managed()] {
         let mut scene = Scene::with(options, settings).await;
@@ -224,7 +224,7 @@ async fn a_session_that_expired_leaves_its_count_behind() {
 }
 
 #[tokio::test]
-async fn a_drained_restart_leaves_the_counts_of_live_and_dark_sessions_behind() {
+async fn the_counts_of_live_and_dark_sessions_are_kept_over_a_drained_restart() {
     let mut scene = Scene::with(StubOptions::default(), |setup| setup).await;
     scene.client.send(format!("{}{}", message("1"), message("2"))).await;
     scene.client.acked_up_to(2).await;
@@ -246,7 +246,7 @@ async fn a_drained_restart_leaves_the_counts_of_live_and_dark_sessions_behind() 
 }
 
 #[tokio::test]
-async fn a_session_whose_server_closed_it_leaves_its_count_behind() {
+async fn the_count_of_a_session_that_the_server_closed_is_kept() {
     let mut scene = Scene::with(StubOptions::default(), |setup| setup).await;
     scene.client.send(message("1")).await;
     scene.client.acked_up_to(1).await;
@@ -257,7 +257,7 @@ async fn a_session_whose_server_closed_it_leaves_its_count_behind() {
 }
 
 #[tokio::test]
-async fn a_crash_leaves_no_count_behind() {
+async fn after_a_crash_there_is_no_count() {
     let mut scene = Scene::with(StubOptions::default(), |setup| setup).await;
     scene.client.send(message("1")).await;
     scene.client.acked_up_to(1).await;
@@ -267,7 +267,7 @@ async fn a_crash_leaves_no_count_behind() {
 }
 
 #[tokio::test]
-async fn another_account_learns_no_count() {
+async fn another_account_does_not_get_the_count() {
     let settings = |setup: Setup| setup.set("stream_management.resume_timeout", "'300ms'");
     let mut scene = Scene::with(StubOptions::default(), settings).await;
     scene.client.send(message("1")).await;

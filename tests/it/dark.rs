@@ -109,7 +109,7 @@ async fn only_the_newest_presence_of_each_contact_waits() {
 }
 
 #[tokio::test]
-async fn a_contact_that_came_and_went_meanwhile_has_not_been_there() {
+async fn presence_of_a_contact_that_came_and_went_while_dark_is_not_delivered() {
     let Scene { stub: _stub, pushward, mut client, server, enabled } = Scene::new().await;
     server.send(presence("carol@localhost/desk", "", ""));
     client.expect("<presence").await;
@@ -316,7 +316,7 @@ async fn a_device_is_woken_before_its_session_expires() {
 }
 
 #[tokio::test]
-async fn a_wake_tells_of_what_waits() {
+async fn a_wake_push_has_the_count_of_what_waits() {
     let settings = |setup: Setup| expiring(setup, "'4s'").set("stream_management.wake_before_expiry", "'2s'");
     let mut world = World::with(settings).await;
     let (alice, _) = world.phone().await;
@@ -349,7 +349,7 @@ async fn what_waited_when_the_session_expired_comes_at_the_next_login_of_the_dev
 }
 
 #[tokio::test]
-async fn hibernation_after_push_lets_a_pushed_for_session_end_early() {
+async fn hibernation_after_push_ends_a_session_early_after_a_push() {
     let mut scene =
         Scene::with(StubOptions::default(), |setup| quick(setup).set("push.hibernation_after_push", "'500ms'")).await;
     enable_push(&mut scene.client, "n").await;
@@ -365,7 +365,7 @@ async fn hibernation_after_push_lets_a_pushed_for_session_end_early() {
 }
 
 #[tokio::test]
-async fn without_a_push_the_session_is_held_all_the_same() {
+async fn without_a_push_the_session_is_held_for_the_full_time() {
     let mut scene = Scene::with(StubOptions::default(), |setup| {
         quick(setup).set("push.hibernation_after_push", "'300ms'").set("stream_management.resume_timeout", "'300ms'")
     })
@@ -392,7 +392,7 @@ async fn closing(settings: impl FnOnce(Setup) -> Setup, presence: &str, last: &s
 const AVAILABLE: &str = "<presence><show>chat</show><status>here</status><priority>5</priority></presence>";
 
 #[tokio::test]
-async fn a_device_that_closes_its_stream_is_still_seen_and_pushed_for() {
+async fn a_device_that_closes_its_stream_stays_available_and_is_pushed_for() {
     for last in ["", "<presence type='unavailable'/>"] {
         let mut scene = closing(|setup| setup, AVAILABLE, last).await;
         let lingering = Element::parse(&scene.server.expect("<presence").await);
@@ -414,7 +414,7 @@ async fn a_device_that_closes_its_stream_is_still_seen_and_pushed_for() {
 }
 
 #[tokio::test]
-async fn without_presence_or_with_a_negative_priority_a_closed_stream_is_the_end() {
+async fn without_presence_or_with_a_negative_priority_a_closed_stream_ends_the_session() {
     let negative = "<presence><priority>-1</priority></presence>";
     for presence in ["", negative] {
         let scene = closing(|setup| setup, presence, "").await;
@@ -424,13 +424,13 @@ async fn without_presence_or_with_a_negative_priority_a_closed_stream_is_the_end
 }
 
 #[tokio::test]
-async fn where_linger_is_off_a_closed_stream_is_the_end() {
+async fn with_linger_off_a_closed_stream_ends_the_session() {
     let scene = closing(|setup| setup.set("push.linger", "false"), AVAILABLE, "").await;
     scene.server.footer(PATIENCE).await;
 }
 
 #[tokio::test]
-async fn without_a_registration_a_closed_stream_is_the_end() {
+async fn without_a_registration_a_closed_stream_ends_the_session() {
     let mut scene = Scene::new().await;
     scene.client.send(format!("{AVAILABLE}<presence type='unavailable'/></stream:stream>")).await;
     scene.server.footer(PATIENCE).await;
@@ -438,7 +438,7 @@ async fn without_a_registration_a_closed_stream_is_the_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_unavailable_and_stays_is_unavailable() {
+async fn a_connected_client_that_sends_unavailable_presence_is_unavailable() {
     let mut scene = Scene::new().await;
     enable_push(&mut scene.client, "n").await;
     scene.client.send(AVAILABLE).await;
@@ -491,7 +491,7 @@ async fn a_client_without_stream_management_is_held_and_pushed_for_if_it_registe
 }
 
 #[tokio::test]
-async fn a_client_with_neither_stream_management_nor_a_registration_is_gone_when_it_is_lost() {
+async fn a_lost_client_without_stream_management_and_registration_ends_its_session() {
     let mut scene = Scene::new().await;
     let mut client = scene.pushward.login("alice", "desk").await;
     let server = scene.stub.fresh().await;

@@ -33,7 +33,7 @@ async fn a_device_that_brings_its_old_id_gets_its_queue_under_a_new_resource() {
 }
 
 #[tokio::test]
-async fn a_device_that_registers_the_same_node_takes_its_ghosts_place_and_queue() {
+async fn a_device_that_registers_the_same_node_replaces_its_old_session_and_gets_its_queue() {
     let mut scene = Scene::with(StubOptions::default(), quick).await;
     enable_push(&mut scene.client, "n").await;
     scene.client.send("<presence/>").await;
@@ -54,7 +54,7 @@ async fn a_device_that_registers_the_same_node_takes_its_ghosts_place_and_queue(
 }
 
 #[tokio::test]
-async fn no_ghost_pushes_beside_a_live_phone() {
+async fn an_old_session_does_not_push_while_the_phone_is_live() {
     let prosody = Prosody::start().await;
     let mut service = PushService::connect(&prosody).await;
     let pushward = Pushward::start(quick(Setup::new(prosody.address))).await;
@@ -75,7 +75,7 @@ async fn no_ghost_pushes_beside_a_live_phone() {
 }
 
 #[tokio::test]
-async fn a_resource_bound_again_is_given_up_before_the_server_hears_of_it() {
+async fn the_old_session_of_a_resource_ends_before_the_server_gets_the_new_bind() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let mut scene = Scene::with(options, |setup| setup).await;
         scene.client.reset();
@@ -201,7 +201,7 @@ async fn another_device_gets_once_what_was_sent_to_the_account_itself() {
 }
 
 #[tokio::test]
-async fn the_device_itself_gets_everything_if_it_is_first() {
+async fn the_intended_device_gets_everything_if_it_comes_first() {
     let mut orphan = Orphan::new(|setup| setup.set("stream_management.orphan_grace", "'3s'")).await;
     let (mut desk, _server) = orphan.desk("desk").await;
     desk.send("<presence/>").await;
@@ -214,7 +214,7 @@ async fn the_device_itself_gets_everything_if_it_is_first() {
 }
 
 #[tokio::test]
-async fn a_device_that_is_being_woken_has_more_time_to_come_itself() {
+async fn a_device_that_is_being_woken_has_more_time_to_fetch_its_messages() {
     let settings = |setup: Setup| setup.set("stream_management.resume_timeout", "'3s'");
     let mut orphan = Orphan::registered(settings, true).await;
     let (mut desk, _server) = orphan.desk("desk").await;
@@ -225,7 +225,7 @@ async fn a_device_that_is_being_woken_has_more_time_to_come_itself() {
 }
 
 #[tokio::test]
-async fn nobody_gets_as_an_orphan_what_another_live_session_of_the_account_has_seen() {
+async fn messages_that_a_live_session_of_the_account_received_are_not_orphans() {
     let settings = |setup: Setup| setup.set("stream_management.orphan_grace", "'200ms'");
     let mut scene = Scene::with(StubOptions::default(), settings).await;
     let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;

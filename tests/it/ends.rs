@@ -12,7 +12,7 @@ fn stream_error(condition: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_the_server_says_in_parting_reaches_an_attached_client_as_it_is() {
+async fn a_servers_stream_error_reaches_an_attached_client_unchanged() {
     for condition in ["conflict", "system-shutdown", "policy-violation", "not-authorized"] {
         for options in [StubOptions::default(), StubOptions::managed()] {
             let mut scene = Scene::with(options, |setup| setup).await;
@@ -45,7 +45,7 @@ async fn a_lost_server_closes_the_clients_connection_without_a_footer() {
 }
 
 #[tokio::test]
-async fn a_server_that_sends_nonsense_is_a_lost_server() {
+async fn a_server_that_sends_invalid_xml_counts_as_lost() {
     let mut scene = Scene::new().await;
     scene.server.send("<message></presence>");
     let seen = scene.client.closed(PATIENCE).await.concat();
@@ -71,7 +71,7 @@ async fn a_dark_client_finds_what_the_server_sent_before_it_closed_the_session()
 
 /// A server with stream management sends unacknowledged stanzas again elsewhere, so the proxy must not keep a copy.
 #[tokio::test]
-async fn what_a_managing_server_was_not_acked_is_left_to_it() {
+async fn stanzas_not_acked_to_a_server_with_stream_management_are_left_to_it() {
     let mut scene =
         Scene::with(StubOptions::managed(), |setup| setup.set("stream_management.spool_after", "'20s'")).await;
     scene.client.acks = false;
@@ -96,7 +96,7 @@ async fn what_a_managing_server_was_not_acked_is_left_to_it() {
 }
 
 #[tokio::test]
-async fn at_a_clean_close_the_server_hears_what_the_client_acked_last() {
+async fn at_a_clean_close_the_server_gets_the_clients_last_ack() {
     let mut scene =
         Scene::with(StubOptions::managed(), |setup| setup.set("stream_management.spool_after", "'20s'")).await;
     scene.client.acks = false;
@@ -123,7 +123,7 @@ async fn a_connection_lost_in_the_middle_of_a_stanza_does_not_end_the_session() 
 
 /// The client's `h` exceeds the number of stanzas sent to it. Other sessions must not be affected.
 #[tokio::test]
-async fn a_resumption_that_claims_too_much_is_refused_and_the_session_stays() {
+async fn a_resumption_with_too_high_a_count_is_refused_and_the_session_stays() {
     let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
     client.reset();
     let mut client: Client = pushward.authenticated("alice").await;
@@ -138,14 +138,14 @@ async fn a_resumption_that_claims_too_much_is_refused_and_the_session_stays() {
 
 /// An app may register and close its stream in one write. The answer comes before the footer, and the session is held.
 #[tokio::test]
-async fn a_client_that_closes_its_stream_right_behind_its_request_is_answered_and_pushed_for() {
+async fn a_client_that_closes_its_stream_right_after_its_request_is_answered_and_pushed_for() {
     let mut scene = Scene::new().await;
     scene.client.available().await;
     let enable = "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>";
     let last = format!("<iq type='set' id='last'>{enable}</iq><presence type='unavailable'/></stream:stream>");
     scene.client.send(last).await;
-    let said = scene.client.closed(PATIENCE).await;
-    assert!(said.iter().any(|xml| xml.contains("id='last'") && xml.contains("type='result'")), "{said:?}");
+    let received = scene.client.closed(PATIENCE).await;
+    assert!(received.iter().any(|xml| xml.contains("id='last'") && xml.contains("type='result'")), "{received:?}");
     scene.pushward.logged(&["session lingers"]).await;
     scene.server.send(message("for the one that has gone"));
     scene.server.expect("<publish").await;

@@ -80,7 +80,7 @@ async fn the_extensions_are_among_the_accounts_features_all_or_none_and_calls_on
 }
 
 #[tokio::test]
-async fn an_encryption_that_cannot_be_had_is_refused_rather_than_left_out() {
+async fn an_unsupported_encryption_is_refused_and_not_ignored() {
     let world = World::with(quick).await;
     let (mut phone, _) = world.session("phone").await;
     for (encrypt, condition) in [
@@ -97,7 +97,7 @@ async fn an_encryption_that_cannot_be_had_is_refused_rather_than_left_out() {
 // Encryption
 
 #[tokio::test]
-async fn all_that_siskin_asks_for_at_once_and_only_the_phone_can_read_what_is_said() {
+async fn siskin_enables_all_extensions_at_once_and_only_the_phone_can_decrypt_the_text() {
     let mut world =
         World::with(|setup| quick(setup).set("push.with_body", "true").set("push.with_sender", "true")).await;
     let everything = siskin(&[IGNORE_UNKNOWN, ROOMS, MUTED, PRIORITY, ENCRYPT, JINGLE]);
@@ -124,7 +124,7 @@ async fn all_that_siskin_asks_for_at_once_and_only_the_phone_can_read_what_is_sa
 }
 
 #[tokio::test]
-async fn the_key_outlives_a_crash_of_the_proxy() {
+async fn the_key_survives_a_crash_of_the_proxy() {
     let mut world = World::with(quick).await;
     drop(world.enabled("phone", &siskin(&[ENCRYPT])).await);
     world.pushward.kill();
@@ -137,7 +137,7 @@ async fn the_key_outlives_a_crash_of_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_long_message_is_cut_to_what_the_phone_takes() {
+async fn a_long_message_is_cut_to_the_size_that_the_phone_accepts() {
     let mut world = World::with(quick).await;
     world.dark_phone(&[&ENCRYPT.replace("3072", "400")]).await;
     let text = "Wherefore? ".repeat(100);
@@ -152,7 +152,7 @@ async fn a_long_message_is_cut_to_what_the_phone_takes() {
 // Filters
 
 #[tokio::test]
-async fn a_muted_chat_is_silent_and_does_not_count() {
+async fn a_muted_chat_does_not_push_and_does_not_count() {
     let mut world = World::with(quick).await;
     let mut carol = world.carol().await;
     world.dark_phone(&[MUTED]).await;
@@ -163,7 +163,7 @@ async fn a_muted_chat_is_silent_and_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_silent_and_a_contact_is_not() {
+async fn an_unknown_sender_does_not_push_and_a_contact_does() {
     let mut world = World::with(quick).await;
     let mut carol = world.carol().await;
     let (mut phone, _) = world.enabled("phone", &siskin(&[IGNORE_UNKNOWN])).await;
@@ -177,7 +177,7 @@ async fn a_stranger_is_silent_and_a_contact_is_not() {
 
 /// The phone logs in without resumption and does not request the roster, because it has stored it.
 #[tokio::test]
-async fn a_contact_of_long_ago_is_known_after_a_crash_of_the_proxy() {
+async fn an_old_contact_is_known_after_a_crash_of_the_proxy() {
     let mut world = World::with(quick).await;
     let mut carol = world.carol().await;
     let (mut phone, _) = world.enabled("phone", &siskin(&[IGNORE_UNKNOWN])).await;
@@ -221,7 +221,7 @@ async fn says_in(bob: &mut Client, room: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn of_rooms_those_on_the_list_notify_of_all_or_of_mentions() {
+async fn only_listed_rooms_notify_of_all_messages_or_of_mentions() {
     let mut world = World::with(quick).await;
     let (mut phone, _) = world.enabled("phone", &siskin(&[ROOMS, ENCRYPT])).await;
     for room in ["always", "mentioned", "unlisted"] {
@@ -244,7 +244,7 @@ async fn of_rooms_those_on_the_list_notify_of_all_or_of_mentions() {
 // Priority
 
 #[tokio::test]
-async fn who_asks_is_told_how_urgent_it_is_and_nobody_else() {
+async fn the_priority_is_sent_only_to_devices_that_asked_for_it() {
     let mut world = World::with(|setup| quick(setup).set("push.unimportant", "true")).await;
     let (mut phone, _) = world.enabled("phone", &siskin(&[PRIORITY])).await;
     let answer = request(&mut phone, "other", &push_enable("plain")).await;
@@ -290,12 +290,12 @@ fn assert_call(publish: &Publish, sid: &str, media: &[&str]) {
     let letter = letter(publish);
     assert_eq!((&letter["type"], &letter["sid"]), (&json!("call"), &json!(sid)), "{letter}");
     assert_eq!(letter["sender"], json!("bob@localhost/desk"), "{letter}");
-    let said = letter.get("media").cloned().unwrap_or(json!([]));
-    assert_eq!(said, json!(media), "{letter}");
+    let kinds = letter.get("media").cloned().unwrap_or(json!([]));
+    assert_eq!(kinds, json!(media), "{letter}");
 }
 
 #[tokio::test]
-async fn a_phone_that_takes_calls_by_push_alone_rings_once_and_stops_once_though_it_is_connected() {
+async fn a_connected_phone_that_gets_calls_only_by_push_gets_one_push_to_ring_and_one_to_stop() {
     let mut world = World::with(calls).await;
     let (mut phone, _) = world.enabled("phone", &siskin(&[ENCRYPT, JINGLE])).await;
     // A tablet that did not request calls by push receives them on its stream.
@@ -311,7 +311,7 @@ async fn a_phone_that_takes_calls_by_push_alone_rings_once_and_stops_once_though
 }
 
 #[tokio::test]
-async fn a_dark_phone_rings_and_stops_too() {
+async fn a_dark_phone_gets_a_push_to_ring_and_one_to_stop() {
     let mut world = World::with(calls).await;
     world.dark_phone(&[ENCRYPT, JINGLE]).await;
     world.bob.send(propose("sid")).await;
@@ -321,7 +321,7 @@ async fn a_dark_phone_rings_and_stops_too() {
 }
 
 #[tokio::test]
-async fn where_calls_by_push_are_not_offered_a_live_phone_hears_of_them_on_its_stream_alone() {
+async fn where_calls_by_push_are_not_offered_a_live_phone_gets_them_only_on_its_stream() {
     let mut world = World::with(quick).await;
     let (mut phone, _) = world.enabled("phone", &siskin(&[ENCRYPT, JINGLE])).await;
     world.bob.send(propose("sid")).await;

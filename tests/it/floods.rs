@@ -41,7 +41,7 @@ fn iq_auth(id: usize) -> String {
 }
 
 #[tokio::test]
-async fn iq_auth_without_end_before_login_is_bounded() {
+async fn an_endless_iq_auth_before_login_is_bounded() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = opened(&pushward).await;
@@ -50,7 +50,7 @@ async fn iq_auth_without_end_before_login_is_bounded() {
 }
 
 #[tokio::test]
-async fn registrations_without_end_towards_a_slow_server_are_bounded() {
+async fn endless_registrations_to_a_slow_server_are_bounded() {
     let stub = StubUpstream::start(StubOptions { reads: 10_000, ..StubOptions::default() }).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = opened(&pushward).await;
@@ -62,7 +62,7 @@ async fn registrations_without_end_towards_a_slow_server_are_bounded() {
 }
 
 #[tokio::test]
-async fn sixty_four_elements_before_login_are_all_that_a_connection_has() {
+async fn a_connection_may_send_at_most_64_elements_before_login() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut direct = opened(&pushward).await;
@@ -82,14 +82,14 @@ async fn sixty_four_elements_before_login_are_all_that_a_connection_has() {
 }
 
 #[tokio::test]
-async fn nonzas_that_are_refused_without_end_are_bounded() {
+async fn endless_refused_nonzas_are_bounded() {
     let Scene { stub: _stub, pushward, mut client, server: _server, .. } = Scene::new().await;
     let sent = flood(&pushward, &mut client, "<x xmlns='urn:xmpp:sm:3'/>", 60 * MB).await;
     assert!(sent < 60 * MB, "a client that reads nothing is not read for ever");
 }
 
 #[tokio::test]
-async fn requests_that_are_answered_here_without_end_are_bounded() {
+async fn endless_requests_that_pushward_answers_are_bounded() {
     let Scene { stub: _stub, pushward, mut client, server: _server, .. } = Scene::new().await;
     let request = "<iq type='set' id='1'><enable xmlns='urn:xmpp:push:0'/></iq>";
     let sent = flood(&pushward, &mut client, request, 60 * MB).await;
@@ -97,7 +97,7 @@ async fn requests_that_are_answered_here_without_end_are_bounded() {
 }
 
 #[tokio::test]
-async fn ack_requests_without_end_are_bounded_and_get_one_answer_together() {
+async fn endless_ack_requests_are_bounded_and_share_one_answer() {
     let Scene { stub: _stub, pushward, mut client, server: _server, .. } = Scene::new().await;
     let sent = flood(&pushward, &mut client, ASK, 10 * MB).await;
     assert!(sent >= 10 * MB, "they cost nothing, so they are read");
@@ -108,7 +108,7 @@ async fn ack_requests_without_end_are_bounded_and_get_one_answer_together() {
 }
 
 #[tokio::test]
-async fn a_client_on_a_slow_line_with_much_to_read_is_heard_at_once() {
+async fn stanzas_of_a_client_with_a_slow_line_and_a_long_backlog_are_relayed_at_once() {
     let patient = |setup: Setup| setup.set("stream_management.write_timeout", "'10m'");
     let Scene { stub: _stub, pushward: _pushward, mut client, mut server, .. } =
         Scene::with(StubOptions::default(), patient).await;
@@ -133,7 +133,7 @@ fn large(id: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_server_that_reads_slowly_delivers_at_once_and_no_clock_runs_for_what_is_not_read() {
+async fn a_server_that_reads_slowly_delivers_at_once_and_unread_bytes_start_no_deadline() {
     let quick = |setup: Setup| {
         setup.set("stream_management.max_ack_delay", "'1s'").set("stream_management.ack_timeout", "'1s'")
     };
@@ -178,7 +178,7 @@ async fn a_client_that_writes_five_megabytes_before_it_reads_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_during_login_is_given_up_within_its_time() {
+async fn a_server_that_falls_silent_during_login_is_closed_within_its_timeout() {
     let auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHNlY3JldA==</auth>";
     let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
     for (ignores, authenticated, sends) in

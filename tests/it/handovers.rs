@@ -63,7 +63,7 @@ async fn on_a_managed_ejabberd_that_is_killed_nothing_is_lost() {
 /// Regression test: a client reads nothing, and 30 ms later the same device binds again. Messages that came in between
 /// were never delivered.
 #[tokio::test]
-async fn a_device_that_binds_anew_while_its_session_takes_it_for_live_gets_all_that_came() {
+async fn a_device_that_binds_again_while_its_session_counts_as_live_gets_all_stanzas() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let mut scene = Scene::with(options, |setup| setup).await;
         let mut server = scene.server;
@@ -89,7 +89,7 @@ async fn a_device_that_binds_anew_while_its_session_takes_it_for_live_gets_all_t
 /// Regression test: the session that ended deleted messages, long acknowledged to the server, while the next session
 /// took them over.
 #[tokio::test]
-async fn a_session_that_ends_slowly_takes_nothing_from_its_successor() {
+async fn a_session_that_ends_slowly_does_not_take_stanzas_from_its_successor() {
     for footers in [true, false] {
         let options = StubOptions { footers, ..StubOptions::managed() };
         let mut scene = Scene::with(options, |setup| setup).await;
@@ -132,7 +132,7 @@ async fn the_presence_of_a_device_waits_until_its_silent_session_has_handed_over
 }
 
 #[tokio::test]
-async fn what_a_server_sends_again_after_its_connection_broke_comes_once() {
+async fn a_message_that_a_server_sends_again_after_its_connection_broke_is_delivered_once() {
     let mut scene = Scene::with(StubOptions::managed(), Setup::with_metrics).await;
     scene.client.acks = false;
     let all = numbered("unacked", 1..=3);
@@ -160,7 +160,7 @@ async fn what_a_server_sends_again_after_its_connection_broke_comes_once() {
 
 /// Regression test: the memory belonged to the session that had come first, and the device had two.
 #[tokio::test]
-async fn what_a_server_sends_again_to_another_session_of_the_device_comes_once() {
+async fn a_message_sent_again_to_another_session_of_the_device_is_delivered_once() {
     let mut scene = Scene::with(StubOptions::managed(), Setup::with_metrics).await;
     scene.client.acks = false;
     let all = numbered("unacked", 1..=2);
@@ -184,7 +184,7 @@ async fn what_a_server_sends_again_to_another_session_of_the_device_comes_once()
 
 /// The connection breaks while Prosody runs on: it sends again, with a delay, what was not acknowledged to it.
 #[tokio::test]
-async fn what_prosody_sends_again_after_a_broken_connection_comes_once() {
+async fn a_message_that_prosody_sends_again_after_a_broken_connection_is_delivered_once() {
     let prosody = Prosody::with(&["smacks", "offline"]).await;
     let proxy = Proxy::towards(prosody.address).await;
     let setup = Setup::new(proxy.address).set("stream_management.spool_after", "'60s'");
@@ -230,7 +230,7 @@ async fn chat_to_a_full_jid_that_is_gone_goes_to_the_accounts_next_client() {
 }
 
 #[tokio::test]
-async fn what_nobody_fetches_is_logged_when_it_is_deleted() {
+async fn stanzas_that_no_device_fetched_are_logged_when_they_are_deleted() {
     let settings = |setup: Setup| {
         let setup = setup.set("stream_management.orphan_ttl", "'1s'").set("stream_management.resume_timeout", "'1s'");
         setup.with_metrics()

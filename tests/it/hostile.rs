@@ -115,7 +115,7 @@ async fn ten_thousand_half_open_connections_stop_no_login_and_cost_no_cpu() {
 }
 
 #[tokio::test]
-async fn a_close_notify_right_behind_the_handshake_harms_nobody() {
+async fn a_close_notify_right_after_the_handshake_does_not_affect_others() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address).with_metrics()).await;
     let mut other = pushward.login("bob", "desk").await;
@@ -138,7 +138,7 @@ async fn a_close_notify_right_behind_the_handshake_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_client_lost_by_a_reset_is_known_at_once_and_the_next_message_is_pushed() {
+async fn a_client_lost_by_a_reset_is_detected_at_once_and_the_next_message_is_pushed() {
     // Far longer than this test, so that no timeout can reveal the loss.
     let patient = |setup: Setup| {
         let setup = setup.set("stream_management.max_ack_delay", "'1h'").set("stream_management.ack_timeout", "'1h'");
@@ -154,7 +154,7 @@ async fn a_client_lost_by_a_reset_is_known_at_once_and_the_next_message_is_pushe
 }
 
 #[tokio::test]
-async fn whitespace_keeps_a_connection_and_is_no_stanza() {
+async fn whitespace_keeps_a_connection_open_and_does_not_count_as_a_stanza() {
     let eager = |setup: Setup| setup.with_metrics().set("limits.stanza_rate", "5");
     let Scene { stub: _stub, pushward, mut client, mut server, .. } = Scene::with(StubOptions::default(), eager).await;
     for _ in 0..100 {

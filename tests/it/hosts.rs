@@ -32,7 +32,7 @@ async fn is_served(client: Client, domain: &'static str) {
 }
 
 #[tokio::test]
-async fn the_certificate_is_the_one_of_the_name_that_the_client_indicates() {
+async fn the_certificate_matches_the_name_in_the_clients_sni() {
     let (_first, _second, pushward) = three_hosts().await;
     for domain in HOSTS {
         let tls = only(&pushward, domain).named(domain);
@@ -43,7 +43,7 @@ async fn the_certificate_is_the_one_of_the_name_that_the_client_indicates() {
 }
 
 #[tokio::test]
-async fn without_a_name_it_is_the_one_of_the_stream_or_of_the_first_host() {
+async fn without_sni_the_certificate_is_that_of_the_stream_or_of_the_first_host() {
     let (_first, _second, pushward) = three_hosts().await;
     for domain in HOSTS {
         let client = Client::plain(pushward.starttls).await.towards(domain);
@@ -53,7 +53,7 @@ async fn without_a_name_it_is_the_one_of_the_stream_or_of_the_first_host() {
 }
 
 #[tokio::test]
-async fn the_stream_decides_whose_server_is_asked_whatever_name_was_indicated() {
+async fn the_stream_selects_the_upstream_server_whatever_the_sni_was() {
     let (_first, _second, pushward) = three_hosts().await;
     let tls = only(&pushward, "two.test").named("two.test");
     is_served(Client::direct(pushward.direct, &tls).await, "three.test").await;
@@ -64,7 +64,7 @@ async fn the_stream_decides_whose_server_is_asked_whatever_name_was_indicated() 
 }
 
 #[tokio::test]
-async fn check_looks_at_every_host() {
+async fn check_tests_every_host() {
     let (_first, second, pushward) = three_hosts().await;
     let check = || {
         let mut check = binary();
@@ -72,19 +72,22 @@ async fn check_looks_at_every_host() {
         let output = check.output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    let (code, said) = check();
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = check();
+    assert_eq!(code, Some(0), "{printed}");
     for domain in HOSTS {
-        assert!(said.contains(&format!("certs/{domain}.pem is valid")), "{said}");
-        assert!(said.lines().any(|line| line.starts_with(&format!("{domain}: the server at "))), "{said}");
+        assert!(printed.contains(&format!("certs/{domain}.pem is valid")), "{printed}");
+        assert!(printed.lines().any(|line| line.starts_with(&format!("{domain}: the server at "))), "{printed}");
     }
     // One host has the certificate of another, and the server of a third is down.
     std::fs::copy(pushward.file("certs/localhost.pem"), pushward.file("certs/two.test.pem")).unwrap();
     std::fs::copy(pushward.file("certs/localhost.key"), pushward.file("certs/two.test.key")).unwrap();
     drop(second);
-    let (code, said) = check();
-    assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains("[[host]] two.test certificate: ") && said.contains("does not name the domain"), "{said}");
-    assert!(said.contains("[[host]] three.test upstream: ") && said.contains("cannot connect"), "{said}");
-    assert!(said.contains("certs/localhost.pem is valid"), "{said}");
+    let (code, printed) = check();
+    assert_eq!(code, Some(78), "{printed}");
+    assert!(
+        printed.contains("[[host]] two.test certificate: ") && printed.contains("does not name the domain"),
+        "{printed}"
+    );
+    assert!(printed.contains("[[host]] three.test upstream: ") && printed.contains("cannot connect"), "{printed}");
+    assert!(printed.contains("certs/localhost.pem is valid"), "{printed}");
 }

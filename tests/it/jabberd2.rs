@@ -95,7 +95,7 @@ async fn clients_are_offered_stream_management_instead_of_jabberd2s_own_features
 
 /// jabberd2 addresses everything for the account to a full JID, and this client never has the same one again.
 #[tokio::test]
-async fn what_jabberd2_sent_to_a_session_that_is_gone_goes_to_the_accounts_next_client() {
+async fn stanzas_that_jabberd2_sent_to_an_ended_session_go_to_the_accounts_next_client() {
     let server = Jabberd2::start().await;
     let setup = Setup::new(server.address).set("stream_management.orphan_grace", "'200ms'");
     let pushward = Pushward::start(setup.set("stream_management.resume_timeout", "'1s'")).await;

@@ -27,7 +27,7 @@ async fn logged(pushward: &Pushward, limit: &str) {
 }
 
 #[tokio::test]
-async fn one_address_has_so_many_connections_and_others_go_on() {
+async fn connections_per_address_are_limited_and_other_addresses_are_not_affected() {
     let bounds = |setup: Setup| setup.set("limits.connections_per_address", "2");
     let (_stub, pushward) = served(bounds).await;
     let first = pushward.login("alice", "phone").await;
@@ -51,7 +51,7 @@ async fn one_address_has_so_many_connections_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_held_session_takes_no_connection_of_its_address() {
+async fn a_held_session_does_not_count_as_a_connection_of_its_address() {
     let Scene { stub: _stub, pushward, client, server: _server, enabled } =
         Scene::with(StubOptions::default(), |setup| {
             setup
@@ -65,7 +65,7 @@ async fn a_held_session_takes_no_connection_of_its_address() {
 }
 
 #[tokio::test]
-async fn when_all_places_are_taken_the_next_client_is_told_so() {
+async fn at_the_connection_limit_the_next_client_gets_an_error() {
     let bounds = |setup: Setup| setup.set("limits.connections", "2").set("limits.connections_per_address", "2");
     let (_stub, pushward) = served(bounds).await;
     let _first = pushward.login("alice", "phone").await;
@@ -102,7 +102,7 @@ async fn a_connection_that_does_not_log_in_makes_room_for_a_newer_one() {
 }
 
 #[tokio::test]
-async fn who_does_not_come_to_tls_or_to_a_login_in_time_is_closed() {
+async fn connections_without_tls_or_login_in_time_are_closed() {
     let bounds =
         |setup: Setup| setup.set("limits.handshake_timeout", "'400ms'").set("limits.authentication_timeout", "'400ms'");
     let (_stub, pushward) = served(bounds).await;
@@ -155,7 +155,7 @@ async fn tries(client: &mut Client, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_guesses_passwords_is_not_let_guess_on() {
+async fn failed_logins_lock_the_address_out() {
     let prosody = Prosody::start().await;
     let setup = Setup::new(prosody.address).with_metrics().set("limits.failed_logins_per_address", "2");
     let pushward = Pushward::start(setup).await;
@@ -230,7 +230,7 @@ async fn a_client_beyond_its_bandwidth_is_read_more_slowly_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn of_too_many_held_sessions_the_oldest_ends_in_order_and_its_messages_wait() {
+async fn beyond_the_limit_of_held_sessions_the_oldest_ends_cleanly_and_its_messages_wait() {
     let bound = |setup: Setup| setup.with_metrics().set("limits.held_per_account", "2");
     let Scene { mut stub, pushward, client, server, .. } = Scene::with(StubOptions::default(), bound).await;
     lost(&pushward, client, "alice@localhost/phone").await;
@@ -253,7 +253,7 @@ async fn of_too_many_held_sessions_the_oldest_ends_in_order_and_its_messages_wai
 }
 
 #[tokio::test]
-async fn beyond_the_memory_of_all_and_of_a_session_what_waits_is_on_disk_and_all_of_it_comes() {
+async fn stanzas_beyond_the_memory_limits_wait_on_disk_and_are_all_delivered() {
     let all = |setup: Setup| setup.with_metrics().set("limits.queue_memory", "'20 KB'");
     let own = |setup: Setup| {
         let keys = ["limits.unauthenticated_stanza", "limits.stanza", "limits.session_queue"];
@@ -293,7 +293,7 @@ async fn a_full_spool_is_counted_by_the_bound_that_it_reached() {
 
 /// One account may use an eighth of the spool. The ninth account finds the spool full, and no session ends.
 #[tokio::test]
-async fn accounts_share_the_spool_and_none_fills_it_alone() {
+async fn one_account_cannot_fill_the_spool_that_all_accounts_share() {
     let bound = |setup: Setup| setup.with_metrics().set("limits.spool", "'80 KB'");
     let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(bound(Setup::new(stub.address))).await;
@@ -318,7 +318,7 @@ async fn accounts_share_the_spool_and_none_fills_it_alone() {
 }
 
 #[tokio::test]
-async fn a_flood_is_counted_in_full_and_logged_now_and_then() {
+async fn each_event_of_a_flood_is_counted_and_few_are_logged() {
     let (_stub, pushward) = served(|setup| setup.set("limits.connections_per_address", "1")).await;
     let _first = Client::plain(pushward.starttls).await;
     for _ in 0..300 {

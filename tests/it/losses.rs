@@ -110,7 +110,7 @@ async fn a_client_lost_in_the_middle_of_the_replay_gets_the_rest_once() {
 }
 
 #[tokio::test]
-async fn what_comes_during_a_replay_comes_behind_it() {
+async fn stanzas_that_arrive_during_a_replay_are_delivered_after_it() {
     for (name, options, settings) in surroundings() {
         let Scene { stub: _stub, pushward, client, server, enabled } = Scene::with(options, settings).await;
         client.reset();
@@ -131,7 +131,7 @@ async fn race(mut client: Client, enabled: &Enabled) -> (Client, Vec<String>, bo
 }
 
 #[tokio::test]
-async fn of_two_that_resume_at_once_one_has_the_session_and_all_of_it() {
+async fn of_two_clients_that_resume_at_once_one_gets_the_session_and_all_stanzas() {
     for round in 0..5 {
         let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
         client.reset();
@@ -159,7 +159,7 @@ async fn of_two_that_resume_at_once_one_has_the_session_and_all_of_it() {
 }
 
 #[tokio::test]
-async fn a_resumption_takes_the_session_over_without_a_word_to_the_old_connection() {
+async fn a_resumption_takes_the_session_over_and_sends_nothing_to_the_old_connection() {
     let Scene { stub: _stub, pushward, client: mut old, server, enabled } = Scene::new().await;
     let (mut client, _) = resumed(&pushward, &enabled, 0).await;
     let last = old.closed(PATIENCE).await;
@@ -188,7 +188,7 @@ async fn returned(server: &mut StubConnection, count: usize) -> Vec<u32> {
 /// No file may grow beyond 6 MiB. alice is dark and is sent 12 MiB. Memory holds 256 KiB: the rest is returned to its
 /// sender.
 #[tokio::test]
-async fn on_a_full_disk_a_session_stays_and_what_nobody_can_keep_goes_back() {
+async fn on_a_full_disk_a_session_stays_and_stanzas_without_room_are_returned() {
     let settings = |setup: Setup| {
         setup.largest_file(6 * 1024).set("limits.stanza", "'256 KiB'").set("limits.session_queue", "'256 KiB'")
     };
@@ -251,7 +251,7 @@ async fn at_the_bound_of_a_sessions_spool_the_rest_stays_in_memory_and_with_the_
 }
 
 #[tokio::test]
-async fn a_client_that_stops_reading_is_given_up_and_holds_nobody_up() {
+async fn a_client_that_stops_reading_is_closed_and_delays_no_other_client() {
     let settings = |setup: Setup| setup.set("stream_management.write_timeout", "'3s'");
     let Scene { mut stub, pushward, client, mut server, enabled } = Scene::with(StubOptions::default(), settings).await;
     let (mut desk, desk_server) = another(&pushward, &mut stub, "desk").await;

@@ -48,7 +48,7 @@ async fn fleet(pushward: &Pushward, count: usize) -> Vec<Client> {
 }
 
 #[tokio::test]
-async fn sixty_clients_of_one_account_bind_at_once_and_leave_nothing_behind() {
+async fn sixty_clients_of_one_account_bind_at_once_and_all_end_cleanly() {
     let pushward = proxy(StubOptions::default()).await;
     let fleet = fleet(&pushward, FLEET).await;
     assert_eq!(live(&pushward).await, FLEET as u64);
@@ -81,7 +81,7 @@ async fn two_sessions_that_end_with_open_changes_let_others_log_in() {
 }
 
 #[tokio::test]
-async fn a_drain_reaches_all_sessions_while_a_fleet_binds() {
+async fn a_drain_reaches_all_sessions_while_many_clients_bind() {
     let mut pushward = proxy(StubOptions::default()).await;
     let mut others = Vec::new();
     for n in 0..12 {
@@ -90,19 +90,19 @@ async fn a_drain_reaches_all_sessions_while_a_fleet_binds() {
         others.push(client);
     }
     let _fleet = fleet(&pushward, FLEET).await;
-    let mut told = JoinSet::new();
+    let mut drained = JoinSet::new();
     for mut client in others {
-        told.spawn(async move { client.expect("system-shutdown").await });
+        drained.spawn(async move { client.expect("system-shutdown").await });
     }
-    let told = async { timeout(PATIENCE, told.join_all()).await.expect("every session hears of the shutdown") };
-    let (_, (status, _)) = tokio::join!(told, pushward.terminate(2 * PATIENCE));
+    let drained = async { timeout(PATIENCE, drained.join_all()).await.expect("every session hears of the shutdown") };
+    let (_, (status, _)) = tokio::join!(drained, pushward.terminate(2 * PATIENCE));
     assert!(status.success());
 }
 
 /// Regression test: the client got `<failed/>` without a count, or with a count that was not final, and sent again what
 /// the server had.
 #[tokio::test]
-async fn a_resumption_that_meets_an_ending_session_learns_its_final_count() {
+async fn a_resumption_of_an_ending_session_gets_its_final_count() {
     let options = StubOptions { footers: false, ..StubOptions::slow_to_ack() };
     let mut scene = Scene::with(options, |setup| setup).await;
     scene.client.say("bob@localhost", "one").await;

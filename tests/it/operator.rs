@@ -192,7 +192,7 @@ fn the_log_lines_that_the_docs_name_are_logged() {
 }
 
 #[tokio::test]
-async fn the_dashboard_asks_for_metrics_that_there_are() {
+async fn the_dashboard_uses_only_metrics_that_exist() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(with_page(Setup::new(stub.address))).await;
     let address = page(&pushward).await;
@@ -275,7 +275,7 @@ async fn what_happens_to_a_session_is_counted() {
 }
 
 #[tokio::test]
-async fn it_is_ready_as_long_as_some_server_takes_connections() {
+async fn it_is_ready_while_at_least_one_server_accepts_connections() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(with_page(Setup::new(stub.address))).await;
     assert_eq!(http(page(&pushward).await, "GET", "/readyz").await.0, 200);
@@ -289,7 +289,7 @@ async fn it_is_ready_as_long_as_some_server_takes_connections() {
 }
 
 #[tokio::test]
-async fn each_line_of_a_json_log_is_an_object_that_says_who_and_where() {
+async fn each_line_of_a_json_log_is_an_object_with_session_and_source() {
     let debug = |setup: Setup| setup.set("log.level", "'debug'");
     let mut scene = Scene::with(StubOptions::default(), debug).await;
     enable_push(&mut scene.client, "a \"quoted\"\nnode").await;

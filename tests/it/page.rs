@@ -37,7 +37,7 @@ async fn keep_picture(browser: &Browser, name: &str) {
 }
 
 #[tokio::test]
-async fn the_page_shows_the_numbers_as_they_change_and_nobody() {
+async fn the_page_shows_the_numbers_as_they_change_and_no_names() {
     let mut scene = Scene::with(StubOptions::default(), with_page).await;
     enable_push(&mut scene.client, "n").await;
     let address = page(&scene.pushward).await;
@@ -64,7 +64,7 @@ async fn the_page_shows_the_numbers_as_they_change_and_nobody() {
 }
 
 #[tokio::test]
-async fn the_page_fits_a_phone_and_says_what_its_plots_show() {
+async fn the_page_fits_a_phone_and_describes_its_plots() {
     let scene = Scene::with(StubOptions::default(), with_page).await;
     let address = page(&scene.pushward).await;
     let browser = Browser::start(390, 844).await;
@@ -85,7 +85,7 @@ async fn the_page_fits_a_phone_and_says_what_its_plots_show() {
 }
 
 #[tokio::test]
-async fn nothing_but_the_page_itself_acts_in_it() {
+async fn only_the_pages_own_script_runs_in_it() {
     let scene = Scene::with(StubOptions::default(), with_page).await;
     let address = page(&scene.pushward).await;
     let (_, header, _) = http(address, "GET", "/").await;
@@ -116,7 +116,7 @@ async fn nothing_but_the_page_itself_acts_in_it() {
 }
 
 #[tokio::test]
-async fn a_website_that_leads_its_name_here_learns_nothing() {
+async fn a_website_gets_no_data_by_dns_rebinding() {
     let named = |setup| with_page(setup).set("admin.hosts", "['pushward.internal']");
     let scene = Scene::with(StubOptions::default(), named).await;
     let address = page(&scene.pushward).await;

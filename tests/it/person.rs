@@ -25,7 +25,7 @@ pub(crate) async fn run(directory: &Path, arguments: &[&str], deadline: Duration
 }
 
 #[tokio::test]
-async fn check_names_every_mistake_with_its_line() {
+async fn check_reports_every_mistake_with_its_line() {
     let directory = tempfile::tempdir().unwrap();
     let config = "[[listen]]\n\
         address = '127.0.0.1:0'\n\
@@ -42,14 +42,16 @@ async fn check_names_every_mistake_with_its_line() {
     for (line, words) in [(3, ["tls", "sometimes"]), (8, ["batch_delay", "soon"]), (9, ["max_deviecs", "max_devices"])]
     {
         let place = format!("wrong.toml:{line}");
-        let said =
-            output.lines().find(|said| said.contains(&place)).unwrap_or_else(|| panic!("no {place} in\n{output}"));
-        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        let printed = output
+            .lines()
+            .find(|printed| printed.contains(&place))
+            .unwrap_or_else(|| panic!("no {place} in\n{output}"));
+        assert!(words.iter().all(|word| printed.contains(word)), "{printed}");
     }
 }
 
 #[tokio::test]
-async fn a_bad_configuration_stops_the_daemon_with_the_same_words() {
+async fn a_bad_configuration_stops_the_daemon_with_the_same_messages() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("config.toml"), "[[host]]\ndomain = 'localhost'\n[limits]\ndepth = 'deep'\n")
         .unwrap();
@@ -59,7 +61,7 @@ async fn a_bad_configuration_stops_the_daemon_with_the_same_words() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_not_there_is_named() {
+async fn the_error_about_a_missing_configuration_has_its_path() {
     let directory = tempfile::tempdir().unwrap();
     let (code, output) = run(directory.path(), &["--config", "missing.toml", "check"], PATIENCE).await;
     assert_eq!(code, Some(78), "{output}");
@@ -67,7 +69,7 @@ async fn a_configuration_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn check_accepts_the_shipped_configuration_and_says_that_no_server_runs() {
+async fn check_accepts_the_shipped_configuration_and_reports_that_no_server_runs() {
     let directory = tempfile::tempdir().unwrap();
     let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml")).unwrap();
     // The configured port may be in use on this machine, so the test replaces it by one that was just free.
@@ -77,13 +79,13 @@ async fn check_accepts_the_shipped_configuration_and_says_that_no_server_runs() 
     fs::write(directory.path().join("config.toml"), configured).unwrap();
     let (code, output) = run(directory.path(), &["check"], PATIENCE).await;
     assert!(output.contains("config.toml: valid"), "{output}");
-    let said = output.lines().find(|line| line.contains(&upstream.to_string()));
-    assert!(said.is_some_and(|line| line.contains("cannot connect")), "{output}");
+    let printed = output.lines().find(|line| line.contains(&upstream.to_string()));
+    assert!(printed.is_some_and(|line| line.contains("cannot connect")), "{output}");
     assert_ne!(code, Some(0), "a server that is down is nothing to be content with: {output}");
 }
 
 #[tokio::test]
-async fn check_is_content_where_the_server_runs() {
+async fn check_succeeds_while_the_server_runs() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
@@ -125,7 +127,7 @@ async fn sigterm_drains_and_exits_with_success() {
 }
 
 #[tokio::test]
-async fn the_log_never_holds_a_secret_however_much_it_tells() {
+async fn the_log_contains_no_secret_at_any_level() {
     let prosody = Prosody::start().await;
     let mut service = PushService::connect(&prosody).await;
     let setup = Setup::new(prosody.address).set("push.with_body", "true").set("push.batch_delay", "'50ms'");
@@ -167,7 +169,7 @@ async fn the_log_never_holds_a_secret_however_much_it_tells() {
 }
 
 #[tokio::test]
-async fn the_state_is_for_its_owner_alone() {
+async fn only_its_owner_can_read_the_state() {
     use std::os::unix::fs::PermissionsExt as _;
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;

@@ -73,7 +73,7 @@ async fn sessions_show(pushward: &Pushward, stanzas: u64) {
 
 /// Without the guard the stanza would come at each resumption and each login for 14 days.
 #[tokio::test]
-async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releases_it() {
+async fn a_stanza_that_breaks_a_client_is_set_aside_until_the_operator_releases_it() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let mut scene = Scene::with(options, Setup::with_metrics).await;
         let (pushward, enabled) = (&mut scene.pushward, &scene.enabled);
@@ -107,8 +107,8 @@ async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releas
         server.send(message("new"));
         assert_eq!(client.bodies_until(&["new".to_owned()]).await, ["new"]);
         sessions_show(pushward, 1).await;
-        let said = ask(pushward, &["release", "alice@localhost"]).await;
-        assert_eq!((said.code, said.out.trim()), (Some(0), "stanzas released: 1"), "{}", said.err);
+        let printed = ask(pushward, &["release", "alice@localhost"]).await;
+        assert_eq!((printed.code, printed.out.trim()), (Some(0), "stanzas released: 1"), "{}", printed.err);
         assert_eq!(client.bodies_until(&["poison".to_owned()]).await, ["poison"]);
         client.ack().await;
         sessions_show(pushward, 0).await;
@@ -127,8 +127,8 @@ async fn cannot_be_released(pushward: &Pushward) {
         ("alice@example.com", "no [[host]] has the domain example.com"),
         ("nonsense", "no [[host]] has the domain nonsense"),
     ] {
-        let said = ask(pushward, &["release", account]).await;
-        assert_eq!((said.code, said.out.trim(), said.err.trim()), (Some(1), "", reason), "{account}");
+        let printed = ask(pushward, &["release", account]).await;
+        assert_eq!((printed.code, printed.out.trim(), printed.err.trim()), (Some(1), "", reason), "{account}");
     }
     assert_eq!((before, released()), (1, 1));
 }
@@ -186,7 +186,7 @@ async fn every_login_breaks(server: Server, end: End, registered: bool) {
 }
 
 #[tokio::test]
-async fn a_client_that_only_logs_in_anew_is_spared_the_stanza_on_prosody() {
+async fn a_stanza_is_set_aside_for_a_client_that_never_resumes_on_prosody() {
     for (end, registered) in [(End::Reset, false), (End::Fin, true), (End::StreamError, true), (End::Footer, true)] {
         every_login_breaks(Server::prosody().await, end, registered).await;
     }
@@ -197,7 +197,7 @@ async fn a_client_that_only_logs_in_anew_is_spared_the_stanza_on_prosody() {
 }
 
 #[tokio::test]
-async fn a_client_that_only_logs_in_anew_is_spared_the_stanza_on_ejabberd() {
+async fn a_stanza_is_set_aside_for_a_client_that_never_resumes_on_ejabberd() {
     every_login_breaks(Server::ejabberd().await, End::Reset, false).await;
     every_login_breaks(Server::managed_ejabberd().await, End::StreamError, true).await;
 }

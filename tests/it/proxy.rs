@@ -71,7 +71,7 @@ async fn a_thousand_stanzas_in_one_segment_pass_in_order() {
 }
 
 #[tokio::test]
-async fn a_stanza_that_comes_a_byte_at_a_time_passes_whole() {
+async fn a_stanza_that_arrives_byte_by_byte_passes_whole() {
     let (_pushward, mut client, mut server) = connected(StubOptions::default()).await;
     let stanza = message("é😀&amp;");
     for byte in stanza.bytes() {
@@ -85,7 +85,7 @@ async fn a_stanza_that_comes_a_byte_at_a_time_passes_whole() {
 }
 
 #[tokio::test]
-async fn a_client_hears_no_whitespace_that_the_server_sends_to_keep_the_connection() {
+async fn whitespace_keepalives_of_the_server_do_not_reach_the_client() {
     let (_pushward, mut client, server) = connected(StubOptions::default()).await;
     let before = client.whitespace();
     server.send(format!(" \n{} ", message("one")));
@@ -95,7 +95,7 @@ async fn a_client_hears_no_whitespace_that_the_server_sends_to_keep_the_connecti
 }
 
 #[tokio::test]
-async fn direct_tls_speaks_both_versions_and_agrees_on_xmpp_client() {
+async fn direct_tls_offers_tls_1_2_and_1_3_and_negotiates_xmpp_client() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let alpn = Some("xmpp-client".to_owned());
@@ -110,7 +110,7 @@ async fn direct_tls_speaks_both_versions_and_agrees_on_xmpp_client() {
 }
 
 #[tokio::test]
-async fn starttls_speaks_both_versions() {
+async fn starttls_offers_tls_1_2_and_1_3() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     for (only, expected) in [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)] {
@@ -149,7 +149,7 @@ async fn starttls_may_come_with_the_header_in_the_first_packet() {
 }
 
 #[tokio::test]
-async fn clear_bytes_behind_starttls_are_discarded() {
+async fn clear_bytes_after_starttls_are_discarded() {
     let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = Client::plain(pushward.starttls).await;
@@ -191,7 +191,7 @@ async fn an_upstream_that_is_down_fails_the_connection() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_answer_is_given_up_at_the_connect_timeout() {
+async fn an_upstream_that_does_not_answer_fails_at_the_connect_timeout() {
     // Nothing accepts connections here, and once the backlog is full the system answers no more of them.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -239,7 +239,7 @@ async fn a_client_without_stream_management_that_vanishes_ends_on_the_server() {
 }
 
 #[tokio::test]
-async fn features_before_authentication_lose_what_a_proxy_cannot_carry() {
+async fn features_before_authentication_lose_what_cannot_work_through_a_proxy() {
     let options = StubOptions {
         before: "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>\
             <compression xmlns='http://jabber.org/features/compress'><method>zlib</method></compression>\
@@ -261,7 +261,7 @@ async fn features_before_authentication_lose_what_a_proxy_cannot_carry() {
 }
 
 #[tokio::test]
-async fn features_after_authentication_hold_one_stream_management_and_it_is_ours() {
+async fn features_after_authentication_have_only_our_stream_management() {
     let bind = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>";
     let options = StubOptions {
         after: format!(

@@ -50,7 +50,7 @@ async fn the_servers_own_features_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn enabling_and_disabling_is_answered_whether_sent_to_nobody_or_the_account() {
+async fn enable_and_disable_are_answered_without_an_address_and_to_the_account() {
     let world = World::with(quick).await;
     let (mut alice, _) = world.session("phone").await;
     for to in ["", " to='alice@localhost'"] {
@@ -66,7 +66,7 @@ async fn enabling_and_disabling_is_answered_whether_sent_to_nobody_or_the_accoun
 }
 
 #[tokio::test]
-async fn enabling_needs_a_jid_and_not_ones_own() {
+async fn enable_needs_a_jid_other_than_the_own_account() {
     let world = World::with(quick).await;
     let (mut alice, _) = world.session("phone").await;
     for payload in [
@@ -102,7 +102,7 @@ async fn a_burst_for_a_dark_device_is_one_push_with_the_count_and_the_clients_op
 }
 
 #[tokio::test]
-async fn the_form_of_the_options_is_submitted_even_if_the_client_wrote_otherwise() {
+async fn the_form_of_the_options_has_type_submit_whatever_the_client_wrote() {
     let mut world = World::with(quick).await;
     let (mut alice, _) = world.session("phone").await;
     for kind in ["type='form'", ""] {
@@ -129,7 +129,7 @@ async fn without_a_form_there_are_no_options_and_without_a_node_there_is_none() 
 }
 
 #[tokio::test]
-async fn body_and_sender_are_told_only_where_configured() {
+async fn body_and_sender_are_published_only_where_configured() {
     let mut world =
         World::with(|setup| quick(setup).set("push.with_body", "true").set("push.with_sender", "true")).await;
     let (alice, _) = world.phone("phone", "n").await;
@@ -249,7 +249,7 @@ async fn a_service_that_keeps_refusing_loses_the_registration() {
 }
 
 #[tokio::test]
-async fn a_success_forgives_the_errors_before_it() {
+async fn a_success_resets_the_error_count() {
     let mut world = World::with(|setup| quick(setup).set("push.max_errors", "2")).await;
     let (alice, _) = world.phone("phone", "n").await;
     alice.reset();
@@ -303,7 +303,7 @@ async fn a_later_message_pushes_again_after_min_interval_with_the_whole_count() 
 }
 
 #[tokio::test]
-async fn a_stanza_that_waited_says_since_when() {
+async fn a_stanza_that_waited_has_a_delay_stamp() {
     let mut world = World::with(quick).await;
     let (alice, enabled) = world.phone("phone", "n").await;
     let handled = alice.handled;
@@ -319,7 +319,7 @@ async fn a_stanza_that_waited_says_since_when() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_back_is_not_pushed_for() {
+async fn a_client_that_has_resumed_is_not_pushed_for() {
     let mut world = World::with(quick).await;
     let (alice, enabled) = world.phone("phone", "n").await;
     let handled = alice.handled;
@@ -333,7 +333,7 @@ async fn a_client_that_is_back_is_not_pushed_for() {
 }
 
 #[tokio::test]
-async fn the_server_never_hears_of_a_registration() {
+async fn a_registration_is_not_forwarded_to_the_server() {
     let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut alice = pushward.login("alice", "phone").await;
@@ -347,7 +347,7 @@ async fn the_server_never_hears_of_a_registration() {
 }
 
 #[tokio::test]
-async fn where_the_server_refuses_to_describe_the_account_the_proxy_does() {
+async fn if_the_server_refuses_disco_of_the_account_the_proxy_answers() {
     let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut alice = pushward.login("alice", "phone").await;

@@ -52,7 +52,7 @@ async fn change(client: &mut Client, password: &str) {
 }
 
 #[tokio::test]
-async fn an_account_is_registered_gets_another_password_is_removed_and_registered_by_somebody_else() {
+async fn an_account_is_registered_changes_its_password_is_removed_and_is_registered_by_another_user() {
     let prosody = Prosody::open().await;
     let mut service = PushService::connect(&prosody).await;
     let setup = Setup::new(prosody.address).set("push.batch_delay", "'50ms'");

@@ -20,7 +20,7 @@ fn call(sid: &str, what: &str) -> String {
 }
 
 /// Sends a stanza of bob's client, and waits until the server has it.
-async fn says(client: &mut Client, stanza: impl AsRef<[u8]>) {
+async fn sends(client: &mut Client, stanza: impl AsRef<[u8]>) {
     client.send(stanza).await;
     client.roundtrip().await;
 }
@@ -60,16 +60,16 @@ async fn a_call_waits_neither_for_the_batch_nor_for_the_interval() {
     lost(&world.pushward, phone, PHONE).await;
     world.bob.say("alice@localhost", "hello").await;
     world.service.assert_quiet(QUIET).await;
-    says(&mut world.bob, call("first", "propose")).await;
+    sends(&mut world.bob, call("first", "propose")).await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);
-    says(&mut world.bob, call("second", "propose")).await;
+    sends(&mut world.bob, call("second", "propose")).await;
     was_pushed(&world.service.publish(PATIENCE).await, 3);
-    says(&mut world.bob, call("second", "propose")).await;
+    sends(&mut world.bob, call("second", "propose")).await;
     world.service.assert_quiet(QUIET).await;
 }
 
 #[tokio::test]
-async fn what_came_beside_a_call_is_pushed_when_the_interval_is_over() {
+async fn a_message_received_with_a_call_is_pushed_when_the_interval_is_over() {
     let mut world = World::with(|setup| quick(setup).set("push.min_interval", "'2s'")).await;
     let (phone, _) = world.phone("phone", "n").await;
     lost(&world.pushward, phone, PHONE).await;
@@ -77,7 +77,7 @@ async fn what_came_beside_a_call_is_pushed_when_the_interval_is_over() {
     world.bob.say("alice@localhost", "first").await;
     was_pushed(&world.service.publish(PATIENCE).await, 1);
     world.bob.say("alice@localhost", "second").await;
-    says(&mut world.bob, call("sid", "propose")).await;
+    sends(&mut world.bob, call("sid", "propose")).await;
     let mut last = world.service.publish(PATIENCE).await;
     while began.elapsed() < Duration::from_secs(2) {
         // The call. On a machine that is slow enough it comes last.
@@ -96,7 +96,7 @@ async fn a_call_that_a_live_phone_leaves_unread_for_five_seconds_is_pushed_to_it
     phone.acks = false;
     let began = Instant::now();
     world.bob.say("alice@localhost", "hello").await;
-    says(&mut world.bob, call("sid", "propose")).await;
+    sends(&mut world.bob, call("sid", "propose")).await;
     let pushed = async {
         let publish = world.service.publish(PATIENCE).await;
         world.service.assert_quiet(QUIET).await;
@@ -111,14 +111,14 @@ async fn a_call_that_a_live_phone_leaves_unread_for_five_seconds_is_pushed_to_it
 }
 
 #[tokio::test]
-async fn a_conversation_read_at_a_desk_behind_the_proxy_is_not_pushed() {
+async fn a_conversation_read_on_a_desktop_behind_the_proxy_is_not_pushed() {
     let world = World::with(until_read).await;
     let (desk, _) = world.session("desk").await;
     assert_what_was_read_is_not_pushed(world, desk).await;
 }
 
 #[tokio::test]
-async fn a_conversation_read_at_a_desk_on_the_server_itself_is_not_pushed() {
+async fn a_conversation_read_on_a_desktop_connected_to_the_server_is_not_pushed() {
     let world = World::with(until_read).await;
     let desk = world.straight("alice", "desk").await;
     assert_what_was_read_is_not_pushed(world, desk).await;
@@ -137,7 +137,7 @@ async fn assert_what_was_read_is_not_pushed(mut world: World, mut desk: Client) 
     world.bob.say("alice@localhost", "read").await;
     desk.expect("<body>read</body>").await;
     let displayed = "<displayed xmlns='urn:xmpp:chat-markers:0' id='read'/>";
-    says(&mut desk, format!("<message type='chat' to='bob@localhost/desk' id='d'>{displayed}</message>")).await;
+    sends(&mut desk, format!("<message type='chat' to='bob@localhost/desk' id='d'>{displayed}</message>")).await;
     carol.say("alice@localhost", "unread").await;
     let publish = world.service.publish(PATIENCE).await;
     was_pushed(&publish, 1);
@@ -146,7 +146,7 @@ async fn assert_what_was_read_is_not_pushed(mut world: World, mut desk: Client) 
 }
 
 #[tokio::test]
-async fn while_the_desk_is_in_use_the_phone_is_left_in_peace_but_for_calls() {
+async fn while_the_desktop_is_in_use_the_phone_is_pushed_only_for_calls() {
     let grace = Duration::from_millis(1_500);
     let mut world = World::with(|setup| quick(setup).set("push.grace", "'1500ms'")).await;
     let mut desk = world.straight("alice", "desk").await;
@@ -183,12 +183,12 @@ async fn a_phone_that_does_not_come_is_pushed_for_again_until_it_does() {
 }
 
 #[tokio::test]
-async fn where_the_operator_wants_it_everything_pushes_but_without_a_text() {
+async fn if_configured_every_stanza_pushes_without_a_text() {
     let mut world = World::with(|setup| quick(setup).set("push.unimportant", "true")).await;
     let (phone, _) = world.phone("phone", "n").await;
     lost(&world.pushward, phone, PHONE).await;
     let composing = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
-    says(&mut world.bob, format!("<message type='chat' to='alice@localhost'>{composing}</message>")).await;
+    sends(&mut world.bob, format!("<message type='chat' to='alice@localhost'>{composing}</message>")).await;
     let publish = world.service.publish(PATIENCE).await;
     assert_eq!((publish.count(), publish.body()), (Some(0), None), "{}", publish.xml);
     world.bob.say("alice@localhost", "hello").await;
@@ -199,7 +199,7 @@ async fn where_the_operator_wants_it_everything_pushes_but_without_a_text() {
 
 /// The older of the first two registrations belongs to a device that has been online since.
 #[tokio::test]
-async fn of_too_many_devices_the_one_that_was_away_longest_is_forgotten() {
+async fn beyond_max_devices_the_device_that_was_away_longest_is_forgotten() {
     let mut world = World::with(|setup| quick(setup).set("push.max_devices", "2")).await;
     let (phone, enabled) = world.phone("phone", "phone").await;
     let (tablet, _) = world.phone("tablet", "tablet").await;
@@ -254,7 +254,7 @@ fn revocation(to: &str, node: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_push_service_that_ends_a_registration_is_heeded_and_the_client_hears_of_it() {
+async fn a_push_service_can_revoke_a_registration_and_the_client_gets_the_message() {
     let mut world = World::with(quick).await;
     let (mut phone, enabled) = world.phone("phone", "first").await;
     enable_push(&mut phone, "second").await;
@@ -271,10 +271,10 @@ async fn a_push_service_that_ends_a_registration_is_heeded_and_the_client_hears_
 }
 
 #[tokio::test]
-async fn nobody_but_the_push_service_itself_ends_a_registration() {
+async fn only_the_push_service_can_revoke_a_registration() {
     let mut world = World::with(quick).await;
     let (mut phone, _) = world.phone("phone", "n").await;
-    says(&mut world.bob, revocation("to='alice@localhost'", "n")).await;
+    sends(&mut world.bob, revocation("to='alice@localhost'", "n")).await;
     phone.expect("from='bob@localhost/desk'").await;
     for from in ["mallory@push.localhost", "push.localhost/mallory"] {
         world.service.send(revocation(&format!("from='{from}' to='alice@localhost'"), "n"));
@@ -302,7 +302,7 @@ async fn a_service_that_is_busy_does_not_lose_the_registration() {
 }
 
 #[tokio::test]
-async fn refusals_are_counted_beyond_a_crash() {
+async fn the_count_of_refusals_survives_a_crash() {
     let mut world = World::with(|setup| quick(setup).set("push.max_errors", "2")).await;
     let (phone, _) = world.phone("phone", "n").await;
     world.service.answer_with(Answer::Error("cancel", "item-not-found"));
@@ -326,7 +326,7 @@ async fn refusals_are_counted_beyond_a_crash() {
 }
 
 #[tokio::test]
-async fn a_publish_that_is_never_answered_is_neither_repeated_nor_held_against_the_service() {
+async fn a_publish_that_is_never_answered_is_not_repeated_and_does_not_count_as_an_error() {
     let settings = |setup| quick(setup).set("push.publish_timeout", "'300ms'").set("push.max_errors", "1");
     let mut world = World::with(settings).await;
     let (phone, _) = world.phone("phone", "n").await;
@@ -355,7 +355,7 @@ impl World {
 
     /// Sends messages from bob until a push reports one: the test cannot see when the desk's session learns that the
     /// phone's has ended.
-    async fn pushed_for_what_the_desk_sees(&mut self, desk: &mut Client) {
+    async fn pushed_for_what_the_desktop_receives(&mut self, desk: &mut Client) {
         let deadline = Instant::now() + PATIENCE;
         for number in 0.. {
             assert!(Instant::now() < deadline, "no push");
@@ -376,11 +376,11 @@ fn no_linger(setup: Setup) -> Setup {
 }
 
 #[tokio::test]
-async fn a_phone_that_logged_out_is_pushed_for_what_the_desk_sees_until_it_is_back() {
+async fn a_phone_that_logged_out_is_pushed_for_what_the_desktop_receives_until_it_is_back() {
     let mut world = World::with(no_linger).await;
     let mut desk = world.logged_out().await;
     let mut laptop = world.session("laptop").await.0;
-    world.pushed_for_what_the_desk_sees(&mut desk).await;
+    world.pushed_for_what_the_desktop_receives(&mut desk).await;
     world.service.assert_quiet(QUIET).await;
     world.bob.say("alice@localhost", "another").await;
     world.service.publish(PATIENCE).await;
@@ -400,12 +400,12 @@ async fn a_phone_without_a_session_whose_service_refuses_it_is_not_pushed_for_ag
     let mut world = World::with(settings).await;
     let mut desk = world.logged_out().await;
     world.service.answer_with(Answer::Error("cancel", "item-not-found"));
-    world.pushed_for_what_the_desk_sees(&mut desk).await;
+    world.pushed_for_what_the_desktop_receives(&mut desk).await;
     world.service.assert_quiet(QUIET).await;
 }
 
 #[tokio::test]
-async fn a_phone_that_did_not_come_back_after_a_crash_is_pushed_for_what_the_desk_sees() {
+async fn a_phone_that_did_not_come_back_after_a_crash_is_pushed_for_what_the_desktop_receives() {
     let mut world = World::with(quick).await;
     let (phone, _) = world.phone("phone", "n").await;
     lost(&world.pushward, phone, PHONE).await;

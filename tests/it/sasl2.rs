@@ -161,7 +161,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn conversations_logs_in_afresh_with_its_first_flight() {
+async fn conversations_logs_in_for_the_first_time_with_pipelined_elements() {
     let mut stub = StubUpstream::start(StubOptions::sasl2()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = pushward.connect().await;
@@ -213,7 +213,7 @@ async fn conversations_logs_in_afresh_with_its_first_flight() {
 }
 
 #[tokio::test]
-async fn conversations_comes_back_with_its_token_and_finds_everything() {
+async fn conversations_resumes_with_its_token_and_gets_everything() {
     let mut scene = Scene::new().await;
     scene.client.send(message("sent")).await;
     scene.server.expect("<message").await;
@@ -286,7 +286,7 @@ async fn dino_resumes_by_password_and_keeps_its_full_jid() {
 }
 
 #[tokio::test]
-async fn xmpp_js_is_bound_afresh_when_its_session_is_unknown() {
+async fn xmpp_js_binds_a_new_session_when_its_old_one_is_unknown() {
     let mut stub = StubUpstream::start(StubOptions::sasl2()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let request = format!(
@@ -305,7 +305,7 @@ async fn xmpp_js_is_bound_afresh_when_its_session_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_session_that_ended_in_order_says_how_much_it_had_handled() {
+async fn a_failed_resumption_of_a_session_that_ended_cleanly_has_its_count() {
     let settings = |setup: Setup| setup.set("stream_management.resume_timeout", "'300ms'");
     let mut scene = Scene::with(StubOptions::sasl2(), settings).await;
     let request = scene.request(0);
@@ -393,7 +393,7 @@ async fn monal_logs_in_without_inline_features_and_pipelines() {
 }
 
 #[tokio::test]
-async fn who_logs_in_by_sasl2_resumes_a_session_of_sasl_and_the_other_way_round() {
+async fn a_sasl_session_can_be_resumed_by_sasl2_and_the_other_way_round() {
     let mut stub = StubUpstream::start(StubOptions::sasl2()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = pushward.login("alice", "phone").await;
@@ -415,7 +415,7 @@ async fn who_logs_in_by_sasl2_resumes_a_session_of_sasl_and_the_other_way_round(
 }
 
 #[tokio::test]
-async fn a_device_is_known_again_by_its_user_agent() {
+async fn a_device_is_recognized_by_its_user_agent() {
     let mut scene = Scene::new().await;
     lost(&scene.pushward, scene.client, &scene.jid).await;
     let all = numbered("dark", 1..=3);
@@ -432,7 +432,7 @@ async fn a_device_is_known_again_by_its_user_agent() {
 }
 
 #[tokio::test]
-async fn registration_and_invitations_pass_before_anybody_is_let_in() {
+async fn registration_and_invitations_pass_before_login() {
     let mut stub = StubUpstream::start(StubOptions::sasl2()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = pushward.connect().await;
@@ -453,7 +453,7 @@ async fn registration_and_invitations_pass_before_anybody_is_let_in() {
 }
 
 #[tokio::test]
-async fn our_own_stream_management_begins_right_behind_the_features() {
+async fn our_own_stream_management_begins_right_after_the_features() {
     let mut options = StubOptions::sasl2();
     options.after.push_str("<sm xmlns='urn:xmpp:sm:3'/>");
     let mut scene = Scene::with(options, |setup| setup).await;
@@ -467,7 +467,7 @@ async fn our_own_stream_management_begins_right_behind_the_features() {
 }
 
 /// Prosody with its community modules: the whole life of a phone that never sends its password twice.
-async fn a_phone_lives_by_its_token_on_prosody(modules: &[&str]) {
+async fn a_phone_logs_in_by_its_token_on_prosody(modules: &[&str]) {
     let prosody = Prosody::sasl2(modules).await;
     let pushward = Pushward::start(Setup::new(prosody.address)).await;
     let mut bob = Client::plain(prosody.address).await;
@@ -518,11 +518,11 @@ async fn a_phone_lives_by_its_token_on_prosody(modules: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_phone_lives_by_its_token_on_prosody_with_sasl2() {
-    a_phone_lives_by_its_token_on_prosody(&[]).await;
+async fn a_phone_logs_in_by_its_token_on_prosody_with_sasl2() {
+    a_phone_logs_in_by_its_token_on_prosody(&[]).await;
 }
 
 #[tokio::test]
-async fn a_phone_lives_by_its_token_on_prosody_with_sasl2_and_stream_management() {
-    a_phone_lives_by_its_token_on_prosody(&["smacks", "sasl2_sm"]).await;
+async fn a_phone_logs_in_by_its_token_on_prosody_with_sasl2_and_stream_management() {
+    a_phone_logs_in_by_its_token_on_prosody(&["smacks", "sasl2_sm"]).await;
 }

@@ -39,24 +39,24 @@ fn units() -> TempDir {
 }
 
 #[test]
-fn systemd_understands_the_units_and_finds_little_that_is_exposed() {
+fn systemd_accepts_the_units_and_rates_their_exposure_low() {
     let directory = units();
     let unit = |name: &str| directory.path().join(name).display().to_string();
     let (service, socket) = (unit("pushward.service"), unit("pushward.socket"));
-    let (said, fine) = systemd("systemd-analyze", &["verify", "--man=no", &service, &socket]);
-    assert!(fine, "{said}");
-    let complaint = said.lines().find(|line| line.contains("pushward"));
-    assert_eq!(complaint, None, "{said}");
+    let (text, fine) = systemd("systemd-analyze", &["verify", "--man=no", &service, &socket]);
+    assert!(fine, "{text}");
+    let complaint = text.lines().find(|line| line.contains("pushward"));
+    assert_eq!(complaint, None, "{text}");
     // The score is from 0, perfect, to 100. A unit without any hardening has 96.
-    let (said, fine) = systemd("systemd-analyze", &["security", "--offline=true", "--threshold=16", &service]);
-    assert!(fine, "{said}");
+    let (text, fine) = systemd("systemd-analyze", &["security", "--offline=true", "--threshold=16", &service]);
+    assert!(fine, "{text}");
 }
 
 /// The socket on which the service manager receives messages, each with a deadline.
 struct Manager(UnixDatagram);
 
 impl Manager {
-    fn hears(&self) -> Vec<String> {
+    fn notifications(&self) -> Vec<String> {
         let mut message = [0; 4096];
         let length = self.0.recv(&mut message).expect("a message to the service manager");
         String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
@@ -67,8 +67,8 @@ impl Manager {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no {line}");
-            let message = self.hears();
-            if message.iter().any(|said| said == line) {
+            let message = self.notifications();
+            if message.iter().any(|text| text == line) {
                 return message;
             }
         }
@@ -76,7 +76,7 @@ impl Manager {
 }
 
 #[tokio::test]
-async fn the_service_manager_hears_when_it_is_ready_that_it_lives_and_that_it_stops() {
+async fn the_service_manager_gets_ready_watchdog_and_stopping_notifications() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
@@ -87,7 +87,7 @@ async fn the_service_manager_hears_when_it_is_ready_that_it_lives_and_that_it_st
         .env("WATCHDOG_USEC", "300000")
         .set("drain_timeout", "'20s'");
     let mut pushward = Pushward::start(setup).await;
-    assert_eq!(manager.hears(), ["READY=1"]);
+    assert_eq!(manager.notifications(), ["READY=1"]);
     for _ in 0..3 {
         let message = manager.hears_of("WATCHDOG=1");
         assert!(message.iter().any(|line| line == "STATUS=0 connections, 0 sessions (0 dark)"), "{message:?}");
@@ -100,7 +100,7 @@ async fn the_service_manager_hears_when_it_is_ready_that_it_lives_and_that_it_st
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_run_does_not_feed_the_watchdog() {
+async fn a_stopped_process_sends_no_watchdog_notification() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
@@ -199,7 +199,7 @@ async fn clients_log_in_through_sockets_that_systemd_opened() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_no_listener_of_the_configuration_is_refused_by_its_address() {
+async fn a_passed_socket_without_a_configured_listener_is_refused_with_its_address() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let [listed, other] = [free_address(), free_address()];
@@ -213,7 +213,7 @@ async fn a_socket_that_is_no_listener_of_the_configuration_is_refused_by_its_add
 }
 
 #[tokio::test]
-async fn as_many_descriptors_as_there_may_be_are_used_and_too_few_are_said() {
+async fn the_descriptor_limit_is_raised_and_a_low_one_is_reported() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let config = write(directory.path(), stub.address, &[SocketAddr::from(([127, 0, 0, 1], 0))]);
@@ -238,7 +238,7 @@ async fn as_many_descriptors_as_there_may_be_are_used_and_too_few_are_said() {
         .unwrap();
     assert!(warning.contains("hard=1000") && warning.contains("LimitNOFILE=2002"), "{warning}");
     process.terminate(PATIENCE).await;
-    let said = String::from_utf8(limited("check").output().unwrap().stdout).unwrap();
-    let warning = said.lines().find(|line| line.contains("[limits] connections")).unwrap_or_else(|| panic!("{said}"));
+    let text = String::from_utf8(limited("check").output().unwrap().stdout).unwrap();
+    let warning = text.lines().find(|line| line.contains("[limits] connections")).unwrap_or_else(|| panic!("{text}"));
     assert!(warning.contains("may open 1000") && warning.contains("LimitNOFILE=2002"), "{warning}");
 }

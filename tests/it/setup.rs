@@ -33,24 +33,27 @@ async fn serves(written: &Path) {
 const LISTEN: [&str; 4] = ["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
 
 #[tokio::test]
-async fn options_become_a_configuration_that_is_accepted_and_serves() {
+async fn options_produce_a_configuration_that_is_accepted_and_serves() {
     let prosody = Prosody::start().await;
     let directory = tempfile::tempdir().unwrap();
     let upstream = prosody.address.to_string();
     let options = ["--domain", "localhost", "--upstream", &upstream];
     let output = setup(directory.path(), &[&options[..], &LISTEN[..]].concat());
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
-    assert!(said.contains("config.toml written"), "{said}");
-    assert!(said.contains(&format!("localhost: the server at {upstream} is ready")), "{said}");
-    assert!(said.contains(&format!("Prosody is ready at {upstream}; its configuration needs no change")), "{said}");
+    let printed = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{printed}{}", stderr(&output));
+    assert!(printed.contains("config.toml written"), "{printed}");
+    assert!(printed.contains(&format!("localhost: the server at {upstream} is ready")), "{printed}");
+    assert!(
+        printed.contains(&format!("Prosody is ready at {upstream}; its configuration needs no change")),
+        "{printed}"
+    );
     let check = binary().arg("check").current_dir(directory.path()).output().unwrap();
     assert_eq!(check.status.code(), Some(0), "{}", stdout(&check));
     serves(&directory.path().join("config.toml")).await;
 }
 
 #[tokio::test]
-async fn tls_to_the_server_is_chosen_where_only_that_works() {
+async fn tls_to_the_server_is_selected_if_plain_does_not_work() {
     let authority = Authority::new("an authority");
     let issued = authority.issue("localhost");
     let prosody = Prosody::over_tls(&issued, "c2s_require_encryption = true").await;
@@ -67,23 +70,23 @@ async fn tls_to_the_server_is_chosen_where_only_that_works() {
 }
 
 #[tokio::test]
-async fn what_to_change_at_a_server_that_is_not_ready_is_said_for_that_server() {
+async fn the_required_changes_are_printed_for_the_software_of_a_server_that_is_not_ready() {
     let issued = Authority::new("an authority").issue("localhost");
     let prosody = Prosody::over_tls(&issued, "c2s_require_encryption = true").await;
     let directory = tempfile::tempdir().unwrap();
     let upstream = prosody.address.to_string();
     let output =
         setup(directory.path(), &[&["--domain", "localhost", "--upstream", &upstream][..], &LISTEN[..]].concat());
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains(&format!("Prosody answers at {upstream}; it is not ready")), "{said}");
-    assert!(said.contains(&format!("c2s_ports = {{ {} }}", prosody.address.port())), "{said}");
-    assert!(said.contains("c2s_require_encryption = false") && !said.contains("ejabberd.yml"), "{said}");
+    let printed = stdout(&output);
+    assert_eq!(output.status.code(), Some(69), "{printed}");
+    assert!(printed.contains(&format!("Prosody answers at {upstream}; it is not ready")), "{printed}");
+    assert!(printed.contains(&format!("c2s_ports = {{ {} }}", prosody.address.port())), "{printed}");
+    assert!(printed.contains("c2s_require_encryption = false") && !printed.contains("ejabberd.yml"), "{printed}");
     assert!(directory.path().join("config.toml").exists());
 }
 
 #[tokio::test]
-async fn answers_on_a_terminal_become_a_configuration_and_wrong_ones_are_asked_again() {
+async fn answers_on_a_terminal_produce_a_configuration_and_invalid_ones_are_asked_again() {
     let prosody = Prosody::start().await;
     let directory = tempfile::tempdir().unwrap();
     let upstream = prosody.address.to_string();
@@ -94,20 +97,20 @@ async fn answers_on_a_terminal_become_a_configuration_and_wrong_ones_are_asked_a
     let mut process = Process::spawn("pushward setup", "apt-get install bsdutils", &mut command);
     let log = process.log().clone();
     for answer in ["bad/domain", "localhost", &upstream, "", ""] {
-        process.tell(answer);
+        process.write_line(answer);
     }
     let status = eventually(PATIENCE * 2, || log.lines().join("\n"), || process.exited()).await;
     process.drained().await;
-    let said = log.lines().join("\n");
-    assert!(status.success(), "{status}: {said}");
-    assert!(said.contains("\"bad/domain\" is not a domain"), "{said}");
-    assert_eq!(said.matches("Domain, as in user@DOMAIN").count(), 2, "{said}");
-    assert!(said.contains("The domain's certificate chain, PEM [certs/localhost.pem]"), "{said}");
+    let printed = log.lines().join("\n");
+    assert!(status.success(), "{status}: {printed}");
+    assert!(printed.contains("\"bad/domain\" is not a domain"), "{printed}");
+    assert_eq!(printed.matches("Domain, as in user@DOMAIN").count(), 2, "{printed}");
+    assert!(printed.contains("The domain's certificate chain, PEM [certs/localhost.pem]"), "{printed}");
     serves(&directory.path().join("config.toml")).await;
 }
 
 #[test]
-fn without_a_terminal_the_options_that_are_missing_are_named() {
+fn without_a_terminal_the_missing_options_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let output = setup(directory.path(), &[]);
     assert_eq!(output.status.code(), Some(2));
@@ -120,7 +123,7 @@ fn without_a_terminal_the_options_that_are_missing_are_named() {
 }
 
 #[test]
-fn nothing_wrong_is_written_and_nothing_is_overwritten_unasked() {
+fn an_invalid_configuration_is_not_written_and_an_existing_one_is_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     let output = setup(directory.path(), &["--domain", "bad/domain"]);

@@ -53,8 +53,8 @@ impl Line {
                 socket.set_recv_buffer_size(u32::try_from(BUFFER).unwrap()).unwrap();
                 let (from_client, to_client) = client.into_split();
                 let (from_proxy, to_proxy) = socket.connect(target).await.unwrap().into_split();
-                tokio::spawn(carry(from_proxy, to_client, watched.clone()));
-                tokio::spawn(carry_back(from_client, to_proxy, watched.clone()));
+                tokio::spawn(forward(from_proxy, to_client, watched.clone()));
+                tokio::spawn(forward_back(from_client, to_proxy, watched.clone()));
             }
         });
         Self { address, fate }
@@ -69,7 +69,7 @@ impl Line {
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
     let mut buffer = [0; 1200];
     let mut due = tokio::time::Instant::now();
     while let Ok(count) = from.read(&mut buffer).await
@@ -87,7 +87,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Rec
     }
 }
 
-async fn carry_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
+async fn forward_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: watch::Receiver<Fate>) {
     let mut buffer = [0; 4096];
     while let Ok(count) = from.read(&mut buffer).await
         && count > 0
@@ -127,7 +127,7 @@ fn assert_never_suspected(pushward: &Pushward) {
 }
 
 #[tokio::test]
-async fn a_client_that_resumes_over_a_slow_line_is_not_given_up_while_it_reads_what_waited() {
+async fn a_client_that_resumes_over_a_slow_line_is_not_closed_while_it_reads_its_backlog() {
     let Scene { stub: _stub, pushward, client, server, enabled } = Scene::with(StubOptions::default(), impatient).await;
     lost(&pushward, client, "alice@localhost/phone").await;
     let (messages, sent) = large(200);
@@ -146,7 +146,7 @@ async fn a_client_that_resumes_over_a_slow_line_is_not_given_up_while_it_reads_w
 }
 
 #[tokio::test]
-async fn a_client_that_is_pinged_is_not_suspected_while_it_reads_over_a_slow_line() {
+async fn a_pinged_client_does_not_become_suspect_while_it_reads_over_a_slow_line() {
     let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(impatient(Setup::new(stub.address))).await;
     let line = Line::to(&pushward).await;
@@ -199,11 +199,11 @@ async fn check_swallowed(counts: bool) {
 }
 
 #[tokio::test]
-async fn a_client_behind_a_proxy_that_takes_everything_is_pushed_for_although_messages_keep_coming() {
+async fn a_lost_client_behind_a_proxy_that_accepts_everything_is_pushed_for() {
     check_swallowed(true).await;
 }
 
 #[tokio::test]
-async fn the_same_holds_for_a_client_that_is_pinged() {
+async fn a_lost_pinged_client_behind_a_proxy_that_accepts_everything_is_pushed_for() {
     check_swallowed(false).await;
 }

@@ -57,7 +57,7 @@ async fn a_stalled_disk_neither_fills_memory_nor_stops_a_client_that_acknowledge
 }
 
 #[tokio::test]
-async fn what_a_stalled_disk_was_to_take_comes_once_when_the_client_is_back() {
+async fn stanzas_queued_for_a_stalled_disk_are_delivered_once_when_the_client_is_back() {
     let Scene { stub: _stub, pushward, mut client, server, enabled } =
         Scene::with(StubOptions::default(), faulty).await;
     client.acks = false;
@@ -114,7 +114,7 @@ async fn after_a_kill(pushward: &mut Pushward, count: usize) -> (Client, Vec<Str
 }
 
 #[tokio::test]
-async fn while_writes_fail_live_sessions_go_on_and_dark_ones_keep_what_they_have_until_it_is_stored() {
+async fn while_writes_fail_live_sessions_continue_and_dark_ones_keep_stanzas_in_memory() {
     let mut scene = Scene::with(StubOptions::default(), faulty).await;
     let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
@@ -178,7 +178,7 @@ async fn a_client_that_resumes_while_the_disk_fails_gets_the_rest_once_it_works(
 
 /// After a failed sync the state of the disk is unknown, so nothing is stored until a restart. Sessions continue.
 #[tokio::test]
-async fn after_a_failed_sync_sessions_go_on_in_memory_and_a_restart_heals_the_store() {
+async fn after_a_failed_sync_sessions_continue_in_memory_and_a_restart_repairs_the_store() {
     let mut scene = Scene::with(StubOptions::managed(), faulty).await;
     let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
@@ -289,7 +289,7 @@ async fn while_the_disk_stalls_the_operator_gets_the_last_known_numbers() {
 /// Regression test: the store's thread, and an operator's read that the disk did not answer, kept the process from
 /// ending.
 #[tokio::test]
-async fn while_the_disk_stalls_the_process_ends_and_says_what_was_not_written() {
+async fn while_the_disk_stalls_the_process_ends_and_logs_what_was_not_written() {
     let scene = Scene::with(StubOptions::default(), hasty).await;
     let (_, _stub, mut pushward, _server) = stalled_for_readers(scene).await;
     let (status, took) = pushward.terminate(2 * PATIENCE).await;
@@ -307,7 +307,7 @@ async fn while_the_disk_stalls_the_process_ends_and_says_what_was_not_written() 
 }
 
 #[tokio::test]
-async fn a_process_whose_disk_stalls_at_the_start_ends_when_it_is_asked_to() {
+async fn a_process_whose_disk_stalls_at_the_start_ends_on_sigterm() {
     let mut scene = Scene::with(StubOptions::default(), faulty).await;
     scene.pushward.kill();
     scene.pushward.begin(Fault::Stall);

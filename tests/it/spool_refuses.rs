@@ -178,7 +178,7 @@ fn ids(elements: &[String]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_a_dark_session_cannot_keep_goes_back_if_it_may_and_is_counted() {
+async fn stanzas_that_a_dark_session_cannot_keep_are_returned_if_allowed_and_counted() {
     let mut scene = Scene::with(StubOptions::default(), narrow).await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     let kinds = || ANSWERED.into_iter().chain(UNANSWERED);
@@ -216,7 +216,7 @@ async fn what_a_dark_session_cannot_keep_goes_back_if_it_may_and_is_counted() {
 }
 
 #[tokio::test]
-async fn at_a_server_with_stream_management_a_dark_session_gives_up_all_but_250_that_no_disk_has() {
+async fn with_server_stream_management_a_dark_session_keeps_at_most_250_stanzas_in_memory_only() {
     let settings = |setup: Setup| eager(setup).set("limits.spool_per_session", "'16 KiB'");
     let mut scene = Scene::with(StubOptions::managed(), settings).await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;

@@ -176,22 +176,22 @@ async fn the_session_outlives(loss: Loss) {
 }
 
 #[tokio::test]
-async fn the_upstream_leg_outlives_a_fin_without_a_footer() {
+async fn the_upstream_leg_survives_a_fin_without_a_footer() {
     the_session_outlives(Loss::Fin).await;
 }
 
 #[tokio::test]
-async fn the_upstream_leg_outlives_a_reset() {
+async fn the_upstream_leg_survives_a_reset() {
     the_session_outlives(Loss::Reset).await;
 }
 
 #[tokio::test]
-async fn the_upstream_leg_outlives_a_client_that_falls_silent() {
+async fn the_upstream_leg_survives_a_client_that_falls_silent() {
     the_session_outlives(Loss::Silence).await;
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_while_its_old_connection_still_hangs() {
+async fn a_session_is_resumed_while_its_old_connection_is_still_open() {
     let World { mut stub, pushward, client: mut old, mut server, enabled } = World::new().await;
     old.acks = false;
     server.send(message("1"));
@@ -239,7 +239,7 @@ async fn what_was_not_acked_is_replayed_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_stanza_that_says_itself_since_when_it_waits_stays_as_it_is() {
+async fn a_stanza_that_already_has_a_delay_stamp_is_not_changed() {
     let World { stub: _stub, pushward, client, server, enabled } = World::new().await;
     client.reset();
     let delay = "<delay xmlns='urn:xmpp:delay' stamp='2001-02-03T04:05:06Z'/></message>";
@@ -349,7 +349,7 @@ async fn on_prosody_nothing_is_lost_or_doubled_over_three_losses() {
 }
 
 #[tokio::test]
-async fn an_ack_counts_only_what_the_server_has_taken_and_is_answered_at_once_all_the_same() {
+async fn an_ack_request_is_answered_at_once_with_only_what_the_server_has_confirmed() {
     let options = StubOptions { pings: false, ..StubOptions::default() };
     let mut world = World::with(options, |setup| setup).await;
     world.client.send(format!("{}<r xmlns='urn:xmpp:sm:3'/>", message("unconfirmed"))).await;
@@ -365,7 +365,7 @@ async fn an_ack_counts_only_what_the_server_has_taken_and_is_answered_at_once_al
 }
 
 #[tokio::test]
-async fn a_server_with_stream_management_hears_of_what_the_client_has_acked() {
+async fn a_server_with_stream_management_gets_acks_for_what_the_client_has_acked() {
     let World { stub: _stub, pushward: _pushward, mut client, server, .. } =
         World::with(StubOptions::managed(), |setup| setup).await;
     eventually(PATIENCE, || format!("<enable/> in {:?}", server.seen()), || server.seen().handled).await;

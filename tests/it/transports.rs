@@ -92,7 +92,7 @@ fn component(prosody: &Prosody, from: &str) -> Setup {
 }
 
 #[tokio::test]
-async fn a_component_publishes_from_its_own_domain_and_hears_the_answer() {
+async fn a_component_publishes_from_its_own_domain_and_receives_the_answer() {
     let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
     let mut service = PushService::connect(&prosody).await;
     let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
@@ -112,7 +112,7 @@ async fn a_component_publishes_from_its_own_domain_and_hears_the_answer() {
 }
 
 #[tokio::test]
-async fn a_component_that_speaks_as_the_host_is_blind_and_publishes_once() {
+async fn a_component_that_sends_as_the_host_gets_no_answer_and_publishes_once() {
     let hosts = "Component \"pushward.localhost\"\n  component_secret = \"shared\"\n  validate_from_addresses = false";
     let prosody = Prosody::with_hosts(hosts).await;
     let mut service = PushService::connect(&prosody).await;
@@ -130,7 +130,7 @@ async fn a_component_that_speaks_as_the_host_is_blind_and_publishes_once() {
 }
 
 #[tokio::test]
-async fn a_component_that_is_refused_gives_way_to_the_session_and_says_why_once() {
+async fn if_the_component_is_refused_the_session_transport_is_used_and_the_reason_logged_once() {
     let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"another\"").await;
     let mut service = PushService::connect(&prosody).await;
     let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
@@ -142,12 +142,12 @@ async fn a_component_that_is_refused_gives_way_to_the_session_and_says_why_once(
         assert_eq!(service.publish(PATIENCE).await.from, "alice@localhost/phone");
     }
     pushward.logged(&["push transport skipped", "not-authorized", "[host.component]"]).await;
-    let told = pushward.log().iter().filter(|line| line.contains("push transport skipped")).count();
-    assert_eq!(told, 1);
+    let skips_logged = pushward.log().iter().filter(|line| line.contains("push transport skipped")).count();
+    assert_eq!(skips_logged, 1);
 }
 
 #[tokio::test]
-async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is_remembered() {
+async fn a_service_that_refuses_full_jids_is_notified_by_the_next_transport_which_is_remembered() {
     let hosts = "Component \"pushward.localhost\"\n  component_secret = \"shared\"";
     let prosody = Prosody::with_hosts(hosts).await;
     let mut service = PushService::connect(&prosody).await;
@@ -170,7 +170,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
 }
 
 #[tokio::test]
-async fn nothing_is_sent_in_the_servers_name_to_its_own_users() {
+async fn nothing_is_sent_as_the_server_to_its_own_users() {
     let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
     let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
     pushward.logged(&["push stream established"]).await;

@@ -13,7 +13,7 @@ fn patient(setup: Setup) -> Setup {
 }
 
 #[tokio::test]
-async fn it_is_enabled_behind_the_bind_without_the_client_seeing_it() {
+async fn it_is_enabled_after_the_bind_and_the_client_does_not_see_it() {
     let mut stub = StubUpstream::start(StubOptions::managed()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut client = pushward.connect().await;
@@ -61,7 +61,7 @@ async fn while_the_client_is_live_the_servers_count_follows_its_acks() {
 
 /// A client's first stanzas are answers and presence. Its count of those is no evidence about the messages after them.
 #[tokio::test]
-async fn a_partial_ack_of_the_client_is_told_as_it_is() {
+async fn a_partial_ack_of_the_client_is_passed_to_the_server() {
     for count in 1..=5 {
         let mut scene = Scene::with(StubOptions::managed(), patient).await;
         scene.client.send("<presence/>").await;
@@ -102,9 +102,9 @@ async fn after_a_second_without_an_ack_the_spool_takes_over() {
     scene.server.send(message("unacked"));
     scene.client.messages(1).await;
     // Without a request, the proxy acknowledges by itself.
-    let told = || scene.server.seen().acks.last().copied();
-    eventually(PATIENCE, || format!("an <a/>: {:?}", scene.server.seen()), told).await;
-    assert_eq!(told(), Some(1));
+    let last_ack = || scene.server.seen().acks.last().copied();
+    eventually(PATIENCE, || format!("an <a/>: {:?}", scene.server.seen()), last_ack).await;
+    assert_eq!(last_ack(), Some(1));
     scene.server.assert_open();
 }
 
@@ -137,7 +137,7 @@ const NEEDS_NO_DISK: &str = "<presence from='bob@localhost/desk' to='alice@local
     <iq type='result' id='gone' from='localhost' to='alice@localhost/phone'/>";
 
 #[tokio::test]
-async fn what_needs_no_disk_counts_as_handled_too() {
+async fn stanzas_that_need_no_disk_count_as_handled() {
     let scene = Scene::with(StubOptions::managed(), |setup| setup).await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     scene.server.send(format!("{NEEDS_NO_DISK}{}", message("last")));
@@ -145,7 +145,7 @@ async fn what_needs_no_disk_counts_as_handled_too() {
 }
 
 #[tokio::test]
-async fn what_needs_no_disk_and_was_written_counts_once_the_client_is_lost() {
+async fn written_stanzas_that_need_no_disk_count_as_handled_once_the_client_is_lost() {
     let mut scene = Scene::with(StubOptions::managed(), |setup| setup).await;
     scene.client.acks = false;
     scene.server.send(format!("{NEEDS_NO_DISK}{}", message("last")));
@@ -197,7 +197,7 @@ async fn on_managed_ejabberd_nothing_is_lost_or_doubled_over_three_losses() {
 
 /// A client leaves with a last acknowledgement. The server must not assume that the client received nothing.
 #[tokio::test]
-async fn what_was_acked_in_parting_does_not_come_again() {
+async fn stanzas_acked_just_before_the_close_are_not_sent_again() {
     for server in [Server::managed_prosody().await, Server::managed_ejabberd().await] {
         let pushward = Pushward::start(patient(Setup::new(server.address()))).await;
         let mut bob = server.bob().await;
@@ -219,7 +219,7 @@ async fn what_was_acked_in_parting_does_not_come_again() {
 
 /// With its own stream management, Prosody keeps 500 unacknowledged stanzas and then ends a session.
 #[tokio::test]
-async fn a_dark_client_of_a_managed_server_may_wait_for_more_than_the_server_would_keep() {
+async fn a_dark_session_can_hold_more_stanzas_than_its_server_would_queue() {
     let server = Server::managed_prosody().await;
     let pushward = Pushward::start(Setup::new(server.address())).await;
     let mut bob = server.bob().await;

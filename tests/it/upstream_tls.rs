@@ -104,8 +104,8 @@ async fn check_refused(setup: Setup, reason: &str, remedy: &str) {
     assert!(line.contains(remedy), "{line}");
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
     assert_eq!(code, Some(69), "{output}");
-    let said = output.lines().find(|line| line.contains("[[host]] localhost upstream: ")).unwrap_or_default();
-    assert!(said.contains(reason) && said.contains(remedy), "{output}");
+    let printed = output.lines().find(|line| line.contains("[[host]] localhost upstream: ")).unwrap_or_default();
+    assert!(printed.contains(reason) && printed.contains(remedy), "{output}");
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_server_with_a_wrong_certificate_is_not_connected_to() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_named_where_tls_is_wanted() {
+async fn a_server_without_tls_is_reported_where_tls_is_required() {
     let authority = Authority::new("ours");
     let stub = StubUpstream::start(StubOptions::default()).await;
     let (reason, remedy) = ("does not offer STARTTLS", "upstream_tls");
@@ -131,7 +131,7 @@ async fn a_server_without_tls_is_named_where_tls_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_server_that_requires_tls_is_named_on_a_plain_leg() {
+async fn a_server_that_requires_tls_is_reported_on_a_plain_leg() {
     let authority = Authority::new("ours");
     let certificate = authority.issue("localhost");
     let prosody = Prosody::over_tls(&certificate, "c2s_require_encryption = true").await;
@@ -144,7 +144,7 @@ async fn a_server_that_requires_tls_is_named_on_a_plain_leg() {
 }
 
 #[tokio::test]
-async fn a_file_of_authorities_that_is_missing_stops_the_start_and_is_named_by_check() {
+async fn a_missing_file_of_authorities_stops_the_start_and_is_reported_by_check() {
     let directory = tempfile::tempdir().unwrap();
     let config = "[[host]]\ndomain = 'localhost'\nupstream_tls = 'direct'\nupstream_ca = 'missing.pem'\n";
     std::fs::write(directory.path().join("config.toml"), config).unwrap();
@@ -163,7 +163,7 @@ fn scram(first: &str) -> String {
 
 /// Prosody offers channel binding with TLS 1.2. Removing it from the offer makes `y` fail (RFC 5802 §6).
 #[tokio::test]
-async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log() {
+async fn stripped_channel_binding_is_reported_by_check_and_logged_once() {
     let authority = Authority::new("ours");
     let certificate = authority.issue("localhost");
     let (file, key) = (certificate.certificate.display(), certificate.key.display());
@@ -172,8 +172,8 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
     let pushward = Pushward::start(setup(prosody.address, "starttls", &authority)).await;
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
     assert_eq!(code, Some(0), "{output}");
-    let said = output.lines().find(|line| line.contains("channel_binding: ")).unwrap_or_default();
-    assert!(said.contains("SCRAM-SHA-1-PLUS") && said.contains("upstream_tls = \"off\""), "{output}");
+    let printed = output.lines().find(|line| line.contains("channel_binding: ")).unwrap_or_default();
+    assert!(printed.contains("SCRAM-SHA-1-PLUS") && printed.contains("upstream_tls = \"off\""), "{output}");
     for _ in 0..2 {
         let mut client = pushward.connect().await;
         let features = client.open().await;
@@ -183,8 +183,8 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
     }
     pushward.logged(&["WARN", "channel binding", "remedy"]).await;
     let stripped = |line: &&String| line.contains("is not compatible") && line.contains("supports channel binding");
-    let told = pushward.log().iter().filter(stripped).count();
-    assert_eq!(told, 1, "{:?}", pushward.log());
+    let logged = pushward.log().iter().filter(stripped).count();
+    assert_eq!(logged, 1, "{:?}", pushward.log());
     pushward.assert_log_never_contains("a-nonce-of-the-client");
     let kept = setup(prosody.address, "starttls", &authority).set("host.channel_binding", "'server-end-point'");
     let kept = Pushward::start(kept).await;
@@ -198,7 +198,7 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
 
 /// XEP-0515: a client fails if the server sees another version of TLS than the client itself uses.
 #[tokio::test]
-async fn the_server_sees_the_tls_version_of_the_client_or_the_log_and_check_say_that_it_cannot() {
+async fn the_server_sees_the_tls_version_of_the_client_or_log_and_check_report_that_it_cannot() {
     let authority = Authority::new("ours");
     let certificate = authority.issue("localhost");
     let (file, key) = (certificate.certificate.display(), certificate.key.display());

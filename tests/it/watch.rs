@@ -19,7 +19,7 @@ fn watch(pushward: &Pushward, arguments: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn sessions_are_a_live_table_in_a_terminal_that_is_given_back() {
+async fn sessions_are_a_live_table_in_a_terminal_that_is_restored_afterwards() {
     let mut scene = Scene::new().await;
     enable_push(&mut scene.client, "n").await;
     let mut terminal = Terminal::start(&watch(&scene.pushward, &["sessions"]), (150, 12));
@@ -36,7 +36,7 @@ async fn sessions_are_a_live_table_in_a_terminal_that_is_given_back() {
 }
 
 #[tokio::test]
-async fn the_terminal_is_given_back_after_control_c_and_after_a_signal() {
+async fn the_terminal_is_restored_after_control_c_and_after_a_signal() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address)).await;
     for end in ["\u{3}", "\u{1b}", "SIGTERM"] {
@@ -52,7 +52,7 @@ async fn the_terminal_is_given_back_after_control_c_and_after_a_signal() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_has_gone_may_come_back_before_the_eyes() {
+async fn the_table_continues_when_the_daemon_comes_back() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let mut pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut terminal = Terminal::start(&watch(&pushward, &["sessions"]), (100, 12));
@@ -67,7 +67,7 @@ async fn a_daemon_that_has_gone_may_come_back_before_the_eyes() {
 }
 
 #[tokio::test]
-async fn without_a_terminal_each_moment_is_a_line_for_machines() {
+async fn without_a_terminal_each_sample_is_a_line_of_json() {
     let scene = Scene::new().await;
     let mut command = watch(&scene.pushward, &["sessions", "--json"]);
     let process = Process::spawn("pushward sessions", "cargo build", &mut command);
@@ -85,7 +85,7 @@ async fn without_a_terminal_each_moment_is_a_line_for_machines() {
 }
 
 #[tokio::test]
-async fn without_a_terminal_and_a_daemon_the_watch_ends_and_says_why() {
+async fn without_a_terminal_and_a_daemon_the_watch_ends_with_a_reason() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let mut pushward = Pushward::start(Setup::new(stub.address)).await;
     let mut process = Process::spawn("pushward status", "cargo build", &mut watch(&pushward, &["status"]));

@@ -48,7 +48,7 @@ async fn gets(client: &mut crate::support::Client, stanzas: &[String]) {
 }
 
 #[tokio::test]
-async fn what_a_contact_may_send_reaches_the_client_live_dark_and_at_login() {
+async fn unusual_valid_stanzas_of_a_contact_reach_the_client_live_dark_and_at_login() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let mut scene = Scene::with(options, |setup| setup).await;
         let live = wild("live");
@@ -72,7 +72,7 @@ async fn what_a_contact_may_send_reaches_the_client_live_dark_and_at_login() {
 }
 
 #[tokio::test]
-async fn what_no_client_can_read_is_skipped_live_dark_and_at_login() {
+async fn stanzas_that_no_client_can_read_are_skipped_live_dark_and_at_login() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let managed = options.after.contains("urn:xmpp:sm:3");
         let mut stub = StubUpstream::start(options).await;
@@ -122,7 +122,7 @@ async fn what_no_client_can_read_is_skipped_live_dark_and_at_login() {
 }
 
 #[tokio::test]
-async fn a_stanza_beyond_upstream_stanza_is_skipped_and_who_waits_hears_of_it() {
+async fn a_stanza_larger_than_upstream_stanza_is_skipped_and_its_requester_gets_an_error() {
     let settings = |setup: Setup| setup.set("limits.stanza", "'20 kB'").set("limits.upstream_stanza", "'100 kB'");
     let mut scene = Scene::with(StubOptions::managed(), settings).await;
     let filler = "x".repeat(150_000);
@@ -154,7 +154,7 @@ async fn a_stanza_beyond_upstream_stanza_is_skipped_and_who_waits_hears_of_it() 
 }
 
 #[tokio::test]
-async fn a_large_stanza_without_room_is_skipped_and_others_are_unharmed() {
+async fn a_large_stanza_without_room_is_skipped_and_others_are_not_affected() {
     let settings = |setup: Setup| {
         let setup = setup.set("limits.stanza", "'20 kB'").set("limits.session_queue", "'20 kB'");
         setup.set("limits.queue_memory", "'1 MB'").with_metrics()

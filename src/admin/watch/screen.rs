@@ -24,14 +24,14 @@ pub(super) enum KeyPress {
     /// Ends the command.
     End,
     /// Scrolls up or down.
-    Scroll(By),
+    Scroll(ScrollBy),
     /// The size of the terminal has changed.
     Resized,
 }
 
 /// The distance to scroll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum ScrollBy {
     /// A number of lines, up if it is negative.
     Lines(isize),
     /// A number of pages, up if it is negative.
@@ -117,17 +117,17 @@ fn key(event: &Event) -> Option<KeyPress> {
     let by = if matches!(pressed.code, KeyCode::Char('q') | KeyCode::Esc) {
         return Some(KeyPress::End);
     } else if matches!(pressed.code, KeyCode::Up | KeyCode::Char('k')) {
-        By::Lines(-1)
+        ScrollBy::Lines(-1)
     } else if matches!(pressed.code, KeyCode::Down | KeyCode::Char('j')) {
-        By::Lines(1)
+        ScrollBy::Lines(1)
     } else if pressed.code == KeyCode::PageUp {
-        By::Pages(-1)
+        ScrollBy::Pages(-1)
     } else if matches!(pressed.code, KeyCode::PageDown | KeyCode::Char(' ')) {
-        By::Pages(1)
+        ScrollBy::Pages(1)
     } else if matches!(pressed.code, KeyCode::Home | KeyCode::Char('g')) {
-        By::Start
+        ScrollBy::Start
     } else if matches!(pressed.code, KeyCode::End | KeyCode::Char('G')) {
-        By::End
+        ScrollBy::End
     } else {
         return None;
     };

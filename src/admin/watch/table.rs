@@ -7,7 +7,7 @@ use crossterm::style::Stylize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::observation::Observation;
-use super::screen::{By, Size};
+use super::screen::{ScrollBy, Size};
 use crate::admin::protocol::{DaemonStatus, LastPublish, LastVerdict, SessionEntry, SessionState};
 use crate::clock::UnixSecs;
 
@@ -44,13 +44,13 @@ pub(super) struct Scroll {
 
 impl Scroll {
     /// Scrolls. A position that is too far is corrected when the table is drawn.
-    pub(super) fn by(&mut self, by: By) {
+    pub(super) fn by(&mut self, by: ScrollBy) {
         let page = isize::try_from(self.page.max(1)).unwrap_or(isize::MAX);
         self.first = match by {
-            By::Lines(lines) => self.first.saturating_add_signed(lines),
-            By::Pages(pages) => self.first.saturating_add_signed(pages.saturating_mul(page)),
-            By::Start => 0,
-            By::End => usize::MAX,
+            ScrollBy::Lines(lines) => self.first.saturating_add_signed(lines),
+            ScrollBy::Pages(pages) => self.first.saturating_add_signed(pages.saturating_mul(page)),
+            ScrollBy::Start => 0,
+            ScrollBy::End => usize::MAX,
         };
     }
 
@@ -321,13 +321,13 @@ mod tests {
         };
         assert!(top(&mut scroll).starts_with("0@b/c"));
         for (by, expect) in [
-            (By::Lines(-1), "0@"),
-            (By::Lines(1), "1@"),
-            (By::Pages(1), "11@"),
-            (By::End, "40@"),
-            (By::Pages(1), "40@"),
-            (By::Pages(-1), "30@"),
-            (By::Start, "0@"),
+            (ScrollBy::Lines(-1), "0@"),
+            (ScrollBy::Lines(1), "1@"),
+            (ScrollBy::Pages(1), "11@"),
+            (ScrollBy::End, "40@"),
+            (ScrollBy::Pages(1), "40@"),
+            (ScrollBy::Pages(-1), "30@"),
+            (ScrollBy::Start, "0@"),
         ] {
             scroll.by(by);
             assert!(top(&mut scroll).starts_with(expect), "{by:?}: {}", top(&mut scroll));

@@ -7,7 +7,7 @@ use crate::xml::{Node, ns};
 
 /// The entity on whose behalf the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Behalf {
+pub(super) enum Responder {
     /// The domain.
     Domain,
     /// The requester's own account.
@@ -15,11 +15,11 @@ pub(super) enum Behalf {
 }
 
 /// Answers a request (RFC 6120 §8.2.3). `roster`: the requester's contacts, as bare JIDs.
-pub(super) fn answer(request: &Node<'_>, behalf: Behalf, roster: &[String]) -> Bytes {
+pub(super) fn answer(request: &Node<'_>, responder: Responder, roster: &[String]) -> Bytes {
     let child = request.children().next();
     let asked = child.as_ref().map(|child| (child.name(), child.ns()));
     match (request.attr("type").as_deref(), asked) {
-        (Some("get"), Some(("query", ns::DISCO_INFO))) => info(request, behalf),
+        (Some("get"), Some(("query", ns::DISCO_INFO))) => info(request, responder),
         (Some("get"), Some(("query", ns::DISCO_ITEMS))) => {
             let mut xml = reply(request, "result");
             xml.start("query").attr("xmlns", ns::DISCO_ITEMS);
@@ -31,10 +31,10 @@ pub(super) fn answer(request: &Node<'_>, behalf: Behalf, roster: &[String]) -> B
     }
 }
 
-fn info(request: &Node<'_>, behalf: Behalf) -> Bytes {
-    let (category, kind) = match behalf {
-        Behalf::Domain => ("server", "im"),
-        Behalf::Account => ("account", "registered"),
+fn info(request: &Node<'_>, responder: Responder) -> Bytes {
+    let (category, kind) = match responder {
+        Responder::Domain => ("server", "im"),
+        Responder::Account => ("account", "registered"),
     };
     let mut xml = reply(request, "result");
     xml.start("query").attr("xmlns", ns::DISCO_INFO);

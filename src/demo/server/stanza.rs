@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::answer::{self, Behalf};
+use super::answer::{self, Responder};
 use super::edit::with_attribute;
 use super::push;
 use super::router::{BindingId, ClientLink, Presence, Router};
@@ -28,7 +28,7 @@ enum Addressee {
     OwnAccount,
     Account(BareJid),
     OnlineSession(FullJid),
-    Elsewhere,
+    OtherDomain,
 }
 
 impl BoundClient {
@@ -67,7 +67,7 @@ impl BoundClient {
                 Err(_) if to == self.jid.to_bare() => Addressee::OwnAccount,
                 Err(_) => Addressee::Account(to.into_bare()),
             },
-            _ => Addressee::Elsewhere,
+            _ => Addressee::OtherDomain,
         }
     }
 
@@ -90,7 +90,7 @@ impl BoundClient {
                 None => self.message_to_account(&jid.to_bare(), element).await,
             },
             Addressee::Domain | Addressee::PushService => self.bounce(&node, "service-unavailable").await,
-            Addressee::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+            Addressee::OtherDomain => self.bounce(&node, "remote-server-not-found").await,
         }
     }
 
@@ -138,7 +138,7 @@ impl BoundClient {
             Addressee::OnlineSession(jid) => self.router.session(&jid).into_iter().collect(),
             Addressee::Account(account) => self.router.audience(&account),
             Addressee::OwnAccount => self.router.audience(&self.jid.to_bare()),
-            Addressee::Domain | Addressee::PushService | Addressee::Elsewhere => Vec::new(),
+            Addressee::Domain | Addressee::PushService | Addressee::OtherDomain => Vec::new(),
         };
         for link in links {
             link.deliver(element).await;
@@ -193,8 +193,8 @@ impl BoundClient {
             },
             // An answer to the server, which sends no requests.
             _ if !request => {}
-            Addressee::Domain => self.answer(&node, Behalf::Domain).await,
-            Addressee::OwnAccount => self.answer(&node, Behalf::Account).await,
+            Addressee::Domain => self.answer(&node, Responder::Domain).await,
+            Addressee::OwnAccount => self.answer(&node, Responder::Account).await,
             Addressee::PushService => {
                 let (answer, notification) = push::answer(&node, self.jid.as_str());
                 if let Some(notification) = notification {
@@ -203,13 +203,13 @@ impl BoundClient {
                 self.link.send(answer).await;
             }
             Addressee::Account(_) => self.bounce(&node, "service-unavailable").await,
-            Addressee::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+            Addressee::OtherDomain => self.bounce(&node, "remote-server-not-found").await,
         }
     }
 
-    async fn answer(&self, request: &Node<'_>, behalf: Behalf) {
+    async fn answer(&self, request: &Node<'_>, responder: Responder) {
         let roster: Vec<String> = self.router.contacts(&self.jid.to_bare()).iter().map(ToString::to_string).collect();
-        self.link.send(answer::answer(request, behalf, &roster)).await;
+        self.link.send(answer::answer(request, responder, &roster)).await;
     }
 }
 

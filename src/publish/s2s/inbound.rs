@@ -99,11 +99,11 @@ mod tests {
         for at in ALL.into_iter().filter(|at| at.account.contains('@')) {
             let (service, account) = (Jid::new(at.service), BareJid::new(at.account).unwrap());
             let judge = |xml: &str| {
-                let element = Element::parse(at.tell(xml).into(), &Header::bare()).unwrap();
+                let element = Element::parse(at.fill(xml).into(), &Header::bare()).unwrap();
                 judge(&element.node(), account.domain(), service.domain())
             };
             let answer = judge("<iq type='result' from='SERVICE' to='ACCOUNT/PHONE'/>");
-            assert_eq!(answer, InboundVerdict::Answer(Jid::new(&at.tell("ACCOUNT/PHONE"))), "{}", at.name);
+            assert_eq!(answer, InboundVerdict::Answer(Jid::new(&at.fill("ACCOUNT/PHONE"))), "{}", at.name);
             assert_eq!(judge("<iq type='result' from='SERVICE' to='ACCOUNT'/>"), InboundVerdict::Stray, "{}", at.name);
             let none = "<message from='SERVICE' to='ACCOUNT'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='n'>\
                 <affiliation jid='ACCOUNT' affiliation='none'/></pubsub></message>";

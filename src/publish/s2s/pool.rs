@@ -17,7 +17,7 @@ use super::one_way::OneWay;
 use super::permits::{StreamPermit, StreamPermits};
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::metrics::{Fate, Fates};
 use crate::publish::answers::AnswerPolicy;
 use crate::publish::error::{NoPermit, StreamConnectError, UnsentReason};
@@ -49,7 +49,7 @@ struct PoolState {
     permits: Arc<StreamPermits>,
     revocations: mpsc::Sender<Revocation>,
     fates: Fates,
-    drops: Seldom,
+    drops: RateLimitedLog,
 }
 
 /// The limit for entries (streams that are up, connecting, in backoff or unused), per stream that may be up.
@@ -103,7 +103,7 @@ impl Pool {
             permits: Arc::default(),
             revocations,
             fates,
-            drops: Seldom::default(),
+            drops: RateLimitedLog::default(),
         };
         Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
     }

@@ -195,17 +195,17 @@ fn rooms(at: &Addresses) -> Rooms {
     let mut rooms = Rooms::default();
     for room in ["ROOM", "leftROOM", "reportedROOM"] {
         let join = format!("<presence to='{room}/MYNICK'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
-        rooms.sent(&element(&at.tell(&join)).node());
+        rooms.sent(&element(&at.fill(&join)).node());
     }
     let report = |room: &str, kind: &str, inside: &str| {
-        at.tell(&format!(
+        at.fill(&format!(
             "<presence from='{room}/MYNICK' {kind}><occupant-id xmlns='urn:xmpp:occupant-id:0' id='mine'/>\
              <x xmlns='http://jabber.org/protocol/muc#user'>{inside}<status code='110'/></x></presence>"
         ))
     };
     rooms.received(&element(&report("ROOM", "", "<item/>")).node());
     rooms.received(&element(&report("reportedROOM", "type='unavailable'", "<item/>")).node());
-    rooms.sent(&element(&at.tell("<presence to='leftROOM/MYNICK' type='unavailable'/>")).node());
+    rooms.sent(&element(&at.fill("<presence to='leftROOM/MYNICK' type='unavailable'/>")).node());
     rooms
 }
 
@@ -214,14 +214,14 @@ fn every_verdict_is_the_same_whatever_the_addresses() {
     for at in ALL {
         let (account, rooms) = (BareJid::new(at.account).unwrap(), rooms(&at));
         for (stanza, class, chat, call, own) in of_people().into_iter().chain(of_texts()).chain(of_rooms()) {
-            let stanza = element(&at.tell(&stanza));
+            let stanza = element(&at.fill(&stanza));
             let reading = read(&stanza, Context { account: &account, rooms: &rooms });
             let found = (reading.class, reading.call.as_deref(), reading.own);
             assert_eq!(found, (class, call, own), "{}: {stanza:?}", at.name);
             if !chat.is_empty() {
                 assert_eq!(
                     reading.chat.map(|chat| chat.as_str().to_owned()),
-                    Some(at.tell(chat)),
+                    Some(at.fill(chat)),
                     "{}: {stanza:?}",
                     at.name
                 );
@@ -245,7 +245,7 @@ fn a_new_nick_is_followed_whatever_it_is() {
         let mut rooms = rooms(&at);
         let renamed = "<presence from='ROOM/MYNICK' type='unavailable'><x xmlns='http://jabber.org/protocol/muc#user'>\
             <item nick='HISNICK'/><status code='303'/><status code='110'/></x></presence>";
-        rooms.received(&element(&at.tell(renamed)).node());
+        rooms.received(&element(&at.fill(renamed)).node());
         assert_eq!(rooms.nick(&BareJid::new(at.room).unwrap()), Some(at.other_nick), "{}", at.name);
     }
 }

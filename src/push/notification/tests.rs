@@ -293,7 +293,7 @@ fn a_registration_that_shows_only_counts_needs_no_details() {
     for (settings, extensions) in
         [(&plain, Extensions::default()), (&plain, priority.clone()), (&jingle, priority), (&plain, unheard)]
     {
-        assert!(!extensions.says_more(settings));
+        assert!(!extensions.shows_details(settings));
         for stanza in [ROOM, CALL, HUNG_UP] {
             let element = element(stanza);
             let reading = classify::read(&element, context);
@@ -306,7 +306,7 @@ fn a_registration_that_shows_only_counts_needs_no_details() {
 #[test]
 fn a_registration_that_shows_more_needs_details() {
     let quiet = PushSettings::default();
-    let check = |settings: &PushSettings, extensions: Extensions| assert!(extensions.says_more(settings));
+    let check = |settings: &PushSettings, extensions: Extensions| assert!(extensions.shows_details(settings));
     check(&PushSettings { with_sender: true, ..quiet.clone() }, Extensions::default());
     check(&PushSettings { with_body: true, ..quiet.clone() }, Extensions::default());
     check(&PushSettings { jingle: true, ..quiet.clone() }, Extensions { jingle: true, ..Extensions::default() });

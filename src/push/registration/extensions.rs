@@ -96,7 +96,7 @@ const MAX_SIZE: usize = 5 * 1024;
 
 impl Extensions {
     /// Returns whether a notification may show the sender, the text, or a call, and not only the number of stanzas.
-    pub fn says_more(&self, settings: &PushSettings) -> bool {
+    pub fn shows_details(&self, settings: &PushSettings) -> bool {
         let operator = settings.with_sender || settings.with_body;
         operator || self.encrypt.is_some() || (self.jingle && settings.jingle)
     }

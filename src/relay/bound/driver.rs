@@ -20,7 +20,7 @@ use super::turn::{TaskEvent, TaskTurn};
 use super::watched::WatchedValues;
 use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
-use crate::publish::session::{Asker, Carried};
+use crate::publish::session::{Requester, SessionPublishes};
 use crate::registry::mailbox;
 use crate::registry::{Mail, Routed};
 use crate::relay::backpressure::{ReadableLegs, Stops};
@@ -46,7 +46,7 @@ pub(super) struct SessionDriver {
     commands: mailbox::Receiver<Command>,
     legs: SessionLegs,
     jobs: Jobs,
-    carried: Carried,
+    publishes: SessionPublishes,
     status: SessionStatus,
     turn: TaskTurn,
     timer: Timer,
@@ -60,7 +60,7 @@ impl SessionDriver {
     pub(super) async fn drive(&mut self, events: Vec<TaskEvent>) {
         // Frames that arrived directly after the bind.
         self.perform();
-        self.look();
+        self.take_published();
         self.frames_from_client();
         self.frames_from_upstream();
         let mut events = events.into_iter();
@@ -148,7 +148,7 @@ impl SessionDriver {
         match event {
             TaskEvent::Upstream(Ok(ConnEvent::Drained)) | TaskEvent::Client(Ok(ConnEvent::Drained)) => {}
             TaskEvent::Upstream(Ok(ConnEvent::Received)) => {
-                self.session.note_company(self.relay.registry().has_company(&self.handle));
+                self.session.note_other_clients(self.relay.registry().has_other_clients(&self.handle));
                 self.frames_from_upstream();
             }
             TaskEvent::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
@@ -164,7 +164,7 @@ impl SessionDriver {
                 self.client_lost("broken", if is_of_peer(&error) { Input::ClientBroke } else { Input::ClientLost });
             }
             TaskEvent::Command(command) => self.on_command(command),
-            TaskEvent::Changed => self.look(),
+            TaskEvent::Changed => self.take_published(),
             TaskEvent::OlderSettled => self.take(Input::OlderSettled),
             TaskEvent::Store(done) => self.on_job_done(done),
             TaskEvent::Deadline => self.on_deadline(),
@@ -174,9 +174,9 @@ impl SessionDriver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
-            Command::Carry(publish, reply) => {
-                let number = self.carried.begin(Asker::Other(reply));
-                self.take(Input::Carry { number, publish });
+            Command::PublishOnStream(publish, reply) => {
+                let number = self.publishes.begin(Requester::Other(reply));
+                self.take(Input::PublishOnStream { number, publish });
             }
             Command::Published(published) => {
                 let (target, outcome) = *published;
@@ -189,7 +189,7 @@ impl SessionDriver {
     /// Handles an answer from a push service's stream. The stream serves many users, so it does not wait for a session that
     /// cannot take the answer.
     fn on_routed(&mut self, routed: &Routed) {
-        if self.legs.is_client_full() || !self.session.wants_upstream() {
+        if self.legs.is_client_full() || !self.session.can_read_upstream() {
             self.relay.metrics().fates().count(Fate::Dropped);
             tracing::debug!("push service answer dropped: client is not reading");
             return;
@@ -248,8 +248,8 @@ impl SessionDriver {
     /// Returns which of the two legs are read now.
     fn reading(&self) -> ReadableLegs {
         let stops = Stops {
-            client: !self.session.wants_client(),
-            server: !self.session.wants_upstream(),
+            client: !self.session.can_read_client(),
+            server: !self.session.can_read_upstream(),
             held: self.session.held_bytes(),
         };
         self.legs.reading(self.now, self.relay.guards().rates(), stops)
@@ -312,7 +312,7 @@ impl SessionDriver {
 
     fn read_upstream(&mut self) -> bool {
         let mut any = false;
-        while self.ended.is_none() && self.session.wants_upstream() {
+        while self.ended.is_none() && self.session.can_read_upstream() {
             match self.legs.next_upstream_frame() {
                 Ok(Some(frame)) => {
                     any = true;
@@ -332,39 +332,39 @@ impl SessionDriver {
     // Published values
 
     /// Takes the values that were published since the last call.
-    fn look(&mut self) {
+    fn take_published(&mut self) {
         if let Some(settings) = self.watched.take_settings(self.relay.settings()) {
             self.take(Input::Settings(settings));
         }
-        self.look_at_account();
-        self.look_at_siblings();
-        let wanted = self.handle.look();
-        if wanted.inherit {
+        self.take_published_account();
+        self.check_siblings();
+        let requests = self.handle.requests();
+        if requests.inherit {
             self.take(Input::Inherit);
         }
-        if let Some(reason) = wanted.give_way {
-            self.take(Input::GiveWay(reason));
+        if let Some(reason) = requests.end {
+            self.take(Input::EndIfHeld(reason));
         }
         self.note_ending();
-        self.handle.has_looked(wanted);
+        self.handle.on_requests_handled(requests);
         if self.relay.is_draining() && self.watched.take_drain() {
             self.take(Input::Drain);
         }
     }
 
-    fn look_at_account(&mut self) {
-        let news = self.relay.registry().news(self.handle.account());
-        let news = self.watched.take_news(self.handle.login(), news);
-        if news.is_removed {
+    fn take_published_account(&mut self) {
+        let published = self.relay.registry().published_account(self.handle.account());
+        let changes = self.watched.take_account(self.handle.login(), published);
+        if changes.is_removed {
             self.take(Input::AccountRemoved);
         }
-        if let Some(account) = news.newer {
+        if let Some(account) = changes.newer {
             self.take(Input::Account(Box::new((*account).clone())));
             self.note_services();
         }
     }
 
-    fn look_at_siblings(&mut self) {
+    fn check_siblings(&mut self) {
         if let Some(successor) = self.siblings.take_successor() {
             self.take(Input::Successor(successor));
         }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::metrics::Wait;
-use crate::registry::handle::GIVE_WAY;
+use crate::registry::handle::END_TIMEOUT;
 use crate::relay::client::Handle;
 use crate::relay::shared::Relay;
 
@@ -32,9 +32,9 @@ impl Predecessors {
                 waiting.spawn(async move { session.settled(login).await });
             }
             let all = async { while waiting.join_next().await.is_some() {} };
-            if timeout(GIVE_WAY, all).await.is_err() {
+            if timeout(END_TIMEOUT, all).await.is_err() {
                 relay.metrics().deadline_passed(Wait::OlderSessions);
-                tracing::warn!(within = ?GIVE_WAY, "older sessions of the device did not end in time: they hand over later");
+                tracing::warn!(within = ?END_TIMEOUT, "older sessions of the device did not end in time: they hand over later");
             }
         };
         Self(Some(Box::pin(settled.in_current_span())))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::push::account::{Account, LoginId};
-use crate::registry::News;
+use crate::registry::PublishedAccount;
 use crate::session::Settings;
 
 /// The values that the session has already taken.
@@ -15,7 +15,7 @@ pub(super) struct WatchedValues {
 }
 
 /// The changes of an account.
-pub(super) struct AccountNews {
+pub(super) struct AccountChanges {
     /// True if the account of this login was removed.
     pub(super) is_removed: bool,
     /// A newer revision of the account.
@@ -42,13 +42,13 @@ impl WatchedValues {
     }
 
     /// Takes the published state of the account of a login. Returns the changes.
-    pub(super) fn take_news(&mut self, login: LoginId, news: News) -> AccountNews {
-        let is_removed = news.removed >= login && !std::mem::replace(&mut self.is_removed, true);
-        let newer = news.account.filter(|account| account.revision > self.revision);
+    pub(super) fn take_account(&mut self, login: LoginId, published: PublishedAccount) -> AccountChanges {
+        let is_removed = published.removed >= login && !std::mem::replace(&mut self.is_removed, true);
+        let newer = published.account.filter(|account| account.revision > self.revision);
         if let Some(account) = &newer {
             self.on_revision(account.revision);
         }
-        AccountNews { is_removed, newer }
+        AccountChanges { is_removed, newer }
     }
 
     /// Records that the daemon drains. Returns whether that is new.

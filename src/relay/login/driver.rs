@@ -14,7 +14,7 @@ use tokio::select;
 use tokio::time::sleep_until;
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::patience::{Patience, STORE};
+use super::patience::{OperationDeadline, STORE};
 use super::server_clock::{RequestState, ServerClock};
 use crate::limits::{ConnectionRefusal, Eviction};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
@@ -169,7 +169,7 @@ impl LoginDriver<'_> {
 
     /// Returns which of the two legs are read now.
     fn reading(&self) -> ReadableLegs {
-        let stops = Stops { client: !self.negotiation.wants_client(), ..Stops::default() };
+        let stops = Stops { client: !self.negotiation.can_read_client(), ..Stops::default() };
         ReadableLegs::decide(
             self.client.as_deref().map(PeerBacklog::of),
             self.upstream.as_ref().map(PeerBacklog::of),
@@ -285,13 +285,13 @@ impl LoginDriver<'_> {
     }
 
     /// Waits for `work`. `None` if the login ends first: [`LoginDriver::interrupted`] has the event.
-    async fn wait_for<T>(&mut self, work: impl Future<Output = T>, patience: Patience) -> Option<T> {
+    async fn wait_for<T>(&mut self, work: impl Future<Output = T>, deadline: OperationDeadline) -> Option<T> {
         let mut near = ReadAhead::new(self.client.as_deref_mut()?);
         let mut far = self.upstream.as_mut().map(ReadAhead::new);
         let over = self.negotiation.deadline();
-        let late = match patience {
-            Patience::Bounded => over,
-            Patience::Store => over.min(Instant::now() + STORE),
+        let late = match deadline {
+            OperationDeadline::Bounded => over,
+            OperationDeadline::Store => over.min(Instant::now() + STORE),
         };
         let stop = select! {
             biased;

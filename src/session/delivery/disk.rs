@@ -17,7 +17,7 @@ use crate::session::kind::is_durable;
 use crate::session::queue::{Inherited, NoStanza, Queued, Spooled, Unsaved};
 use crate::session::refill::{Loading, ReadAgain};
 use crate::session::server::{ServerStream, Settling, UNACKED};
-use crate::session::spool_refusal::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
+use crate::session::spool_refusal::{ASK_AGAIN, ShedCounts, Spool, TRIAL, returned};
 use crate::session::travel::{marks, may_travel};
 use crate::xml::{Element, Kind};
 
@@ -77,11 +77,11 @@ impl Delivery {
         effects.push(Output::Spool(items.iter().map(|item| self.spooled_form(item)).collect()));
     }
 
-    fn spooled_form(&self, Queued { element, seq, received, company, .. }: &Queued) -> Spooled {
+    fn spooled_form(&self, Queued { element, seq, received, online_clients, .. }: &Queued) -> Spooled {
         Spooled {
             seq: *seq,
             received: *received,
-            shared: may_travel(element, *company),
+            shared: may_travel(element, *online_clients),
             archived: is_archived(element, self.identity.account()),
             bytes: element.on_stream(self.identity.bare_header()),
         }
@@ -204,7 +204,7 @@ impl Delivery {
             };
             // An adopted stanza was queued for another device. It may mean nothing to this session.
             let element = if self.queue.is_adopted(seq) {
-                self.wanted(now, &item, effects).filter(|element| !self.has_had(element))
+                self.wanted(now, &item, effects).filter(|element| !self.has_received(element))
             } else {
                 self.fresh(now, &item, effects)
             };
@@ -233,7 +233,7 @@ impl Delivery {
         for item in items {
             match self.wanted(now, &item, effects) {
                 Some(element) => {
-                    self.note_had(&element, account);
+                    self.note_received(&element, account);
                     self.queue.push_inherited(spool, item.seq, element, item.received);
                 }
                 None => {
@@ -246,8 +246,8 @@ impl Delivery {
     }
 
     /// Returns whether the device got this message before, as a copy or carbon.
-    fn has_had(&self, element: &Element) -> bool {
-        self.memory.has_had(marks(element, self.own()))
+    fn has_received(&self, element: &Element) -> bool {
+        self.memory.has_received(marks(element, self.own()))
     }
 
     /// Parses a stanza of another session. `None` if it is too old, or concerns only that session.
@@ -351,7 +351,7 @@ impl Delivery {
         if item.is_spooled() {
             effects.push(Output::Unspool { spool: None, places: item.seq..=item.seq });
         }
-        let error = returned(&item.element, self.identity.account(), item.company);
+        let error = returned(&item.element, self.identity.account(), item.online_clients);
         match error.zip(server) {
             Some((error, server)) => {
                 server.inject(now, error, effects);
@@ -364,7 +364,7 @@ impl Delivery {
 
     /// Reports the stanzas that were shed since the last report.
     pub(in crate::session) fn report_shed(&mut self, effects: &mut Effects) {
-        if self.shed != Shed::default() {
+        if self.shed != ShedCounts::default() {
             effects.event(Event::Shed(std::mem::take(&mut self.shed)));
         }
     }
@@ -393,7 +393,7 @@ impl Delivery {
     }
 
     #[cfg(any(test, fuzzing))]
-    pub(in crate::session) fn unreported(&self) -> Shed {
+    pub(in crate::session) fn unreported(&self) -> ShedCounts {
         self.shed
     }
 }

@@ -7,12 +7,12 @@ use super::Delivery;
 use super::leftovers::discard;
 use crate::push::guard::{End, Finding, First, Guard};
 use crate::session::account::AccountView;
+use crate::session::attachment_watch::AttachmentWatch;
 use crate::session::client::ClientStream;
 use crate::session::effects::Effects;
 use crate::session::event::Event;
 use crate::session::marks::{has_set_aside, mark_of, reported};
 use crate::session::queue::Queued;
-use crate::session::vigil::Vigil;
 
 impl Delivery {
     fn since(&self, now: Instant, count: u32) -> Duration {
@@ -21,7 +21,7 @@ impl Delivery {
 
     /// Starts the watch over an attachment.
     pub(in crate::session) fn on_attached(&mut self, now: Instant, account: &mut AccountView, effects: &mut Effects) {
-        self.vigil = Vigil::new(self.identity.elapsed_ms(now));
+        self.attachment_watch = AttachmentWatch::new(self.identity.elapsed_ms(now));
         if let Some(mut guard) = account.guard().cloned() {
             guard.age(self.identity.calendar(now), self.settings.stream_management.orphan_ttl);
             account.set_guard(guard, effects);
@@ -35,16 +35,16 @@ impl Delivery {
         account: &mut AccountView,
         effects: &mut Effects,
     ) {
-        if !self.vigil.end() {
+        if !self.attachment_watch.end() {
             return;
         }
         let first = self.queue.first_unacked().map(|item| {
             let written = self.since(now, item.written());
-            (item.seq, First { mark: mark_of(item), written, alone: self.vigil.is_alone() })
+            (item.seq, First { mark: mark_of(item), written, alone: self.attachment_watch.is_alone() })
         });
         let end = End {
             now: self.identity.calendar(now),
-            lasted: self.since(now, self.vigil.began()),
+            lasted: self.since(now, self.attachment_watch.began()),
             first: first.map(|(_, first)| first),
             ttl: self.settings.stream_management.orphan_ttl,
         };
@@ -81,7 +81,7 @@ impl Delivery {
         let Some(guard) = account.guard().filter(|_| count > 0) else { return };
         let mut guard = guard.clone();
         let stanzas = self.queue.first_written(count).map(mark_of);
-        guard.acknowledged(self.since(now, self.vigil.began()), stanzas);
+        guard.acknowledged(self.since(now, self.attachment_watch.began()), stanzas);
         account.set_guard(guard, effects);
         for item in self.queue.acknowledge_aside(count) {
             discard(&self.queue, &item, effects);
@@ -102,7 +102,7 @@ impl Delivery {
             self.queue.set_next_aside();
             self.spool_all(account, effects);
         }
-        if self.vigil.is_alone() {
+        if self.attachment_watch.is_alone() {
             return false;
         }
         let time = self.identity.calendar(now);
@@ -114,18 +114,18 @@ impl Delivery {
             client.ask_about_written(now, effects);
             return false;
         }
-        self.vigil.begin_alone();
+        self.attachment_watch.begin_alone();
         true
     }
 
     /// Returns whether a suspect was written alone and awaits acknowledgement.
     pub(in crate::session) fn is_alone(&self) -> bool {
-        self.vigil.is_alone()
+        self.attachment_watch.is_alone()
     }
 
     /// Asks the client to acknowledge the stanza that was written alone.
     pub(super) fn ask_about_suspect(&self, now: Instant, client: &mut ClientStream, effects: &mut Effects) {
-        if self.vigil.is_alone() {
+        if self.attachment_watch.is_alone() {
             client.ask_about_written(now, effects);
         }
     }
@@ -138,11 +138,11 @@ impl Delivery {
         account: &AccountView,
         effects: &mut Effects,
     ) {
-        if account.guard().is_none() && !self.vigil.is_alone() {
+        if account.guard().is_none() && !self.attachment_watch.is_alone() {
             return;
         }
         if self.queue.first_unacked().is_none() {
-            self.vigil.on_all_acknowledged();
+            self.attachment_watch.on_all_acknowledged();
         }
         self.write_waiting(now, client, account, effects);
         self.ask_about_suspect(now, client, effects);

@@ -119,7 +119,7 @@ impl DeviceSide {
         if stanza.kind() == Kind::Message && self.account.has_any_registration() {
             self.take_revocation(now, stanza, server, effects);
         }
-        self.delivery.note_had(stanza, &self.account);
+        self.delivery.note_received(stanza, &self.account);
     }
 
     /// Reads information from an iq of the server.

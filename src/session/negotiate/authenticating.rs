@@ -72,7 +72,7 @@ impl Authenticating {
     }
 
     /// Returns whether the client's next element can be taken now.
-    pub(super) fn wants_client(&self) -> bool {
+    pub(super) fn can_read_client(&self) -> bool {
         matches!(self.turn, SaslTurn::Client)
     }
 
@@ -83,7 +83,7 @@ impl Authenticating {
 
     /// Takes an element of the client.
     pub(super) fn on_client(&mut self, element: &Element, lockout: Lockout, legs: &mut Legs) -> Result<(), LoginEnd> {
-        if !self.wants_client() {
+        if !self.can_read_client() {
             return Err(LoginEnd::OutOfOrder);
         }
         if element.kind() == Kind::Iq {

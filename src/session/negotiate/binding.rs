@@ -62,7 +62,7 @@ impl AwaitingBind {
     }
 
     /// Returns whether the client's next element can be taken now.
-    pub(super) fn wants_client(&self) -> bool {
+    pub(super) fn can_read_client(&self) -> bool {
         matches!(self.request, BindRequest::None)
     }
 
@@ -76,7 +76,7 @@ impl AwaitingBind {
 
     /// Takes an element of the client.
     pub(super) fn on_client(&mut self, element: &Element, legs: &mut Legs) -> Result<(), LoginEnd> {
-        if !self.wants_client() {
+        if !self.can_read_client() {
             return Err(LoginEnd::OutOfOrder);
         }
         let node = element.node();

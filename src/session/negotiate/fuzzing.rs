@@ -315,7 +315,7 @@ impl<'d> World<'d> {
                 return;
             }
             let awaits = self.negotiation.awaits();
-            if !self.negotiation.wants_client() {
+            if !self.negotiation.can_read_client() {
                 assert!(awaits.is_some(), "nobody is waited for");
                 return;
             }
@@ -440,7 +440,7 @@ impl<'d> World<'d> {
         if self.is_handed_over {
             return;
         }
-        assert!(self.negotiation.awaits().is_none() && !self.negotiation.wants_client());
+        assert!(self.negotiation.awaits().is_none() && !self.negotiation.can_read_client());
         for stop in [Stop::Timeout, Stop::Shutdown] {
             self.negotiation.handle(LoginInput::Stop(stop));
             assert!(self.negotiation.poll().is_none(), "output behind the end");

@@ -38,11 +38,11 @@ pub(super) enum LoginState {
 
 impl LoginState {
     /// Returns whether the client's next frame can be taken now.
-    pub(super) fn wants_client(&self) -> bool {
+    pub(super) fn can_read_client(&self) -> bool {
         match self {
             Self::Start | Self::Restarting(_) => true,
-            Self::Authenticating(sasl) => sasl.wants_client(),
-            Self::Binding(binding) => binding.wants_client(),
+            Self::Authenticating(sasl) => sasl.can_read_client(),
+            Self::Binding(binding) => binding.can_read_client(),
             Self::Connecting(_)
             | Self::Opening(_)
             | Self::HandingOver(_)

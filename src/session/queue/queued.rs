@@ -12,7 +12,7 @@ use crate::xml::{Element, Kind, ns};
 
 /// The clients that were online when a stanza came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Company {
+pub enum OnlineClients {
     /// No other client of the account.
     #[default]
     None,
@@ -42,7 +42,7 @@ pub struct Queued {
     /// The reason why it is written.
     pub cause: Cause,
     /// The clients that were online when it came.
-    pub company: Company,
+    pub online_clients: OnlineClients,
     /// True if its kind may notify, so that the client is asked to acknowledge it.
     pub(super) notifies: bool,
     /// True if it was handed to the spool, or came from there.
@@ -68,7 +68,7 @@ impl Queued {
             durable: false,
             waited: false,
             cause: Cause::Relayed,
-            company: Company::default(),
+            online_clients: OnlineClients::default(),
             spooled: false,
             doubtful: false,
             written: 0,
@@ -102,8 +102,8 @@ impl Queued {
     }
 
     /// The same stanza with the clients that were online when it came.
-    pub fn in_company(self, company: Company) -> Self {
-        Self { company, ..self }
+    pub fn with_online_clients(self, online_clients: OnlineClients) -> Self {
+        Self { online_clients, ..self }
     }
 
     /// The time at which it was written to the client, in milliseconds on the session's own clock.

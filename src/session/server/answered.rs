@@ -17,7 +17,7 @@ pub(in crate::session) enum StreamError {
 
 /// A publish for the user's own stream.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::session) struct CarriedPublish<'a> {
+pub(in crate::session) struct SessionPublish<'a> {
     /// The relay's number of the publish.
     pub(in crate::session) number: u64,
     pub(in crate::session) publish: &'a Publish,
@@ -27,7 +27,7 @@ pub(in crate::session) struct CarriedPublish<'a> {
 
 /// The request that an iq result or error of the server answers.
 #[derive(Debug)]
-pub(in crate::session) enum Answered {
+pub(in crate::session) enum AnsweredRequest {
     /// A request of the client that does not concern Pushward.
     Client,
     /// The client's request for the features of its account.
@@ -47,7 +47,7 @@ pub(in crate::session) enum Answered {
     Late,
 }
 
-impl Answered {
+impl AnsweredRequest {
     /// Returns whether this answers a request of Pushward that is not waited for.
     pub(super) fn is_late(&self) -> bool {
         matches!(self, Self::Late)

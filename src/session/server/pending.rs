@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answered::Answered;
+use super::answered::AnsweredRequest;
 use crate::hash::keyed;
 use crate::jid::Jid;
 use crate::push::outcome::Outcome;
@@ -156,23 +156,23 @@ impl Pending {
     }
 
     /// Returns the request that an iq answers. `is_server`: the iq comes from the server itself.
-    pub(super) fn on_answer(&mut self, node: &Node<'_>, is_server: bool) -> Answered {
+    pub(super) fn on_answer(&mut self, node: &Node<'_>, is_server: bool) -> AnsweredRequest {
         let (id, Some(kind)) = (node.attr("id").unwrap_or_default(), node.attr("type")) else {
-            return Answered::Client;
+            return AnsweredRequest::Client;
         };
         if kind != "result" && kind != "error" {
-            return Answered::Client;
+            return AnsweredRequest::Client;
         }
         if self.is_ours(&id) {
             let of_server = is_server && matches!(Outcome::of(node), Outcome::Wait(_));
             let open = self.take_publish(&id, node.attr("from").as_deref(), of_server);
-            let Some(OpenPublish { number, deadline: Some(_), .. }) = open else { return Answered::Late };
-            return Answered::Publish { number, outcome: Outcome::of(node) };
+            let Some(OpenPublish { number, deadline: Some(_), .. }) = open else { return AnsweredRequest::Late };
+            return AnsweredRequest::Publish { number, outcome: Outcome::of(node) };
         }
         // The client chose these ids, and others may know them.
         if is_server && self.take_removal(&id, &kind) {
-            return Answered::Removal;
+            return AnsweredRequest::Removal;
         }
-        if is_server && self.take_query(&id) { Answered::Features } else { Answered::Client }
+        if is_server && self.take_query(&id) { AnsweredRequest::Features } else { AnsweredRequest::Client }
     }
 }

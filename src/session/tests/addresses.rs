@@ -2,7 +2,7 @@
 
 use super::super::archive::is_archived;
 use super::super::negotiate::{CloseReason, HeldSession, LoginInput as Step};
-use super::super::queue::Company;
+use super::super::queue::OnlineClients;
 use super::super::spool_refusal::returned;
 use super::super::travel::may_travel;
 use super::login::Login;
@@ -14,12 +14,12 @@ const BODY: &str = "<body>hi</body>";
 
 /// A device that has joined one room, has left another, and has a push registration.
 fn device(at: &Addresses) -> Rig {
-    let jid = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
+    let jid = FullJid::new(&at.fill("ACCOUNT/PHONE")).unwrap();
     let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
     let mut rig = Rig::begin(settings, Vec::new(), |bound| bound.jid = jid);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     assert!(rig.to_client.iter().any(|xml| xml.starts_with("<enabled")), "{}", at.name);
-    rig.client(&at.tell("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'/></iq>"));
+    rig.client(&at.fill("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'/></iq>"));
     assert!(
         rig.to_client.iter().any(|xml| xml.starts_with("<iq type='result' id='p'")),
         "{}: {:?}",
@@ -30,16 +30,16 @@ fn device(at: &Addresses) -> Rig {
     rig.client("<presence/>");
     for room in ["ROOM", "leftROOM"] {
         let join = format!("<presence to='{room}/MYNICK'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
-        rig.client(&at.tell(&join));
+        rig.client(&at.fill(&join));
     }
-    rig.client(&at.tell("<presence to='leftROOM/MYNICK' type='unavailable'/>"));
+    rig.client(&at.fill("<presence to='leftROOM/MYNICK' type='unavailable'/>"));
     rig.clear();
     rig
 }
 
 impl Rig {
     fn pushes(&mut self, at: &Addresses, stanza: &str) -> usize {
-        self.upstream(&at.tell(stanza));
+        self.upstream(&at.fill(stanza));
         self.seconds(25);
         std::mem::take(&mut self.publishes).len()
     }
@@ -51,13 +51,13 @@ fn a_device_is_notified_of_what_others_write_and_call() {
         let mut rig = device(&at);
         rig.lose_client();
         rig.seconds(5);
-        let said = |nick: &str, id: &str, inside: &str| {
+        let groupchat = |nick: &str, id: &str, inside: &str| {
             format!("<message from='ROOM/{nick}' type='groupchat' id='{id}'>{BODY}{inside}</message>")
         };
         let history = "<delay xmlns='urn:xmpp:delay' from='ROOM' stamp='2026-01-01T00:00:00Z'/>";
-        assert_eq!(rig.pushes(&at, &said("MYNICK", "1", "")), 0, "{}", at.name);
-        assert_eq!(rig.pushes(&at, &said("HISNICK", "2", history)), 0, "{}", at.name);
-        assert_eq!(rig.pushes(&at, &said("HISNICK", "3", "")), 1, "{}", at.name);
+        assert_eq!(rig.pushes(&at, &groupchat("MYNICK", "1", "")), 0, "{}", at.name);
+        assert_eq!(rig.pushes(&at, &groupchat("HISNICK", "2", history)), 0, "{}", at.name);
+        assert_eq!(rig.pushes(&at, &groupchat("HISNICK", "3", "")), 1, "{}", at.name);
         let call = "<message from='OTHER' type='chat' id='4'><propose xmlns='urn:xmpp:jingle-message:0' id='c'>\
             <description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/></propose></message>";
         assert_eq!(rig.pushes(&at, call), 1, "{}", at.name);
@@ -98,22 +98,22 @@ fn a_client_that_leaves_a_room_is_still_available() {
 fn what_is_shared_archived_and_returned_does_not_depend_on_the_names() {
     for at in ALL {
         let account = BareJid::new(at.account).unwrap();
-        for (company, travels) in [(Company::None, true), (Company::Room, false)] {
+        for (online_clients, travels) in [(OnlineClients::None, true), (OnlineClients::Room, false)] {
             let shared = |to: &str| {
-                let element = element(&at.tell(&format!("<message from='OTHER'{to}>{BODY}</message>")));
-                may_travel(&element, company)
+                let element = element(&at.fill(&format!("<message from='OTHER'{to}>{BODY}</message>")));
+                may_travel(&element, online_clients)
             };
             let found = ["", " to='ACCOUNT'", " to='ACCOUNT/PHONE'"].map(shared);
             assert_eq!(found, [travels; 3], "{}", at.name);
         }
         let archived = |by: &str| {
             let id = format!("<stanza-id xmlns='urn:xmpp:sid:0' by='{by}' id='1'/>");
-            is_archived(&element(&at.tell(&format!("<message>{id}</message>"))), &account)
+            is_archived(&element(&at.fill(&format!("<message>{id}</message>"))), &account)
         };
         assert_eq!(["ACCOUNT", "BARE", "ACCOUNT/PHONE"].map(archived), [true, false, false], "{}", at.name);
         let is_returned = |from: &str, to: &str| {
-            let xml = at.tell(&format!("<message from='{from}' to='{to}'>{BODY}</message>"));
-            returned(&element(&xml), &account, Company::Others).is_some()
+            let xml = at.fill(&format!("<message from='{from}' to='{to}'>{BODY}</message>"));
+            returned(&element(&xml), &account, OnlineClients::Others).is_some()
         };
         let pairs = [("OTHER", "ACCOUNT/PHONE"), ("OTHER", "ACCOUNT"), ("ACCOUNT/x", "ACCOUNT/PHONE")];
         assert_eq!(pairs.map(|(from, to)| is_returned(from, to)), [true, false, false], "{}", at.name);
@@ -126,7 +126,7 @@ fn presence_of_one_sender_replaces_its_own_only() {
         let mut rig = device(&at);
         rig.lose_client();
         for from in ["OTHER", "ROOM/HISNICK", "OTHER", "ROOM/HISNICK"] {
-            rig.upstream(&at.tell(&format!("<presence from='{from}'/>")));
+            rig.upstream(&at.fill(&format!("<presence from='{from}'/>")));
         }
         rig.to_client.clear();
         rig.resume(1);
@@ -154,9 +154,9 @@ fn a_session_takes_whatever_full_jid_the_server_binds() {
     for at in ALL {
         let mut login = authenticated("juliet");
         login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
-        login.upstream(&bind_result("b", &at.tell("ACCOUNT/PHONE")));
+        login.upstream(&bind_result("b", &at.fill("ACCOUNT/PHONE")));
         let bound = login.bound.expect(at.name);
-        assert_eq!((bound.jid.as_str(), bound.jid.to_bare().as_str()), (&*at.tell("ACCOUNT/PHONE"), at.account));
+        assert_eq!((bound.jid.as_str(), bound.jid.to_bare().as_str()), (&*at.fill("ACCOUNT/PHONE"), at.account));
     }
 }
 

@@ -277,7 +277,7 @@ fn another_devices_message_does_not_come_to_one_that_has_it_as_a_copy_or_carbon(
     assert_eq!(adopted.len(), 1, "the others are deleted");
     // The next session recognises it too.
     rig.lose_client();
-    rig.input(Input::GiveWay(EndReason::Superseded));
+    rig.input(Input::EndIfHeld(EndReason::Superseded));
     rig.confirm();
     let mut next = of_two_devices();
     next.share(rig.memory);

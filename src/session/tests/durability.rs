@@ -130,7 +130,7 @@ fn a_resumption_waits_for_what_the_client_sent_last() {
     rig.to_client.clear();
     rig.resume(0);
     assert_eq!(rig.to_client, Vec::<String>::new());
-    assert!(!rig.session.wants_client());
+    assert!(!rig.session.can_read_client());
     let id = element(&ping).node().attr("id").unwrap().into_owned();
     rig.upstream(&format!("<iq type='result' id='{id}' from='example.org'/>"));
     assert!(rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='1'"), "{:?}", rig.to_client);
@@ -203,7 +203,7 @@ fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
     rig.lose_client();
     rig.upstream(&message(1));
     rig.to_upstream.clear();
-    rig.input(Input::GiveWay(EndReason::Superseded));
+    rig.input(Input::EndIfHeld(EndReason::Superseded));
     assert_eq!(rig.to_upstream, Vec::<String>::new());
     rig.sync();
     assert_eq!(rig.to_upstream, ["<a xmlns='urn:xmpp:sm:3' h='1'/>", "</stream:stream>"]);
@@ -221,7 +221,7 @@ fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     rig.lose_client();
     rig.upstream(&message(1));
     rig.to_upstream.clear();
-    rig.input(Input::GiveWay(EndReason::Superseded));
+    rig.input(Input::EndIfHeld(EndReason::Superseded));
     rig.upstream(&message(2));
     rig.sync();
     assert_eq!(acks(&rig.to_upstream).last(), Some(&1));
@@ -241,7 +241,7 @@ fn what_is_still_on_its_way_to_the_disk_is_the_servers_once_that_ends_its_stream
         rig.lose_client();
         rig.upstream(&message(1));
         rig.to_upstream.clear();
-        rig.input(Input::GiveWay(EndReason::Superseded));
+        rig.input(Input::EndIfHeld(EndReason::Superseded));
         match error {
             None => rig.input(Input::Upstream(Frame::Close)),
             Some(error) => {
@@ -526,7 +526,7 @@ fn a_client_that_does_not_count_is_never_held_back() {
     for n in 0..5_000 {
         rig.client(&message(n));
     }
-    assert!(rig.session.wants_client());
+    assert!(rig.session.can_read_client());
 }
 
 /// The pending answer to an ack request must not wake the session repeatedly while the session may not send it yet.

@@ -101,7 +101,7 @@ impl Login {
     }
 
     pub(super) fn client(&mut self, xml: &str) {
-        assert!(self.negotiation.wants_client(), "{xml} would have to wait");
+        assert!(self.negotiation.can_read_client(), "{xml} would have to wait");
         self.input(LoginInput::Client(frame(xml)));
     }
 
@@ -154,7 +154,7 @@ fn headers_and_sasl_pass_as_they_came() {
     assert!(login.to_upstream[0].starts_with("<?xml version='1.0'?><stream:stream xmlns='jabber:client'"));
     assert!(login.to_client[1].contains("<mechanism>PLAIN</mechanism>"));
     login.auth("juliet");
-    assert!(!login.negotiation.wants_client(), "the next auth waits for the answer to this one");
+    assert!(!login.negotiation.can_read_client(), "the next auth waits for the answer to this one");
     login.upstream("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>");
     login.auth("juliet");
     login.upstream(SUCCESS);
@@ -185,7 +185,7 @@ fn a_server_that_is_down_is_a_stream_error_behind_a_header() {
 fn the_bind_result_is_the_identity() {
     let mut login = Login::authenticated("juliet");
     login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
-    assert!(!login.negotiation.wants_client());
+    assert!(!login.negotiation.can_read_client());
     let result = "<iq type='result' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
                   <jid>juliet@example.org/phone</jid></bind></iq>";
     login.upstream(result);

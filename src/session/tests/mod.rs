@@ -102,12 +102,12 @@ struct Rig {
     to_upstream: Vec<String>,
     publishes: Vec<Publish>,
     /// Publishes that go through the session's own stream, by number.
-    carried: Vec<Target>,
-    elsewhere: Vec<Notice>,
+    published_on_stream: Vec<Target>,
+    absent_notices: Vec<Notice>,
     stored: Vec<Change>,
     events: Vec<Event>,
     /// Number of times that the session reported a sign of life to a newer session of its device.
-    answered: usize,
+    both_stay: usize,
     /// The memory that the device's sessions share.
     memory: Arc<DeviceMemory>,
     closed: usize,
@@ -195,11 +195,11 @@ impl Rig {
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             publishes: Vec::new(),
-            carried: Vec::new(),
-            elsewhere: Vec::new(),
+            published_on_stream: Vec::new(),
+            absent_notices: Vec::new(),
             stored: Vec::new(),
             events: Vec::new(),
-            answered: 0,
+            both_stay: 0,
             memory: Arc::default(),
             closed: 0,
             watched: Vec::new(),
@@ -324,13 +324,13 @@ impl Rig {
                 Output::SaveTombstone { h, .. } => self.tombstones.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
                 Output::Publish(publish) => self.publishes.push(*publish),
-                Output::Carried { number, outcome } => {
-                    let target = self.carried[usize::try_from(number).unwrap()].clone();
+                Output::PublishedOnStream { number, outcome } => {
+                    let target = self.published_on_stream[usize::try_from(number).unwrap()].clone();
                     self.session
                         .handle(self.now, Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }
-                Output::Elsewhere(notice) => self.elsewhere.push(*notice),
-                Output::Answered => self.answered += 1,
+                Output::NotifyAbsent(notice) => self.absent_notices.push(*notice),
+                Output::BothStay => self.both_stay += 1,
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(*event),
                 Output::End(reason) => self.ended = Some(reason),

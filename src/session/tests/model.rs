@@ -509,7 +509,7 @@ impl World {
         session.handle(self.now, input);
         self.drain();
         for publish in std::mem::take(&mut self.publishes) {
-            self.handle(Input::Carry { number: 0, publish: Box::new(publish) });
+            self.handle(Input::PublishOnStream { number: 0, publish: Box::new(publish) });
         }
     }
 
@@ -542,7 +542,7 @@ impl World {
                 count(&self.coverage.pushes);
                 self.publishes.push(*publish);
             }
-            Output::Carried { .. } | Output::Elsewhere(_) | Output::Answered | Output::Watch(_) => {}
+            Output::PublishedOnStream { .. } | Output::NotifyAbsent(_) | Output::BothStay | Output::Watch(_) => {}
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();

@@ -18,8 +18,11 @@ impl Rig {
     pub(super) fn publish_all(&mut self) -> Vec<String> {
         self.to_upstream.clear();
         for publish in std::mem::take(&mut self.publishes) {
-            self.carried.push(publish.target.clone());
-            self.input(Input::Carry { number: self.carried.len() as u64 - 1, publish: Box::new(publish) });
+            self.published_on_stream.push(publish.target.clone());
+            self.input(Input::PublishOnStream {
+                number: self.published_on_stream.len() as u64 - 1,
+                publish: Box::new(publish),
+            });
         }
         std::mem::take(&mut self.to_upstream)
     }

@@ -169,7 +169,7 @@ fn what_follows_a_presence_that_waits_is_read_and_follows_it_in_order() {
     rig.client("<message id='1'/>");
     rig.client("<presence to='room@example.net/me' id='2'/>");
     rig.client("<iq type='get' id='3' to='example.org'/>");
-    assert!(rig.session.wants_client());
+    assert!(rig.session.can_read_client());
     let weight = rig.session.held_bytes();
     assert!(weight > 100, "{weight}");
     assert_eq!(rig.to_upstream, Vec::<String>::new());

@@ -57,13 +57,13 @@ fn a_live_session_survives_a_spool_that_refuses() {
 fn a_live_client_pauses_the_server_at_the_bound_and_its_acks_go_on() {
     let mut rig = full(small(2000));
     for n in 1..=40 {
-        if rig.session.wants_upstream() {
+        if rig.session.can_read_upstream() {
             rig.upstream(&message(n));
             rig.pass(Duration::from_millis(110));
         }
     }
     let sent = rig.session.unsaved().stanzas;
-    assert!(!rig.session.wants_upstream() && sent < 20, "{sent}");
+    assert!(!rig.session.can_read_upstream() && sent < 20, "{sent}");
     assert_eq!((returned(&rig).len(), rig.ended), (0, None));
     let mut h = 0;
     while u32::try_from(sent).unwrap() > h {
@@ -71,19 +71,19 @@ fn a_live_client_pauses_the_server_at_the_bound_and_its_acks_go_on() {
         rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
     }
     assert_eq!(rig.delivered(), (1..=sent).collect::<Vec<_>>());
-    assert!(rig.session.wants_upstream());
+    assert!(rig.session.can_read_upstream());
 }
 
 #[test]
 fn a_live_client_pauses_the_server_at_250_stanzas() {
     let mut rig = full(managed());
     for n in 1..=250 {
-        assert!(rig.session.wants_upstream(), "{n}");
+        assert!(rig.session.can_read_upstream(), "{n}");
         rig.upstream(&message(n));
     }
-    assert!(!rig.session.wants_upstream());
+    assert!(!rig.session.can_read_upstream());
     rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
-    assert!(rig.session.wants_upstream());
+    assert!(rig.session.can_read_upstream());
 }
 
 #[test]
@@ -158,12 +158,12 @@ fn what_must_not_be_answered_is_counted_and_the_rest_goes_back() {
         (format!("<message id='q' {to_phone}/>"), false, false),
         (format!("<presence id='q' {from} type='subscribe'/>"), false, false),
     ];
-    for (stanza, has_company, goes_back) in table {
+    for (stanza, has_other_clients, goes_back) in table {
         let mut rig = full(small(600));
-        rig.session.note_company(has_company);
+        rig.session.note_other_clients(has_other_clients);
         rig.lose_client();
         rig.upstream(&stanza);
-        rig.session.note_company(!has_company);
+        rig.session.note_other_clients(!has_other_clients);
         for n in 1..=4 {
             rig.upstream(&format!(
                 "<message from='nurse@example.net/x' type='headline' id='{n}'>{}</message>",
@@ -298,7 +298,7 @@ fn a_disk_that_stalls_does_not_stop_a_client_that_acknowledges() {
     for round in 0..300 {
         // In some rounds the client is late, and memory overflows.
         for _ in 0..if round % 10 == 0 { 12 } else { 3 } {
-            if rig.session.wants_upstream() {
+            if rig.session.can_read_upstream() {
                 sent += 1;
                 rig.upstream(&message(sent));
             }

@@ -351,11 +351,11 @@ fn without_memory_for_all_a_session_goes_on_from_disk_in_order() {
 #[test]
 fn a_session_that_gives_way_keeps_what_waits_and_a_live_one_does_not_give_way() {
     let mut rig = sm_rig();
-    rig.input(Input::GiveWay(EndReason::Crowded));
+    rig.input(Input::EndIfHeld(EndReason::Crowded));
     assert_eq!(rig.ended, None);
     rig.lose_client();
     rig.upstream(&message(1));
-    rig.input(Input::GiveWay(EndReason::Crowded));
+    rig.input(Input::EndIfHeld(EndReason::Crowded));
     rig.input(Input::Upstream(Frame::Close));
     rig.pass(Duration::from_secs(3));
     assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Crowded), 1));

@@ -327,10 +327,10 @@ fn another_device_without_a_session_is_notified_of_stanzas_that_this_one_gets() 
     account.registrations.push(other.clone());
     rig.input(Input::Account(Box::new(account)));
     rig.upstream(&message(1));
-    let [notice] = rig.elsewhere.as_slice() else { panic!("{:?}", rig.elsewhere) };
+    let [notice] = rig.absent_notices.as_slice() else { panic!("{:?}", rig.absent_notices) };
     assert_eq!(notice.registrations, [other]);
     rig.upstream(
         "<message from='romeo@example.net/x'><active xmlns='http://jabber.org/protocol/chatstates'/></message>",
     );
-    assert_eq!(rig.elsewhere.len(), 1);
+    assert_eq!(rig.absent_notices.len(), 1);
 }

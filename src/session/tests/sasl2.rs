@@ -68,7 +68,7 @@ fn resuming(user: &str) -> Login {
     let mut login = offered();
     login.client(&authenticate(user, &format!("{}{RESUME}", bind(&format!("{TAG}{ENABLE}")))));
     assert_eq!((&login.finds[..], &login.to_upstream[..]), (&[SmId::new("abc")][..], &[][..]), "decided before");
-    assert!(!login.negotiation.wants_client());
+    assert!(!login.negotiation.can_read_client());
     login
 }
 
@@ -105,7 +105,7 @@ fn a_fresh_login_is_bound_and_counts_from_its_success() {
     assert_eq!(login.to_upstream.len(), 2);
     login.to_client.clear();
     login.upstream(&success("juliet@example.org/Phone~x", &bound("<metadata xmlns='urn:xmpp:mam:2'/>")));
-    assert!(!login.negotiation.wants_client() && login.bound.is_none(), "the features are part of it");
+    assert!(!login.negotiation.can_read_client() && login.bound.is_none(), "the features are part of it");
     login.upstream(FEATURES);
 
     let session = login.bound.take().unwrap();
@@ -222,7 +222,7 @@ fn a_session_that_ended_meanwhile_leaves_the_client_to_bind() {
         login.to_client,
         [success("juliet@example.org", "").replace("</success>", &format!("{failed}</success>"))]
     );
-    assert!(!login.negotiation.wants_client());
+    assert!(!login.negotiation.can_read_client());
     login.upstream(BIND_FEATURES);
     login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
     assert_eq!(login.to_upstream.len(), 2);
@@ -274,13 +274,13 @@ fn further_tasks_pass_both_ways() {
     for (server, client) in server.iter().zip(client) {
         login.upstream(server);
         login.client(client);
-        assert!(!login.negotiation.wants_client(), "one after the other");
+        assert!(!login.negotiation.can_read_client(), "one after the other");
     }
     assert_eq!(login.to_client, server);
     assert_eq!(login.to_upstream[1..], client);
     login.upstream("<success xmlns='urn:xmpp:sasl:2'><authorization-identifier>juliet@example.org</authorization-identifier></success>");
     login.upstream(BIND_FEATURES);
-    assert!(login.negotiation.wants_client());
+    assert!(login.negotiation.can_read_client());
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn the_two_profiles_do_not_mix() {
     login.upstream("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
     assert_eq!(login.restarts, 1);
     login.restart();
-    assert!(login.negotiation.wants_client());
+    assert!(login.negotiation.can_read_client());
 }
 
 #[test]

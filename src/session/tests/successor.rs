@@ -30,7 +30,7 @@ fn a_session_without_its_client_gives_way_at_once() {
     rig.lose_client();
     succeed_elsewhere(&mut rig);
     rig.confirm();
-    assert_eq!((rig.ended, rig.answered), (Some(EndReason::Superseded), 0));
+    assert_eq!((rig.ended, rig.both_stay), (Some(EndReason::Superseded), 0));
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_client_that_shows_nothing_for_two_seconds_is_ended_with_a_conflict() {
     succeed_elsewhere(&mut rig);
     assert_eq!(rig.to_client, ["<r xmlns='urn:xmpp:sm:3'/>"]);
     rig.pass(Duration::from_millis(1999));
-    assert_eq!((rig.ended, rig.answered), (None, 0));
+    assert_eq!((rig.ended, rig.both_stay), (None, 0));
     rig.pass(Duration::from_millis(1));
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::Superseded));
@@ -66,9 +66,9 @@ fn whatever_a_client_sends_shows_that_it_is_there() {
         let mut rig = managed();
         succeed_elsewhere(&mut rig);
         rig.input(Input::Client { attachment: rig.session.attachment(), frame: sent });
-        assert_eq!(rig.answered, 1);
+        assert_eq!(rig.both_stay, 1);
         rig.seconds(10);
-        assert_eq!((rig.ended, rig.answered), (None, 1));
+        assert_eq!((rig.ended, rig.both_stay), (None, 1));
     }
 }
 
@@ -80,7 +80,7 @@ fn a_client_without_stream_management_is_asked_by_ping_and_its_answer_stays_here
     assert!(ping.node().child("ping", "urn:xmpp:ping").is_some());
     rig.clear();
     rig.client(&format!("<iq type='result' id='{}'/>", ping.node().attr("id").unwrap()));
-    assert_eq!((rig.answered, rig.to_upstream.as_slice()), (1, [].as_slice()));
+    assert_eq!((rig.both_stay, rig.to_upstream.as_slice()), (1, [].as_slice()));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn each_newer_session_gets_an_answer() {
     for n in 1..=3 {
         succeed_elsewhere(&mut rig);
         rig.client("<a xmlns='urn:xmpp:sm:3' h='0'/>");
-        assert_eq!(rig.answered, n);
+        assert_eq!(rig.both_stay, n);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
 /// Closes the logins that a crash left open, saves wakes for their devices, and returns the devices.
 pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Result<Vec<Slot>, StoreError> {
     // This must come first, while the accounts still say which logins were open.
-    let (unreadable, empty) = tx.spools.look_at_all()?;
+    let (unreadable, empty) = tx.spools.scan_all()?;
     inherit::rebuild_rows(tx, unreadable)?;
     let mut slots = Vec::new();
     for (account, old) in tx.accounts.find(|state| state.devices.iter().any(|device| device.is_open()))? {
@@ -38,7 +38,7 @@ pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Resu
         change::replace(tx, &account, &old, &state)?;
     }
     // No session is open, so empty spools are not needed.
-    empty.iter().try_for_each(|spool| tx.spools.doom(spool))?;
+    empty.iter().try_for_each(|spool| tx.spools.delete_spool(spool))?;
     Ok(slots)
 }
 
@@ -105,7 +105,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> 
         tx.unreadable.push(unreadable);
     }
     if tx.spools.is_empty(spool)? {
-        tx.spools.doom(spool)?;
+        tx.spools.delete_spool(spool)?;
     }
     if count > 0 {
         let account = &spool.account;

@@ -56,7 +56,7 @@ pub(super) fn replace(
         return Ok(());
     }
     for device in before.devices.iter().map(|device| device.id).filter(|id| after.device(*id).is_none()) {
-        let spools = tx.spools.doom_device(account, device)?;
+        let spools = tx.spools.delete_spools_of_device(account, device)?;
         tx.forgotten.extend(spools);
         tx.wakes.delete(account, device)?;
     }
@@ -86,7 +86,7 @@ pub(super) fn remove(
     if before.is_none_or(|before| before != left) {
         tx.accounts.save(account, &left)?;
     }
-    tx.spools.doom_account(account, up_to)?;
+    tx.spools.delete_spools_of_account(account, up_to)?;
     tx.wakes.delete_of(account, |device: DeviceId| left.device(device).is_none())?;
     Ok(RecordRemoval { account: left, tombstones: tx.tombstones.of(account)? })
 }

@@ -107,7 +107,7 @@ pub(super) fn save_count(tx: &mut Tables<'_>, spool: &SpoolId, count: Count) -> 
 pub(super) fn save_last_count(tx: &mut Tables<'_>, spool: &SpoolId, count: Count) -> Result<(), StoreError> {
     let Some(row) = row_to_count(tx, spool)? else { return Ok(()) };
     if tx.spools.is_empty(spool)? {
-        return tx.spools.doom(spool);
+        return tx.spools.delete_spool(spool);
     }
     tx.spools.save_row(spool, Row { count: Some(count), ..row })
 }
@@ -122,7 +122,7 @@ fn row_to_count(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<Row>, StoreEr
 
 /// Deletes the spool of a session that has ended, if it is empty.
 pub(super) fn close(tx: &mut Tables<'_>, spool: &SpoolId) -> Result<(), StoreError> {
-    if tx.spools.is_empty(spool)? { tx.spools.doom(spool) } else { Ok(()) }
+    if tx.spools.is_empty(spool)? { tx.spools.delete_spool(spool) } else { Ok(()) }
 }
 
 /// Moves the spools of a new device to the known device that it turned out to be.

@@ -17,7 +17,7 @@ use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 
 use super::copy;
 use super::paths::Location;
-use crate::limits::Seldom;
+use crate::limits::RateLimitedLog;
 use crate::store::error::StoreError;
 use crate::sync::{read, write};
 
@@ -29,7 +29,7 @@ pub(in crate::store) struct Disk {
     location: Box<dyn Location>,
     held: RwLock<OpenDatabase>,
     /// Limits the log lines about a failed disk: each attempted change causes one.
-    failures: Seldom,
+    failures: RateLimitedLog,
 }
 
 struct OpenDatabase {
@@ -46,7 +46,7 @@ impl Disk {
         // An earlier process may have left an unfinished copy.
         location.discard();
         let held = RwLock::new(OpenDatabase { database: Ok(database), sync_failed });
-        Ok(Self { location: Box::new(location), held, failures: Seldom::default() })
+        Ok(Self { location: Box::new(location), held, failures: RateLimitedLog::default() })
     }
 
     /// Runs `work` on the database, unless it could not be opened again.

@@ -167,7 +167,7 @@ pub(super) fn rebuild_rows(tx: &mut Tables<'_>, unreadable: Vec<SpoolId>) -> Res
                 account = %spool.account, login = spool.login.0, stanzas,
                 "spool without a device: its stanzas are lost and deleted"
             );
-            tx.spools.doom(&spool)?;
+            tx.spools.delete_spool(&spool)?;
         }
     }
     Ok(())

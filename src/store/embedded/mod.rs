@@ -142,7 +142,7 @@ impl Engine for Embedded {
     async fn health(&self) -> Result<(), StoreError> {
         let disk = Arc::clone(&self.disk);
         // Both checks wait for locks that are held while the database is opened again.
-        let look = move || {
+        let check = move || {
             if disk.has_failed() {
                 let error = io::Error::other("disk sync failed: nothing can be stored until pushward is restarted");
                 return Err(StoreError::Database(Arc::new(error.into())));
@@ -151,7 +151,7 @@ impl Engine for Embedded {
             // The read may come from memory, so the disk is checked too.
             disk.len().map(drop).map_err(|error| StoreError::from(redb::StorageError::Io(error)))
         };
-        spawn_blocking(look).await.map_err(|_| StoreError::Closed)?
+        spawn_blocking(check).await.map_err(|_| StoreError::Closed)?
     }
 
     fn maintenance(&self) -> Option<Instant> {

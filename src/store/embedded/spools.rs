@@ -124,7 +124,7 @@ impl<'t> SpoolRows<'t> {
     }
 
     /// Returns the spools whose rows cannot be read, and the empty spools.
-    pub(super) fn look_at_all(&self) -> Result<(Vec<SpoolId>, Vec<SpoolId>), StoreError> {
+    pub(super) fn scan_all(&self) -> Result<(Vec<SpoolId>, Vec<SpoolId>), StoreError> {
         let (mut unreadable, mut empty) = (Vec::new(), Vec::new());
         for entry in self.rows.iter()? {
             let (key, record) = entry?;
@@ -271,7 +271,7 @@ impl<'t> SpoolRows<'t> {
     }
 
     /// Deletes a spool and its row.
-    pub(super) fn doom(&mut self, spool: &SpoolId) -> Result<(), StoreError> {
+    pub(super) fn delete_spool(&mut self, spool: &SpoolId) -> Result<(), StoreError> {
         if let Some(last) = self.last(spool)? {
             self.mark(spool, last)?;
         }
@@ -293,19 +293,23 @@ impl<'t> SpoolRows<'t> {
     }
 
     /// Deletes the spools of an account up to a login, including those whose rows cannot be read.
-    pub(super) fn doom_account(&mut self, account: &BareJid, up_to: LoginId) -> Result<(), StoreError> {
+    pub(super) fn delete_spools_of_account(&mut self, account: &BareJid, up_to: LoginId) -> Result<(), StoreError> {
         let mut spools = Vec::new();
         for entry in self.rows.range((account.as_str(), 0)..=(account.as_str(), up_to.0))? {
             spools.push(SpoolId { account: account.clone(), login: LoginId(entry?.0.value().1) });
         }
-        spools.into_iter().try_for_each(|spool| self.doom(&spool))
+        spools.into_iter().try_for_each(|spool| self.delete_spool(&spool))
     }
 
     /// Deletes the spools of a device and returns them.
-    pub(super) fn doom_device(&mut self, account: &BareJid, device: DeviceId) -> Result<Vec<SpoolId>, StoreError> {
+    pub(super) fn delete_spools_of_device(
+        &mut self,
+        account: &BareJid,
+        device: DeviceId,
+    ) -> Result<Vec<SpoolId>, StoreError> {
         let own = self.rows_of(account)?.into_iter().filter(|(_, row)| row.device == device);
         let own: Vec<_> = own.map(|(spool, _)| spool).collect();
-        own.iter().try_for_each(|spool| self.doom(spool))?;
+        own.iter().try_for_each(|spool| self.delete_spool(spool))?;
         Ok(own)
     }
 

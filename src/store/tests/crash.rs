@@ -11,7 +11,7 @@ const ROUNDS: usize = 12;
 
 /// The expected content of a spool.
 #[derive(Clone, Debug, PartialEq)]
-struct Pile {
+struct ModelSpool {
     device: u64,
     owner: u64,
     last: u64,
@@ -23,7 +23,7 @@ struct Pile {
 struct Model {
     account: Account,
     /// By login.
-    spools: BTreeMap<u64, Pile>,
+    spools: BTreeMap<u64, ModelSpool>,
     tombstones: Vec<String>,
     /// The last login.
     logins: u64,
@@ -37,7 +37,7 @@ enum Call {
     TakeOver(u64, u64),
     AdoptShared(u64, u64),
     Change(Change),
-    Bury(String),
+    SaveTombstone(String),
 }
 
 /// An xorshift generator, which yields the same calls for every step.
@@ -89,7 +89,7 @@ impl Model {
             7 => Call::Discard(login, 1 + random.below(last.max(1))),
             8 => Call::AdoptShared(1 + random.below(self.logins), login),
             9 | 10 => Call::TakeOver(device, login),
-            11 => Call::Bury(format!("id{round}")),
+            11 => Call::SaveTombstone(format!("id{round}")),
             12 | 13 => fresh(random.below(3)),
             14 => Call::Change(ended(login)),
             15 | 16 => Call::Change(enable_on(device, "the phone's", 1)),
@@ -103,40 +103,40 @@ impl Model {
         match call {
             Call::Spool(login, items) => {
                 let device = self.account.device_of(LoginId(*login)).unwrap().0;
-                let pile = model.pile(*login, device);
-                pile.items.extend(items.iter().map(|item| (item.seq.get(), item.clone())));
-                pile.last = items.last().unwrap().seq.get();
+                let spool = model.spool(*login, device);
+                spool.items.extend(items.iter().map(|item| (item.seq.get(), item.clone())));
+                spool.last = items.last().unwrap().seq.get();
             }
             Call::Unspool(login, up_to) => {
-                model.spools.entry(*login).and_modify(|pile| pile.items.retain(|seq, _| seq > up_to));
+                model.spools.entry(*login).and_modify(|spool| spool.items.retain(|seq, _| seq > up_to));
             }
             Call::Discard(login, place) => {
-                model.spools.entry(*login).and_modify(|pile| drop(pile.items.remove(place)));
+                model.spools.entry(*login).and_modify(|spool| drop(spool.items.remove(place)));
             }
             Call::TakeOver(device, to) => {
                 for login in self.inheritance(*device, *to) {
-                    model.spools.entry(login).and_modify(|pile| pile.owner = *to);
+                    model.spools.entry(login).and_modify(|spool| spool.owner = *to);
                 }
             }
             Call::AdoptShared(from, to) => {
                 let Some((spool, shared)) = self.shared(*from) else { return model };
                 let device = self.account.device_of(LoginId(*to)).unwrap().0;
-                model.spools.entry(spool).and_modify(|pile| pile.items.retain(|_, item| !item.shared));
-                let pile = model.pile(*to, device);
+                model.spools.entry(spool).and_modify(|spool| spool.items.retain(|_, item| !item.shared));
+                let spool = model.spool(*to, device);
                 for item in shared {
-                    pile.last += 1;
-                    pile.items.insert(pile.last, Spooled { seq: Seq::new(pile.last), ..item });
+                    spool.last += 1;
+                    spool.items.insert(spool.last, Spooled { seq: Seq::new(spool.last), ..item });
                 }
             }
-            Call::Bury(id) => model.tombstones.push(id.clone()),
+            Call::SaveTombstone(id) => model.tombstones.push(id.clone()),
             Call::Change(Change::Removed) => return Self { logins: self.logins, ..Self::default() },
             Call::Change(change) => model.change(change),
         }
         model
     }
 
-    fn pile(&mut self, login: u64, device: u64) -> &mut Pile {
-        self.spools.entry(login).or_insert(Pile { device, owner: login, last: 0, items: BTreeMap::new() })
+    fn spool(&mut self, login: u64, device: u64) -> &mut ModelSpool {
+        self.spools.entry(login).or_insert(ModelSpool { device, owner: login, last: 0, items: BTreeMap::new() })
     }
 
     fn change(&mut self, change: &Change) {
@@ -147,16 +147,16 @@ impl Model {
         if let (Change::Enable { registration, .. }, Some(known)) = (change, device) {
             self.spools
                 .values_mut()
-                .filter(|pile| pile.device == registration.device.0)
+                .filter(|spool| spool.device == registration.device.0)
                 .for_each(|p| p.device = known.0);
         }
     }
 
     /// Returns the spools that a session takes over.
     fn inheritance(&self, device: u64, to: u64) -> Vec<u64> {
-        let free = |(login, pile): &(&u64, &Pile)| {
-            let owner = pile.owner;
-            pile.device == device && **login != to && !pile.items.is_empty() && (owner == to || !self.is_open(owner))
+        let free = |(login, spool): &(&u64, &ModelSpool)| {
+            let owner = spool.owner;
+            spool.device == device && **login != to && !spool.items.is_empty() && (owner == to || !self.is_open(owner))
         };
         self.spools.iter().filter(free).map(|(login, _)| *login).collect()
     }
@@ -165,8 +165,9 @@ impl Model {
     fn shared(&self, device: u64) -> Option<(u64, Vec<Spooled>)> {
         let closed =
             self.spools.iter().filter(|(l, p)| p.device == device && !self.is_open(**l) && !self.is_open(p.owner));
-        let mut shared = closed
-            .map(|(login, pile)| (*login, pile.items.values().filter(|item| item.shared).cloned().collect::<Vec<_>>()));
+        let mut shared = closed.map(|(login, spool)| {
+            (*login, spool.items.values().filter(|item| item.shared).cloned().collect::<Vec<_>>())
+        });
         shared.find(|(_, items)| !items.is_empty())
     }
 }
@@ -188,7 +189,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
             Ok(())
         }
         Call::AdoptShared(from, to) => {
-            let last = model.spools.get(to).map_or(0, |pile| pile.last);
+            let last = model.spools.get(to).map_or(0, |spool| spool.last);
             let device = model.account.device_of(LoginId(*to)).unwrap();
             let (to, places) = (spool(*to), Seq::new(last + 1)..=Seq::MAX);
             let moved = store.adopt_shared(&to.account, DeviceId(*from), &to, device, places).await?;
@@ -200,7 +201,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
             assert_eq!(account, model.after(&Call::Change(change.clone())).account);
             Ok(())
         }
-        Call::Bury(id) => {
+        Call::SaveTombstone(id) => {
             let tombstone = Tombstone { account: account(name), device: DeviceId(1), h: 1, at: UnixSecs::new(1) };
             store.save_tombstone(&format!("{name} {id}"), tombstone).await
         }
@@ -255,7 +256,7 @@ async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
                     promises[n].inherited += usize::from(!models[n].inheritance(*device, *to).is_empty());
                 }
                 Call::AdoptShared(from, _) => promises[n].adopted += usize::from(models[n].shared(*from).is_some()),
-                Call::Spool(..) | Call::Unspool(..) | Call::Discard(..) | Call::Change(_) | Call::Bury(_) => {}
+                Call::Spool(..) | Call::Unspool(..) | Call::Discard(..) | Call::Change(_) | Call::SaveTombstone(_) => {}
             }
             match (answer, &calls[n]) {
                 (Ok(()), Call::Unspool(login, up_to)) => {
@@ -295,7 +296,7 @@ async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
         if !items.is_empty() {
             let last = store.shared.counts.of(&spool).backlog.last_seq.get();
             let (device, owner) = (row.device.0, row.owner.0);
-            found.spools.insert(spool.login.0, Pile { device, owner, last, items });
+            found.spools.insert(spool.login.0, ModelSpool { device, owner, last, items });
         }
     }
     let graves = |database: &Database| {
@@ -326,11 +327,11 @@ async fn verify(store: Store, promises: &[Promise; 3], step: usize, is_restarted
         let mut states = promise.states.clone();
         for state in &mut states {
             state.tombstones.sort();
-            state.spools.retain(|_, pile| !pile.items.is_empty());
+            state.spools.retain(|_, spool| !spool.items.is_empty());
             state.logins = 0;
         }
         for state in states.iter_mut().chain([&mut found]).filter(|_| is_restarted) {
-            state.spools.values_mut().for_each(|pile| pile.last = *pile.items.last_key_value().unwrap().0);
+            state.spools.values_mut().for_each(|spool| spool.last = *spool.items.last_key_value().unwrap().0);
         }
         assert!(states.contains(&found), "step {step}: {name} has {found:?}, not any of {states:?}");
     }

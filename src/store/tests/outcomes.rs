@@ -171,7 +171,7 @@ async fn while_an_outcome_is_unknown_others_are_read_and_log_ins_and_ends_are_no
     let other = rig.store.log_in(&rig.phone.account, login(7, "tablet", 7)).await.unwrap();
     let again = rig.store.log_in(&rig.phone.account, login(8, "tablet", 8)).await.unwrap();
     assert_eq!((other.device, again.device), (Some(DeviceId(7)), Some(DeviceId(7))), "it is known already");
-    let end = rig.store.change_behind(&rig.phone.account, ended(7)).unwrap();
+    let end = rig.store.submit_change(&rig.phone.account, ended(7)).unwrap();
     assert!(no_answer(spooled.await.unwrap()));
     let refused = rig.store.change(&rig.phone.account, enable_on(7, "n", 1)).await;
     assert!(matches!(refused, Err(StoreError::NoAnswer { .. })));

@@ -549,7 +549,7 @@ async fn log_ins_and_ends_are_in_order_before_any_is_on_disk() {
         let device = logged_in.account.device(logged_in.device.unwrap()).unwrap().clone();
         assert_eq!((device.id, device.open, device.last_seen), (DeviceId(2), vec![LoginId(n)], UnixSecs::new(n)));
         assert!(!logged_in.knew_agent);
-        ends.push(store.change_behind(&slot.account, ended(n)).unwrap());
+        ends.push(store.submit_change(&slot.account, ended(n)).unwrap());
         last = n;
     }
     let now = store.account_now(&slot.account).await.unwrap();

@@ -52,7 +52,7 @@ pub(super) enum Entry {
     /// A caller asked for it.
     Asked(Asked),
     /// The writer added it: a deletion before a write that must not see what is deleted, or a count.
-    Own,
+    Internal,
 }
 
 /// A write that a caller asked for.
@@ -99,7 +99,7 @@ impl JobGroup {
     pub(super) fn last(counts: Vec<(SpoolId, Count)>) -> Self {
         let mut group = Self { is_due: true, is_last: true, ..Self::default() };
         for (spool, count) in counts {
-            group.push(Op::SaveCount { spool, count, has_ended: false }, Entry::Own);
+            group.push(Op::SaveCount { spool, count, has_ended: false }, Entry::Internal);
         }
         group
     }
@@ -137,7 +137,7 @@ impl JobGroup {
 
     /// Deletes stanzas before the writes that follow.
     pub(super) fn delete_first(&mut self, deletion: Deletion) {
-        self.push(Op::Delete(deletion), Entry::Own);
+        self.push(Op::Delete(deletion), Entry::Internal);
     }
 }
 

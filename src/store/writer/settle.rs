@@ -24,7 +24,7 @@ impl Writer {
         for (op, entry) in ops.into_iter().zip(entries) {
             match entry {
                 Entry::Asked(asked) if asked.ticket.is_given_up() => self.refuse(&op, asked, StoreError::Closed),
-                entry @ (Entry::Asked(_) | Entry::Own) => group.push(op, entry),
+                entry @ (Entry::Asked(_) | Entry::Internal) => group.push(op, entry),
             }
         }
     }
@@ -183,8 +183,8 @@ impl Writer {
         for (op, entry) in group.ops.into_iter().zip(group.entries).rev() {
             match (&op, entry) {
                 (_, Entry::Asked(asked)) => self.refuse(&op, asked, error.clone()),
-                (Op::SaveCount { spool, has_ended: true, .. }, Entry::Own) => self.ended.push_back(spool.clone()),
-                (_, Entry::Own) => {}
+                (Op::SaveCount { spool, has_ended: true, .. }, Entry::Internal) => self.ended.push_back(spool.clone()),
+                (_, Entry::Internal) => {}
             }
         }
         let settling = group.settling.into_iter().map(|(_, ticket)| (ticket, None));

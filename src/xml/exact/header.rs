@@ -55,14 +55,17 @@ impl Header {
         put("xmlns:stream", ns::STREAMS);
         let declared = self.prefixes().filter(|(prefix, _)| !matches!(*prefix, "" | "stream"));
         declared.for_each(|(prefix, uri)| put(&format!("xmlns:{prefix}"), uri));
-        let said = [
+        let attributes = [
             ("from", self.from()),
             ("to", self.to()),
             ("id", self.id()),
             ("version", self.version()),
             ("xml:lang", self.lang()),
         ];
-        said.into_iter().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| put(name, value));
+        attributes
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .for_each(|(name, value)| put(name, value));
         header.push('>');
         Header::parse(header.into()).map_or_else(|_| Arc::clone(self), Arc::new)
     }

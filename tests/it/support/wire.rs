@@ -27,7 +27,7 @@ impl Wire {
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                tokio::spawn(carry(client, target, watched.clone()));
+                tokio::spawn(forward(client, target, watched.clone()));
             }
         });
         Self { address, whole, task }
@@ -50,7 +50,7 @@ impl Drop for Wire {
     }
 }
 
-async fn carry(mut client: TcpStream, target: SocketAddr, mut whole: watch::Receiver<bool>) {
+async fn forward(mut client: TcpStream, target: SocketAddr, mut whole: watch::Receiver<bool>) {
     if !*whole.borrow_and_update() {
         return;
     }

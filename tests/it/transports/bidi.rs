@@ -96,7 +96,7 @@ async fn answers_to_requests_of_a_session_reach_it_over_the_stream() {
 /// `service-unavailable` and never reached offline storage, archive or carbons. A message for a user behind the proxy
 /// bypassed the user's block list.
 #[tokio::test]
-async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
+async fn stanzas_other_than_answers_end_the_stream_and_are_not_delivered() {
     let refused = "<message type='chat' from='bot@push.test' to='alice@localhost/desk' id='1'><body>x</body></message>";
     for (stanza, returned) in [
         (refused.to_owned(), true),
@@ -174,7 +174,7 @@ async fn a_registration_is_revoked_over_the_stream_and_nothing_of_the_message_re
 }
 
 #[tokio::test]
-async fn names_are_compared_after_normalisation_and_what_is_no_stanza_is_not_delivered() {
+async fn names_are_compared_after_normalisation_and_non_stanzas_are_not_delivered() {
     let mut scene = Scene::new().await;
     let mut desk = scene.desk().await;
     for xml in [
@@ -198,7 +198,7 @@ async fn names_are_compared_after_normalisation_and_what_is_no_stanza_is_not_del
 }
 
 #[tokio::test]
-async fn what_comes_behind_the_footer_is_counted_and_not_answered() {
+async fn stanzas_after_the_footer_are_counted_and_not_answered() {
     let mut scene = Scene::new().await;
     let message = "<message from='bot@push.test' to='alice@localhost' id='m'><body>x</body></message>";
     scene.stream.send(message).await;
@@ -210,7 +210,7 @@ async fn what_comes_behind_the_footer_is_counted_and_not_answered() {
 }
 
 #[tokio::test]
-async fn what_a_push_service_says_forges_no_log_line() {
+async fn text_from_a_push_service_cannot_forge_log_lines() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let from = format!("evil.test&#10;2026-01-01T00:00:00Z ERROR forged{}", "x".repeat(1000));
@@ -229,7 +229,7 @@ async fn what_a_push_service_says_forges_no_log_line() {
 /// Tests messages for users who are connected at the server itself, or offline, and for one who has blocked their
 /// sender.
 #[tokio::test]
-async fn what_a_push_service_has_for_users_passes_the_server_after_the_stream_is_closed() {
+async fn messages_of_a_push_service_to_users_pass_through_the_server_after_the_stream_is_closed() {
     let authority = Authority::new("an authority");
     let (prosody, between) = Prosody::between_servers(&authority.issue_for_both("localhost"), &authority.file()).await;
     let address = prosody.address;
@@ -276,16 +276,16 @@ async fn a_stream_that_is_closed_with_an_error_has_one_footer_and_its_cause_is_c
     ] {
         let mut scene = Scene::new().await;
         scene.stream.send(xml).await;
-        let said = scene.stream.rest().await;
-        assert!(said.contains(&format!("<{condition} ")), "{said}");
-        assert_eq!(said.matches("</stream:stream>").count(), 1, "{said}");
+        let received = scene.stream.rest().await;
+        assert!(received.contains(&format!("<{condition} ")), "{received}");
+        assert_eq!(received.matches("</stream:stream>").count(), 1, "{received}");
         assert_eq!(scene.counted("refused").await, 1, "{xml}");
     }
 }
 
 /// Regression test: 80 MB of them were accepted, and not counted.
 #[tokio::test]
-async fn elements_that_are_no_stanzas_are_counted_and_too_many_of_them_end_the_stream() {
+async fn non_stanza_elements_are_counted_and_too_many_end_the_stream() {
     let mut scene = Scene::new().await;
     // Buffers may hold some of it.
     scene.stream.flood("<foo xmlns='bar'/>", 8_000_000, Duration::from_secs(3)).await;

@@ -19,7 +19,7 @@ fn memory(process: u32) -> u64 {
 
 /// Regression test: 80 MB of requests on a stream whose answers are not read took 198 MB.
 #[tokio::test]
-async fn a_push_service_that_asks_and_reads_nothing_costs_little() {
+async fn a_push_service_that_sends_requests_and_does_not_read_uses_little_memory() {
     let request = "<iq type='get' id='1' from='push.test' to='nobody@localhost'><q xmlns='x'/></iq>";
     let (grown, _) = flooded(request, |setup| setup).await;
     assert!(grown < 32 * 1024, "{grown} KiB");
@@ -65,7 +65,7 @@ async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, P
 
 /// Stanzas to a component come through the server, which reads no answers.
 #[tokio::test]
-async fn a_server_that_asks_a_component_and_reads_nothing_costs_little() {
+async fn a_server_that_sends_a_component_requests_and_does_not_read_uses_little_memory() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let prosody = Prosody::start().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -106,7 +106,7 @@ async fn enables(client: &mut Client, service: &str) {
 }
 
 /// Sends a message to the account. Each of its dark devices is notified.
-async fn says(bob: &mut Client, account: &str) {
+async fn writes(bob: &mut Client, account: &str) {
     bob.send(format!("<message type='chat' to='{account}@localhost/phone' id='x'><body>{account}</body></message>"))
         .await;
 }
@@ -122,7 +122,7 @@ async fn dark_phone(pushward: &Pushward, account: &str, services: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_account_causes_a_tenth_of_the_streams_and_leaves_the_rest_to_others() {
+async fn an_account_can_use_at_most_a_tenth_of_the_streams() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let mut apps = [AppServer::start("one.test", &authority).await, AppServer::start("two.test", &authority).await];
@@ -131,7 +131,7 @@ async fn an_account_causes_a_tenth_of_the_streams_and_leaves_the_rest_to_others(
     let pushward = Pushward::start(setup.set("push.s2s_connections", "19")).await;
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["one.test", "two.test"]).await;
-    says(&mut bob, "alice").await;
+    writes(&mut bob, "alice").await;
     pushward.logged(&["push transport skipped", "a tenth of s2s_connections"]).await;
     let list = ask(&pushward, &["push", "list"]).await.out;
     assert!(list.contains("skipped: the account uses a tenth of s2s_connections, its limit"), "{list}");
@@ -144,13 +144,13 @@ async fn an_account_causes_a_tenth_of_the_streams_and_leaves_the_rest_to_others(
     // Another account has its own share.
     let other = ["two.test", "one.test"][taken];
     dark_phone(&pushward, "carol", &[other]).await;
-    says(&mut bob, "carol").await;
+    writes(&mut bob, "carol").await;
     let mut stream = apps[1 - taken].stream().await;
     stream.publish().await;
 }
 
 #[tokio::test]
-async fn a_stream_in_backoff_occupies_no_place() {
+async fn a_stream_in_backoff_does_not_count_against_the_limit() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let mut app = AppServer::start("push.test", &authority).await;
@@ -160,10 +160,10 @@ async fn a_stream_in_backoff_occupies_no_place() {
     let pushward = Pushward::start(setup.set("push.s2s_connections", "1")).await;
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["dead.test"]).await;
-    says(&mut bob, "alice").await;
+    writes(&mut bob, "alice").await;
     pushward.logged(&["push transport skipped", "Connection refused"]).await;
     dark_phone(&pushward, "carol", &["push.test"]).await;
-    says(&mut bob, "carol").await;
+    writes(&mut bob, "carol").await;
     app.stream().await.publish().await;
 }
 

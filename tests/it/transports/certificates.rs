@@ -19,7 +19,7 @@ async fn gets_nothing(authority: &Authority, identity: Issued, why: &str) {
 }
 
 #[tokio::test]
-async fn a_push_service_with_the_certificate_of_another_gets_nothing() {
+async fn a_push_service_with_the_certificate_of_another_domain_gets_nothing() {
     let authority = Authority::new("an authority");
     let identity = authority.issue("other.test");
     gets_nothing(&authority, identity, "not valid for name").await;
@@ -33,7 +33,7 @@ async fn a_push_service_with_an_expired_certificate_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_push_service_with_a_certificate_of_a_stranger_gets_nothing() {
+async fn a_push_service_with_an_untrusted_certificate_gets_nothing() {
     let (authority, stranger) = (Authority::new("an authority"), Authority::new("a stranger"));
     let identity = stranger.issue("push.test");
     gets_nothing(&authority, identity, "UnknownIssuer").await;
@@ -55,20 +55,20 @@ async fn is_refused(authority: &Authority, issued: &Issued, remedy: &str) {
 }
 
 #[tokio::test]
-async fn a_host_whose_certificate_has_expired_is_told_so() {
+async fn an_expired_certificate_of_the_host_is_logged() {
     let authority = Authority::new("an authority");
     let remedy = "the host's certificate has expired: renew it";
     is_refused(&authority, &authority.issue_for("localhost", 2020..=2021), remedy).await;
 }
 
 #[tokio::test]
-async fn a_host_with_the_certificate_of_another_is_told_so() {
+async fn a_certificate_for_another_domain_than_the_host_is_logged() {
     let authority = Authority::new("an authority");
     is_refused(&authority, &authority.issue("other.test"), "the host's certificate does not name the host").await;
 }
 
 #[tokio::test]
-async fn a_push_service_that_does_not_take_the_certificate_is_told_with_the_remedy() {
+async fn a_push_service_that_refuses_the_certificate_is_logged_with_the_remedy() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let stranger = Authority::new("a stranger");

@@ -33,7 +33,7 @@ async fn asked(records: &[Record], why: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn both_kinds_of_records_are_asked_for_and_tried_by_priority() {
+async fn both_kinds_of_srv_records_are_resolved_and_tried_by_priority() {
     let hosts = ["d20.test", "d5.test", "s10.test", "s30.test"].map(|host| Record::Address(host, LOOPBACK));
     let services = [
         Record::Srv(DIRECT, 20, 5001, "d20.test"),
@@ -46,20 +46,20 @@ async fn both_kinds_of_records_are_asked_for_and_tried_by_priority() {
 }
 
 #[tokio::test]
-async fn without_service_records_it_is_the_domain_itself() {
+async fn without_srv_records_the_domain_itself_is_connected() {
     let why = "push.test has no address on the public internet (127.0.0.1)";
     let asked = asked(&[Record::Address("push.test", LOOPBACK)], why).await;
     assert_eq!(asked, [STARTTLS, DIRECT, "push.test"]);
 }
 
 #[tokio::test]
-async fn an_address_may_be_of_ipv6_alone() {
+async fn a_domain_may_have_only_ipv6_addresses() {
     let records = [Record::Address("push.test", IpAddr::V6(Ipv6Addr::LOCALHOST))];
     asked(&records, "push.test has no address on the public internet (::1)").await;
 }
 
 #[tokio::test]
-async fn a_domain_that_says_it_has_no_server_is_believed() {
+async fn a_domain_that_declares_to_have_no_server_is_not_connected() {
     let records = [Record::Srv(STARTTLS, 0, 0, "."), Record::Address("push.test", LOOPBACK)];
     assert_eq!(asked(&records, "according to the DNS, push.test has no server").await, [STARTTLS, DIRECT]);
 }
@@ -72,7 +72,7 @@ async fn a_name_server_that_fails_does_not_mean_that_there_are_no_records() {
 }
 
 #[tokio::test]
-async fn what_is_not_on_the_public_internet_is_not_connected_unless_routed() {
+async fn addresses_outside_the_public_internet_are_not_connected_unless_routed() {
     let authority = Authority::new("an authority");
     let peer = PushServer::start(PushServerOptions::new("push.test", &authority)).await;
     let port = peer.starttls.port();

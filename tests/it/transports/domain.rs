@@ -9,7 +9,7 @@ use super::{QUIET, bob, domain, goes_dark, writes};
 use crate::support::{Answer, Authority, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, lost, request};
 
 #[tokio::test]
-async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hears_the_answer() {
+async fn the_domain_publishes_over_its_own_stream_on_the_first_try_and_receives_the_answer() {
     let authority = Authority::new("an authority");
     for tls in ["starttls", "direct"] {
         let (prosody, peer) =
@@ -28,7 +28,7 @@ async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hear
 }
 
 #[tokio::test]
-async fn without_bidi_the_domain_publishes_blindly_and_once() {
+async fn without_bidi_the_domain_publishes_once_without_an_answer() {
     let authority = Authority::new("an authority");
     for (offered, wanted) in [(false, true), (true, false)] {
         let prosody = Prosody::start().await;

@@ -9,7 +9,7 @@ fn setup(prosody: &Prosody, (authority, issued): (&Authority, &Issued), peer: &E
 }
 
 #[tokio::test]
-async fn ejabberd_takes_the_domain_by_a_certificate_with_client_auth() {
+async fn ejabberd_accepts_the_domain_by_a_certificate_with_client_auth() {
     let authority = Authority::new("an authority");
     let (prosody, peer) = (Prosody::start().await, Ejabberd::push_server(&authority).await);
     let mut service = PushService::named(peer.components, "push.test").await;
@@ -24,7 +24,7 @@ async fn ejabberd_takes_the_domain_by_a_certificate_with_client_auth() {
 }
 
 #[tokio::test]
-async fn ejabberd_refuses_a_certificate_for_servers_only_which_is_told_with_the_remedy() {
+async fn ejabberd_refuses_a_server_only_certificate_and_the_log_has_the_remedy() {
     let authority = Authority::new("an authority");
     let (prosody, peer) = (Prosody::start().await, Ejabberd::push_server(&authority).await);
     let mut service = PushService::named(peer.components, "push.test").await;

@@ -6,7 +6,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_push_service_out_of_reach_is_told_through_the_session_which_is_remembered() {
+async fn an_unreachable_push_service_is_notified_through_the_session_which_is_remembered() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let mut service = PushService::connect(&prosody).await;
@@ -22,7 +22,7 @@ async fn a_push_service_out_of_reach_is_told_through_the_session_which_is_rememb
 }
 
 #[tokio::test]
-async fn a_service_that_refuses_full_jids_is_told_by_the_domain_which_is_remembered() {
+async fn a_service_that_refuses_full_jids_is_notified_by_the_domain_which_is_remembered() {
     let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     // The same service, seen from the user's server and from others.
@@ -43,7 +43,7 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_domain_which_is_remembe
 }
 
 #[tokio::test]
-async fn a_push_service_that_comes_back_is_told_then() {
+async fn a_push_service_is_notified_when_it_comes_back() {
     let authority = Authority::new("an authority");
     let (prosody, mut peer) =
         (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
@@ -59,7 +59,7 @@ async fn a_push_service_that_comes_back_is_told_then() {
 }
 
 #[tokio::test]
-async fn a_push_service_that_goes_down_is_told_when_it_is_up_again() {
+async fn a_push_service_that_goes_down_is_notified_when_it_is_up_again() {
     let authority = Authority::new("an authority");
     let (prosody, mut peer) =
         (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);

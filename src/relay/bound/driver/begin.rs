@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::SessionDriver;
 use crate::clock;
 use crate::metrics::Wait;
-use crate::publish::session::Carried;
+use crate::publish::session::SessionPublishes;
 use crate::relay::bound::legs::SessionLegs;
 use crate::relay::bound::membership::Membership;
 use crate::relay::bound::siblings::Siblings;
@@ -77,7 +77,7 @@ pub(in crate::relay::bound) async fn begin(
         commands,
         legs,
         jobs,
-        carried: Carried::default(),
+        publishes: SessionPublishes::default(),
         status,
         turn: TaskTurn::default(),
         timer: Timer::new(clock.now),

@@ -30,7 +30,7 @@ impl SessionDriver {
         let Self { relay, handle, mut membership, jobs, mut commands, legs, .. } = *self;
         if jobs.are_done() {
             // The change is queued before any later login. It need not be on disk for that.
-            let ended = relay.store().change_behind(handle.account(), Change::Ended { login: handle.login() });
+            let ended = relay.store().submit_change(handle.account(), Change::Ended { login: handle.login() });
             membership.leave();
             let (by, left) = (Arc::clone(&relay), Arc::clone(&handle));
             let publish = async move {
@@ -100,6 +100,6 @@ fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
             };
             relay.background().spawn_in_span(note);
         }
-        Command::Carry(..) | Command::Routed(_) => {}
+        Command::PublishOnStream(..) | Command::Routed(_) => {}
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::SessionDriver;
 use crate::publish::Eligible;
-use crate::publish::session::Asker;
+use crate::publish::session::Requester;
 use crate::push::notification::Publish;
 use crate::relay::jobs::{Done, Spooling, StoreRequest};
 use crate::seq::Seq;
@@ -57,18 +57,18 @@ impl SessionDriver {
                 self.jobs.ask(StoreRequest::Tombstone(id, h));
             }
             Output::Publish(publish) => return self.publish(publish),
-            Output::Carried { number, outcome } => match self.carried.done(number)? {
-                Asker::Own(target, since) => {
+            Output::PublishedOnStream { number, outcome } => match self.publishes.done(number)? {
+                Requester::Session(target, since) => {
                     self.relay.publishing().on_published_by_session(&self.handle, &target, since, &outcome);
                     return Some(Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }
                 // The requester may have stopped waiting.
-                Asker::Other(reply) => drop(reply.send(*outcome)),
+                Requester::Other(reply) => drop(reply.send(*outcome)),
             },
-            Output::Elsewhere(notice) => self.relay.absent().on_notice(self.handle.account(), *notice),
-            Output::Answered => {
+            Output::NotifyAbsent(notice) => self.relay.absent().on_notice(self.handle.account(), *notice),
+            Output::BothStay => {
                 if let Some(newer) = self.relay.registry().newer(&self.handle) {
-                    self.handle.answer(newer.login());
+                    self.handle.note_both_stay(newer.login());
                 }
             }
             Output::CloseClient(closing) => self.close_client(closing),
@@ -90,8 +90,8 @@ impl SessionDriver {
         let publishing = self.relay.publishing();
         match publishing.eligible(self.handle.account(), &publish.target) {
             Eligible::OwnSession => {
-                let number = self.carried.begin(Asker::Own(publish.target.clone(), Instant::now()));
-                return Some(Input::Carry { number, publish });
+                let number = self.publishes.begin(Requester::Session(publish.target.clone(), Instant::now()));
+                return Some(Input::PublishOnStream { number, publish });
             }
             Eligible::Nothing | Eligible::Several => {
                 let publishing = Arc::clone(publishing).publish_for_session(Arc::clone(&self.handle), *publish);
@@ -158,7 +158,7 @@ impl SessionDriver {
             self.session.expect_older();
         }
         self.session.share_device_memory(self.siblings.memory());
-        self.look_at_siblings();
+        self.check_siblings();
     }
 
     fn on_spooled(&mut self, last: Seq, result: Result<(), StoreError>) {

@@ -8,7 +8,7 @@ use crate::limits::{ConnectionRefusal, Limit, Stage};
 use crate::metrics::{ConnectOutcome, LoginOutcome};
 use crate::net::proxy_protocol::{self, Tls};
 use crate::net::upstream::ConnectTerms;
-use crate::relay::login::patience::Patience;
+use crate::relay::login::patience::OperationDeadline;
 use crate::relay::snapshot::Authentication;
 use crate::session::EndReason;
 use crate::session::mechanism_filter::UpstreamWarning;
@@ -71,8 +71,11 @@ impl LoginDriver<'_> {
             LoginOutput::Release { proof, resource } => {
                 if let Some(superseded) = self.relay.registry().held_resource(&proof, &resource) {
                     let relay = self.relay;
-                    self.wait_for(relay.accounts().end_session(&superseded, EndReason::Superseded), Patience::Bounded)
-                        .await;
+                    self.wait_for(
+                        relay.accounts().end_session(&superseded, EndReason::Superseded),
+                        OperationDeadline::Bounded,
+                    )
+                    .await;
                 }
             }
             LoginOutput::Bound(bound) => {
@@ -129,7 +132,7 @@ impl LoginDriver<'_> {
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::ProxiedClient { addresses: self.addresses, tls };
-        let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
+        let connected = self.wait_for(way.connect(&terms, Some(&client)), OperationDeadline::Bounded).await?;
         self.relay
             .metrics()
             .upstream(host, if connected.is_ok() { ConnectOutcome::Connected } else { ConnectOutcome::Failed });

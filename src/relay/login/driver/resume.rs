@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::LoginDriver;
 use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
 use crate::relay::client::{Attach, Command, Refused};
-use crate::relay::login::patience::Patience;
+use crate::relay::login::patience::OperationDeadline;
 use crate::relay::shared::Relay;
 use crate::session::negotiate::{Ended, LoginInput};
 use crate::session::{Resumption, SmId, sm};
@@ -35,7 +35,7 @@ impl LoginDriver<'_> {
     /// final. `None` if the login has ended.
     async fn ended(&mut self, id: &SmId) -> Option<Option<Ended>> {
         let relay = self.relay;
-        match self.wait_for(tombstone(relay, id), Patience::Store).await? {
+        match self.wait_for(tombstone(relay, id), OperationDeadline::Store).await? {
             Ok(ended) => Some(ended),
             Err(error) => {
                 tracing::error!(%error, "cannot read tombstones");

@@ -131,7 +131,7 @@ impl World {
     /// Passes frames of the server to the session for as long as it accepts them.
     pub(super) fn feed_upstream(&mut self) -> bool {
         let mut fed = false;
-        while self.session.as_ref().is_some_and(Session::wants_upstream) {
+        while self.session.as_ref().is_some_and(Session::can_read_upstream) {
             let Some(sent) = self.life.leg.wire.pop_front() else { break };
             fed = true;
             self.say(|| format!("server: {}", sent.xml));
@@ -209,10 +209,10 @@ impl World {
     /// Oracle 3: the client's messages arrive in order, and twice only where a loss could not be excluded.
     fn server_receives(&mut self, id: usize) {
         let gapless = self.variant.client_sm;
-        let before = self.client.said.range(..id).any(|(_, said)| said.received == 0) && gapless;
-        let Some(said) = self.client.said.get_mut(&id) else { return };
-        said.received += 1;
-        let (first, doubled) = (said.received == 1, said.received > 1 && !said.may_double);
+        let before = self.client.sent_messages.range(..id).any(|(_, sent)| sent.received == 0) && gapless;
+        let Some(sent) = self.client.sent_messages.get_mut(&id) else { return };
+        sent.received += 1;
+        let (first, doubled) = (sent.received == 1, sent.received > 1 && !sent.may_double);
         self.check(!doubled, || format!("the server got c{id} twice"));
         self.check(!(first && before), || format!("the server got c{id} before an earlier one"));
     }
@@ -259,7 +259,7 @@ pub(super) struct Client {
     pub(super) out: VecDeque<(usize, String)>,
     out_h: u64,
     last_id: usize,
-    said: BTreeMap<usize, SentMessage>,
+    sent_messages: BTreeMap<usize, SentMessage>,
     /// The ids of the client's requests, by which it recognises the answers.
     requests: BTreeSet<usize>,
     /// Answers that the client has not written yet, each with the number of stanzas read before the question.
@@ -326,25 +326,26 @@ impl Client {
     }
 
     pub(super) fn may_double(&mut self, id: usize) {
-        if let Some(said) = self.said.get_mut(&id) {
-            said.may_double = true;
+        if let Some(sent) = self.sent_messages.get_mut(&id) {
+            sent.may_double = true;
         }
     }
 
     pub(super) fn unreceived(&self) -> impl Iterator<Item = usize> {
-        self.said.iter().filter(|(_, said)| said.received == 0).map(|(id, _)| *id)
+        self.sent_messages.iter().filter(|(_, sent)| sent.received == 0).map(|(id, _)| *id)
     }
 
     /// Starts a stream without earlier state. Returns the messages that were not acknowledged on the stream before.
     pub(super) fn start_new_stream(&mut self) -> Vec<(usize, String)> {
         let out = std::mem::take(&mut self.out);
-        let unsaid: Vec<_> = out.into_iter().filter(|(_, xml)| xml.starts_with("<message")).collect();
-        for (id, _) in &unsaid {
+        let unacked: Vec<_> = out.into_iter().filter(|(_, xml)| xml.starts_with("<message")).collect();
+        for (id, _) in &unacked {
             self.may_double(*id);
         }
-        let (said, last_id, connections) = (std::mem::take(&mut self.said), self.last_id, self.connections);
-        *self = Self { said, last_id, connections, ..Self::default() };
-        unsaid
+        let (sent_messages, last_id, connections) =
+            (std::mem::take(&mut self.sent_messages), self.last_id, self.connections);
+        *self = Self { sent_messages, last_id, connections, ..Self::default() };
+        unacked
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -395,9 +396,9 @@ impl World {
         if self.broken.is_some() {
             return;
         }
-        let unsaid = self.client.start_new_stream();
+        let unacked = self.client.start_new_stream();
         self.bind();
-        self.send_hello(hello, unsaid);
+        self.send_hello(hello, unacked);
     }
 
     fn resume(&mut self) {
@@ -422,7 +423,7 @@ impl World {
     fn end_old_session(&mut self) {
         let Some(session) = &self.session else { return };
         if session.is_dark() {
-            self.handle(Input::GiveWay(EndReason::Superseded));
+            self.handle(Input::EndIfHeld(EndReason::Superseded));
         } else if !self.life.leg.footer {
             self.server_ends(End::Footer, true);
         }
@@ -438,7 +439,7 @@ impl World {
         self.check(false, || "a superseded session does not end".into());
     }
 
-    pub(super) fn send_hello(&mut self, hello: Hello, unsaid: Vec<(usize, String)>) {
+    pub(super) fn send_hello(&mut self, hello: Hello, unacked: Vec<(usize, String)>) {
         if matches!(hello, Hello::PresenceThenEnable | Hello::Burst) {
             self.client_presence("");
         }
@@ -446,7 +447,7 @@ impl World {
             self.client.write("<enable xmlns='urn:xmpp:sm:3' resume='true'/>".into(), 0);
             self.client.counts_out = true;
         }
-        for (id, xml) in unsaid {
+        for (id, xml) in unacked {
             self.client.send(id, xml, 0);
         }
         match hello {
@@ -459,7 +460,7 @@ impl World {
     /// Passes frames of the client to the session for as long as it accepts them.
     pub(super) fn feed_client(&mut self) -> bool {
         let mut fed = false;
-        while self.session.as_ref().is_some_and(Session::wants_client) {
+        while self.session.as_ref().is_some_and(Session::can_read_client) {
             let attached = self.life.attached;
             let conn = self.client.conn.as_mut().filter(|conn| Some(conn.id) == attached);
             let Some((xml, acks)) = conn.and_then(|conn| conn.up.pop_front()) else { break };
@@ -488,7 +489,7 @@ impl World {
             return;
         }
         let id = self.client.id();
-        self.client.said.insert(id, SentMessage::default());
+        self.client.sent_messages.insert(id, SentMessage::default());
         self.client.send(id, format!("<message to='romeo@example.net' type='chat' id='c{id}'/>"), 0);
     }
 

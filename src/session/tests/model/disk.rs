@@ -18,7 +18,7 @@ pub(super) enum Job {
     Load(LoginId, Seq, usize),
     TakeOver,
     Adopt(Orphans, RangeInclusive<Seq>),
-    Bury(String, u32),
+    SaveTombstone(String, u32),
 }
 
 /// A stanza on disk, and its number.
@@ -224,7 +224,7 @@ impl World {
                 let id = id.as_str().to_owned();
                 self.check_h(h.get(), "tombstone");
                 self.life.resumable = self.life.resumable.take().filter(|resumable| *resumable != id);
-                Job::Bury(id, h.get())
+                Job::SaveTombstone(id, h.get())
             }
             Output::ToClient(_)
             | Output::ReplyToClient(_)
@@ -234,9 +234,9 @@ impl World {
             | Output::Resumable(_)
             | Output::Wake(_)
             | Output::Publish(_)
-            | Output::Carried { .. }
-            | Output::Elsewhere(_)
-            | Output::Answered
+            | Output::PublishedOnStream { .. }
+            | Output::NotifyAbsent(_)
+            | Output::BothStay
             | Output::CloseClient(_)
             | Output::Event(_)
             | Output::End(_) => unreachable!("the disk is not asked for {output:?}"),
@@ -305,7 +305,7 @@ impl World {
                 (0..moved).for_each(|_| count(&self.coverage.orphans));
                 vec![Input::Spooled { up_to: *places.end() }]
             }
-            Job::Bury(id, h) => {
+            Job::SaveTombstone(id, h) => {
                 self.disk.tombstones.insert(id, h);
                 Vec::new()
             }

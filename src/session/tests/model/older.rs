@@ -5,7 +5,7 @@ use super::disk::Line;
 use super::*;
 
 /// How long the newer session waits for the older one.
-const GIVE_WAY: Duration = Duration::from_secs(8);
+const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The parts of the world that exist once per session.
 pub(super) struct Older {
@@ -25,18 +25,18 @@ impl World {
         }
         count(&self.coverage.besides);
         self.client.conn = None;
-        let unsaid = self.client.start_new_stream();
+        let unacked = self.client.start_new_stream();
         let (line, life) = (std::mem::take(&mut self.disk.line), Life::new(self.life.number, false));
         let older = Older {
             session: self.session.take(),
             life: std::mem::replace(&mut self.life, life),
             line,
-            waited_for: Some(self.now + GIVE_WAY),
+            waited_for: Some(self.now + END_TIMEOUT),
         };
         self.older = Some(older);
         self.bind();
         self.in_older(|world| world.handle(Input::Successor(Some(Successor { same_address }))));
-        self.send_hello(hello, unsaid);
+        self.send_hello(hello, unacked);
     }
 
     /// Runs `happens` with the older session as the one that acts.

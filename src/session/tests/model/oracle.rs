@@ -127,11 +127,11 @@ impl World {
     /// numbers.
     fn check_patience(&mut self) {
         let counted = usize::try_from(self.life.last_h).unwrap() + self.life.enabled_at.unwrap_or_default();
-        let unsaid: Vec<usize> = self.life.fed.drain(counted..).map(|fed| fed.id).collect();
-        if !unsaid.is_empty() {
+        let unconfirmed: Vec<usize> = self.life.fed.drain(counted..).map(|fed| fed.id).collect();
+        if !unconfirmed.is_empty() {
             count(&self.coverage.impatient_resumptions);
         }
-        for id in unsaid {
+        for id in unconfirmed {
             self.client.may_double(id);
         }
     }
@@ -411,12 +411,12 @@ impl World {
         };
         let mut lost: Vec<usize> = self.open.iter().copied().filter(|n| !kept(n)).collect();
         // The session may lose as many as it has reported lost.
-        let said = lost.len().min(self.lost);
-        for n in lost.drain(..said) {
+        let lost_count = lost.len().min(self.lost);
+        for n in lost.drain(..lost_count) {
             self.open.remove(&n);
             self.handed[n].returned = true;
         }
-        self.forget_lost(said);
+        self.forget_lost(lost_count);
         self.check(lost.is_empty(), || format!("lost: {lost:?}"));
     }
 
@@ -505,8 +505,8 @@ impl World {
         let left = self.disk.spools.iter().filter(|(_, (n, _))| n.is_none_or(|n| !self.is_set_aside(n)));
         let left: Vec<(LoginId, Seq)> = left.map(|(place, _)| *place).collect();
         self.check(left.is_empty(), || format!("left on disk: {left:?}"));
-        let owing = self.life.sent.iter().skip(self.life.next).filter(|n| !self.was_shed(**n)).count();
-        self.check(owing == 0, || format!("{owing} stanzas were not delivered"));
+        let undelivered = self.life.sent.iter().skip(self.life.next).filter(|n| !self.was_shed(**n)).count();
+        self.check(undelivered == 0, || format!("{undelivered} stanzas were not delivered"));
         let unacked = self.client.out.len();
         self.check(unacked == 0, || format!("{unacked} stanzas of the client are not acknowledged"));
         let [sent, read] = &self.life.contacts;
@@ -517,8 +517,8 @@ impl World {
             format!("the client is wrong about the presence of {differ:?}")
         });
         if self.variant.client_sm {
-            let unsaid: Vec<usize> = self.client.unreceived().collect();
-            self.check(unsaid.is_empty(), || format!("the server has not got {unsaid:?}"));
+            let unreceived: Vec<usize> = self.client.unreceived().collect();
+            self.check(unreceived.is_empty(), || format!("the server has not got {unreceived:?}"));
         }
     }
 

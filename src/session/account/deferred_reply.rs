@@ -14,14 +14,14 @@ const BYTES: usize = 64 * 1024;
 
 /// A reply that waits for the store.
 #[derive(Debug)]
-pub(super) struct Promise {
+pub(super) struct DeferredReply {
     token: Token,
     event: Event,
     on_success: Bytes,
     on_failure: Bytes,
 }
 
-impl Promise {
+impl DeferredReply {
     fn bytes(&self) -> usize {
         self.on_success.len() + self.on_failure.len()
     }
@@ -31,35 +31,35 @@ impl Promise {
     }
 
     /// The reply and the event to report, once the change is on disk.
-    pub(super) fn kept(self) -> (Bytes, Event) {
+    pub(super) fn into_success(self) -> (Bytes, Event) {
         (self.on_success, self.event)
     }
 
     /// The reply if the change failed.
-    pub(super) fn broken(self) -> Bytes {
+    pub(super) fn into_failure(self) -> Bytes {
         self.on_failure
     }
 }
 
 /// The replies that wait, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Promises {
-    open: VecDeque<Promise>,
+pub(super) struct DeferredReplies {
+    open: VecDeque<DeferredReply>,
     next_token: u64,
 }
 
-impl Promises {
+impl DeferredReplies {
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Promise> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &DeferredReply> {
         self.open.iter()
     }
 
     /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
-        self.open.iter().map(Promise::bytes).sum()
+        self.open.iter().map(DeferredReply::bytes).sum()
     }
 
     /// Returns whether another request with an id of this length may wait. Its replies repeat the id.
@@ -71,17 +71,17 @@ impl Promises {
     pub(super) fn add(&mut self, event: Event, on_success: Bytes, on_failure: Bytes) -> Token {
         let token = Token(self.next_token);
         self.next_token = self.next_token.wrapping_add(1);
-        self.open.push_back(Promise { token, event, on_success, on_failure });
+        self.open.push_back(DeferredReply { token, event, on_success, on_failure });
         token
     }
 
     /// Takes the reply that waits for this answer of the store.
-    pub(super) fn take(&mut self, token: Token) -> Option<Promise> {
-        let at = self.open.iter().position(|promise| promise.token == token)?;
-        let promise = self.open.remove(at);
+    pub(super) fn take(&mut self, token: Token) -> Option<DeferredReply> {
+        let at = self.open.iter().position(|deferred| deferred.token == token)?;
+        let deferred = self.open.remove(at);
         if self.open.is_empty() {
             self.open = VecDeque::new();
         }
-        promise
+        deferred
     }
 }

@@ -2,7 +2,7 @@
 
 /// The watch over an attachment.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Vigil {
+pub(super) struct AttachmentWatch {
     /// The time at which it began, in milliseconds on the session's own clock.
     began: u32,
     /// True if the end of the attachment was reported to the guard.
@@ -11,7 +11,7 @@ pub(super) struct Vigil {
     alone: bool,
 }
 
-impl Vigil {
+impl AttachmentWatch {
     /// Begins the watch at this time of the session's own clock.
     pub(super) fn new(began: u32) -> Self {
         Self { began, ..Self::default() }
