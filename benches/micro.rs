@@ -34,11 +34,11 @@ const CALL: &str = "<iq from='romeo@example.net/x' to='juliet@example.org/y' id=
 
 /// Returns a message of this many bytes, filled with text.
 fn text(len: usize) -> String {
-    said(len, "Shall we meet? ")
+    repeated(len, "Shall we meet? ")
 }
 
 /// Returns a message as long as whole characters allow, filled with this text.
-fn said(len: usize, text: &str) -> String {
+fn repeated(len: usize, text: &str) -> String {
     let (start, end) =
         ("<message from='romeo@example.net/x' to='juliet@example.org' type='chat' id='1'><body>", "</body></message>");
     let mut message = start.to_owned();
@@ -88,7 +88,7 @@ fn framing(c: &mut Criterion) {
         ("200 B, one a read", text(200), 1),
         ("200 B, 32 a read", text(200), BATCH),
         ("4 KiB of text", text(4096), 1),
-        ("4 KiB of Cyrillic text", said(4096, "Встретимся? "), 1),
+        ("4 KiB of Cyrillic text", repeated(4096, "Встретимся? "), 1),
         ("4 KiB of small tags", tags(4096), 1),
         ("a call", CALL.to_owned(), 1),
     ] {

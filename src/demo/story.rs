@@ -225,10 +225,13 @@ impl Story<'_> {
         let after = push.at.saturating_duration_since(first);
         let (count, body) = (push.field("message-count"), push.field("last-message-body"));
         let seconds = after.as_secs_f64();
-        let said = format!("message-count {}, body \"{}\"", count.unwrap_or("none"), body.unwrap_or_default());
-        self.act("push service", &format!("receives one notification: {said}, {seconds:.3} s after the first message"));
+        let content = format!("message-count {}, body \"{}\"", count.unwrap_or("none"), body.unwrap_or_default());
+        self.act(
+            "push service",
+            &format!("receives one notification: {content}, {seconds:.3} s after the first message"),
+        );
         check(push.node.as_deref() == Some(NODE), || format!("the notification is for node {:?}", push.node))?;
-        check(count == Some("3"), || format!("{said}, not 3"))?;
+        check(count == Some("3"), || format!("{content}, not 3"))?;
         check(after <= PUSH_WITHIN, || format!("it came {seconds:.3} s after the first message"))?;
         check(self.stage.server().is_online(session), || format!("{session} is gone from the server"))?;
         self.act(

@@ -221,15 +221,16 @@ mod tests {
 
     #[test]
     fn rooms_are_filtered_by_their_rules_and_not_by_the_roster() {
-        let said = |room: &str, body: &str| message(&format!("from='{room}@rooms.org/romeo' type='groupchat'"), body);
-        check(&said("all", "hi"), Ok(()));
-        check(&said("none", "hi Juliet"), Err(Blocked::SilentRoom));
-        check(&said("other", "hi Juliet"), Err(Blocked::UnlistedRoom));
-        check(&said("loud", "hi Juliet"), Err(Blocked::Muted));
-        check(&said("some", "hi"), Err(Blocked::NotMentioned));
-        check(&said("some", "hi, juliet!"), Ok(()));
-        check(&said("nameless", "hi Juliet"), Err(Blocked::NotMentioned));
-        check(&said("nameless", "hi Jule"), Ok(()));
+        let groupchat =
+            |room: &str, body: &str| message(&format!("from='{room}@rooms.org/romeo' type='groupchat'"), body);
+        check(&groupchat("all", "hi"), Ok(()));
+        check(&groupchat("none", "hi Juliet"), Err(Blocked::SilentRoom));
+        check(&groupchat("other", "hi Juliet"), Err(Blocked::UnlistedRoom));
+        check(&groupchat("loud", "hi Juliet"), Err(Blocked::Muted));
+        check(&groupchat("some", "hi"), Err(Blocked::NotMentioned));
+        check(&groupchat("some", "hi, juliet!"), Ok(()));
+        check(&groupchat("nameless", "hi Juliet"), Err(Blocked::NotMentioned));
+        check(&groupchat("nameless", "hi Jule"), Ok(()));
         check(&message("from='all@rooms.org/romeo' type='chat'", "psst"), Ok(()));
         check(&message("from='other@rooms.org/romeo' type='chat'", "psst"), Err(Blocked::UnknownSender));
     }
@@ -261,7 +262,8 @@ mod tests {
         const STRANGERS: &str = "<ignore-unknown xmlns='tigase:push:filter:ignore-unknown:0'/>";
         let rule = |rule| format!("<groupchat xmlns='tigase:push:filter:groupchat:0'>{rule}</groupchat>");
         let mute = |jid| format!("<muted xmlns='tigase:push:filter:muted:0'><item jid='{jid}'/></muted>");
-        let said = |inside| format!("<message from='ROOM/HISNICK' type='groupchat'><body>x</body>{inside}</message>");
+        let groupchat =
+            |inside| format!("<message from='ROOM/HISNICK' type='groupchat'><body>x</body>{inside}</message>");
         let mention = "<reference xmlns='urn:xmpp:reference:0' type='mention' uri='xmpp:URI'/>";
         let (hi, known) = ("<message from='OTHER'><body>hi</body></message>", "<item jid='BARE' subscription='both'/>");
         let private = "<message from='ROOM/HISNICK' type='chat'><body>psst</body></message>";
@@ -283,22 +285,22 @@ mod tests {
             };
             check(&mute("BARE"), known, hi, Err(Blocked::Muted));
             check(&mute("ROOM"), known, hi, Ok(()));
-            check(&mute("ROOM"), known, &said(""), Err(Blocked::Muted));
+            check(&mute("ROOM"), known, &groupchat(""), Err(Blocked::Muted));
             check(STRANGERS, known, hi, Ok(()));
             check(STRANGERS, "", hi, Err(Blocked::UnknownSender));
             check(STRANGERS, "", private, Ok(()));
             check(STRANGERS, "", "<message from='ACCOUNT/x' type='chat'><body>hi</body></message>", Ok(()));
-            check(&rule("<room jid='ROOM' allow='always'/>"), "", &said(""), Ok(()));
-            check(&rule("<room jid='ROOM' allow='never'/>"), "", &said(""), Err(Blocked::SilentRoom));
-            check(&rule("<room jid='BARE' allow='always'/>"), "", &said(""), Err(Blocked::UnlistedRoom));
-            check(&mentioned, "", &said(""), Err(Blocked::NotMentioned));
-            check(&mentioned, "", &said(mention), Ok(()));
-            check(&mentioned, "", &said("<reply xmlns='urn:xmpp:reply:0' to='ROOM/MYNICK'/>"), Ok(()));
-            check(&mentioned, "", &said("<reply xmlns='urn:xmpp:reply:0' to='ACCOUNT'/>"), Ok(()));
+            check(&rule("<room jid='ROOM' allow='always'/>"), "", &groupchat(""), Ok(()));
+            check(&rule("<room jid='ROOM' allow='never'/>"), "", &groupchat(""), Err(Blocked::SilentRoom));
+            check(&rule("<room jid='BARE' allow='always'/>"), "", &groupchat(""), Err(Blocked::UnlistedRoom));
+            check(&mentioned, "", &groupchat(""), Err(Blocked::NotMentioned));
+            check(&mentioned, "", &groupchat(mention), Ok(()));
+            check(&mentioned, "", &groupchat("<reply xmlns='urn:xmpp:reply:0' to='ROOM/MYNICK'/>"), Ok(()));
+            check(&mentioned, "", &groupchat("<reply xmlns='urn:xmpp:reply:0' to='ACCOUNT'/>"), Ok(()));
             check(
                 &mentioned,
                 "",
-                &said("<reply xmlns='urn:xmpp:reply:0' to='ROOM/HISNICK'/>"),
+                &groupchat("<reply xmlns='urn:xmpp:reply:0' to='ROOM/HISNICK'/>"),
                 Err(Blocked::NotMentioned),
             );
         }

@@ -137,7 +137,7 @@ mod tests {
 
     const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
 
-    fn said(xml: &str) -> Frame {
+    fn frame(xml: &str) -> Frame {
         Frame::Element(element(xml))
     }
 
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(outcome, Ok(UpgradeStep::Wait));
         for xml in elements {
             assert!(outcome.is_ok(), "{xml} comes too late");
-            outcome = upgrade.handle(&said(xml));
+            outcome = upgrade.handle(&frame(xml));
         }
         assert_eq!(outcome, expect, "{elements:?}");
     }
@@ -188,7 +188,7 @@ mod tests {
         check(&[&offer, "<proceed xmlns='urn:x'/>"], Err(UpgradeRefusal::Protocol));
         check(&[&offer, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"], Err(UpgradeRefusal::Protocol));
         let (mut upgrade, _) = Upgrade::new("example.org");
-        assert_eq!(upgrade.handle(&said(&offer)), Err(UpgradeRefusal::Protocol));
+        assert_eq!(upgrade.handle(&frame(&offer)), Err(UpgradeRefusal::Protocol));
         assert!(matches!(upgrade.handle(&Frame::Close), Err(UpgradeRefusal::Stream(_))));
     }
 

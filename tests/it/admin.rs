@@ -81,10 +81,10 @@ async fn enable_secretly(client: &mut Client) {
 async fn registrations_are_listed_without_their_secrets_and_removed() {
     let mut scene = Scene::new().await;
     enable_secretly(&mut scene.client).await;
-    let said = ask(&scene.pushward, &["push", "list", "--json"]).await;
-    assert!(!said.out.contains("node-is-a-token") && !said.out.contains("option-secret"), "{}", said.out);
-    let objects = said.objects();
-    let [registration] = objects.as_slice() else { panic!("{}", said.out) };
+    let reply = ask(&scene.pushward, &["push", "list", "--json"]).await;
+    assert!(!reply.out.contains("node-is-a-token") && !reply.out.contains("option-secret"), "{}", reply.out);
+    let objects = reply.objects();
+    let [registration] = objects.as_slice() else { panic!("{}", reply.out) };
     for (key, value) in [
         ("account", "alice@localhost"),
         ("resource", "phone"),
@@ -98,19 +98,19 @@ async fn registrations_are_listed_without_their_secrets_and_removed() {
     assert!(registration["last_seen"].as_u64().is_some_and(|at| at > 1_600_000_000), "{registration}");
 
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
-    let said = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
+    let reply = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
     assert!(
-        said.out.starts_with("alice@localhost/phone  push.localhost nod…(15)  session dark  errors 0"),
+        reply.out.starts_with("alice@localhost/phone  push.localhost nod…(15)  session dark  errors 0"),
         "{}",
-        said.out
+        reply.out
     );
     assert_eq!(ask(&scene.pushward, &["push", "list", "bob@localhost", "--json"]).await.objects(), [] as [Value; 0]);
 
-    let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost", "another"]).await;
-    assert_eq!((said.code, said.err.trim()), (Some(1), "no such registration"));
+    let reply = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost", "another"]).await;
+    assert_eq!((reply.code, reply.err.trim()), (Some(1), "no such registration"));
     let arguments = ["push", "remove", "alice@localhost", "push.localhost", "nod…(15)", "--json"];
-    let said = ask(&scene.pushward, &arguments).await;
-    assert_eq!(said.objects()[0]["registrations"], 1);
+    let reply = ask(&scene.pushward, &arguments).await;
+    assert_eq!(reply.objects()[0]["registrations"], 1);
     assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects(), [] as [Value; 0]);
     for secret in ["node-is-a-token", "option-secret"] {
         scene.pushward.assert_log_never_contains(secret);
@@ -124,8 +124,8 @@ async fn a_removed_registration_is_not_pushed_for_by_the_held_session() {
     enable_push(&mut scene.client, "n").await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     assert!(is_pushed_for(&mut scene.server, "before").await);
-    let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost"]).await;
-    assert_eq!((said.code, said.out.trim()), (Some(0), "registrations removed: 1"));
+    let reply = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost"]).await;
+    assert_eq!((reply.code, reply.out.trim()), (Some(0), "registrations removed: 1"));
     // The session was informed before the command ended, and processes that before the stanzas of its server.
     for n in 0..20 {
         assert!(!is_pushed_for(&mut scene.server, &format!("after {n}")).await, "it is still pushed for");
@@ -159,11 +159,11 @@ async fn the_last_success_of_a_registration_is_known() {
     scene.pushward.logged(&["push notification outcome", "Accepted"]).await;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let said = ask(&scene.pushward, &["push", "list", "--json"]).await;
-        if said.objects()[0]["last_success"].is_u64() {
+        let reply = ask(&scene.pushward, &["push", "list", "--json"]).await;
+        if reply.objects()[0]["last_success"].is_u64() {
             return;
         }
-        assert!(Instant::now() < deadline, "{}", said.out);
+        assert!(Instant::now() < deadline, "{}", reply.out);
     }
 }
 
@@ -181,14 +181,14 @@ async fn a_ping_says_what_the_push_service_answered() {
             let id = publish.attribute("id").unwrap();
             scene.server.send(format!("<iq type='{kind}' from='push.localhost' id='{id}'>{child}</iq>"));
         };
-        let (said, ()) = tokio::join!(ask(&scene.pushward, &arguments), answer);
-        assert_eq!(said.code, Some(code), "{}{}", said.out, said.err);
-        let ping: Value = serde_json::from_str(&said.out).unwrap();
+        let (reply, ()) = tokio::join!(ask(&scene.pushward, &arguments), answer);
+        assert_eq!(reply.code, Some(code), "{}{}", reply.out, reply.err);
+        let ping: Value = serde_json::from_str(&reply.out).unwrap();
         assert_eq!((&ping["service"], &ping["transport"]), (&"push.localhost".into(), &"session".into()));
         assert_eq!((&ping["outcome"], &ping["condition"]), (&outcome.into(), &condition));
     }
-    let said = ask(&scene.pushward, &["push", "ping", "bob@localhost"]).await;
-    assert_eq!((said.code, said.err.trim()), (Some(1), "no such registration"));
+    let reply = ask(&scene.pushward, &["push", "ping", "bob@localhost"]).await;
+    assert_eq!((reply.code, reply.err.trim()), (Some(1), "no such registration"));
 }
 
 #[tokio::test]
@@ -198,8 +198,8 @@ async fn forgetting_an_account_deletes_its_data_and_keeps_its_live_sessions() {
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     scene.server.send(message("for the phone"));
     let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
-    let said = ask(&scene.pushward, &["forget", "alice@localhost", "--json"]).await;
-    let forgotten = &said.objects()[0];
+    let reply = ask(&scene.pushward, &["forget", "alice@localhost", "--json"]).await;
+    let forgotten = &reply.objects()[0];
     for (key, value) in [("devices", 2), ("registrations", 1), ("held", 1), ("live", 1)] {
         assert_eq!(forgotten[key], value, "{forgotten}");
     }
@@ -220,8 +220,8 @@ async fn forgetting_an_account_deletes_its_data_and_keeps_its_live_sessions() {
     fresh(&mut desk, "desk").await;
     assert!(bodies(&desk.messages(2).await).contains(&"while away".to_owned()));
 
-    let said = ask(&scene.pushward, &["forget", "nobody@localhost"]).await;
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let reply = ask(&scene.pushward, &["forget", "nobody@localhost"]).await;
+    assert_eq!(reply.code, Some(0), "{}", reply.err);
 }
 
 #[tokio::test]
@@ -236,12 +236,12 @@ async fn status_and_sessions_list_the_current_sessions() {
     }
     assert_eq!((&status["draining"], &status["version"]), (&false.into(), &env!("CARGO_PKG_VERSION").into()));
     let sessions = ask(&scene.pushward, &["sessions", "--json"]).await.objects();
-    let told: Vec<_> = sessions.iter().map(|s| (s["jid"].as_str().unwrap(), s["state"].as_str().unwrap())).collect();
-    assert_eq!(told, [("alice@localhost/desk", "dark"), ("alice@localhost/phone", "live")]);
+    let listed: Vec<_> = sessions.iter().map(|s| (s["jid"].as_str().unwrap(), s["state"].as_str().unwrap())).collect();
+    assert_eq!(listed, [("alice@localhost/desk", "dark"), ("alice@localhost/phone", "live")]);
     let client: SocketAddr = sessions[1]["client"].as_str().unwrap().parse().unwrap();
     assert!(client.ip().is_loopback() && client.port() > 0, "{client}");
-    let said = ask(&scene.pushward, &["status"]).await;
-    assert!(said.out.contains("sessions       1 live, 0 suspect, 1 dark"), "{}", said.out);
+    let reply = ask(&scene.pushward, &["status"]).await;
+    assert!(reply.out.contains("sessions       1 live, 0 suspect, 1 dark"), "{}", reply.out);
     scene.client.roundtrip().await;
 }
 
@@ -253,9 +253,13 @@ async fn only_its_owner_can_open_the_socket_and_it_is_removed_with_the_daemon() 
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     pushward.kill();
     assert!(socket.exists(), "a killed process leaves it");
-    let said = ask(&pushward, &["status"]).await;
-    assert_eq!(said.code, Some(69));
-    assert!(said.err.starts_with("no daemon listens at ") && said.err.contains("is pushward running"), "{}", said.err);
+    let reply = ask(&pushward, &["status"]).await;
+    assert_eq!(reply.code, Some(69));
+    assert!(
+        reply.err.starts_with("no daemon listens at ") && reply.err.contains("is pushward running"),
+        "{}",
+        reply.err
+    );
     pushward.start_again().await;
     assert_eq!(ask(&pushward, &["status"]).await.code, Some(0));
     pushward.terminate(PATIENCE).await;
@@ -268,9 +272,9 @@ async fn a_command_with_a_bad_configuration_names_it() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("config.toml"), "[[host]]\ndomain = 'localhost'\n[admin]\nlisten = 'here'\n")
         .unwrap();
-    let said = command(directory.path(), &["status"]).await;
-    assert_eq!(said.code, Some(78));
-    assert!(said.err.starts_with("config.toml:4: [admin] listen"), "{}", said.err);
+    let reply = command(directory.path(), &["status"]).await;
+    assert_eq!(reply.code, Some(78));
+    assert!(reply.err.starts_with("config.toml:4: [admin] listen"), "{}", reply.err);
 }
 
 #[tokio::test]
@@ -283,10 +287,10 @@ async fn a_port_in_use_stops_the_start_and_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let config = config.replace("listen = ''", &format!("listen = '{address}'"));
     fs::write(directory.path().join("config.toml"), config).unwrap();
-    let said = command(directory.path(), &["run"]).await;
-    assert_eq!(said.code, Some(1), "{}", said.err);
+    let reply = command(directory.path(), &["run"]).await;
+    assert_eq!(reply.code, Some(1), "{}", reply.err);
     for words in [address.to_string().as_str(), "in use", "[admin] listen"] {
-        assert!(said.err.contains(words), "{words} in {}", said.err);
+        assert!(reply.err.contains(words), "{words} in {}", reply.err);
     }
     assert!(!directory.path().join("state/admin.sock").exists());
 }

@@ -139,8 +139,8 @@ async fn errors_of_servers_in_between_do_not_count_and_errors_of_the_service_do(
         scene.server.send(message("two"));
         if condition.starts_with("remote-server-") {
             scene.server.expect("<pubsub").await;
-            let said = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
-            assert!(said.out.contains("unreachable since") && said.out.contains("errors 0"), "{}", said.out);
+            let printed = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
+            assert!(printed.out.contains("unreachable since") && printed.out.contains("errors 0"), "{}", printed.out);
         } else {
             scene.server.assert_open_for(QUIET).await;
             assert!(!scene.server.rest().iter().any(|element| element.contains("<pubsub")), "{condition}");
@@ -255,7 +255,7 @@ async fn a_server_that_declares_the_content_namespace_in_each_stanza_is_relayed(
     let pushward = Pushward::start(Setup::new(listener.local_addr().unwrap())).await;
     let server = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
-        let mut heard = String::new();
+        let mut received = String::new();
         let header = "<?xml version='1.0'?><stream xmlns='http://etherx.jabber.org/streams' from='localhost' id='1' version='1.0'>";
         let mechanisms =
             "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>";
@@ -273,13 +273,13 @@ async fn a_server_that_declares_the_content_namespace_in_each_stanza_is_relayed(
             ),
             ("</stream:stream>", "</stream>".to_owned()),
         ] {
-            while !heard.contains(needle) {
+            while !received.contains(needle) {
                 let mut buffer = vec![0; 4096];
                 let length = socket.read(&mut buffer).await.unwrap();
-                assert!(length > 0, "{heard}");
-                heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                assert!(length > 0, "{received}");
+                received.push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
-            heard.clear();
+            received.clear();
             socket.write_all(answer.as_bytes()).await.unwrap();
         }
     });

@@ -28,9 +28,9 @@ async fn behind_proxies(setup: Setup, more: &str) -> (Pushward, SocketAddr, Sock
     let pushward = Pushward::start(setup).await;
     let listening = || {
         let events: Vec<Value> = pushward.log().iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let told = events.iter().filter(|event| event["message"] == "listening");
+        let listening = events.iter().filter(|event| event["message"] == "listening");
         let addresses: Vec<SocketAddr> =
-            told.map(|event| event["address"].as_str().unwrap().parse().unwrap()).collect();
+            listening.map(|event| event["address"].as_str().unwrap().parse().unwrap()).collect();
         <[SocketAddr; 4]>::try_from(addresses).ok()
     };
     let [_, _, starttls, direct] = eventually(PATIENCE, || format!("{:?}", pushward.log()), listening).await;
@@ -192,14 +192,14 @@ async fn a_connection_without_a_valid_header_is_closed_without_a_reply() {
     ] {
         check_closed(with_header(at, header).await).await;
     }
-    let told = |line: &&String| line.contains("WARN") && line.contains("PROXY header");
+    let warning = |line: &&String| line.contains("WARN") && line.contains("PROXY header");
     // All of them share one log line in ten seconds.
-    let refused = || (pushward.log().iter().filter(told).count() == 1).then_some(());
+    let refused = || (pushward.log().iter().filter(warning).count() == 1).then_some(());
     eventually(PATIENCE, || format!("a refusal: {:?}", pushward.log()), refused).await;
     // Other listeners do not accept a header.
     let mut client = with_header(pushward.starttls, NAMED).await;
-    let said = client.closed(PATIENCE).await.concat();
-    assert!(said.contains("</stream:stream>") || said.contains("stream:error"), "{said}");
+    let received = client.closed(PATIENCE).await.concat();
+    assert!(received.contains("</stream:stream>") || received.contains("stream:error"), "{received}");
 }
 
 #[tokio::test]
@@ -270,7 +270,7 @@ async fn introduction(mut socket: impl AsyncRead + Unpin) -> Vec<u8> {
 }
 
 /// Returns the headers that the server receives for a client, and for `check`.
-async fn told(listener: &TcpListener, version: &str, header: &[u8]) -> (Vec<u8>, Vec<u8>) {
+async fn headers_received(listener: &TcpListener, version: &str, header: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let setup = Setup::new(listener.local_addr().unwrap()).set("host.upstream_proxy_protocol", &format!("'{version}'"));
     let setup = setup.set("limits.connect_timeout", "'200ms'");
     let (pushward, _, direct) = behind_proxies(setup, "").await;
@@ -286,13 +286,13 @@ async fn told(listener: &TcpListener, version: &str, header: &[u8]) -> (Vec<u8>,
 #[tokio::test]
 async fn servers_get_the_client_address_in_a_version_1_header() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (of_client, of_check) = told(&listener, "v1", NAMED_V2).await;
+    let (of_client, of_check) = headers_received(&listener, "v1", NAMED_V2).await;
     assert_eq!(String::from_utf8(of_client).unwrap(), NAMED);
     let of_check = String::from_utf8(of_check).unwrap();
     assert!(of_check.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{of_check}");
     let port = listener.local_addr().unwrap().port();
     assert!(of_check.ends_with(&format!(" {port}\r\n")), "{of_check}");
-    assert_eq!(told(&listener, "off", NAMED_V2).await, (vec![], vec![]));
+    assert_eq!(headers_received(&listener, "off", NAMED_V2).await, (vec![], vec![]));
 }
 
 /// HAProxy sends the same header for a client of its own TLS, except for `verify`: it sends 0, which the specification
@@ -300,7 +300,7 @@ async fn servers_get_the_client_address_in_a_version_1_header() {
 #[tokio::test]
 async fn servers_get_the_client_address_and_tls_details_in_a_version_2_header() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (of_client, of_check) = told(&listener, "v2", NAMED.as_bytes()).await;
+    let (of_client, of_check) = headers_received(&listener, "v2", NAMED.as_bytes()).await;
     let tlv = b"\x20\0\x28\x01\0\0\0\x01\x21\0\x07TLSv1.3\x23\0\x16TLS_AES_256_GCM_SHA384";
     let addresses = b"\xcb\0\x71\x09\xc6\x33\x64\x01\x12\x34\x14\x66";
     let expect = [SIGNATURE, b"\x21\x11\0", &[12 + 43], addresses, tlv].concat();
@@ -349,10 +349,10 @@ async fn without_a_proxy_in_front_servers_get_the_address_of_the_clients_socket(
     let pushward = Pushward::start(setup).await;
     let mut client = from("127.0.0.9", pushward.direct).await.handshake(&pushward.tls()).await;
     client.send(HEADER).await;
-    let told = String::from_utf8(introduction(listener.accept().await.unwrap().0).await).unwrap();
-    let words: Vec<_> = told.trim_end().split(' ').collect();
-    assert_eq!(words[..4], ["PROXY", "TCP4", "127.0.0.9", "127.0.0.1"], "{told}");
-    assert_eq!(words[5], pushward.direct.port().to_string(), "{told}");
+    let header = String::from_utf8(introduction(listener.accept().await.unwrap().0).await).unwrap();
+    let words: Vec<_> = header.trim_end().split(' ').collect();
+    assert_eq!(words[..4], ["PROXY", "TCP4", "127.0.0.9", "127.0.0.1"], "{header}");
+    assert_eq!(words[5], pushward.direct.port().to_string(), "{header}");
 }
 
 #[tokio::test]
@@ -417,8 +417,8 @@ async fn an_error_about_a_unix_socket_without_a_listener_has_its_path() {
     let listener = UnixListener::bind(directory.path().join("c2s.sock")).unwrap();
     let mut client = from("127.0.0.9", pushward.direct).await.handshake(&pushward.tls()).await;
     client.send(HEADER).await;
-    let told = introduction(listener.accept().await.unwrap().0).await;
-    assert_eq!(told[..20], [SIGNATURE, b"\x21\x11\0\x37\x7f\0\0\x09"].concat(), "{}", told.escape_ascii());
+    let header = introduction(listener.accept().await.unwrap().0).await;
+    assert_eq!(header[..20], [SIGNATURE, b"\x21\x11\0\x37\x7f\0\0\x09"].concat(), "{}", header.escape_ascii());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Returns bob's next chat message.
-async fn heard(bob: &mut Client) -> String {
+async fn received(bob: &mut Client) -> String {
     Element::parse(&bob.expect("<body>").await).child("body").unwrap().text.clone()
 }
 
@@ -37,7 +37,7 @@ async fn loses_its_network_is_pushed_for_once_and_gets_every_message_once(
     let enable = "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>";
     assert_eq!(alice.request(("push", "set", None), enable).await["type"], "result");
     alice.send("<message xmlns='jabber:client' type='chat' to='bob@localhost' id='m'><body>to bob</body></message>");
-    assert_eq!(heard(&mut bob).await, "to bob");
+    assert_eq!(received(&mut bob).await, "to bob");
     bob.say("alice@localhost", "to alice").await;
     assert_eq!(alice.event("message").await["body"], "to alice");
 
@@ -137,7 +137,7 @@ async fn go_sendxmpp_logs_in_and_talks_over_starttls_and_direct_tls() {
         fs::write(&file, "from a script\n").unwrap();
         let sender =
             GoSendxmpp::start(&pushward, user, direct, &["--message", file.to_str().unwrap(), "bob@localhost"]);
-        assert_eq!(heard(&mut bob).await, "from a script");
+        assert_eq!(received(&mut bob).await, "from a script");
         drop(sender);
     }
 }

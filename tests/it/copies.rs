@@ -52,16 +52,16 @@ async fn a_silent_older_client_gets_a_conflict_error() {
     let (mut scene, mut client, _server) = two_sessions(StubOptions::default()).await;
     scene.client.acks = false;
     enable_push(&mut client, "n").await;
-    let said = scene.client.closed(SILENCE).await.concat();
-    assert!(said.contains(CONFLICT), "{said}");
+    let received = scene.client.closed(SILENCE).await.concat();
+    assert!(received.contains(CONFLICT), "{received}");
 }
 
 #[tokio::test]
 async fn a_session_of_the_same_full_jid_ends_the_older_one_at_once() {
     let mut scene = Scene::new().await;
     let (_client, _server) = another(&scene.pushward, &mut scene.stub, "phone").await;
-    let said = scene.client.closed(Duration::from_millis(1500)).await.concat();
-    assert!(said.contains(CONFLICT), "{said}");
+    let received = scene.client.closed(Duration::from_millis(1500)).await.concat();
+    assert!(received.contains(CONFLICT), "{received}");
     scene.server.footer(PATIENCE).await;
 }
 

@@ -144,8 +144,8 @@ async fn a_client_that_closes_its_stream_right_after_its_request_is_answered_and
     let enable = "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>";
     let last = format!("<iq type='set' id='last'>{enable}</iq><presence type='unavailable'/></stream:stream>");
     scene.client.send(last).await;
-    let said = scene.client.closed(PATIENCE).await;
-    assert!(said.iter().any(|xml| xml.contains("id='last'") && xml.contains("type='result'")), "{said:?}");
+    let received = scene.client.closed(PATIENCE).await;
+    assert!(received.iter().any(|xml| xml.contains("id='last'") && xml.contains("type='result'")), "{received:?}");
     scene.pushward.logged(&["session lingers"]).await;
     scene.server.send(message("for the one that has gone"));
     scene.server.expect("<publish").await;

@@ -290,8 +290,8 @@ fn assert_call(publish: &Publish, sid: &str, media: &[&str]) {
     let letter = letter(publish);
     assert_eq!((&letter["type"], &letter["sid"]), (&json!("call"), &json!(sid)), "{letter}");
     assert_eq!(letter["sender"], json!("bob@localhost/desk"), "{letter}");
-    let said = letter.get("media").cloned().unwrap_or(json!([]));
-    assert_eq!(said, json!(media), "{letter}");
+    let kinds = letter.get("media").cloned().unwrap_or(json!([]));
+    assert_eq!(kinds, json!(media), "{letter}");
 }
 
 #[tokio::test]

@@ -82,8 +82,8 @@ impl Machine {
         let mut bash = Command::new("bash");
         bash.args(["-euc", &block]).env("PATH", path).current_dir(self.directory.path());
         let output = bash.output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "{said}\n{block}");
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{printed}\n{block}");
     }
 
     /// Starts Pushward with the configuration that the guide has written.

@@ -72,19 +72,22 @@ async fn check_tests_every_host() {
         let output = check.output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    let (code, said) = check();
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = check();
+    assert_eq!(code, Some(0), "{printed}");
     for domain in HOSTS {
-        assert!(said.contains(&format!("certs/{domain}.pem is valid")), "{said}");
-        assert!(said.lines().any(|line| line.starts_with(&format!("{domain}: the server at "))), "{said}");
+        assert!(printed.contains(&format!("certs/{domain}.pem is valid")), "{printed}");
+        assert!(printed.lines().any(|line| line.starts_with(&format!("{domain}: the server at "))), "{printed}");
     }
     // One host has the certificate of another, and the server of a third is down.
     std::fs::copy(pushward.file("certs/localhost.pem"), pushward.file("certs/two.test.pem")).unwrap();
     std::fs::copy(pushward.file("certs/localhost.key"), pushward.file("certs/two.test.key")).unwrap();
     drop(second);
-    let (code, said) = check();
-    assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains("[[host]] two.test certificate: ") && said.contains("does not name the domain"), "{said}");
-    assert!(said.contains("[[host]] three.test upstream: ") && said.contains("cannot connect"), "{said}");
-    assert!(said.contains("certs/localhost.pem is valid"), "{said}");
+    let (code, printed) = check();
+    assert_eq!(code, Some(78), "{printed}");
+    assert!(
+        printed.contains("[[host]] two.test certificate: ") && printed.contains("does not name the domain"),
+        "{printed}"
+    );
+    assert!(printed.contains("[[host]] three.test upstream: ") && printed.contains("cannot connect"), "{printed}");
+    assert!(printed.contains("certs/localhost.pem is valid"), "{printed}");
 }

@@ -51,8 +51,8 @@ async fn a_login_ends_in_its_time_while_the_server_is_connected() {
     let quick = |setup: Setup| setup.set("limits.authentication_timeout", "'300ms'");
     let (listener, pushward) = before_a_silent_server(quick).await;
     let mut client = waiting(&pushward, &listener).await;
-    let said = client.closed(PATIENCE).await.concat();
-    assert!(said.contains("<connection-timeout "), "{said}");
+    let received = client.closed(PATIENCE).await.concat();
+    assert!(received.contains("<connection-timeout "), "{received}");
     gone(&pushward, PATIENCE).await;
 }
 
@@ -60,9 +60,9 @@ async fn a_login_ends_in_its_time_while_the_server_is_connected() {
 async fn a_drain_ends_a_login_while_the_server_is_connected() {
     let (listener, mut pushward) = before_a_silent_server(|setup| setup).await;
     let mut client = waiting(&pushward, &listener).await;
-    let said = async { client.closed(PATIENCE).await.concat() };
-    let (said, (status, took)) = tokio::join!(said, pushward.terminate(PATIENCE));
-    assert!(said.contains("<system-shutdown "), "{said}");
+    let received = async { client.closed(PATIENCE).await.concat() };
+    let (received, (status, took)) = tokio::join!(received, pushward.terminate(PATIENCE));
+    assert!(received.contains("<system-shutdown "), "{received}");
     assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
 }
 
@@ -101,8 +101,8 @@ async fn if_the_server_does_not_answer_enable_the_client_is_closed_after_server_
     let pushward = Pushward::start(setup).await;
     let mut client = pushward.login("alice", "phone").await;
     let server = stub.session().await;
-    let said = client.closed(PATIENCE).await.concat();
-    assert!(said.contains("<remote-connection-failed "), "{said}");
+    let received = client.closed(PATIENCE).await.concat();
+    assert!(received.contains("<remote-connection-failed "), "{received}");
     server.closed(PATIENCE).await;
     assert_eq!(pushward.reached("server_timeout").await, 1);
 }

@@ -90,12 +90,12 @@ async fn a_drain_reaches_all_sessions_while_many_clients_bind() {
         others.push(client);
     }
     let _fleet = fleet(&pushward, FLEET).await;
-    let mut told = JoinSet::new();
+    let mut drained = JoinSet::new();
     for mut client in others {
-        told.spawn(async move { client.expect("system-shutdown").await });
+        drained.spawn(async move { client.expect("system-shutdown").await });
     }
-    let told = async { timeout(PATIENCE, told.join_all()).await.expect("every session hears of the shutdown") };
-    let (_, (status, _)) = tokio::join!(told, pushward.terminate(2 * PATIENCE));
+    let drained = async { timeout(PATIENCE, drained.join_all()).await.expect("every session hears of the shutdown") };
+    let (_, (status, _)) = tokio::join!(drained, pushward.terminate(2 * PATIENCE));
     assert!(status.success());
 }
 

@@ -42,9 +42,11 @@ async fn check_reports_every_mistake_with_its_line() {
     for (line, words) in [(3, ["tls", "sometimes"]), (8, ["batch_delay", "soon"]), (9, ["max_deviecs", "max_devices"])]
     {
         let place = format!("wrong.toml:{line}");
-        let said =
-            output.lines().find(|said| said.contains(&place)).unwrap_or_else(|| panic!("no {place} in\n{output}"));
-        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        let printed = output
+            .lines()
+            .find(|printed| printed.contains(&place))
+            .unwrap_or_else(|| panic!("no {place} in\n{output}"));
+        assert!(words.iter().all(|word| printed.contains(word)), "{printed}");
     }
 }
 
@@ -77,8 +79,8 @@ async fn check_accepts_the_shipped_configuration_and_reports_that_no_server_runs
     fs::write(directory.path().join("config.toml"), configured).unwrap();
     let (code, output) = run(directory.path(), &["check"], PATIENCE).await;
     assert!(output.contains("config.toml: valid"), "{output}");
-    let said = output.lines().find(|line| line.contains(&upstream.to_string()));
-    assert!(said.is_some_and(|line| line.contains("cannot connect")), "{output}");
+    let printed = output.lines().find(|line| line.contains(&upstream.to_string()));
+    assert!(printed.is_some_and(|line| line.contains("cannot connect")), "{output}");
     assert_ne!(code, Some(0), "a server that is down is nothing to be content with: {output}");
 }
 

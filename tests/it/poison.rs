@@ -107,8 +107,8 @@ async fn a_stanza_that_breaks_a_client_is_set_aside_until_the_operator_releases_
         server.send(message("new"));
         assert_eq!(client.bodies_until(&["new".to_owned()]).await, ["new"]);
         sessions_show(pushward, 1).await;
-        let said = ask(pushward, &["release", "alice@localhost"]).await;
-        assert_eq!((said.code, said.out.trim()), (Some(0), "stanzas released: 1"), "{}", said.err);
+        let printed = ask(pushward, &["release", "alice@localhost"]).await;
+        assert_eq!((printed.code, printed.out.trim()), (Some(0), "stanzas released: 1"), "{}", printed.err);
         assert_eq!(client.bodies_until(&["poison".to_owned()]).await, ["poison"]);
         client.ack().await;
         sessions_show(pushward, 0).await;
@@ -127,8 +127,8 @@ async fn cannot_be_released(pushward: &Pushward) {
         ("alice@example.com", "no [[host]] has the domain example.com"),
         ("nonsense", "no [[host]] has the domain nonsense"),
     ] {
-        let said = ask(pushward, &["release", account]).await;
-        assert_eq!((said.code, said.out.trim(), said.err.trim()), (Some(1), "", reason), "{account}");
+        let printed = ask(pushward, &["release", account]).await;
+        assert_eq!((printed.code, printed.out.trim(), printed.err.trim()), (Some(1), "", reason), "{account}");
     }
     assert_eq!((before, released()), (1, 1));
 }

@@ -25,8 +25,8 @@ async fn command(pushward: &Pushward, arguments: &[&str]) -> (Option<i32>, Strin
     let mut command = binary();
     command.args(arguments).current_dir(pushward.file(""));
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).unwrap())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(printed).unwrap())
 }
 
 async fn metrics(pushward: &Pushward) -> String {
@@ -73,9 +73,9 @@ async fn an_invalid_configuration_is_rejected_with_a_reason_and_the_previous_one
     for key in ["[push] max_device", "[push] with_body"] {
         pushward.logged(&["configuration rejected", key]).await;
     }
-    let (code, said) = command(&pushward, &["reload"]).await;
-    assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains("max_device"), "{said}");
+    let (code, printed) = command(&pushward, &["reload"]).await;
+    assert_eq!(code, Some(78), "{printed}");
+    assert!(printed.contains("max_device"), "{printed}");
     // The configuration is valid, but a file that it names is missing: no part of it takes effect.
     pushward.configure(|_| {
         page(Setup::new(prosody.address))
@@ -83,11 +83,11 @@ async fn an_invalid_configuration_is_rejected_with_a_reason_and_the_previous_one
             .table("[[host]]\ndomain = 'jabber.org'\n[[host]]\ndomain = 'two.test'\nupstream_tls = 'starttls'")
             .table("upstream_ca = 'missing.pem'")
     });
-    let (code, said) = command(&pushward, &["reload", "--json"]).await;
-    let said: Value = serde_json::from_str(said.trim()).unwrap();
-    assert_eq!((code, &said["done"]), (Some(1), &Value::from(false)), "{said}");
-    let problems = said["problems"].to_string();
-    assert!(problems.contains("certs/jabber.org.pem") && problems.contains("missing.pem"), "{said}");
+    let (code, printed) = command(&pushward, &["reload", "--json"]).await;
+    let printed: Value = serde_json::from_str(printed.trim()).unwrap();
+    assert_eq!((code, &printed["done"]), (Some(1), &Value::from(false)), "{printed}");
+    let problems = printed["problems"].to_string();
+    assert!(problems.contains("certs/jabber.org.pem") && problems.contains("missing.pem"), "{printed}");
     pushward.logged(&["reload failed"]).await;
     alice.roundtrip().await;
     pushward.login("alice", "desk").await;
@@ -292,14 +292,17 @@ async fn changes_that_need_a_restart_are_reported_and_the_rest_is_applied() {
     let mut pushward = Pushward::start(page(Setup::new(prosody.address))).await;
     pushward.configure(|setup| setup.set("state", "'elsewhere'").set("admin.socket", "'state/admin.sock'"));
     pushward.configure(|setup| setup.set("push.with_body", "true"));
-    let (code, said) = command(&pushward, &["reload", "--json"]).await;
-    let said: Value = serde_json::from_str(said.trim()).unwrap();
-    assert_eq!((code, &said["done"]), (Some(0), &Value::from(true)), "{said}");
-    let notes = said["notes"].as_array().unwrap();
-    assert!(matches!(&notes[..], [note] if note.as_str().unwrap().starts_with("state keeps its old value")), "{said}");
+    let (code, printed) = command(&pushward, &["reload", "--json"]).await;
+    let printed: Value = serde_json::from_str(printed.trim()).unwrap();
+    assert_eq!((code, &printed["done"]), (Some(0), &Value::from(true)), "{printed}");
+    let notes = printed["notes"].as_array().unwrap();
+    assert!(
+        matches!(&notes[..], [note] if note.as_str().unwrap().starts_with("state keeps its old value")),
+        "{printed}"
+    );
     pushward.logged(&["WARN", "state keeps its old value", "restart"]).await;
-    let (code, said) = command(&pushward, &["reload"]).await;
-    assert_eq!((code, said.lines().last()), (Some(0), Some("reloaded")), "{said}");
+    let (code, printed) = command(&pushward, &["reload"]).await;
+    assert_eq!((code, printed.lines().last()), (Some(0), Some("reloaded")), "{printed}");
     let metrics = metrics(&pushward).await;
     assert!(metrics.contains("pushward_reloads_total{outcome=\"done\"} 2"), "{metrics}");
     assert!(!pushward.file("elsewhere").exists());
@@ -314,22 +317,28 @@ async fn certificates_that_clients_refuse_or_soon_will_are_named_in_the_log_and_
     pushward.logged(&["WARN", "certificate problem", "does not name the domain", "localhost"]).await;
     let problem =
         |name: &str, is: u8| format!("pushward_certificate_problem{{domain=\"localhost\",problem=\"{name}\"}} {is}\n");
-    let said = metrics(&pushward).await;
-    assert!(said.contains(&problem("not_for_domain", 1)) && said.contains(&problem("expired", 0)), "{said}");
+    let printed = metrics(&pushward).await;
+    assert!(printed.contains(&problem("not_for_domain", 1)) && printed.contains(&problem("expired", 0)), "{printed}");
     // 2090-01-01
     assert!(
-        said.contains("pushward_certificate_expiry_timestamp_seconds{domain=\"localhost\"} 3786912000\n"),
-        "{said}"
+        printed.contains("pushward_certificate_expiry_timestamp_seconds{domain=\"localhost\"} 3786912000\n"),
+        "{printed}"
     );
     pushward
         .configure(|setup| installed(setup, &authority.issue_within("localhost", Duration::from_secs(13 * 86_400))));
     assert!(pushward.reload().await);
     pushward.logged(&["WARN", "certificate problem", "expires within 14 days", "localhost"]).await;
-    let said = metrics(&pushward).await;
-    assert!(said.contains(&problem("expires_soon", 1)) && said.contains(&problem("not_for_domain", 0)), "{said}");
-    let (code, said) = command(&pushward, &["check"]).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("[[host]] localhost certificate: ") && said.contains("expires within 14 days"), "{said}");
+    let printed = metrics(&pushward).await;
+    assert!(
+        printed.contains(&problem("expires_soon", 1)) && printed.contains(&problem("not_for_domain", 0)),
+        "{printed}"
+    );
+    let (code, printed) = command(&pushward, &["check"]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(
+        printed.contains("[[host]] localhost certificate: ") && printed.contains("expires within 14 days"),
+        "{printed}"
+    );
     pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
     assert!(pushward.reload().await);
     assert!(metrics(&pushward).await.contains(&problem("expires_soon", 0)));

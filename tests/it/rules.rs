@@ -20,7 +20,7 @@ fn call(sid: &str, what: &str) -> String {
 }
 
 /// Sends a stanza of bob's client, and waits until the server has it.
-async fn says(client: &mut Client, stanza: impl AsRef<[u8]>) {
+async fn sends(client: &mut Client, stanza: impl AsRef<[u8]>) {
     client.send(stanza).await;
     client.roundtrip().await;
 }
@@ -60,11 +60,11 @@ async fn a_call_waits_neither_for_the_batch_nor_for_the_interval() {
     lost(&world.pushward, phone, PHONE).await;
     world.bob.say("alice@localhost", "hello").await;
     world.service.assert_quiet(QUIET).await;
-    says(&mut world.bob, call("first", "propose")).await;
+    sends(&mut world.bob, call("first", "propose")).await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);
-    says(&mut world.bob, call("second", "propose")).await;
+    sends(&mut world.bob, call("second", "propose")).await;
     was_pushed(&world.service.publish(PATIENCE).await, 3);
-    says(&mut world.bob, call("second", "propose")).await;
+    sends(&mut world.bob, call("second", "propose")).await;
     world.service.assert_quiet(QUIET).await;
 }
 
@@ -77,7 +77,7 @@ async fn a_message_received_with_a_call_is_pushed_when_the_interval_is_over() {
     world.bob.say("alice@localhost", "first").await;
     was_pushed(&world.service.publish(PATIENCE).await, 1);
     world.bob.say("alice@localhost", "second").await;
-    says(&mut world.bob, call("sid", "propose")).await;
+    sends(&mut world.bob, call("sid", "propose")).await;
     let mut last = world.service.publish(PATIENCE).await;
     while began.elapsed() < Duration::from_secs(2) {
         // The call. On a machine that is slow enough it comes last.
@@ -96,7 +96,7 @@ async fn a_call_that_a_live_phone_leaves_unread_for_five_seconds_is_pushed_to_it
     phone.acks = false;
     let began = Instant::now();
     world.bob.say("alice@localhost", "hello").await;
-    says(&mut world.bob, call("sid", "propose")).await;
+    sends(&mut world.bob, call("sid", "propose")).await;
     let pushed = async {
         let publish = world.service.publish(PATIENCE).await;
         world.service.assert_quiet(QUIET).await;
@@ -137,7 +137,7 @@ async fn assert_what_was_read_is_not_pushed(mut world: World, mut desk: Client) 
     world.bob.say("alice@localhost", "read").await;
     desk.expect("<body>read</body>").await;
     let displayed = "<displayed xmlns='urn:xmpp:chat-markers:0' id='read'/>";
-    says(&mut desk, format!("<message type='chat' to='bob@localhost/desk' id='d'>{displayed}</message>")).await;
+    sends(&mut desk, format!("<message type='chat' to='bob@localhost/desk' id='d'>{displayed}</message>")).await;
     carol.say("alice@localhost", "unread").await;
     let publish = world.service.publish(PATIENCE).await;
     was_pushed(&publish, 1);
@@ -188,7 +188,7 @@ async fn if_configured_every_stanza_pushes_without_a_text() {
     let (phone, _) = world.phone("phone", "n").await;
     lost(&world.pushward, phone, PHONE).await;
     let composing = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
-    says(&mut world.bob, format!("<message type='chat' to='alice@localhost'>{composing}</message>")).await;
+    sends(&mut world.bob, format!("<message type='chat' to='alice@localhost'>{composing}</message>")).await;
     let publish = world.service.publish(PATIENCE).await;
     assert_eq!((publish.count(), publish.body()), (Some(0), None), "{}", publish.xml);
     world.bob.say("alice@localhost", "hello").await;
@@ -274,7 +274,7 @@ async fn a_push_service_can_revoke_a_registration_and_the_client_gets_the_messag
 async fn only_the_push_service_can_revoke_a_registration() {
     let mut world = World::with(quick).await;
     let (mut phone, _) = world.phone("phone", "n").await;
-    says(&mut world.bob, revocation("to='alice@localhost'", "n")).await;
+    sends(&mut world.bob, revocation("to='alice@localhost'", "n")).await;
     phone.expect("from='bob@localhost/desk'").await;
     for from in ["mallory@push.localhost", "push.localhost/mallory"] {
         world.service.send(revocation(&format!("from='{from}' to='alice@localhost'"), "n"));

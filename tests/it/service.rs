@@ -43,20 +43,20 @@ fn systemd_accepts_the_units_and_rates_their_exposure_low() {
     let directory = units();
     let unit = |name: &str| directory.path().join(name).display().to_string();
     let (service, socket) = (unit("pushward.service"), unit("pushward.socket"));
-    let (said, fine) = systemd("systemd-analyze", &["verify", "--man=no", &service, &socket]);
-    assert!(fine, "{said}");
-    let complaint = said.lines().find(|line| line.contains("pushward"));
-    assert_eq!(complaint, None, "{said}");
+    let (text, fine) = systemd("systemd-analyze", &["verify", "--man=no", &service, &socket]);
+    assert!(fine, "{text}");
+    let complaint = text.lines().find(|line| line.contains("pushward"));
+    assert_eq!(complaint, None, "{text}");
     // The score is from 0, perfect, to 100. A unit without any hardening has 96.
-    let (said, fine) = systemd("systemd-analyze", &["security", "--offline=true", "--threshold=16", &service]);
-    assert!(fine, "{said}");
+    let (text, fine) = systemd("systemd-analyze", &["security", "--offline=true", "--threshold=16", &service]);
+    assert!(fine, "{text}");
 }
 
 /// The socket on which the service manager receives messages, each with a deadline.
 struct Manager(UnixDatagram);
 
 impl Manager {
-    fn hears(&self) -> Vec<String> {
+    fn notifications(&self) -> Vec<String> {
         let mut message = [0; 4096];
         let length = self.0.recv(&mut message).expect("a message to the service manager");
         String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
@@ -67,8 +67,8 @@ impl Manager {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no {line}");
-            let message = self.hears();
-            if message.iter().any(|said| said == line) {
+            let message = self.notifications();
+            if message.iter().any(|text| text == line) {
                 return message;
             }
         }
@@ -87,7 +87,7 @@ async fn the_service_manager_gets_ready_watchdog_and_stopping_notifications() {
         .env("WATCHDOG_USEC", "300000")
         .set("drain_timeout", "'20s'");
     let mut pushward = Pushward::start(setup).await;
-    assert_eq!(manager.hears(), ["READY=1"]);
+    assert_eq!(manager.notifications(), ["READY=1"]);
     for _ in 0..3 {
         let message = manager.hears_of("WATCHDOG=1");
         assert!(message.iter().any(|line| line == "STATUS=0 connections, 0 sessions (0 dark)"), "{message:?}");
@@ -238,7 +238,7 @@ async fn the_descriptor_limit_is_raised_and_a_low_one_is_reported() {
         .unwrap();
     assert!(warning.contains("hard=1000") && warning.contains("LimitNOFILE=2002"), "{warning}");
     process.terminate(PATIENCE).await;
-    let said = String::from_utf8(limited("check").output().unwrap().stdout).unwrap();
-    let warning = said.lines().find(|line| line.contains("[limits] connections")).unwrap_or_else(|| panic!("{said}"));
+    let text = String::from_utf8(limited("check").output().unwrap().stdout).unwrap();
+    let warning = text.lines().find(|line| line.contains("[limits] connections")).unwrap_or_else(|| panic!("{text}"));
     assert!(warning.contains("may open 1000") && warning.contains("LimitNOFILE=2002"), "{warning}");
 }

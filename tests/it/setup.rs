@@ -39,11 +39,14 @@ async fn options_produce_a_configuration_that_is_accepted_and_serves() {
     let upstream = prosody.address.to_string();
     let options = ["--domain", "localhost", "--upstream", &upstream];
     let output = setup(directory.path(), &[&options[..], &LISTEN[..]].concat());
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
-    assert!(said.contains("config.toml written"), "{said}");
-    assert!(said.contains(&format!("localhost: the server at {upstream} is ready")), "{said}");
-    assert!(said.contains(&format!("Prosody is ready at {upstream}; its configuration needs no change")), "{said}");
+    let printed = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{printed}{}", stderr(&output));
+    assert!(printed.contains("config.toml written"), "{printed}");
+    assert!(printed.contains(&format!("localhost: the server at {upstream} is ready")), "{printed}");
+    assert!(
+        printed.contains(&format!("Prosody is ready at {upstream}; its configuration needs no change")),
+        "{printed}"
+    );
     let check = binary().arg("check").current_dir(directory.path()).output().unwrap();
     assert_eq!(check.status.code(), Some(0), "{}", stdout(&check));
     serves(&directory.path().join("config.toml")).await;
@@ -74,11 +77,11 @@ async fn the_required_changes_are_printed_for_the_software_of_a_server_that_is_n
     let upstream = prosody.address.to_string();
     let output =
         setup(directory.path(), &[&["--domain", "localhost", "--upstream", &upstream][..], &LISTEN[..]].concat());
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains(&format!("Prosody answers at {upstream}; it is not ready")), "{said}");
-    assert!(said.contains(&format!("c2s_ports = {{ {} }}", prosody.address.port())), "{said}");
-    assert!(said.contains("c2s_require_encryption = false") && !said.contains("ejabberd.yml"), "{said}");
+    let printed = stdout(&output);
+    assert_eq!(output.status.code(), Some(69), "{printed}");
+    assert!(printed.contains(&format!("Prosody answers at {upstream}; it is not ready")), "{printed}");
+    assert!(printed.contains(&format!("c2s_ports = {{ {} }}", prosody.address.port())), "{printed}");
+    assert!(printed.contains("c2s_require_encryption = false") && !printed.contains("ejabberd.yml"), "{printed}");
     assert!(directory.path().join("config.toml").exists());
 }
 
@@ -94,15 +97,15 @@ async fn answers_on_a_terminal_produce_a_configuration_and_invalid_ones_are_aske
     let mut process = Process::spawn("pushward setup", "apt-get install bsdutils", &mut command);
     let log = process.log().clone();
     for answer in ["bad/domain", "localhost", &upstream, "", ""] {
-        process.tell(answer);
+        process.write_line(answer);
     }
     let status = eventually(PATIENCE * 2, || log.lines().join("\n"), || process.exited()).await;
     process.drained().await;
-    let said = log.lines().join("\n");
-    assert!(status.success(), "{status}: {said}");
-    assert!(said.contains("\"bad/domain\" is not a domain"), "{said}");
-    assert_eq!(said.matches("Domain, as in user@DOMAIN").count(), 2, "{said}");
-    assert!(said.contains("The domain's certificate chain, PEM [certs/localhost.pem]"), "{said}");
+    let printed = log.lines().join("\n");
+    assert!(status.success(), "{status}: {printed}");
+    assert!(printed.contains("\"bad/domain\" is not a domain"), "{printed}");
+    assert_eq!(printed.matches("Domain, as in user@DOMAIN").count(), 2, "{printed}");
+    assert!(printed.contains("The domain's certificate chain, PEM [certs/localhost.pem]"), "{printed}");
     serves(&directory.path().join("config.toml")).await;
 }
 

@@ -121,7 +121,7 @@ impl Console {
     }
 
     /// Sends bob a message. He must have written before.
-    fn says(&mut self, body: &str) {
+    fn sends(&mut self, body: &str) {
         match self.program {
             Program::Profanity => self.terminal.press(&format!("/msg bob@localhost {body}\r")),
             // The second window is the chat with bob.
@@ -153,12 +153,14 @@ impl Console {
 
     /// Returns the bodies of all messages of bob in its history, up to the one that is `last`.
     async fn heard_until(&self, last: &str) -> Vec<String> {
-        let what =
-            || format!("{last:?} behind {:?} in {:?}, drawn:\n{}", self.heard(), self.program, self.terminal.drawn());
-        eventually(PATIENCE, what, || Some(self.heard()).filter(|heard| heard.iter().any(|body| body == last))).await
+        let what = || {
+            format!("{last:?} behind {:?} in {:?}, drawn:\n{}", self.received(), self.program, self.terminal.drawn())
+        };
+        eventually(PATIENCE, what, || Some(self.received()).filter(|received| received.iter().any(|body| body == last)))
+            .await
     }
 
-    fn heard(&self) -> Vec<String> {
+    fn received(&self) -> Vec<String> {
         let (directory, before, behind) = self.program.history();
         let entries = fs::read_dir(self.home.path().join(directory)).into_iter().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -180,10 +182,10 @@ async fn loses_its_network_and_gets_every_message_once(program: Program, direct:
     // The server keeps it until she is online.
     bob.say("alice@localhost", "first").await;
     alice.heard_until("first").await;
-    alice.says("to bob");
-    let heard = Element::parse(&bob.expect("<body>").await);
-    assert_eq!(heard.child("body").map(|body| body.text.as_str()), Some("to bob"));
-    assert_eq!(heard.attribute("from"), Some("alice@localhost/phone"));
+    alice.sends("to bob");
+    let received = Element::parse(&bob.expect("<body>").await);
+    assert_eq!(received.child("body").map(|body| body.text.as_str()), Some("to bob"));
+    assert_eq!(received.attribute("from"), Some("alice@localhost/phone"));
     alice.prepare().await;
 
     wire.cut();

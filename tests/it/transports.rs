@@ -142,8 +142,8 @@ async fn if_the_component_is_refused_the_session_transport_is_used_and_the_reaso
         assert_eq!(service.publish(PATIENCE).await.from, "alice@localhost/phone");
     }
     pushward.logged(&["push transport skipped", "not-authorized", "[host.component]"]).await;
-    let told = pushward.log().iter().filter(|line| line.contains("push transport skipped")).count();
-    assert_eq!(told, 1);
+    let skips_logged = pushward.log().iter().filter(|line| line.contains("push transport skipped")).count();
+    assert_eq!(skips_logged, 1);
 }
 
 #[tokio::test]

@@ -102,9 +102,9 @@ async fn after_a_second_without_an_ack_the_spool_takes_over() {
     scene.server.send(message("unacked"));
     scene.client.messages(1).await;
     // Without a request, the proxy acknowledges by itself.
-    let told = || scene.server.seen().acks.last().copied();
-    eventually(PATIENCE, || format!("an <a/>: {:?}", scene.server.seen()), told).await;
-    assert_eq!(told(), Some(1));
+    let last_ack = || scene.server.seen().acks.last().copied();
+    eventually(PATIENCE, || format!("an <a/>: {:?}", scene.server.seen()), last_ack).await;
+    assert_eq!(last_ack(), Some(1));
     scene.server.assert_open();
 }
 

@@ -104,8 +104,8 @@ async fn check_refused(setup: Setup, reason: &str, remedy: &str) {
     assert!(line.contains(remedy), "{line}");
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
     assert_eq!(code, Some(69), "{output}");
-    let said = output.lines().find(|line| line.contains("[[host]] localhost upstream: ")).unwrap_or_default();
-    assert!(said.contains(reason) && said.contains(remedy), "{output}");
+    let printed = output.lines().find(|line| line.contains("[[host]] localhost upstream: ")).unwrap_or_default();
+    assert!(printed.contains(reason) && printed.contains(remedy), "{output}");
 }
 
 #[tokio::test]
@@ -172,8 +172,8 @@ async fn stripped_channel_binding_is_reported_by_check_and_logged_once() {
     let pushward = Pushward::start(setup(prosody.address, "starttls", &authority)).await;
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
     assert_eq!(code, Some(0), "{output}");
-    let said = output.lines().find(|line| line.contains("channel_binding: ")).unwrap_or_default();
-    assert!(said.contains("SCRAM-SHA-1-PLUS") && said.contains("upstream_tls = \"off\""), "{output}");
+    let printed = output.lines().find(|line| line.contains("channel_binding: ")).unwrap_or_default();
+    assert!(printed.contains("SCRAM-SHA-1-PLUS") && printed.contains("upstream_tls = \"off\""), "{output}");
     for _ in 0..2 {
         let mut client = pushward.connect().await;
         let features = client.open().await;
@@ -183,8 +183,8 @@ async fn stripped_channel_binding_is_reported_by_check_and_logged_once() {
     }
     pushward.logged(&["WARN", "channel binding", "remedy"]).await;
     let stripped = |line: &&String| line.contains("is not compatible") && line.contains("supports channel binding");
-    let told = pushward.log().iter().filter(stripped).count();
-    assert_eq!(told, 1, "{:?}", pushward.log());
+    let logged = pushward.log().iter().filter(stripped).count();
+    assert_eq!(logged, 1, "{:?}", pushward.log());
     pushward.assert_log_never_contains("a-nonce-of-the-client");
     let kept = setup(prosody.address, "starttls", &authority).set("host.channel_binding", "'server-end-point'");
     let kept = Pushward::start(kept).await;

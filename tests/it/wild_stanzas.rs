@@ -48,7 +48,7 @@ async fn gets(client: &mut crate::support::Client, stanzas: &[String]) {
 }
 
 #[tokio::test]
-async fn valid_stanzas_of_a_contact_reach_the_client_live_dark_and_at_login() {
+async fn unusual_valid_stanzas_of_a_contact_reach_the_client_live_dark_and_at_login() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let mut scene = Scene::with(options, |setup| setup).await;
         let live = wild("live");

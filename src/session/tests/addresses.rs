@@ -51,13 +51,13 @@ fn a_device_is_notified_of_what_others_write_and_call() {
         let mut rig = device(&at);
         rig.lose_client();
         rig.seconds(5);
-        let said = |nick: &str, id: &str, inside: &str| {
+        let groupchat = |nick: &str, id: &str, inside: &str| {
             format!("<message from='ROOM/{nick}' type='groupchat' id='{id}'>{BODY}{inside}</message>")
         };
         let history = "<delay xmlns='urn:xmpp:delay' from='ROOM' stamp='2026-01-01T00:00:00Z'/>";
-        assert_eq!(rig.pushes(&at, &said("MYNICK", "1", "")), 0, "{}", at.name);
-        assert_eq!(rig.pushes(&at, &said("HISNICK", "2", history)), 0, "{}", at.name);
-        assert_eq!(rig.pushes(&at, &said("HISNICK", "3", "")), 1, "{}", at.name);
+        assert_eq!(rig.pushes(&at, &groupchat("MYNICK", "1", "")), 0, "{}", at.name);
+        assert_eq!(rig.pushes(&at, &groupchat("HISNICK", "2", history)), 0, "{}", at.name);
+        assert_eq!(rig.pushes(&at, &groupchat("HISNICK", "3", "")), 1, "{}", at.name);
         let call = "<message from='OTHER' type='chat' id='4'><propose xmlns='urn:xmpp:jingle-message:0' id='c'>\
             <description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/></propose></message>";
         assert_eq!(rig.pushes(&at, call), 1, "{}", at.name);

@@ -171,9 +171,9 @@ fn nothing_is_written_to_a_client_after_its_connection_was_closed() {
     rig.client("<r xmlns='urn:xmpp:sm:3'/>");
     let id = element(&rig.to_upstream[1]).node().attr("id").unwrap().into_owned();
     rig.input(Input::Drain);
-    let said = rig.to_client.len();
+    let before = rig.to_client.len();
     rig.upstream(&format!("<iq type='result' id='{id}' from='example.org'/>"));
-    assert_eq!(rig.to_client.len(), said, "{:?}", rig.to_client);
+    assert_eq!(rig.to_client.len(), before, "{:?}", rig.to_client);
 }
 
 /// A message came between the session's footer and the server's footer. It was not written to disk until the server had

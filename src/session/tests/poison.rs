@@ -473,22 +473,22 @@ fn what_no_disk_has_at_the_end_stays_the_servers() {
 /// Regression test: the repeated stanza was withheld for as long as the set-aside one was kept.
 #[test]
 fn what_is_said_again_without_an_id_is_another_stanza() {
-    for said in [
+    for stanza in [
         "<message from='romeo@example.net/x'><body>ok</body></message>",
         "<presence type='subscribe' from='romeo@example.net'/>",
     ] {
         let mut rig = written([]);
-        rig.upstream(said);
+        rig.upstream(stanza);
         rig.break_after_a_second();
         for _ in 0..2 {
             rig.resume_again(0);
             rig.break_after_a_second();
         }
-        assert_eq!(rig.set_aside(), 1, "{said}");
+        assert_eq!(rig.set_aside(), 1, "{stanza}");
         rig.resume_again(0);
-        assert!(!rig.to_client.iter().any(|xml| xml.contains("romeo")), "{said}: {:?}", rig.to_client);
-        rig.upstream(said);
-        assert!(rig.to_client.iter().any(|xml| xml == said), "{said}: {:?}", rig.to_client);
-        assert_eq!(rig.session.set_aside(), 1, "{said}");
+        assert!(!rig.to_client.iter().any(|xml| xml.contains("romeo")), "{stanza}: {:?}", rig.to_client);
+        rig.upstream(stanza);
+        assert!(rig.to_client.iter().any(|xml| xml == stanza), "{stanza}: {:?}", rig.to_client);
+        assert_eq!(rig.session.set_aside(), 1, "{stanza}");
     }
 }

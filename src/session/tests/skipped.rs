@@ -48,13 +48,13 @@ fn answer(start: &str) -> Option<(String, String)> {
 
 #[test]
 fn senders_get_an_error_if_nobody_else_can_have_the_stanza() {
-    let said = |condition: &str| Some((condition.to_owned(), "romeo@example.net/x".to_owned()));
+    let bounce = |condition: &str| Some((condition.to_owned(), "romeo@example.net/x".to_owned()));
     for (start, expected) in [
-        (format!("<iq {ROMEO} {PHONE} id='1' type='get'"), said("not-acceptable")),
-        (format!("<iq {ROMEO} {PHONE} id='1' type='set'"), said("not-acceptable")),
-        (format!("<message {ROMEO} {PHONE} id='1' type='chat'"), said("resource-constraint")),
-        (format!("<message {ROMEO} {PHONE} id='1'"), said("resource-constraint")),
-        (format!("<message {ROMEO} {PHONE} id='1' type='normal'"), said("resource-constraint")),
+        (format!("<iq {ROMEO} {PHONE} id='1' type='get'"), bounce("not-acceptable")),
+        (format!("<iq {ROMEO} {PHONE} id='1' type='set'"), bounce("not-acceptable")),
+        (format!("<message {ROMEO} {PHONE} id='1' type='chat'"), bounce("resource-constraint")),
+        (format!("<message {ROMEO} {PHONE} id='1'"), bounce("resource-constraint")),
+        (format!("<message {ROMEO} {PHONE} id='1' type='normal'"), bounce("resource-constraint")),
         (format!("<message {ROMEO} to='juliet@example.org' id='1' type='chat'"), None),
         (format!("<message {ROMEO} id='1' type='chat'"), None),
         (format!("<message {ROMEO} to='juliet@example.org/desk' id='1' type='chat'"), None),

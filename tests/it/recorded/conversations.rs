@@ -112,27 +112,27 @@ async fn it_is_pushed_for_each_time_it_is_lost_and_has_everything_before_its_fir
     let enabled = bound(&mut phone).await;
     for id in ["a1", "a2", "a3"] {
         say(&mut phone, id).await;
-        let heard = Element::parse(&stage.bob.expect("<body>").await);
-        assert_eq!(heard.child("body").unwrap().text, id);
+        let received = Element::parse(&stage.bob.expect("<body>").await);
+        assert_eq!(received.child("body").unwrap().text, id);
     }
     phone.client.send(r#"<inactive xmlns="urn:xmpp:csi:0"/>"#).await;
 
     // The client registers once per bind: the second loss is pushed for without another enable.
     for round in 1..=2 {
-        let said = [format!("first {round}"), format!("second {round}")];
+        let sent = [format!("first {round}"), format!("second {round}")];
         phone.check_stream();
         let counts = (phone.sent, phone.client.handled);
         lost(&stage.pushward, phone.client, "alice@localhost/Conversations.aB3_").await;
-        stage.say(&[&said[0]]).await;
+        stage.say(&[&sent[0]]).await;
         let publish = stage.service.publish(PATIENCE).await;
         assert_eq!((publish.node.as_deref(), publish.count()), (Some("0a1b2c"), Some(1)));
         assert_eq!(publish.options.as_ref().unwrap().field("secret"), ["s3cr3t"]);
-        stage.say(&[&said[1]]).await;
+        stage.say(&[&sent[1]]).await;
         stage.service.publish(PATIENCE).await;
 
         let replay;
         (phone, replay) = resumed(&stage, &enabled, counts).await;
-        assert_eq!(bodies(&replay), said, "before the first <a/>");
+        assert_eq!(bodies(&replay), sent, "before the first <a/>");
         replay.iter().for_each(|message| assert_delayed(message));
 
         // A push finds the client connected: it sends `<r/>`, and reconnects unless the answer comes within a second.

@@ -83,8 +83,8 @@ async fn it_never_stops_at_ten_unacknowledged_stanzas_and_resumes_with_the_rest(
         send(&mut phone, &message(body)).await;
     }
     assert_eq!(bodies(&phone.client.messages(2).await), ["waits 1", "waits 2"]);
-    let heard: Vec<_> = stage.bob.bodies_until(&last[4..]).await;
-    assert_eq!(heard, last, "each once, of which {taken} had arrived");
+    let received: Vec<_> = stage.bob.bodies_until(&last[4..]).await;
+    assert_eq!(received, last, "each once, of which {taken} had arrived");
     // Without a registration nothing is published.
     stage.service.assert_quiet(Duration::from_millis(300)).await;
 }

@@ -114,7 +114,7 @@ impl Peer {
             "jid": jid, "password": PASSWORD, "host": address.ip().to_string(), "port": address.port(), "ca": ca,
             "direct": security == Security::DirectTls,
         });
-        process.tell(&start.to_string());
+        process.write_line(&start.to_string());
         Self { library, process, taken: 0 }
     }
 
@@ -130,7 +130,7 @@ impl Peer {
 
     /// Gives an order: `connect`, or `send` with a raw stanza in `xml`.
     pub(crate) fn order(&mut self, order: &Value) {
-        self.process.tell(&order.to_string());
+        self.process.write_line(&order.to_string());
     }
 
     /// Sends a stanza, which must declare its namespace.

@@ -30,17 +30,17 @@ impl Terminal {
 
     /// Presses keys.
     pub(crate) fn press(&mut self, keys: &str) {
-        self.0.tell(&json!({ "keys": keys }).to_string());
+        self.0.write_line(&json!({ "keys": keys }).to_string());
     }
 
     /// Sends the program a signal.
     pub(crate) fn signal(&mut self, number: i32) {
-        self.0.tell(&json!({ "signal": number }).to_string());
+        self.0.write_line(&json!({ "signal": number }).to_string());
     }
 
     /// Returns the output so far, with its control sequences.
     pub(crate) fn drawn(&self) -> String {
-        self.told().iter().filter_map(|line| line["drawn"].as_str()).collect()
+        self.lines().iter().filter_map(|line| line["drawn"].as_str()).collect()
     }
 
     /// Waits until `needle` appears in the output after the first `behind` bytes.
@@ -52,14 +52,14 @@ impl Terminal {
     /// Waits for the end of the program. Returns its exit code, and whether the terminal is in its original state.
     pub(crate) async fn ended(&self) -> (i64, bool) {
         let ended = || {
-            let told = self.told();
-            let end = told.iter().find(|line| line.get("code").is_some())?;
+            let lines = self.lines();
+            let end = lines.iter().find(|line| line.get("code").is_some())?;
             Some((end["code"].as_i64()?, end["restored"].as_bool()?))
         };
         eventually(PATIENCE, || format!("the end of it; it drew {:?}", self.drawn()), ended).await
     }
 
-    fn told(&self) -> Vec<Value> {
+    fn lines(&self) -> Vec<Value> {
         self.0.log().lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }

@@ -276,9 +276,9 @@ async fn a_stream_that_is_closed_with_an_error_has_one_footer_and_its_cause_is_c
     ] {
         let mut scene = Scene::new().await;
         scene.stream.send(xml).await;
-        let said = scene.stream.rest().await;
-        assert!(said.contains(&format!("<{condition} ")), "{said}");
-        assert_eq!(said.matches("</stream:stream>").count(), 1, "{said}");
+        let received = scene.stream.rest().await;
+        assert!(received.contains(&format!("<{condition} ")), "{received}");
+        assert_eq!(received.matches("</stream:stream>").count(), 1, "{received}");
         assert_eq!(scene.counted("refused").await, 1, "{xml}");
     }
 }

@@ -106,7 +106,7 @@ async fn enables(client: &mut Client, service: &str) {
 }
 
 /// Sends a message to the account. Each of its dark devices is notified.
-async fn says(bob: &mut Client, account: &str) {
+async fn writes_to(bob: &mut Client, account: &str) {
     bob.send(format!("<message type='chat' to='{account}@localhost/phone' id='x'><body>{account}</body></message>"))
         .await;
 }
@@ -131,7 +131,7 @@ async fn an_account_can_use_at_most_a_tenth_of_the_streams() {
     let pushward = Pushward::start(setup.set("push.s2s_connections", "19")).await;
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["one.test", "two.test"]).await;
-    says(&mut bob, "alice").await;
+    writes_to(&mut bob, "alice").await;
     pushward.logged(&["push transport skipped", "a tenth of s2s_connections"]).await;
     let list = ask(&pushward, &["push", "list"]).await.out;
     assert!(list.contains("skipped: the account uses a tenth of s2s_connections, its limit"), "{list}");
@@ -144,7 +144,7 @@ async fn an_account_can_use_at_most_a_tenth_of_the_streams() {
     // Another account has its own share.
     let other = ["two.test", "one.test"][taken];
     dark_phone(&pushward, "carol", &[other]).await;
-    says(&mut bob, "carol").await;
+    writes_to(&mut bob, "carol").await;
     let mut stream = apps[1 - taken].stream().await;
     stream.publish().await;
 }
@@ -160,10 +160,10 @@ async fn a_stream_in_backoff_does_not_count_against_the_limit() {
     let pushward = Pushward::start(setup.set("push.s2s_connections", "1")).await;
     let mut bob = bob(&prosody).await;
     dark_phone(&pushward, "alice", &["dead.test"]).await;
-    says(&mut bob, "alice").await;
+    writes_to(&mut bob, "alice").await;
     pushward.logged(&["push transport skipped", "Connection refused"]).await;
     dark_phone(&pushward, "carol", &["push.test"]).await;
-    says(&mut bob, "carol").await;
+    writes_to(&mut bob, "carol").await;
     app.stream().await.publish().await;
 }
 

@@ -38,8 +38,8 @@ async fn check_list((bidi, answer): (bool, Answer), expect: (&str, Option<&str>)
     assert_eq!((&registration["transport"], &last["transport"]), (&"s2s".into(), &"s2s".into()), "{registration}");
     assert_eq!((last["outcome"].as_str(), last["condition"].as_str()), (Some(expect.0), expect.1), "{registration}");
     assert!(last["at"].as_u64().is_some_and(|at| at > 1_600_000_000), "{registration}");
-    let said = ask(&scene.pushward, &["push", "list"]).await;
-    assert!(said.out.contains(&format!("by s2s  last {text} by s2s ")), "{}", said.out);
+    let printed = ask(&scene.pushward, &["push", "list"]).await;
+    assert!(printed.out.contains(&format!("by s2s  last {text} by s2s ")), "{}", printed.out);
 }
 
 #[tokio::test]
@@ -53,11 +53,11 @@ async fn a_list_shows_the_last_transport_and_answer_of_a_push_service() {
 #[tokio::test]
 async fn a_ping_without_an_answer_is_reported_as_sent() {
     let mut scene = notified(false, Answer::Result).await;
-    let said = ask(&scene.pushward, &["push", "ping", "alice@localhost"]).await;
+    let printed = ask(&scene.pushward, &["push", "ping", "alice@localhost"]).await;
     scene.service.publish(PATIENCE).await;
-    assert!(said.out.contains("sent, outcome unknown  by s2s"), "{}", said.out);
-    let said = ask(&scene.pushward, &["push", "ping", "alice@localhost", "--json"]).await;
-    assert!(said.out.contains("\"transport\":\"s2s\",\"outcome\":\"unknown\""), "{}", said.out);
+    assert!(printed.out.contains("sent, outcome unknown  by s2s"), "{}", printed.out);
+    let printed = ask(&scene.pushward, &["push", "ping", "alice@localhost", "--json"]).await;
+    assert!(printed.out.contains("\"transport\":\"s2s\",\"outcome\":\"unknown\""), "{}", printed.out);
 }
 
 #[tokio::test]
@@ -82,19 +82,19 @@ async fn a_list_shows_why_a_transport_was_skipped() {
 #[tokio::test]
 async fn a_check_while_the_daemon_runs_probes_the_registered_services_and_keeps_the_daemons_stream() {
     let mut scene = notified(true, Answer::Result).await;
-    let said = ask(&scene.pushward, &["check"]).await;
-    assert_eq!(said.code, Some(0), "{}", said.out);
+    let printed = ask(&scene.pushward, &["check"]).await;
+    assert_eq!(printed.code, Some(0), "{}", printed.out);
     for line in [
         "push services: registrations 1, according to the running daemon",
         "push.test, from localhost: session: requires a user session",
     ] {
-        assert!(said.out.contains(line), "{line} in\n{}", said.out);
+        assert!(printed.out.contains(line), "{line} in\n{}", printed.out);
     }
     let reached = format!(
         "push.test, from localhost: s2s: {} accepts localhost, with direct TLS; answers come back on the same stream",
         scene.peer.direct
     );
-    assert!(said.out.contains(&reached), "{reached} in\n{}", said.out);
+    assert!(printed.out.contains(&reached), "{reached} in\n{}", printed.out);
     super::writes(&mut scene.bob, "two").await;
     assert_eq!(scene.service.publish(PATIENCE).await.count(), Some(2));
     scene.pushward.logged(&["push notification outcome", "Accepted"]).await;
@@ -104,26 +104,26 @@ async fn a_check_while_the_daemon_runs_probes_the_registered_services_and_keeps_
 async fn a_check_without_a_daemon_reads_the_database_and_asks_the_push_service() {
     let mut scene = notified(true, Answer::Result).await;
     scene.pushward.terminate(PATIENCE).await;
-    let said = ask(&scene.pushward, &["check"]).await;
-    assert_eq!(said.code, Some(0), "{}", said.out);
+    let printed = ask(&scene.pushward, &["check"]).await;
+    assert_eq!(printed.code, Some(0), "{}", printed.out);
     for line in [
         "push services: registrations 1, according to the database; the daemon is not running",
         "it answers on the same stream (bidi)",
     ] {
-        assert!(said.out.contains(line), "{line} in\n{}", said.out);
+        assert!(printed.out.contains(line), "{line} in\n{}", printed.out);
     }
     // The push service is gone, and its server reports that.
     drop(scene.service);
-    let said = ask(&scene.pushward, &["check"]).await;
-    assert!(said.out.contains("push.test, from localhost: s2s fails: "), "{}", said.out);
-    assert!(said.out.contains("but answers remote-server-timeout for the push service"), "{}", said.out);
+    let printed = ask(&scene.pushward, &["check"]).await;
+    assert!(printed.out.contains("push.test, from localhost: s2s fails: "), "{}", printed.out);
+    assert!(printed.out.contains("but answers remote-server-timeout for the push service"), "{}", printed.out);
     // The daemon then starts as if the check had not run.
     scene.pushward.start_again().await;
     assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().len(), 1);
     scene.pushward.kill();
-    let said = ask(&scene.pushward, &["check"]).await;
+    let printed = ask(&scene.pushward, &["check"]).await;
     let untold = "cannot list the registered ones: the daemon is not running, and the database was not closed";
-    assert!(said.out.contains(untold), "{}", said.out);
+    assert!(printed.out.contains(untold), "{}", printed.out);
 }
 
 #[tokio::test]
@@ -135,13 +135,13 @@ async fn a_check_reports_cause_and_remedy_for_a_push_service_that_no_transport_r
         let setup = routed(&prosody, &authority, &route).set("push.transports", transports);
         let mut pushward = Pushward::start(setup).await;
         pushward.terminate(PATIENCE).await;
-        let said = ask(&pushward, &["check"]).await;
-        assert_eq!(said.code, Some(code), "{}", said.out);
+        let printed = ask(&pushward, &["check"]).await;
+        assert_eq!(printed.code, Some(code), "{}", printed.out);
         for words in ["push.test, from localhost: s2s fails: ", "Connection refused", "firewall"] {
-            assert!(said.out.contains(words), "{words} in\n{}", said.out);
+            assert!(printed.out.contains(words), "{words} in\n{}", printed.out);
         }
         let verdict = "config.toml: [push] transports: no transport reaches push.test from localhost";
-        assert_eq!(said.out.contains(verdict), code == 69, "{}", said.out);
+        assert_eq!(printed.out.contains(verdict), code == 69, "{}", printed.out);
     }
 }
 
@@ -153,9 +153,9 @@ async fn a_check_reports_the_remedy_for_a_certificate_that_the_push_service_refu
     let peer = PushServer::start(PushServerOptions { trusts, ..PushServerOptions::new("push.test", &authority) }).await;
     let mut pushward = Pushward::start(domain(&prosody, &authority, (&peer, "starttls"))).await;
     pushward.terminate(PATIENCE).await;
-    let said = ask(&pushward, &["check"]).await;
+    let printed = ask(&pushward, &["check"]).await;
     for words in ["s2s fails: the peer ended the stream: not-authorized", "for servers only (no clientAuth usage)"] {
-        assert!(said.out.contains(words), "{words} in\n{}", said.out);
+        assert!(printed.out.contains(words), "{words} in\n{}", printed.out);
     }
 }
 
@@ -166,17 +166,17 @@ async fn a_check_goes_through_the_component_unless_the_daemon_has_it() {
     let setup = quick(component(&prosody, "component")).set("push.services", "['push.localhost', 'gone.localhost']");
     let mut pushward = Pushward::start(setup).await;
     pushward.logged(&["push stream established"]).await;
-    let said = ask(&pushward, &["check"]).await;
+    let printed = ask(&pushward, &["check"]).await;
     let untried = "push.localhost, from localhost: component: the running daemon uses the component's only stream";
-    assert!(said.out.contains(untried), "{}", said.out);
+    assert!(printed.out.contains(untried), "{}", printed.out);
     pushward.terminate(PATIENCE).await;
-    let said = ask(&pushward, &["check"]).await;
+    let printed = ask(&pushward, &["check"]).await;
     for line in [
         "accepts pushward.localhost; the push service answers",
         "push.localhost, from localhost: s2s is not used for names of this machine",
         "gone.localhost, from localhost: component",
     ] {
-        assert!(said.out.contains(line), "{line} in\n{}", said.out);
+        assert!(printed.out.contains(line), "{line} in\n{}", printed.out);
     }
     drop(service);
 }
