@@ -219,6 +219,8 @@ impl Classes {
         let (rises, falls) = (quotes & equals << 1, quotes & !(equals << 1));
         let values = falls.wrapping_sub(rises);
         wrong |= not_edges(values, rises, falls) | values & content;
+        // Neither ends at a `<` directly behind a `>`, which both may have.
+        wrong |= less & (content | values);
         let (apostrophe, quote) = (apostrophe & !content, quote & !content);
         if apostrophe != 0 && quote != 0 {
             wrong |= (apostrophe & apostrophe.wrapping_neg()).max(quote & quote.wrapping_neg());
