@@ -54,9 +54,9 @@ impl Detail {
         Self { important: reading.class.is_important(), newest: NewestDetails::of(reading) }
     }
 
-    /// Returns the details for registrations that show neither sender nor text: see [`Extensions::says_more`].
+    /// Returns the details for registrations that show neither sender nor text: see [`Extensions::shows_details`].
     ///
-    /// [`Extensions::says_more`]: crate::push::registration::Extensions::says_more
+    /// [`Extensions::shows_details`]: crate::push::registration::Extensions::shows_details
     pub fn brief(reading: &Classified<'_>) -> Self {
         Self { important: reading.class.is_important(), newest: None }
     }

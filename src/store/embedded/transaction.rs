@@ -122,7 +122,7 @@ impl Tables<'_> {
             let range = (*range.start()).max(from)..=*range.end();
             let Some(left) = self.spools.delete(&deletion.spool, range.clone())?.left else { continue };
             let last = self.spools.last(&deletion.spool)?;
-            // Nothing is left before or after this range: doom the rest at once.
+            // Nothing is left before or after this range: delete the rest at once.
             if let Some(last) = last.filter(|last| *last <= *range.end())
                 && deletion
                     .ranges
