@@ -49,11 +49,3 @@ pub fn records(data: &[u8]) {
 pub fn config(data: &[u8]) {
     crate::config::fuzzing::config(data);
 }
-
-/// Splits off the options: the letters of the first line. Without a line feed there are none.
-pub(crate) fn options(data: &[u8]) -> (&[u8], &[u8]) {
-    match data.iter().position(|byte| *byte == b'\n') {
-        Some(end) => (data.get(..end).unwrap_or_default(), data.get(end + 1..).unwrap_or_default()),
-        None => (&[], data),
-    }
-}

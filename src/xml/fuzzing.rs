@@ -12,7 +12,6 @@ use super::limits::FrameLimits;
 use super::scan::Scan;
 use super::skip::SkipReason;
 use super::{Element, Frame, Framer, Header, Kind, Node};
-use crate::fuzzing::options;
 
 const HEADER: &[u8] = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' xmlns:h='urn:h' to='example.org' version='1.0'>";
@@ -225,5 +224,13 @@ fn check_same(one: &Node<'_>, other: &Node<'_>, is_root: bool) {
     assert_eq!(ours.len(), theirs.len());
     for (one, other) in ours.iter().zip(&theirs) {
         check_same(one, other, false);
+    }
+}
+
+/// Splits off the options: the letters of the first line. Without a line feed there are none.
+pub(crate) fn options(data: &[u8]) -> (&[u8], &[u8]) {
+    match data.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (data.get(..end).unwrap_or_default(), data.get(end + 1..).unwrap_or_default()),
+        None => (&[], data),
     }
 }

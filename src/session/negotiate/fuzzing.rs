@@ -13,12 +13,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::{Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop};
-use crate::fuzzing::options;
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::{ChannelBinding, Leg};
 use crate::session::sasl::SaslIdentity;
 use crate::session::tests::random;
 use crate::session::{Settings, sm};
+use crate::xml::fuzzing::options;
 use crate::xml::{Element, Frame, FrameLimits, Framer, Node, ns};
 
 const HOST: &str = "example.org";
