@@ -1,6 +1,7 @@
 //! `pushward check`: finds problems with the configuration, the certificates, the upstream servers and the connections to
 //! push services, before clients are affected.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,8 +24,13 @@ pub use report::Report;
 /// else [`exit::CONFIG`] or [`exit::UNAVAILABLE`].
 pub async fn run(path: &Path) -> ExitCode {
     let report = examine(path).await;
-    print!("{report}");
+    print_text(&report.to_string());
     ExitCode::from(report.exit())
+}
+
+/// Prints a text. A reader that closes the pipe early, as `head` does, has what it wants.
+pub(crate) fn print_text(text: &str) {
+    drop(io::stdout().write_all(text.as_bytes()));
 }
 
 /// Examines the configuration, then the certificate and the server of each host, then the push services.

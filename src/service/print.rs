@@ -32,6 +32,8 @@ pub enum Printable {
 pub fn run(what: Printable, command: Command) -> ExitCode {
     match text(what, command).and_then(|text| io::stdout().write_all(&text)) {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader has closed the pipe, as `head` does when it has what it wants.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot print: {error}");
             ExitCode::FAILURE

@@ -32,9 +32,9 @@ pub async fn run(config: &Path, options: SetupOptions) -> ExitCode {
     let output = options.output.clone().unwrap_or_else(|| config.to_owned());
     match write(&output, options).await {
         Ok(advice) => {
-            println!("{} written. `pushward check` reports:", output.display());
+            check::print_text(&format!("{} written. `pushward check` reports:\n", output.display()));
             let report = check::examine(&output).await;
-            print!("{report}\n{advice}");
+            check::print_text(&format!("{report}\n{advice}"));
             ExitCode::from(report.exit())
         }
         Err(error) => {

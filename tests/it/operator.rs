@@ -313,3 +313,17 @@ async fn each_line_of_a_json_log_is_an_object_with_session_and_source() {
     assert!(peer.ip().is_loopback());
     assert!(dark["queued"].is_u64() && dark["registrations"] == 1, "{dark}");
 }
+
+/// Regression test: `pushward check | head -1` ended with a panic.
+#[test]
+fn a_reader_that_closes_the_pipe_early_is_no_error() {
+    for (arguments, code) in [(["print", "man"], 0), (["--config=Cargo.toml", "check"], 78)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = binary();
+        let ended = command.args(arguments).current_dir(file("")).stdout(writer).output().unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert!(!errors.contains("panicked") && !errors.contains("ipe"), "{errors}");
+        assert_eq!(ended.status.code(), Some(code), "{errors}");
+    }
+}
