@@ -113,8 +113,13 @@ impl Accounts {
     /// Stores the end of a login, after everything that was stored for it.
     pub(super) async fn store_end(&self, handle: &Handle) {
         let login = handle.login();
-        if let Err(error) = self.change(handle.account(), Change::Ended { login }).await {
-            tracing::error!(%error, "cannot store end of session");
+        let ended = match self.store.submit_change(handle.account(), Change::Ended { login }) {
+            Ok(ended) => ended.await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok((account, _)) => self.registry.publish(handle.account(), &account, None),
+            Err(error) => tracing::error!(%error, "cannot store end of session"),
         }
     }
 

@@ -287,6 +287,14 @@ impl Store {
         self.wait(pending).await
     }
 
+    /// As [`Store::ask`], without `[store] patience`.
+    async fn ask_until_known(&self, kind: TaskKind, behalf: SpoolId) -> Result<Effect, StoreError> {
+        let (ticket, pending) = Ticket::without_end();
+        let (awaited, behalf) = (TaskWait::Commit, Some(behalf));
+        self.send(Task { kind, weight: 0, awaited, ticket, behalf, change: None, is_second_try: false })?;
+        pending.answered.await.map_err(|_| StoreError::Closed)?
+    }
+
     /// Waits for an outcome, for as long as `[store] patience`.
     async fn wait(&self, mut pending: PendingOutcome) -> Result<Effect, StoreError> {
         let patience = self.shared.patience();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Store;
 use super::error::StoreError;
@@ -79,11 +80,14 @@ impl Store {
     /// that brings them back. Stanzas that are spooled later under such a number may be deleted too.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] after [`Store::shutdown`].
+    /// [`StoreError::Closed`] after [`Store::shutdown`]; [`StoreError::NoAnswer`] if the writer is busy for longer than `[store]
+    /// patience`: it will delete them all the same.
     pub async fn unspool(&self, spool: &SpoolId, up_to: Seq) -> Result<(), StoreError> {
         let (accepted, answered) = oneshot::channel();
         self.jobs.send(Job::Unspool { spool: spool.clone(), up_to, accepted }).map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)
+        let within = self.shared.patience();
+        let answer = timeout(within, answered).await.map_err(|_| StoreError::NoAnswer { within })?;
+        answer.map_err(|_| StoreError::Closed)
     }
 
     /// Deletes stanzas of a spool, after all earlier calls, and returns once they are gone from the disk. No read returns any
@@ -127,8 +131,11 @@ impl Store {
     /// of moved stanzas once that is on disk; the caller repeats the call with the next numbers until it is 0. The bounds of
     /// the spool are not checked, since nothing is added.
     ///
+    /// Waits until the outcome is known, without [`StoreError::NoAnswer`]: stanzas that were moved after the caller had given up
+    /// would lie under numbers that it does not read.
+    ///
     /// # Errors
-    /// As [`Store::spool`].
+    /// As [`Store::spool`], apart from that.
     pub async fn adopt_shared(
         &self,
         account: &BareJid,
@@ -141,7 +148,7 @@ impl Store {
         let without = spools.filter(|(_, count)| count.shared == 0).map(|(login, _)| login).collect();
         let (account, to, session) = (account.clone(), to.clone(), to.clone());
         let kind = TaskKind::Write(Op::Adopt { account, from, to, device, seqs, without, search: None });
-        let Effect::Adopted(moved) = self.ask(kind, 0, TaskWait::Commit, Some(session)).await? else {
+        let Effect::Adopted(moved) = self.ask_until_known(kind, session).await? else {
             return Err(StoreError::WrongAnswer);
         };
         Ok(moved)

@@ -360,3 +360,106 @@ async fn a_stanza_that_cannot_be_read_does_not_block_the_session() {
     assert_eq!(rig.all().await, ["loaded []", "quiet true"], "all has been read");
     assert_eq!((rig.lost(), rig.stored().await), (2, vec![]));
 }
+
+fn login(login: LoginId, device: u64, resource: &str) -> Change {
+    let (candidate, resource) = (DeviceId(device), resource.to_owned());
+    Change::Login { candidate, login, resource, agent: None, presented: None, at: UnixSecs::new(1) }
+}
+
+fn faulty_rig() -> (Rig, Arc<crate::store::tests::engine::Faults>) {
+    let directory = tempdir().unwrap();
+    let (store, faults) = Store::faulty(directory.path());
+    let rig = Rig::of(rig::relay_with(directory.path(), store), directory);
+    (rig, faults)
+}
+
+/// Regression test: the move of another device's stanzas counted as refused after patience. It succeeded late, and the client's
+/// next acknowledgement deleted stanzas that no client had received.
+#[tokio::test]
+async fn an_adoption_that_is_committed_late_is_answered_late() {
+    for fault in [Fault::StallsBefore, Fault::StallsBehind] {
+        let (mut rig, faults) = faulty_rig();
+        let store = rig.relay.store().clone();
+        let other = SpoolId { login: store.next_login(), ..rig.own.clone() };
+        store.log_in(&other.account, login(rig.own.login, 1, "r")).await.unwrap();
+        store.log_in(&other.account, login(other.login, 2, "other")).await.unwrap();
+        store.spool(&other, DeviceId(2), items([7])).await.unwrap();
+        store.change(&other.account, Change::Ended { login: other.login }).await.unwrap();
+        store.set_patience(Duration::from_millis(50));
+        faults.set(fault);
+        rig.jobs.ask(StoreRequest::Adopt(Orphans::OfUnregistered, Seq::range(5..=9)));
+        assert!(tokio::time::timeout(Duration::from_millis(300), rig.jobs.done()).await.is_err(), "{fault:?}");
+        store.set_patience(Duration::from_secs(60));
+        faults.set(Fault::None);
+        assert_eq!(rig.next().await, "spooled 9", "{fault:?}");
+        rig.load(0);
+        assert_eq!(rig.next().await, "loaded [5]", "{fault:?}");
+        assert_eq!(rig.lost(), 0, "{fault:?}");
+    }
+}
+
+/// Regression test: the end of a login counted as refused after patience if its session ended in a stall. The login stayed open,
+/// and no later session of the device got its stanzas.
+#[tokio::test]
+async fn the_end_of_a_session_is_stored_though_the_stall_is_longer_than_patience() {
+    let (mut rig, faults) = faulty_rig();
+    let store = rig.relay.store().clone();
+    store.log_in(&rig.own.account, login(rig.own.login, 1, "r")).await.unwrap();
+    rig.spool([1, 2]);
+    assert_eq!(rig.all().await, ["spooled 2"]);
+    store.set_patience(Duration::from_millis(300));
+    faults.set(Fault::StallsBefore);
+    // What `relay::bound::driver::leave::follow` does 5 s after the end began.
+    rig.spool([3]);
+    let (relay, own) = (Arc::clone(&rig.relay), rig.own.clone());
+    let handle = Arc::clone(&rig.jobs.handle);
+    let jobs = std::mem::replace(&mut rig.jobs, Rig::new().jobs);
+    jobs.finish().await;
+    let end = tokio::spawn(async move {
+        let relay = relay;
+        relay.accounts().store_end(&handle).await;
+    });
+    // Longer than patience.
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    // The disk works again.
+    store.set_patience(Duration::from_secs(60));
+    faults.set(Fault::None);
+    end.await.unwrap();
+    let next = store.next_login();
+    store.log_in(&own.account, login(next, 1, "r")).await.unwrap();
+    let inherited = store.take_over(&own.account, DeviceId(1), next).await.unwrap();
+    assert_eq!(
+        inherited.iter().map(|spool| spool.spool).collect::<Vec<_>>(),
+        [own.login],
+        "1 and 2 wait for the device"
+    );
+}
+
+/// Regression test: a deletion of delivered stanzas that waited for the writer blocked all later requests of the session.
+#[tokio::test]
+async fn requests_behind_a_deletion_end_with_patience() {
+    let (mut rig, faults) = faulty_rig();
+    let store = rig.relay.store().clone();
+    rig.spool([1]);
+    assert_eq!(rig.all().await, ["spooled 1"]);
+    store.set_patience(Duration::from_millis(200));
+    faults.set(Fault::StallsBefore);
+    // Another session's write.
+    let other = SpoolId { login: store.next_login(), ..rig.own.clone() };
+    let writes = tokio::spawn({
+        let store = store.clone();
+        async move { store.spool(&other, DeviceId(2), items([7])).await }
+    });
+    assert!(writes.await.unwrap().is_err());
+    rig.unspool(0..=1);
+    rig.spool([2]);
+    let mut outcomes = Vec::new();
+    while let Ok(done) = timeout(Duration::from_secs(4), rig.jobs.done()).await {
+        outcomes.push(format!("{done:?}"));
+        if rig.jobs.are_done() {
+            break;
+        }
+    }
+    faults.set(Fault::None);
+    assert!(rig.jobs.are_done(), "20 times patience");
+}

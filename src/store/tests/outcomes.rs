@@ -207,3 +207,214 @@ async fn a_shutdown_ends_though_the_database_never_answers() {
     tokio::time::timeout(Duration::from_secs(30), rig.store.shutdown()).await.unwrap();
     assert!(spooled.await.unwrap().is_err());
 }
+
+/// Regression test: stanzas were given up in the queue, offered again, and given up again in a commit that succeeded late. Its
+/// deletion of the older copies showed the new copies again.
+#[tokio::test]
+async fn what_is_given_up_twice_stays_hidden_when_the_second_commit_succeeds_late() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    // The first offer does not even reach the writer's group.
+    let stalled = rig.store.stall();
+    assert!(no_answer(rig.spool(2..=3).await.unwrap()));
+    drop(stalled);
+    // The second one is in the commit that stalls.
+    rig.faults.set(Fault::StallsBehind);
+    assert!(no_answer(rig.spool(2..=3).await.unwrap()));
+    assert_eq!((rig.read().await, rig.stored()), (vec![1], vec![1, 2, 3]), "hidden");
+    rig.faults.set(Fault::None);
+    rig.store.set_patience(Duration::from_secs(60));
+    rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: UnixSecs::new(9) }).await.unwrap();
+    rig.store.settle(&rig.phone.account).await.unwrap();
+    assert_eq!((rig.read().await, rig.stored()), (vec![1], vec![1]), "refused twice, so nobody reads it");
+    check_counts(&rig.store);
+}
+
+/// Regression test: the same with both stalls on the disk, and a commit of another session between them.
+#[tokio::test]
+async fn what_is_given_up_in_two_stalls_stays_hidden() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    rig.faults.set(Fault::StallsBefore);
+    assert!(no_answer(rig.spool(2..=3).await.unwrap()));
+    rig.faults.set(Fault::None);
+    rig.store.set_patience(Duration::from_secs(60));
+    rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: UnixSecs::new(8) }).await.unwrap();
+    rig.store.settle(&rig.phone.account).await.unwrap();
+    rig.store.set_patience(PATIENCE);
+    let before = rig.faults.asked();
+    rig.faults.set(Fault::StallsBefore);
+    let again = rig.spool(2..=3);
+    rig.until("asked", |rig| rig.faults.asked() > before).await;
+    assert!(no_answer(again.await.unwrap()));
+
+    rig.faults.set(Fault::None);
+    rig.store.set_patience(Duration::from_secs(60));
+    rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: UnixSecs::new(9) }).await.unwrap();
+    rig.store.settle(&rig.phone.account).await.unwrap();
+    assert_eq!((rig.read().await, rig.stored()), (vec![1], vec![1]), "refused twice, so nobody reads it");
+    // The device's next session.
+    rig.store.change(&rig.phone.account, ended(1)).await.unwrap();
+    rig.store.log_in(&rig.phone.account, login(2, "phone", 2)).await.unwrap();
+    let inherited = rig.store.take_over(&rig.phone.account, rig.phone.device, LoginId(2)).await.unwrap();
+    assert_eq!(inherited.iter().map(|i| (i.spool.0, i.backlog.count)).collect::<Vec<_>>(), [(1, 1)]);
+}
+
+/// Regression test: a deletion was dropped if its caller gave up before the writer had received it.
+#[tokio::test]
+async fn a_discard_that_is_given_up_in_the_queue_still_hides() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    rig.store.settle(&rig.phone.account).await.unwrap();
+    let before = rig.faults.asked();
+    rig.faults.set(Fault::StallsBefore);
+    let spooled = rig.spool(2..=2);
+    rig.until("asked", |rig| rig.faults.asked() > before).await;
+    let discarded = rig.store.discard(&of(&rig.phone), vec![Seq::range(1..=1)]).await;
+    assert!(no_answer(discarded));
+    drop(spooled.await);
+    rig.store.set_patience(Duration::from_secs(60));
+    rig.faults.set(Fault::None);
+    rig.spool(3..=3).await.unwrap().unwrap();
+    rig.store.settle(&rig.phone.account).await.unwrap();
+    assert_eq!(rig.read().await, [3], "this process returns none of them again");
+}
+
+/// Regression test: a deletion of delivered stanzas had no deadline.
+#[tokio::test]
+async fn a_deletion_of_delivered_stanzas_ends_with_patience() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    rig.store.settle(&rig.phone.account).await.unwrap();
+    let before = rig.faults.asked();
+    rig.faults.set(Fault::StallsBefore);
+    let spooled = rig.spool(2..=2);
+    rig.until("asked", |rig| rig.faults.asked() > before).await;
+    let spool = of(&rig.phone);
+    let answer = tokio::time::timeout(10 * PATIENCE, rig.store.unspool(&spool, Seq::new(1))).await;
+    rig.faults.set(Fault::None);
+    drop(spooled.await);
+    assert!(answer.is_ok(), "every wait has a deadline");
+}
+
+/// Removal of the account during a stall, and a new login of that name.
+#[tokio::test]
+async fn a_removal_during_a_stall_leaves_nothing_and_the_next_account_starts_empty() {
+    for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {
+        let rig = Rig::new().await;
+        rig.store.set_patience(PATIENCE);
+        rig.faults.set(fault);
+        assert!(no_answer(rig.spool(2..=5).await.unwrap()));
+        let removed = rig.store.submit_change(&rig.phone.account, Change::Removed).unwrap();
+        assert!(no_answer(rig.spool(2..=3).await.unwrap()));
+        let next = rig.store.log_in(&rig.phone.account, login(2, "phone", 2)).await.unwrap();
+        assert!(next.device.is_none() || next.device == Some(DeviceId(2)), "{next:?}");
+        rig.store.set_patience(Duration::from_secs(60));
+        rig.faults.set(Fault::None);
+        removed.await.unwrap();
+        assert!(matches!(rig.spool(2..=3).await.unwrap(), Err(StoreError::AccountRemoved { .. })));
+        let second = SpoolId { account: rig.phone.account.clone(), login: LoginId(2) };
+        rig.store.spool(&second, DeviceId(2), items([1])).await.unwrap();
+        rig.store.settle(&rig.phone.account).await.unwrap();
+        rig.until("wiped", |rig| rig.stored().len() == 1).await;
+        assert_eq!(rig.read().await, [0; 0], "{fault:?}");
+        let inherited = rig.store.take_over(&rig.phone.account, DeviceId(2), LoginId(2)).await.unwrap();
+        assert_eq!(inherited, [], "{fault:?}");
+        check_counts(&rig.store);
+        assert_eq!(rig.store.measures(rig._directory.path()).await.unwrap().stanzas, 1);
+        assert_eq!(rig.store.unanswered(), 0);
+    }
+}
+
+/// A take-over that counts as refused and succeeds late, by a session that has ended meanwhile.
+#[tokio::test]
+async fn a_take_over_that_succeeds_late_passes_to_the_next_session() {
+    for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {
+        let rig = Rig::new().await;
+        rig.store.change(&rig.phone.account, ended(1)).await.unwrap();
+        rig.store.log_in(&rig.phone.account, login(2, "phone", 2)).await.unwrap();
+        rig.store.set_patience(PATIENCE);
+        rig.faults.set(fault);
+        let refused = rig.store.take_over(&rig.phone.account, DeviceId(1), LoginId(2)).await;
+        assert!(matches!(refused, Err(StoreError::NoAnswer { .. })));
+        let end = rig.store.submit_change(&rig.phone.account, ended(2)).unwrap();
+        rig.store.log_in(&rig.phone.account, login(3, "phone", 3)).await.unwrap();
+        rig.store.set_patience(Duration::from_secs(60));
+        rig.faults.set(Fault::None);
+        end.await.unwrap();
+        let inherited = rig.store.take_over(&rig.phone.account, DeviceId(1), LoginId(3)).await.unwrap();
+        assert_eq!(inherited.iter().map(|i| (i.spool.0, i.backlog.count)).collect::<Vec<_>>(), [(1, 1)], "{fault:?}");
+        check_counts(&rig.store);
+    }
+}
+
+/// A random walk: offers, stalls longer than patience, deletions, client acknowledgements. What was acknowledged,
+/// returned, or refused last is never read; what was accepted and not deleted is read once.
+#[tokio::test]
+async fn offers_stalls_and_deletions_in_any_order_agree_with_what_is_read() {
+    for seed in 1..=12u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = move |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) % n
+        };
+        let rig = Rig::new().await;
+        let mut on_disk: std::collections::BTreeSet<u64> = [1].into();
+        let mut unsaved: Vec<u64> = Vec::new();
+        let (mut next, mut trace) = (2u64, Vec::new());
+        for _ in 0..8 {
+            let fault =
+                [Fault::None, Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups]
+                    [usize::try_from(random(5)).unwrap()];
+            for _ in 0..=random(2) {
+                unsaved.push(next);
+                next += 1;
+            }
+            // The client gets some of the unsaved ones from memory, or they go back to their senders.
+            if random(3) == 0 && !unsaved.is_empty() {
+                unsaved.remove(0);
+            }
+            if unsaved.is_empty() {
+                continue;
+            }
+            let take = 1 + usize::try_from(random(unsaved.len() as u64)).unwrap();
+            let offered = unsaved[..take].to_vec();
+            rig.store.set_patience(if fault == Fault::None {
+                Duration::from_secs(60)
+            } else {
+                Duration::from_millis(60)
+            });
+            rig.faults.set(fault);
+            let outcome = rig.spool(offered.clone()).await.unwrap();
+            trace.push(format!("{fault:?} {offered:?} {}", outcome.is_ok()));
+            if outcome.is_ok() {
+                on_disk.extend(unsaved.drain(..take));
+            }
+            rig.store.set_patience(Duration::from_secs(60));
+            if random(2) == 0 {
+                rig.faults.set(Fault::None);
+                rig.store.settle(&rig.phone.account).await.unwrap();
+                trace.push("settled".to_owned());
+            }
+            let expected: Vec<u64> = on_disk.iter().copied().collect();
+            assert_eq!(rig.read().await, expected, "seed {seed}: {trace:#?}");
+            if random(4) == 0 && rig.faults.asked() > 0 {
+                rig.faults.set(Fault::None);
+                let upto = 1 + random(next - 1);
+                if unsaved.first().is_none_or(|first| *first > upto) {
+                    rig.store.unspool(&of(&rig.phone), Seq::new(upto)).await.unwrap();
+                    on_disk.retain(|seq| *seq > upto);
+                    trace.push(format!("acknowledged {upto}"));
+                }
+            }
+        }
+        rig.faults.set(Fault::None);
+        let expected: Vec<u64> = on_disk.iter().copied().collect();
+        rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: UnixSecs::new(9) }).await.unwrap();
+        rig.store.settle(&rig.phone.account).await.unwrap();
+        assert_eq!((rig.read().await, rig.stored()), (expected.clone(), expected), "seed {seed}: {trace:#?}");
+        check_counts(&rig.store);
+    }
+}

@@ -16,6 +16,9 @@ impl Writer {
     /// Puts a task into a group, or answers it.
     pub(super) fn admit(&mut self, task: Task, group: &mut JobGroup) {
         let Task { kind, weight, awaited, ticket, behalf, change, is_second_try } = task;
+        if let TaskKind::Discard(spool, seqs) = &kind {
+            self.shared.deletions.hide(spool, seqs);
+        }
         if ticket.is_given_up() {
             return self.shared.answer(ticket, change, Err(StoreError::Closed));
         }

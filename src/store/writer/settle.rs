@@ -94,7 +94,17 @@ impl Writer {
         let is_committed = committed.took.is_some();
         let shared = Arc::clone(&self.shared);
         group.removals.iter().for_each(|(account, up_to)| shared.deletions.removed(account, *up_to));
+        let mut given_up: Vec<(SpoolId, Vec<Seq>)> = Vec::new();
         for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(committed.outcomes) {
+            if let (Entry::Asked(asked), Op::Spool { spool, items, .. }) = (&entry, &op) {
+                // A later offer in the same group counts.
+                for (_, seqs) in given_up.iter_mut().filter(|(other, _)| other == spool) {
+                    seqs.retain(|seq| items.iter().all(|item| item.seq != *seq));
+                }
+                if asked.ticket.is_given_up() {
+                    given_up.push((spool.clone(), items.iter().map(|item| item.seq).collect()));
+                }
+            }
             if let (Op::Delete(deletion), OpOutcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
                 note_progress(&shared, deletion, *progress);
             }
@@ -118,6 +128,8 @@ impl Writer {
                 OpOutcome::Refused(error) => self.refuse(&op, asked, error),
             }
         }
+        // The deletions of older copies have shown them again.
+        given_up.into_iter().for_each(|(spool, seqs)| shared.deletions.give_up(&spool, &seqs));
         for (scope, ticket) in group.settling {
             if shared.is_settled(&scope) {
                 shared.answer(ticket, None, Ok(Effect::Nothing));
