@@ -351,6 +351,7 @@ async fn a_take_over_that_succeeds_late_passes_to_the_next_session() {
 /// A random walk: offers, stalls longer than patience, deletions, client acknowledgements. What was acknowledged,
 /// returned, or refused last is never read; what was accepted and not deleted is read once.
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 async fn offers_stalls_and_deletions_in_any_order_agree_with_what_is_read() {
     for seed in 1..=12u64 {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
