@@ -428,7 +428,8 @@ impl World {
             self.connect(true, Hello::EnableThenPresence);
         }
         let mut owes_presence = finally;
-        for round in 0..150 {
+        // The queue of a session may have room for one large stanza in a round.
+        for round in 0..150 + 2 * self.handed.len() {
             self.older_catches_up();
             self.disk_catches_up();
             self.server_reads(usize::MAX);
