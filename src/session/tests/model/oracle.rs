@@ -375,6 +375,10 @@ impl World {
         self.check(bytes <= limit, || format!("{bytes} bytes wait in memory"));
         // While the client is there, as much again was on its way to the disk when that refused.
         let unsaved_limit = if is_dark { limit } else { limit + self.settings.session_queue };
+        // Answers to the client's own requests have a bound of their own (`SpooledReplies`), 64 KiB without what is
+        // counted besides for each.
+        let answers = 400 * self.life.fed.iter().filter(|fed| fed.consumed).count();
+        let unsaved_limit = unsaved_limit + answers.min(3 * (64 << 10));
         self.check(unsaved <= unsaved_limit, || format!("{unsaved} bytes wait in memory alone"));
         if paused {
             count(&self.coverage.pauses);
