@@ -382,6 +382,10 @@ impl World {
         // While the client is attached, as many bytes again may have been on their way to the disk when it refused
         // them.
         let unsaved_limit = if is_dark { limit } else { limit + self.settings.session_queue };
+        // Answers to the client's own requests have a bound of their own (`SpooledReplies`), 64 KiB without what is
+        // counted besides for each.
+        let answers = 400 * self.life.fed.iter().filter(|fed| fed.consumed).count();
+        let unsaved_limit = unsaved_limit + answers.min(3 * (64 << 10));
         self.check(unsaved <= unsaved_limit, || format!("{unsaved} bytes wait in memory alone"));
         if paused {
             count(&self.coverage.pauses);
@@ -436,7 +440,8 @@ impl World {
             self.connect(true, Hello::EnableThenPresence);
         }
         let mut owes_presence = finally;
-        for round in 0..150 {
+        // The queue of a session may have room for one large stanza in a round.
+        for round in 0..150 + 2 * self.handed.len() {
             self.older_catches_up();
             self.disk_catches_up();
             self.server_reads(usize::MAX);
