@@ -1,7 +1,6 @@
 //! `pushward check`: finds problems with the configuration, the certificates, the upstream servers and the connections to
 //! push services, before clients are affected.
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use crate::config::{Config, Host, Problem};
 use crate::exit;
 use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
+use crate::stdout;
 
 pub(crate) mod leg;
 pub(crate) mod probe;
@@ -24,13 +24,7 @@ pub use report::Report;
 /// else [`exit::CONFIG`] or [`exit::UNAVAILABLE`].
 pub async fn run(path: &Path) -> ExitCode {
     let report = examine(path).await;
-    print_text(&report.to_string());
-    ExitCode::from(report.exit())
-}
-
-/// Prints a text. A reader that closes the pipe early, as `head` does, has what it wants.
-pub(crate) fn print_text(text: &str) {
-    drop(io::stdout().write_all(text.as_bytes()));
+    stdout::print_or_fail(report.to_string(), report.exit())
 }
 
 /// Examines the configuration, then the certificate and the server of each host, then the push services.

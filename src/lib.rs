@@ -17,7 +17,7 @@
 //!
 //! | module | contents | does not depend on |
 //! |---|---|---|
-//! | [`clock`], [`seq`], [`hash`], [`sync`], [`secret`], [`exit`], [`paths`] | calendar time, sequence numbers, keyed hashes, locks, values that are not logged, exit codes, packaged paths | |
+//! | [`clock`], [`seq`], [`hash`], [`sync`], [`secret`], [`exit`], [`stdout`], [`paths`] | calendar time, sequence numbers, keyed hashes, locks, values that are not logged, exit codes, printing, packaged paths | |
 //! | [`jid`] | addresses, normalized for comparison | |
 //! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | the meaning of stanzas |
 //! | [`push`] | classification of stanzas, decisions about notifications and their content; accounts, devices and registrations as they are stored | sessions, time of day |
@@ -72,7 +72,7 @@
 //! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise (calls
 //!    for devices that asked for `jingle` excepted).
 //! 7. **Every wait has a deadline, every queue a bound, every overflow a name.** No task waits for room in another task's
-//!    mailbox.
+//!    mailbox. One wait for the store has no deadline (`docs/tasks.md`).
 //! 8. **Secrets stay secret.** No SASL payload, publish-option, stanza body or child is logged at any level.
 //! 9. **Pure core.** Framing, session logic and push rules use no socket, clock, disk or randomness.
 //! 10. **Only the owner detaches.** A late event of attachment *n* cannot affect attachment *n+1*.
@@ -104,6 +104,7 @@ pub mod seq;
 pub mod service;
 pub mod session;
 pub mod setup;
+pub mod stdout;
 pub mod store;
 pub mod sync;
 pub mod xml;

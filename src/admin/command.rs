@@ -1,6 +1,6 @@
 //! The commands that send a request to a running daemon and print its answer.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::client::{AskError, ask};
 use super::protocol::{AdminAnswer, AdminRequest, Ping, PingOutcome, Reloaded};
 use super::watch;
 use crate::config::Config;
-use crate::exit;
+use crate::{exit, stdout};
 
 /// A command for a running daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +87,9 @@ fn is_fine(answer: &AdminAnswer) -> bool {
 }
 
 fn print(answer: &AdminAnswer, json: bool) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match answer.json()?.filter(|_| json) {
-        Some(object) => writeln!(stdout, "{object}"),
-        None => writeln!(stdout, "{answer}"),
-    }
+    let line = match answer.json()?.filter(|_| json) {
+        Some(object) => format!("{object}\n"),
+        None => format!("{answer}\n"),
+    };
+    stdout::print(line)
 }

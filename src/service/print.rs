@@ -1,13 +1,15 @@
 //! `pushward print`: prints the files that belong to the program. A test checks that the packaged files have the same
 //! content.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Arg, Command, ValueEnum};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+
+use crate::stdout;
 
 /// A file that can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,10 +32,8 @@ pub enum Printable {
 
 /// Prints a file to stdout. `command` is the command line that the manual and the completions describe.
 pub fn run(what: Printable, command: Command) -> ExitCode {
-    match text(what, command).and_then(|text| io::stdout().write_all(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader has closed the pipe, as `head` does when it has what it wants.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+    match text(what, command) {
+        Ok(text) => stdout::print_or_fail(text, 0),
         Err(error) => {
             eprintln!("cannot print: {error}");
             ExitCode::FAILURE

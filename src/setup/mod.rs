@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use crate::check;
 use crate::net::certificate;
+use crate::stdout;
 
 mod advice;
 mod ask;
@@ -32,10 +33,11 @@ pub async fn run(config: &Path, options: SetupOptions) -> ExitCode {
     let output = options.output.clone().unwrap_or_else(|| config.to_owned());
     match write(&output, options).await {
         Ok(advice) => {
-            check::print_text(&format!("{} written. `pushward check` reports:\n", output.display()));
+            let written = format!("{} written. `pushward check` reports:\n", output.display());
+            // The check may take some seconds. If this cannot be printed, neither can the report.
+            drop(stdout::print(written));
             let report = check::examine(&output).await;
-            check::print_text(&format!("{report}\n{advice}"));
-            ExitCode::from(report.exit())
+            stdout::print_or_fail(format!("{report}\n{advice}"), report.exit())
         }
         Err(error) => {
             eprintln!("{error}");
