@@ -22,12 +22,12 @@ use pushward::push::registration::{Extensions, Registration, Target};
 use pushward::push::rooms::Rooms;
 use pushward::session::mechanism_filter::Leg;
 use pushward::session::negotiate::{LoginInput, LoginOutput, Negotiation};
-use pushward::session::queue::{Placement, Queue, Queued};
+use pushward::session::queue::Queue;
 use pushward::session::rewrite::offers::ServerFeatures;
 use pushward::session::{Bound, Clock, Input, Output, Owner, PublishResult, Session, Settings, Stored};
 use pushward::xml::{Element, Frame, Header, stream_header};
 
-use stanzas::{BATCH, CALL, element, opened, repeated, tags, text};
+use stanzas::{BATCH, CALL, element, opened, pass_batch, repeated, tags, text};
 
 /// The rounds before the count begins: tables have their size then, and the processor has been detected.
 const WARM_UP: usize = 20;
@@ -125,14 +125,7 @@ fn queue() {
     let message = element(&text(200));
     let mut queue = Queue::new(4 << 20);
     let work = |message: &Element| {
-        for _ in 0..BATCH {
-            let Placement::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
-            queue.hold(Queued::new(message.clone(), seq, UnixMillis::new(0)).durable());
-        }
-        for _ in 0..BATCH {
-            black_box(queue.write_next());
-        }
-        black_box(queue.acknowledge(BATCH));
+        pass_batch(&mut queue, message);
     };
     measure(|| black_box(&message), work);
 }

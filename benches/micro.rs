@@ -14,10 +14,10 @@ use pushward::push::account::{DeviceId, LoginId};
 use pushward::push::classify::{Context, read};
 use pushward::push::rooms::Rooms;
 use pushward::seq::Seq;
-use pushward::session::queue::{Placement, Queue, Queued};
+use pushward::session::queue::Queue;
 use pushward::store::{SpoolId, Spooled, Store};
 
-use stanzas::{BATCH, CALL, element, opened, repeated, tags, text};
+use stanzas::{BATCH, CALL, element, opened, pass_batch, repeated, tags, text};
 
 fn framing(c: &mut Criterion) {
     let mut group = c.benchmark_group("framing");
@@ -64,14 +64,7 @@ fn queue(c: &mut Criterion) {
     let mut queue = Queue::new(4 << 20);
     c.bench_function("queue/32 stanzas in, written, acknowledged", |bencher| {
         bencher.iter(|| {
-            for _ in 0..BATCH {
-                let Placement::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
-                queue.hold(Queued::new(message.clone(), seq, UnixMillis::new(0)).durable());
-            }
-            for _ in 0..BATCH {
-                black_box(queue.write_next());
-            }
-            black_box(queue.acknowledge(BATCH));
+            pass_batch(&mut queue, &message);
         });
     });
 }

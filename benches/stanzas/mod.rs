@@ -1,5 +1,9 @@
-//! Stanzas that the benchmarks read.
+//! The stanzas of the benchmarks, and the work that both programs measure.
 
+use std::hint::black_box;
+
+use pushward::clock::UnixMillis;
+use pushward::session::queue::{Placement, Queue, Queued};
 use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
 
 const LIMITS: FrameLimits = FrameLimits::new(1 << 20, 128);
@@ -68,4 +72,16 @@ pub(crate) fn element(xml: &str) -> Element {
         Ok(Some(Frame::Element(element))) => element,
         other => panic!("{other:?}"),
     }
+}
+
+/// Passes a batch of stanzas through a queue: in, written, acknowledged.
+pub(crate) fn pass_batch(queue: &mut Queue, message: &Element) {
+    for _ in 0..BATCH {
+        let Placement::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
+        queue.hold(Queued::new(message.clone(), seq, UnixMillis::new(0)).durable());
+    }
+    for _ in 0..BATCH {
+        black_box(queue.write_next());
+    }
+    black_box(queue.acknowledge(BATCH));
 }

@@ -56,6 +56,15 @@ impl Rig {
         }
     }
 
+    /// Stalls the engine in a commit that puts stanzas into the phone's spool.
+    async fn stall_with(&self, seqs: impl IntoIterator<Item = u64>) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+        let before = self.faults.asked();
+        self.faults.set(Fault::StallsBefore);
+        let spooled = self.spool(seqs);
+        self.until("asked", |rig| rig.faults.asked() > before).await;
+        spooled
+    }
+
     async fn until_asked_again(&self) {
         let asked = self.faults.asked();
         self.until("asked again", |rig| rig.faults.asked() >= asked + 2).await;
@@ -242,10 +251,7 @@ async fn what_is_given_up_in_two_stalls_stays_hidden() {
     rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: UnixSecs::new(8) }).await.unwrap();
     rig.store.settle(&rig.phone.account).await.unwrap();
     rig.store.set_patience(PATIENCE);
-    let before = rig.faults.asked();
-    rig.faults.set(Fault::StallsBefore);
-    let again = rig.spool(2..=3);
-    rig.until("asked", |rig| rig.faults.asked() > before).await;
+    let again = rig.stall_with(2..=3).await;
     assert!(no_answer(again.await.unwrap()));
 
     rig.faults.set(Fault::None);
@@ -266,10 +272,7 @@ async fn a_discard_that_is_given_up_in_the_queue_still_hides() {
     let rig = Rig::new().await;
     rig.store.set_patience(PATIENCE);
     rig.store.settle(&rig.phone.account).await.unwrap();
-    let before = rig.faults.asked();
-    rig.faults.set(Fault::StallsBefore);
-    let spooled = rig.spool(2..=2);
-    rig.until("asked", |rig| rig.faults.asked() > before).await;
+    let spooled = rig.stall_with(2..=2).await;
     let discarded = rig.store.discard(&of(&rig.phone), vec![Seq::range(1..=1)]).await;
     assert!(no_answer(discarded));
     drop(spooled.await);
@@ -286,10 +289,7 @@ async fn a_deletion_of_delivered_stanzas_ends_with_patience() {
     let rig = Rig::new().await;
     rig.store.set_patience(PATIENCE);
     rig.store.settle(&rig.phone.account).await.unwrap();
-    let before = rig.faults.asked();
-    rig.faults.set(Fault::StallsBefore);
-    let spooled = rig.spool(2..=2);
-    rig.until("asked", |rig| rig.faults.asked() > before).await;
+    let spooled = rig.stall_with(2..=2).await;
     let spool = of(&rig.phone);
     let answer = tokio::time::timeout(10 * PATIENCE, rig.store.unspool(&spool, Seq::new(1))).await;
     rig.faults.set(Fault::None);

@@ -16,20 +16,18 @@ impl Writer {
     /// Puts a task into a group, or answers it.
     pub(super) fn admit(&mut self, task: Task, group: &mut JobGroup) {
         let Task { kind, weight, awaited, ticket, behalf, change, is_second_try } = task;
-        if let TaskKind::Discard(spool, seqs) = &kind {
-            self.shared.deletions.hide(spool, seqs);
-        }
-        if ticket.is_given_up() {
-            return self.shared.answer(ticket, change, Err(StoreError::Closed));
-        }
         let scope = match &kind {
             TaskKind::Settle(scope) => Some(scope.clone()),
             TaskKind::Discard(spool, seqs) => {
+                // Also if the caller has given up: the writer deletes them with its next commits.
                 self.shared.deletions.hide(spool, seqs);
                 Some(TaskScope::Spool(spool.clone()))
             }
             TaskKind::Write(_) => None,
         };
+        if ticket.is_given_up() {
+            return self.shared.answer(ticket, change, Err(StoreError::Closed));
+        }
         if let Some(scope) = scope {
             return match self.delete_first(&scope, group) {
                 true => group.settling.push((scope, ticket)),

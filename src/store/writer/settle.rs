@@ -9,6 +9,7 @@ use super::group::{Asked, Entry, JobGroup};
 use super::{LAZY, Writer};
 use crate::push::account::Change;
 use crate::seq::Seq;
+use crate::session::queue::Spooled;
 use crate::store::engine::{Committed, Engine};
 use crate::store::error::StoreError;
 use crate::store::op::{CountChange, Deletion, Effect, Op, OpOutcome, OpProgress, Unreadable};
@@ -97,13 +98,7 @@ impl Writer {
         let mut given_up: Vec<(SpoolId, Vec<Seq>)> = Vec::new();
         for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(committed.outcomes) {
             if let (Entry::Asked(asked), Op::Spool { spool, items, .. }) = (&entry, &op) {
-                // A later offer in the same group counts.
-                for (_, seqs) in given_up.iter_mut().filter(|(other, _)| other == spool) {
-                    seqs.retain(|seq| items.iter().all(|item| item.seq != *seq));
-                }
-                if asked.ticket.is_given_up() {
-                    given_up.push((spool.clone(), items.iter().map(|item| item.seq).collect()));
-                }
+                note_offer(&mut given_up, spool, items, asked);
             }
             if let (Op::Delete(deletion), OpOutcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
                 note_progress(&shared, deletion, *progress);
@@ -204,6 +199,16 @@ impl Writer {
         for (ticket, change) in settling.chain(unfinished) {
             self.shared.answer(ticket, change, Err(error.clone()));
         }
+    }
+}
+
+/// Keeps in `given_up` the stanzas of a group whose last offer was given up.
+fn note_offer(given_up: &mut Vec<(SpoolId, Vec<Seq>)>, spool: &SpoolId, items: &[Spooled], asked: &Asked) {
+    for (_, seqs) in given_up.iter_mut().filter(|(other, _)| other == spool) {
+        seqs.retain(|seq| items.iter().all(|item| item.seq != *seq));
+    }
+    if asked.ticket.is_given_up() {
+        given_up.push((spool.clone(), items.iter().map(|item| item.seq).collect()));
     }
 }
 
