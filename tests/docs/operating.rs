@@ -15,9 +15,9 @@ use pushward::push::pusher::{Skip, Verdict};
 use crate::page::Page;
 use crate::repository;
 
-/// When the device in the examples of the page became dark.
+/// The time at which the device in the examples of the page became dark.
 const SINCE: u64 = 1_777_928_311;
-/// How long ago the last notification was sent; half a minute more than is shown, so that the clock may move on.
+/// The age of the last notification; half a minute more than is shown, so that the clock may move on.
 const AGO: Duration = Duration::from_secs(3 * 3600 + 5 * 60 + 30);
 
 fn page() -> String {

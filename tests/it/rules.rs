@@ -51,7 +51,7 @@ fn was_pushed(publish: &Publish, count: u32) {
     assert_eq!((publish.count(), publish.body()), (Some(count), Some("New Message!")), "{}", publish.xml);
 }
 
-// When to notify
+// The time of notifications
 
 #[tokio::test]
 async fn a_call_waits_neither_for_the_batch_nor_for_the_interval() {

@@ -89,7 +89,7 @@ async fn beyond_250_unacked_stanzas_the_spool_takes_over() {
     assert_eq!(bodies(&scene.client.messages(300).await), all);
     let acked = scene.server.acked(250, PATIENCE).await;
     assert!(acked <= 300, "{acked} of 300");
-    // What was acknowledged to the server is on disk and still waits for the client.
+    // Stanzas that were acknowledged to the server are on disk and still wait for the client.
     scene.client.reset();
     let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
     assert_eq!(client.bodies_until(&all).await, all);

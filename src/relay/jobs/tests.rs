@@ -409,7 +409,7 @@ async fn the_end_of_a_session_is_stored_though_the_stall_is_longer_than_patience
     assert_eq!(rig.all().await, ["spooled 2"]);
     store.set_patience(Duration::from_millis(300));
     faults.set(Fault::StallsBefore);
-    // What `relay::bound::driver::leave::follow` does 5 s after the end began.
+    // `relay::bound::driver::leave::follow` does the same 5 s after the end began.
     rig.spool([3]);
     let (relay, own) = (Arc::clone(&rig.relay), rig.own.clone());
     let handle = Arc::clone(&rig.jobs.handle);

@@ -145,7 +145,7 @@ enum Action {
     Drain,
 }
 
-/// How the upstream leg ends.
+/// The end of the upstream leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Footer,
@@ -167,7 +167,7 @@ enum Hello {
     Burst,
 }
 
-/// How often the runs have reached each situation. A model that never reaches them proves nothing.
+/// The number of times that the runs have reached each situation. A model that never reaches them proves nothing.
 #[derive(Debug, Default)]
 struct Coverage {
     steps: AtomicU64,

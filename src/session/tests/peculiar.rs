@@ -147,7 +147,7 @@ fn a_subscription_request_that_was_read_is_not_pushed() {
     assert_eq!(rig.publishes, []);
 }
 
-/// What another client of the account writes in a subscribed room comes back like a message from a stranger, because
+/// A message of another client of the account in a subscribed room comes back like a message from a stranger, because
 /// nobody has joined the room.
 #[test]
 fn what_the_account_writes_in_a_room_that_it_has_subscribed_to_is_not_pushed_in_any_session() {

@@ -303,7 +303,7 @@ impl Script {
         let mut framer = Framer::default();
         let mut buffer = vec![0; 65536];
         let mut out = VecDeque::new();
-        // When limited, it reads ten times per second.
+        // A limited stub reads ten times per second.
         let (mut speed, mut next_read) = (self.options.reads, Instant::now());
         loop {
             let chunk = (speed / 10).clamp(1, buffer.len());

@@ -4,7 +4,7 @@ use super::super::super::Successor;
 use super::disk::Line;
 use super::*;
 
-/// How long the newer session waits for the older one.
+/// The time for which the newer session waits for the older one.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The parts of the world that exist once per session.
