@@ -58,6 +58,8 @@ impl Embedder {
             enabled: None,
             inactive: false,
             server: ServerFeatures { csi: false, sm: false },
+            early: Vec::new(),
+            asked: None,
         };
         let recognition = DeviceRecognition::Guessed;
         let owner = Owner { device, recognition, account: account.clone(), waits: false, older: false };

@@ -71,11 +71,11 @@ impl Daemon {
     /// # Errors
     /// Returns [`StartError`] with the reason and, if there is one, the remedy.
     pub async fn start<I: OperatorInterface>(config: Config) -> Result<Self, StartError> {
-        let snapshot = Snapshot::load(config, rand::random()).map_err(StartError::Load)?;
-        let config = snapshot.config.clone();
         let (state, limits) = (config.state.clone(), (&config.limits.spools).into());
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
+        let snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
+        let config = snapshot.config.clone();
         let (accepting, shutdown, connections) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));

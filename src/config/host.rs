@@ -42,6 +42,8 @@ pub struct Host {
     /// `channel_binding`: the treatment of channel binding, which cannot work end to end because TLS ends here. Default:
     /// strip.
     pub channel_binding: ChannelBinding,
+    /// `modern_login`: true if SASL2, Bind 2 and FAST are offered while the server has no SASL2. Default: true.
+    pub modern_login: bool,
 }
 
 /// The start of TLS on connections to the server.
@@ -86,6 +88,7 @@ pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[List
             upstream_ca: section.parsed("upstream_ca", file_name).map(|at| directory.join(at.value)),
             upstream_insecure: section.boolean("upstream_insecure", false),
             channel_binding: section.choice("channel_binding", ChannelBinding::Strip, &CHANNEL_BINDING),
+            modern_login: section.boolean("modern_login", true),
             domain: domain.value,
         };
         encryption(&section, &host, lines);

@@ -83,11 +83,12 @@ impl Reloads {
     async fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
         let before = self.relay.current();
         let (path, old) = (self.path.clone(), Arc::clone(&before));
+        let resource_key = self.relay.store().resource_key();
         let loaded = spawn_blocking(move || {
             let mut config = Config::load(&path)
                 .map_err(|errors| errors.problems().iter().map(ToString::to_string).collect::<Vec<_>>())?;
             let notes = keep_fixed(&mut config, &old.config);
-            let snapshot = Snapshot::load(config, old.settings.seed)
+            let snapshot = Snapshot::load(config, old.settings.seed, resource_key)
                 .map_err(|errors| errors.iter().map(LoadError::to_string).collect::<Vec<_>>())?;
             Ok::<_, Vec<String>>((snapshot, notes))
         });

@@ -313,6 +313,7 @@ mod tests {
             upstream_tls: UpstreamTls::Off,
             upstream_ca: None,
             upstream_insecure: false,
+            modern_login: true,
             channel_binding: ChannelBinding::Strip,
         }
     }

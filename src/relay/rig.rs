@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::shared::Relay;
 use super::snapshot::Snapshot;
 use crate::config::Config;
+use crate::secret::Secret;
 use crate::store::Store;
 
 pub(super) fn relay(directory: &Path) -> Arc<Relay> {
@@ -21,6 +22,6 @@ pub(super) fn relay_with(directory: &Path, store: Store) -> Arc<Relay> {
         file("c.pem"),
         file("c.key")
     );
-    let snapshot = Snapshot::load(Config::parse(&config, Path::new("c")).unwrap(), 1).unwrap();
+    let snapshot = Snapshot::load(Config::parse(&config, Path::new("c")).unwrap(), 1, Secret::new(1)).unwrap();
     Arc::new(Relay::new(snapshot, store, CancellationToken::new()))
 }

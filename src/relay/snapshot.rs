@@ -16,6 +16,8 @@ use crate::net::tls::Certificates;
 use crate::net::trust::TrustError;
 use crate::net::upstream::Ways;
 use crate::publish::TransportSettings;
+use crate::secret::Secret;
+use crate::session::fronting::Fronting;
 use crate::session::{Settings, negotiate};
 use crate::xml::FrameLimits;
 
@@ -68,11 +70,12 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Loads everything that a configuration names, and creates development certificates where they are missing. `seed` is
-    /// [`Settings::seed`] and stays the same while the process runs. Must be called inside a runtime; reads files.
+    /// [`Settings::seed`] and stays the same while the process runs; `resource_key` is that of the store. Must be called inside a
+    /// runtime; reads files.
     ///
     /// # Errors
     /// Returns all problems that were found, at least one.
-    pub fn load(config: Config, seed: u64) -> Result<Self, Vec<LoadError>> {
+    pub fn load(config: Config, seed: u64, resource_key: Secret<u128>) -> Result<Self, Vec<LoadError>> {
         let config = Arc::new(config);
         let mut problems: Vec<LoadError> = Vec::new();
         let mut keys = Vec::with_capacity(config.hosts.len());
@@ -87,6 +90,7 @@ impl Snapshot {
             .map_err(|error| problems.push(error.into()));
         let (Ok(ways), Ok(transports), true) = (ways, transports, problems.is_empty()) else { return Err(problems) };
         let certificates = Certificates::new(&keys).map_err(|error| vec![error.into()])?;
+        let modern = config.hosts.iter().filter(|host| host.modern_login).map(|host| host.domain.clone());
         let settings = Settings {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.settings.clone()),
@@ -98,6 +102,7 @@ impl Snapshot {
             stanza: config.limits.stanzas.client,
             seed,
             offers: Arc::default(),
+            fronting: Arc::new(Fronting::new(modern, resource_key)),
         };
         let domains = Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect());
         let (settings, transports) = (Arc::new(settings), Arc::new(transports));

@@ -12,7 +12,7 @@ use super::sm;
 use crate::clock::UnixMillis;
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId, DeviceRecognition};
-use crate::xml::{Element, Header, Node};
+use crate::xml::{Element, Frame, Header, Node};
 
 /// The result of a login, with which a [`Session`](super::Session) begins.
 #[derive(Debug)]
@@ -35,6 +35,10 @@ pub struct Bound {
     pub inactive: bool,
     /// The features of the server that Pushward itself uses.
     pub server: ServerFeatures,
+    /// Frames that the server sent during the login, after the bind. They come before all others.
+    pub early: Vec<Frame>,
+    /// The ids of requests that were sent during the login and are not answered. Their answers are not for the client.
+    pub asked: Option<RequestIds>,
 }
 
 /// The constant data of a session. Its components share it.
@@ -58,9 +62,9 @@ impl Identity {
         server: ServerFeatures,
         clock: Clock,
         random: RandomSource,
+        request_ids: RequestIds,
     ) -> Self {
         let (account, bare_header) = (jid.to_bare(), Header::bare());
-        let request_ids = RequestIds::new(random());
         Self { jid, account, client_header, bare_header, server, clock, random, request_ids }
     }
 

@@ -1,8 +1,8 @@
 //! Ids of the iq requests that Pushward itself sends on a session's streams.
 
 /// A generator of unguessable ids with a common prefix. Even a late answer is recognized by the prefix.
-#[derive(Debug)]
-pub(super) struct RequestIds {
+#[derive(Clone, Debug)]
+pub struct RequestIds {
     prefix: String,
 }
 

@@ -51,6 +51,10 @@ pub enum UpstreamWarning {
     OffersHashed,
     /// The server does not support the TLS version that a client uses (XEP-0515).
     OtherTls,
+    /// A challenge of the server depends on its own offers or TLS connection, so SASL2 is not offered for it any more.
+    FrontingEnds,
+    /// The server bound another account than the one whose name logged in.
+    OtherAccount,
 }
 
 impl UpstreamWarning {
@@ -69,6 +73,13 @@ impl UpstreamWarning {
                     true"
             }
             Self::OtherTls => "enable both TLS 1.2 and TLS 1.3 on the server",
+            Self::FrontingEnds => {
+                "enable SASL2 on the server; or turn off the protection of its offers (ejabberd: \
+                    disable_sasl_scram_downgrade_protection: true; Prosody: remove mod_sasl_ssdp) and reload Pushward"
+            }
+            Self::OtherAccount => {
+                "set modern_login = false for this host: the server maps names of logins to other accounts"
+            }
         }
     }
 }
@@ -88,6 +99,13 @@ impl fmt::Display for UpstreamWarning {
             Self::OtherTls => {
                 "the server does not support the TLS version of a client: if it states in SCRAM which version it sees \
                     (XEP-0515), clients that compare the versions do not log in"
+            }
+            Self::FrontingEnds => {
+                "a SCRAM challenge of the server depends on its own offers or TLS connection (XEP-0474, XEP-0515): Pushward \
+                    does not offer SASL2 for this host any more"
+            }
+            Self::OtherAccount => {
+                "the server bound a client to another account than the one that the client was told: the login has ended"
             }
         })
     }
@@ -119,6 +137,11 @@ impl MechanismFilter {
     /// The offers that clients do not get.
     pub fn hidden(&self) -> HiddenOffers {
         self.hidden
+    }
+
+    /// Returns whether clients get this mechanism if the server offers it.
+    pub fn passes(&self, mechanism: &str) -> bool {
+        passes(mechanism, self.binding)
     }
 
     /// Adds the ranges to cut from one of the features, in ascending order.

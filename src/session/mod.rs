@@ -43,6 +43,7 @@
 //! | **Before the session** | |
 //! | [`starttls`], [`upgrade`] | the clear-text streams of a client and to a server before TLS |
 //! | [`negotiate`] and below | from the first header over TLS to a bound or resumed session |
+//! | [`fronting`] | SASL2 in front of servers that lack it: the hosts, and what is known of their servers |
 //! | [`sasl`], [`mechanism_filter`] | the name in a SASL exchange; SASL offers that cannot pass a proxy that terminates TLS |
 //! | **The session** | |
 //! | `contract`, `event` | [`Input`], [`Output`]; reports for the log and the metrics, reasons of ends |
@@ -79,6 +80,7 @@ mod delivery;
 mod device;
 mod effects;
 mod event;
+pub mod fronting;
 mod given_back;
 mod hosts;
 mod identity;
@@ -140,6 +142,7 @@ use csi::Activity;
 use device::{DeviceArrival, DeviceSide};
 use effects::{Effects, WakeUp};
 use identity::Identity;
+use ids::RequestIds;
 use lifecycle::Lifecycle;
 use liveness::Reach;
 use queue::{AsideMemory, Budget, Unsaved};
@@ -160,11 +163,13 @@ pub struct Session {
 impl Session {
     /// Creates a session whose client is attached as [`Attachment::FIRST`].
     pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, random: RandomSource, clock: Clock) -> Self {
-        let Bound { jid, client_header, server_header, enabled, inactive, server, .. } = bound;
-        let identity = Arc::new(Identity::new(jid, client_header, server, clock, random));
+        let Bound { jid, client_header, server_header, enabled, inactive, server, asked, .. } = bound;
+        let is_answer_due = asked.is_some();
+        let request_ids = asked.unwrap_or_else(|| RequestIds::new(random()));
+        let identity = Arc::new(Identity::new(jid, client_header, server, clock, random, request_ids));
         let activity = if inactive { Activity::Inactive } else { Activity::Active };
         let arrival = DeviceArrival { header: server_header, activity };
-        let mut server = ServerStream::new(Arc::clone(&identity));
+        let mut server = ServerStream::new(Arc::clone(&identity), is_answer_due);
         let mut device = DeviceSide::new(Arc::clone(&identity), Arc::clone(&settings), arrival, owner);
         let mut effects = Effects::default();
         server.enable(clock.now, &mut effects);

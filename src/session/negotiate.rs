@@ -6,9 +6,11 @@
 //!
 //! ```text
 //!  Start ─▶ Connecting ─▶ Opening ─▶ Authenticating ─┬─ SASL ──▶ Restarting ─▶ Reopening ─┬─▶ Binding ─┬─▶ bound
-//!                                                    └─ SASL2 ─┬─▶ Welcomed ──────────────┘            └─▶ handed over
-//!                                                              │      ▲  └─▶ bound
-//!                                                              └─▶ HandingOver ─▶ handed over
+//!                                                    ├─ SASL2 ─┬─▶ Welcomed ──────────────┤            └─▶ handed over
+//!                                                    │         │      ▲  └─▶ bound        │
+//!                                                    │         └─▶ HandingOver ─▶ handed over
+//!                                                    └─ SASL2 in front ─▶ Fronted ────────┘
+//!                                                                           └─▶ bound, handed over
 //! ```
 //!
 //! Each state is a type with the data that exists in it. Its methods take one event and return the state that follows, or the
@@ -22,6 +24,7 @@
 //! | `streams`, `login` | data of several states: the open streams, and the accepted login |
 //! | `opening` | `Opening` |
 //! | `authenticating`, `inline` | `Authenticating` (SASL, SASL2), and the requests inside `<authenticate/>` |
+//! | `fronted` | `Fronted` (SASL2 in front of a server that lacks it) |
 //! | `restart` | `Restarting`, `Reopening` (SASL) |
 //! | `welcome` | `HandingOver`, `Welcomed` (SASL2) |
 //! | `binding` | `AwaitingBind`: bind, resume |
@@ -30,6 +33,7 @@ mod authenticating;
 mod binding;
 mod contract;
 mod end;
+mod fronted;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod inline;
@@ -55,7 +59,7 @@ use streams::LoginClientStream;
 use super::hosts::served_host;
 use super::mechanism_filter::Leg;
 use super::{RandomSource, Settings};
-use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
+use crate::xml::{Element, Frame, FrameError, Header, Kind, Skipped, StreamCondition, ns};
 
 pub use contract::{Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, ServerAnswer, Stop};
 pub use proof::{HeldSession, Proof};
@@ -147,13 +151,16 @@ impl Negotiation {
             LoginInput::Client(Frame::Close) => Err(LoginEnd::ClientClosed),
             LoginInput::Upstream(Frame::Open(header)) => self.on_server_header(state, header.usual()),
             LoginInput::Upstream(Frame::Element(element)) => self.on_server_element(state, &as_usual(element)),
-            LoginInput::Upstream(Frame::Skipped(skipped)) => self.on_server_skipped(state, &skipped.element),
+            LoginInput::Upstream(Frame::Skipped(skipped)) => self.on_server_skipped(state, skipped),
+            // The client waits for one answer, which it cannot get any more.
+            LoginInput::Upstream(Frame::Close) if matches!(state, LoginState::Fronted(_)) => Err(LoginEnd::ServerLost),
             LoginInput::Upstream(Frame::Close) => Err(LoginEnd::ServerClosed),
             LoginInput::Connected(leg) => Ok(self.on_connected(state, leg)),
             LoginInput::UpstreamLost => Err(LoginEnd::ServerLost),
             LoginInput::Found(found) => self.on_found(state, found),
             LoginInput::Gone(ended) => self.on_gone(state, ended),
             LoginInput::TooHigh(too_high) => Err(too_high.into()),
+            LoginInput::Stop(Stop::ServerSilent) => self.on_server_silent(state),
             LoginInput::Stop(stop) => Err(stop.into()),
         }
     }
@@ -179,6 +186,7 @@ impl Negotiation {
             | LoginState::Authenticating(_)
             | LoginState::HandingOver(_)
             | LoginState::Welcomed(_)
+            | LoginState::Fronted(_)
             | LoginState::Reopening(_)
             | LoginState::Binding(_)
             | LoginState::Done => Err(LoginEnd::OutOfOrder),
@@ -203,6 +211,7 @@ impl Negotiation {
         match &mut state {
             LoginState::Opening(opening) => opening.on_header(header, &mut self.legs),
             LoginState::Reopening(reopening) => reopening.on_header(header, &mut self.legs),
+            LoginState::Fronted(fronted) => fronted.on_header(&header)?,
             LoginState::Start
             | LoginState::Connecting(_)
             | LoginState::Authenticating(_)
@@ -230,6 +239,7 @@ impl Negotiation {
             | LoginState::Opening(_)
             | LoginState::HandingOver(_)
             | LoginState::Welcomed(_)
+            | LoginState::Fronted(_)
             | LoginState::Restarting(_)
             | LoginState::Reopening(_)
             | LoginState::Done => return Err(LoginEnd::OutOfOrder),
@@ -252,7 +262,12 @@ impl Negotiation {
             LoginState::Opening(opening) if is_features => {
                 opening.on_features(element, settings, legs).map(LoginState::Authenticating)
             }
-            LoginState::Authenticating(sasl) => LoginState::after_sasl(sasl.on_server(element, legs)?, settings, legs),
+            LoginState::Authenticating(sasl) => {
+                LoginState::after_sasl(sasl.on_server(element, settings, legs)?, settings, legs)
+            }
+            LoginState::Fronted(fronted) => {
+                Ok(LoginState::after_fronted(fronted.on_server(element, settings, legs)?, legs))
+            }
             LoginState::Welcomed(welcomed) if is_features => {
                 Ok(LoginState::after_bind(welcomed.on_features(element, settings, legs), legs))
             }
@@ -276,8 +291,10 @@ impl Negotiation {
 
     /// Takes an element of the server that is too large or malformed for any client. If it is the awaited answer, the login
     /// ends.
-    fn on_server_skipped(&mut self, state: LoginState, element: &Element) -> Result<LoginState, LoginEnd> {
+    fn on_server_skipped(&mut self, state: LoginState, skipped: Box<Skipped>) -> Result<LoginState, LoginEnd> {
+        let element = &skipped.element;
         match &state {
+            LoginState::Fronted(_) => return self.on_fronted_skipped(state, skipped),
             LoginState::Restarting(_) => binding::pass_skipped_answer(element, &element.node(), &mut self.legs),
             LoginState::Binding(binding) => binding.on_skipped(element, &mut self.legs)?,
             LoginState::Start
@@ -296,6 +313,19 @@ impl Negotiation {
         Ok(state)
     }
 
+    fn on_fronted_skipped(&mut self, state: LoginState, skipped: Box<Skipped>) -> Result<LoginState, LoginEnd> {
+        let LoginState::Fronted(fronted) = state else { return Ok(state) };
+        let step = fronted.on_skipped(skipped, &self.settings, &mut self.legs)?;
+        Ok(LoginState::after_fronted(step, &mut self.legs))
+    }
+
+    /// Takes the notice that the server has not answered in time. Some answers are not needed.
+    fn on_server_silent(&mut self, state: LoginState) -> Result<LoginState, LoginEnd> {
+        let LoginState::Fronted(fronted) = state else { return Err(LoginEnd::ServerSilent) };
+        let step = fronted.on_late(&self.settings, &mut self.legs)?;
+        Ok(LoginState::after_fronted(step, &mut self.legs))
+    }
+
     // Resumption
 
     fn on_found(
@@ -311,6 +341,7 @@ impl Negotiation {
             | LoginState::Opening(_)
             | LoginState::HandingOver(_)
             | LoginState::Welcomed(_)
+            | LoginState::Fronted(_)
             | LoginState::Restarting(_)
             | LoginState::Reopening(_)
             | LoginState::Done => {}
@@ -322,6 +353,10 @@ impl Negotiation {
         match state {
             LoginState::HandingOver(handing_over) => {
                 handing_over.on_gone(ended, &self.settings, &mut self.legs).map(LoginState::Welcomed)
+            }
+            LoginState::Fronted(mut fronted) => {
+                fronted.on_gone(ended, &mut self.legs);
+                Ok(LoginState::Fronted(fronted))
             }
             LoginState::Binding(mut binding) => {
                 binding.on_gone(ended, &mut self.legs)?;

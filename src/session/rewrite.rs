@@ -3,17 +3,19 @@
 //!
 //! A rewrite copies the original bytes around its cuts and insertions. All other bytes stay unchanged (invariant 3).
 
+pub mod fronted;
 pub mod offers;
 pub mod sasl2;
 mod splice;
 
 use bytes::Bytes;
 
-use super::mechanism_filter::{Leg, MechanismFilter};
+use super::mechanism_filter::MechanismFilter;
 use crate::clock::UnixMillis;
 use crate::push::registration;
 use crate::push::settings::PushSettings;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+use fronted::FrontedOffer;
 use splice::{append, splice};
 
 /// The phase of the stream to which a `<stream:features/>` belongs.
@@ -31,9 +33,13 @@ pub enum FeaturesPhase {
 }
 
 /// Returns features as the client may see them: without those that end at Pushward, and with those that Pushward provides.
-pub fn features(element: &Element, phase: FeaturesPhase, leg: Leg) -> Bytes {
+pub fn features(
+    element: &Element,
+    phase: FeaturesPhase,
+    filter: &MechanismFilter,
+    fronted: Option<&FrontedOffer>,
+) -> Bytes {
     let root = element.node();
-    let filter = MechanismFilter::new(&root, leg);
     let (mut cuts, mut splices) = (Vec::new(), Vec::new());
     for child in root.children() {
         let done = matches!(phase, FeaturesPhase::Bound { .. }) && child.is("bind", ns::BIND);
@@ -60,6 +66,8 @@ pub fn features(element: &Element, phase: FeaturesPhase, leg: Leg) -> Bytes {
             ours.start("csi").attr("xmlns", ns::CSI).end();
         }
         splices.push(append(&root, &ours.finish()));
+    } else if let Some(fronted) = fronted {
+        splices.push(append(&root, &fronted::offer(fronted)));
     }
     splice(element, &splices)
 }
@@ -133,7 +141,12 @@ pub fn delayed(element: &Element, domain: &str, received: UnixMillis) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::mechanism_filter::Leg;
     use crate::session::tests::element;
+
+    pub(super) fn shown(features: &Element, phase: FeaturesPhase) -> Bytes {
+        super::features(features, phase, &MechanismFilter::new(&features.node(), Leg::Plain), None)
+    }
 
     fn check(actual: &Bytes, expect: &str) {
         assert_eq!(std::str::from_utf8(actual).unwrap(), expect);
@@ -151,7 +164,7 @@ mod tests {
              <register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
         check(
-            &super::features(&features, FeaturesPhase::Unauthenticated, Leg::Plain),
+            &shown(&features, FeaturesPhase::Unauthenticated),
             "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism>\
              <mechanism>PLAIN</mechanism></mechanisms><register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
@@ -164,12 +177,12 @@ mod tests {
              <sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
         check(
-            &super::features(&features, FeaturesPhase::Authenticated, Leg::Plain),
+            &shown(&features, FeaturesPhase::Authenticated),
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><csi xmlns='urn:xmpp:csi:0'/>\
              <sm xmlns='urn:xmpp:sm:3'/></stream:features>",
         );
         check(
-            &super::features(&element("<stream:features/>"), FeaturesPhase::Authenticated, Leg::Plain),
+            &shown(&element("<stream:features/>"), FeaturesPhase::Authenticated),
             "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }
@@ -180,7 +193,7 @@ mod tests {
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
              <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/></stream:features>",
         );
-        let after = |managed| super::features(&features, FeaturesPhase::Bound { managed }, Leg::Plain);
+        let after = |managed| shown(&features, FeaturesPhase::Bound { managed });
         check(
             &after(true),
             "<stream:features><ver xmlns='urn:xmpp:features:rosterver'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
@@ -216,7 +229,7 @@ mod tests {
              <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></stream:features>",
         );
         check(
-            &super::features(&features, FeaturesPhase::Authenticated, Leg::Plain),
+            &shown(&features, FeaturesPhase::Authenticated),
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
              <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/><sm xmlns='urn:xmpp:sm:3'/>\
              <csi xmlns='urn:xmpp:csi:0'/></stream:features>",

@@ -5,6 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::jid::BareJid;
 use crate::xml::ns;
 
 /// The identity that the server accepted: the authentication identity of the exchange that it answered with `<success/>`.
@@ -40,13 +41,46 @@ impl Profile {
     }
 }
 
+/// The names in a client's first message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaslNames {
+    /// The authentication identity, byte for byte.
+    pub authcid: String,
+    /// The authorization identity, byte for byte; empty if the message has none.
+    pub authzid: String,
+}
+
+impl SaslNames {
+    /// Returns the account that logs in at this host, or `None` if the name is not valid there.
+    pub fn account(&self, host: &str) -> Option<BareJid> {
+        let named = || BareJid::new(&self.authcid).ok().filter(|account| account.domain() == host);
+        BareJid::of_user(&self.authcid, host).or_else(named)
+    }
+
+    /// Returns whether the message asks for another account than this one.
+    pub fn ask_for_other_than(&self, account: &BareJid) -> bool {
+        !self.authzid.is_empty() && BareJid::new(&self.authzid).ok().as_ref() != Some(account)
+    }
+}
+
+/// The progress of an exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Progress {
+    /// None has begun, or the server has ended it.
+    #[default]
+    Over,
+    /// The client or the server has to send the next message.
+    Open,
+}
+
 /// One SASL exchange, from `<auth/>` or `<authenticate/>` to the server's answer.
 #[derive(Debug, Default)]
 pub struct SaslExchange {
     profile: Profile,
     mechanism: String,
-    /// The name in the client's first message; `None` inside if it had none in the clear.
-    first: Option<Option<String>>,
+    progress: Progress,
+    /// The names in the client's first message; `None` inside if it had none in the clear.
+    first: Option<Option<SaslNames>>,
     /// True if a SCRAM client's first message indicates that it supports channel binding but saw none offered.
     missed_binding: bool,
 }
@@ -54,7 +88,17 @@ pub struct SaslExchange {
 impl SaslExchange {
     /// Begins an exchange. Earlier ones have no effect.
     pub fn begin(profile: Profile, mechanism: String) -> Self {
-        Self { profile, mechanism, first: None, missed_binding: false }
+        Self { profile, mechanism, progress: Progress::Open, first: None, missed_binding: false }
+    }
+
+    /// Notes that the exchange is over. The client may begin another one.
+    pub fn end(&mut self) {
+        self.progress = Progress::Over;
+    }
+
+    /// Returns whether an exchange of this profile has begun and is not over.
+    pub fn is_open(&self, profile: Profile) -> bool {
+        self.progress == Progress::Open && self.profile == profile
     }
 
     /// The profile of the exchange.
@@ -66,7 +110,7 @@ impl SaslExchange {
     /// exchange or, if that was empty, with the first `<response/>`.
     pub fn client_message(&mut self, message: &str) {
         if self.first.is_none() && !message.is_empty() {
-            self.first = Some(authcid(&self.mechanism, message));
+            self.first = Some(names(&self.mechanism, message));
             self.missed_binding = self.is_scram() && decoded(message).is_some_and(|text| text.starts_with("y,"));
         }
     }
@@ -79,30 +123,48 @@ impl SaslExchange {
 
     /// Returns whether a challenge of the server contains a hash of its offers: `h`, formerly `d` (XEP-0474).
     pub fn hashes_offers(&self, challenge: &str) -> bool {
-        let is_hash = |field: &str| field.starts_with("h=") || field.starts_with("d=");
-        self.is_scram() && decoded(challenge).is_some_and(|text| text.starts_with("r=") && text.split(',').any(is_hash))
+        self.challenge_has(challenge, &["h=", "d="])
+    }
+
+    /// Returns whether a challenge of the server depends on the offers or on the TLS connection that the server sees: `h`, formerly
+    /// `d` (XEP-0474), `t` (XEP-0515).
+    pub fn depends_on_offers(&self, challenge: &str) -> bool {
+        self.challenge_has(challenge, &["h=", "d=", "t="])
+    }
+
+    fn challenge_has(&self, challenge: &str, attributes: &[&str]) -> bool {
+        let is_one = |field: &str| attributes.iter().any(|attribute| field.starts_with(attribute));
+        self.is_scram() && decoded(challenge).is_some_and(|text| text.starts_with("r=") && text.split(',').any(is_one))
     }
 
     fn is_scram(&self) -> bool {
         self.mechanism.starts_with("SCRAM-")
     }
 
-    /// The name that logged in, if it was sent in the clear.
+    /// The names in the client's first message. `None` if there has been none; `Some(None)` if it had no names in the clear.
+    pub fn names(&self) -> Option<Option<&SaslNames>> {
+        self.first.as_ref().map(Option::as_ref)
+    }
+
+    /// The name that logged in, if it was sent in the clear, without an authorization identity.
     pub fn authcid(&self) -> Option<String> {
-        self.first.clone().flatten()
+        let names = self.first.as_ref()?.as_ref()?;
+        names.authzid.is_empty().then(|| names.authcid.clone())
     }
 }
 
-/// Reads the authentication identity from a client's first SASL message, base64 as on the wire (RFC 6120 §6.4.2).
-///
-/// `None` if there is none in the clear, or if an authorization identity requests another account.
-fn authcid(mechanism: &str, message: &str) -> Option<String> {
-    let text = decoded(message)?;
-    match mechanism {
-        "PLAIN" => plain(&text),
-        "SCRAM-SHA-1" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => scram(&text),
-        _ => None,
-    }
+/// Returns whether a mechanism sends the name of the account in the clear: PLAIN, and SCRAM with and without channel binding.
+pub fn names_account(mechanism: &str) -> bool {
+    let hash = mechanism.strip_prefix("SCRAM-").map(|hash| hash.strip_suffix("-PLUS").unwrap_or(hash));
+    mechanism == "PLAIN"
+        || hash.is_some_and(|hash| matches!(hash, "SHA-1" | "SHA-224" | "SHA-256" | "SHA-384" | "SHA-512" | "SHA3-512"))
+}
+
+/// Reads the names in a client's first SASL message, base64 as on the wire (RFC 6120 §6.4.2). `None` if there are none in the
+/// clear.
+fn names(mechanism: &str, message: &str) -> Option<SaslNames> {
+    let text = decoded(message).filter(|_| names_account(mechanism))?;
+    if mechanism == "PLAIN" { plain(&text) } else { scram(&text) }
 }
 
 fn decoded(message: &str) -> Option<String> {
@@ -110,26 +172,36 @@ fn decoded(message: &str) -> Option<String> {
 }
 
 /// RFC 4616 §2: `[authzid] NUL authcid NUL passwd`.
-fn plain(text: &str) -> Option<String> {
+fn plain(text: &str) -> Option<SaslNames> {
     let mut fields = text.split('\0');
     let (authzid, authcid) = (fields.next()?, fields.next()?);
-    (authzid.is_empty() && !authcid.is_empty() && fields.count() == 1).then(|| authcid.to_owned())
+    let names = SaslNames { authcid: authcid.to_owned(), authzid: authzid.to_owned() };
+    (!authcid.is_empty() && fields.count() == 1).then_some(names)
 }
 
 /// RFC 5802 §7: `gs2-cbind-flag "," [authzid] "," [reserved-mext ","] "n=" saslname ","…`.
-fn scram(text: &str) -> Option<String> {
+fn scram(text: &str) -> Option<SaslNames> {
     let mut fields = text.split(',');
     let (_cbind, authzid, username) = (fields.next()?, fields.next()?, fields.next()?);
-    let name = username.strip_prefix("n=")?;
-    if !authzid.is_empty() || name.is_empty() {
-        return None;
-    }
-    Some(name.replace("=2C", ",").replace("=3D", "="))
+    let authzid = if authzid.is_empty() { "" } else { authzid.strip_prefix("a=").filter(|name| !name.is_empty())? };
+    let name = username.strip_prefix("n=").filter(|name| !name.is_empty())?;
+    Some(SaslNames { authcid: unescaped(name), authzid: unescaped(authzid) })
+}
+
+/// RFC 5802 §5.1: a comma and an equals sign are escaped in a name.
+fn unescaped(name: &str) -> String {
+    name.replace("=2C", ",").replace("=3D", "=")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn authcid(mechanism: &str, message: &str) -> Option<String> {
+        let mut exchange = SaslExchange::begin(Profile::Sasl, mechanism.into());
+        exchange.client_message(message);
+        exchange.authcid()
+    }
 
     fn check(mechanism: &str, message: &str, expect: Option<&str>) {
         assert_eq!(authcid(mechanism, &STANDARD.encode(message)).as_deref(), expect, "{mechanism} {message:?}");
@@ -141,6 +213,44 @@ mod tests {
         check("SCRAM-SHA-1", "n,,n=juliet,r=abc", Some("juliet"));
         check("SCRAM-SHA-256", "y,,n=a=2Cb=3Dc,r=abc", Some("a,b=c"));
         check("SCRAM-SHA-512", "n,,n=jul=3D2Ciet,r=abc", Some("jul=2Ciet"));
+        check("SCRAM-SHA-1-PLUS", "p=tls-server-end-point,,n=juliet,r=abc", Some("juliet"));
+    }
+
+    #[test]
+    fn only_mechanisms_that_name_the_account_in_the_clear_do() {
+        for mechanism in ["PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "SCRAM-SHA3-512"] {
+            assert!(names_account(mechanism), "{mechanism}");
+        }
+        for mechanism in ["", "plain", "SCRAM-", "SCRAM-MD5", "SCRAM-SHA-1-PLUS-PLUS", "OAUTHBEARER", "HT-SHA-256-NONE"]
+        {
+            assert!(!names_account(mechanism), "{mechanism}");
+        }
+    }
+
+    #[test]
+    fn an_authorization_identity_may_only_be_the_own_account() {
+        let juliet = BareJid::new("juliet@example.org").unwrap();
+        let names = |authzid: &str, authcid: &str| SaslNames { authcid: authcid.into(), authzid: authzid.into() };
+        assert_eq!(names("", "Juliet").account("example.org"), Some(juliet.clone()));
+        assert_eq!(names("", "juliet@example.org").account("example.org"), Some(juliet.clone()));
+        assert_eq!(names("", "juliet@example.net").account("example.org"), None);
+        for own in ["", "juliet@example.org", "Juliet@Example.org"] {
+            assert!(!names(own, "juliet").ask_for_other_than(&juliet), "{own}");
+        }
+        for other in
+            ["juliet", "romeo@example.org", "juliet@example.net", "juliet@example.org/phone", " ", "example.org"]
+        {
+            assert!(names(other, "juliet").ask_for_other_than(&juliet), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_exchange_is_open_until_the_server_ends_it() {
+        assert!(!SaslExchange::default().is_open(Profile::Sasl));
+        let mut exchange = SaslExchange::begin(Profile::Sasl2, "PLAIN".into());
+        assert!(exchange.is_open(Profile::Sasl2) && !exchange.is_open(Profile::Sasl));
+        exchange.end();
+        assert!(!exchange.is_open(Profile::Sasl2));
     }
 
     #[test]

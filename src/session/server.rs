@@ -40,12 +40,13 @@ pub(super) struct ServerStream {
 }
 
 impl ServerStream {
-    pub(super) fn new(identity: Arc<Identity>) -> Self {
+    /// Creates the stream. `is_answer_due`: a request of the login is not answered.
+    pub(super) fn new(identity: Arc<Identity>, is_answer_due: bool) -> Self {
         let now = identity.clock().now;
         Self {
             leg: if identity.server_has_sm() { ServerLeg::asking(now) } else { ServerLeg::off() },
             confirmation: Confirmation::default(),
-            pending: Pending::new(Arc::clone(&identity)),
+            pending: Pending::new(Arc::clone(&identity), is_answer_due),
             writer: ServerWriter::new(now),
             identity,
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fronting::Fronting;
 use super::rewrite::offers::Offers;
 use crate::push::settings::PushSettings;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub seed: u64,
     /// The features that servers offer, rewritten under these settings.
     pub offers: Arc<Offers>,
+    /// `[host] modern_login`: the hosts for which SASL2 is offered if their server lacks it.
+    pub fronting: Arc<Fronting>,
 }
 
 impl Default for Settings {
@@ -47,6 +50,7 @@ impl Default for Settings {
             stanza: 0,
             seed: 0,
             offers: Arc::default(),
+            fronting: Arc::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::query::{Query, QueryAnswer};
 use super::schema::Count;
 use super::values::SpoolId;
 use crate::push::account::LoginId;
+use crate::secret::Secret;
 
 /// A database.
 pub(super) trait Engine: Send + Sync {
@@ -60,6 +61,8 @@ pub(super) struct OpeningState {
     pub(super) login: LoginId,
     /// The highest revision of an account that was stored.
     pub(super) revision: u64,
+    /// The key from which resources are made.
+    pub(super) resource_key: Secret<u128>,
     /// The counts of the spools.
     pub(super) counts: Vec<(SpoolId, Count)>,
     /// The spools whose rows have no count.

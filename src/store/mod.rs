@@ -89,6 +89,7 @@ pub use values::{
 };
 
 use crate::metrics::Latency;
+use crate::secret::Secret;
 use crate::sync::lock;
 use counts::SpoolCounts;
 use deletions::Deletions;
@@ -169,6 +170,7 @@ impl Store {
             counts: SpoolCounts::new(std::mem::take(&mut opening.counts)),
             newest: NewestRecords::behind(opening.revision),
             logins: Logins::behind(opening.login),
+            resource_key: std::mem::take(&mut opening.resource_key),
             hurry: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         });
@@ -188,6 +190,11 @@ impl Store {
         // An error means that the writer has ended already.
         drop(self.jobs.send(Job::Stop));
         self.ended.cancelled().await;
+    }
+
+    /// Returns the random key of this database for the resources of clients ([`Fronting`](crate::session::fronting::Fronting)).
+    pub fn resource_key(&self) -> Secret<u128> {
+        self.shared.resource_key.clone()
     }
 
     /// Returns the number of changes that were accepted and are not answered yet.

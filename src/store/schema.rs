@@ -8,7 +8,7 @@
 //! | `doomed` | bare JID, login → the sequence number up to which the stanzas of the spool are deleted |
 //! | `tombstones`, `buried` | resumption id → tombstone; bare JID, resumption id |
 //! | `wakes` | bare JID, device → wake |
-//! | `meta` | `schema` → the version of the tables; `login`, `revision` → the highest ones that were used |
+//! | `meta` | `schema` → the version of the tables; `login`, `revision` → the highest ones that were used; `resources`, `resources_low` → the key of resources |
 //!
 //! # Versions
 //!
@@ -73,6 +73,8 @@ pub(super) mod key {
     pub(in crate::store) const LOGIN: &str = "login";
     /// The highest revision of an account that was stored.
     pub(in crate::store) const REVISION: &str = "revision";
+    /// The upper and the lower half of the key from which resources are made ([`Store::resource_key`](crate::store::Store)).
+    pub(in crate::store) const RESOURCES: [&str; 2] = ["resources", "resources_low"];
     /// The login under which the stanzas of a slot are stored while the slot is converted.
     pub(in crate::store) const CONVERTING: &str = "converting";
 }

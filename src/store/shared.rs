@@ -17,6 +17,7 @@ use super::tasks::{TaskScope, Ticket};
 use super::values::{SpoolId, SpoolLimits};
 use crate::jid::BareJid;
 use crate::metrics::Latency;
+use crate::secret::Secret;
 use crate::sync::lock;
 
 /// The default of `[store] patience`.
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) counts: SpoolCounts,
     pub(super) newest: NewestRecords,
     pub(super) logins: Logins,
+    /// The key from which resources are made.
+    pub(super) resource_key: Secret<u128>,
     /// True if a caller now waits for a job that no caller waited for.
     pub(super) hurry: AtomicBool,
     /// True if the store is shut down.

@@ -80,6 +80,7 @@ fn host(upstream: Upstream, tls: UpstreamTls, ca: Option<PathBuf>) -> Host {
         upstream_tls: tls,
         upstream_ca: ca,
         upstream_insecure: false,
+        modern_login: true,
         channel_binding: ChannelBinding::Strip,
     }
 }

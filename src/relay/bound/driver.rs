@@ -32,6 +32,7 @@ use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
 use crate::session::{Attachment, EndReason, Input, OtherSession, PublishResult, Replies, Session};
+use begin::FirstEvents;
 
 /// The size of a stanza, in bytes, above which its processing delays other sessions on the same worker.
 const LARGE: usize = 1 << 20;
@@ -56,14 +57,17 @@ pub(super) struct SessionDriver {
 }
 
 impl SessionDriver {
-    /// Drives the session until it ends. `events`: events of the connections that came before.
-    pub(super) async fn drive(&mut self, events: Vec<TaskEvent>) {
+    /// Drives the session until it ends.
+    pub(super) async fn drive(&mut self, first: FirstEvents) {
         // Frames that arrived directly after the bind.
         self.perform();
         self.take_published();
+        for frame in first.frames {
+            self.take(Input::Upstream(frame));
+        }
         self.frames_from_client();
         self.frames_from_upstream();
-        let mut events = events.into_iter();
+        let mut events = first.events.into_iter();
         while self.ended.is_none() {
             self.take(Input::Quiet);
             self.publish_status();

@@ -23,7 +23,7 @@ use super::shared::Relay;
 
 /// Runs a session from its bind to its end. Beginning and end have their own boxes, so that their memory is freed in between.
 pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
-    let Some((mut driver, events)) = Box::pin(driver::begin::begin(relay, login)).await else { return };
-    driver.drive(events).await;
+    let Some((mut driver, first)) = Box::pin(driver::begin::begin(relay, login)).await else { return };
+    driver.drive(first).await;
     Box::pin(driver.leave()).await;
 }

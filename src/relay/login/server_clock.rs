@@ -26,16 +26,20 @@ impl ServerClock {
         now: Instant,
         awaited: Option<Awaited>,
         request: RequestState,
-        patience: Duration,
+        server_timeout: Duration,
     ) -> Option<Instant> {
         let begun = |awaited| self.since.filter(|(same, _)| *same == awaited).map_or(now, |(_, since)| since);
         self.since = awaited.filter(|_| request == RequestState::Sent).map(|awaited| (awaited, begun(awaited)));
-        self.since.map(|(_, since)| since + patience)
+        self.end(server_timeout)
     }
 
     /// Returns whether the server has had its time to answer.
-    pub(super) fn is_over(&self, now: Instant, patience: Duration) -> bool {
-        self.since.is_some_and(|(_, since)| since + patience <= now)
+    pub(super) fn is_over(&self, now: Instant, server_timeout: Duration) -> bool {
+        self.end(server_timeout).is_some_and(|end| end <= now)
+    }
+
+    fn end(&self, server_timeout: Duration) -> Option<Instant> {
+        self.since.map(|(awaited, since)| since + awaited.answer.patience(server_timeout))
     }
 }
 

@@ -1,7 +1,13 @@
-//! SASL in both profiles (RFC 6120 §6, XEP-0388). Messages pass through unchanged, one exchange at a time.
+//! SASL in both profiles (RFC 6120 §6, XEP-0388), one exchange at a time. Messages pass through unchanged, or are translated if
+//! the server lacks SASL2.
+
+mod front;
+
+use std::sync::Arc;
 
 use super::contract::{Ended, Lockout, LoginOutput};
 use super::end::LoginEnd;
+use super::fronted::FrontedLogin;
 use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
 use super::login::AcceptedLogin;
@@ -10,12 +16,14 @@ use super::restart::Restarting;
 use super::streams::Streams;
 use super::welcome::Sasl2Success;
 use crate::jid::{BareJid, Jid};
-use crate::session::SmId;
-use crate::session::mechanism_filter::{HiddenOffers, UpstreamWarning};
+use crate::session::mechanism_filter::UpstreamWarning;
+use crate::session::rewrite::fronted;
+use crate::session::rewrite::offers::Offer;
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
-use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, ns, stanza_error};
+use crate::session::{Settings, SmId};
+use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, ns, stanza_error};
 
 /// The number of login attempts that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
@@ -27,7 +35,7 @@ const AGENT_ID: usize = 256;
 #[derive(Debug)]
 pub(super) struct Authenticating {
     streams: Streams,
-    hidden: HiddenOffers,
+    offer: Arc<Offer>,
     attempt: SaslAttempt,
     /// The number of attempts that were refused here.
     refused: u32,
@@ -52,6 +60,8 @@ struct SaslAttempt {
     inline: Inline,
     agent: Option<String>,
     presented: Option<SmId>,
+    /// The condition with which Pushward itself refuses the attempt, once the server has aborted its exchange.
+    refusal: Option<&'static str>,
 }
 
 /// The result of an element of the server.
@@ -63,12 +73,14 @@ pub(super) enum SaslStep {
     Restart(Restarting),
     /// The login is complete, by SASL2.
     Sasl2Success(Sasl2Success),
+    /// The login is complete, by SASL2 in front of a server that lacks it.
+    Fronted(Box<FrontedLogin>),
 }
 
 impl Authenticating {
-    /// Creates the state after the client got the features of the server, except those that are hidden.
-    pub(super) fn new(streams: Streams, hidden: HiddenOffers) -> Self {
-        Self { streams, hidden, attempt: SaslAttempt::default(), refused: 0, turn: SaslTurn::Client }
+    /// Creates the state after the client got the offer.
+    pub(super) fn new(streams: Streams, offer: Arc<Offer>) -> Self {
+        Self { streams, offer, attempt: SaslAttempt::default(), refused: 0, turn: SaslTurn::Client }
     }
 
     /// Returns whether the client's next element can be taken now.
@@ -94,6 +106,9 @@ impl Authenticating {
         if lockout == Lockout::Active && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
             return self.refuse(node.ns(), legs);
         }
+        if self.mixes_profiles(&node) {
+            return Err(LoginEnd::not_forwarded(element.kind()));
+        }
         let own = node.ns() == self.attempt.exchange.profile().ns();
         match node.name() {
             "auth" if node.ns() == ns::SASL => self.attempt = SaslAttempt::begin(Profile::Sasl, &node),
@@ -101,15 +116,24 @@ impl Authenticating {
                 self.on_authenticate(element, legs);
                 return Ok(());
             }
+            "response" | "abort" if own && self.is_fronted() => {
+                self.on_fronted_client(&node, legs);
+                return Ok(());
+            }
             "response" if own => self.attempt.exchange.client_message(&node.text()),
             "abort" if own => {}
             // XEP-0388 §2.6.2: further tasks, such as a second factor.
-            "next" | "task-data" if own && node.ns() == ns::SASL2 => {}
+            "next" | "task-data" if own && node.ns() == ns::SASL2 && !self.is_fronted() => {}
             _ => return Err(LoginEnd::not_forwarded(element.kind())),
         }
         legs.pass_to_server(element);
         self.turn = SaslTurn::Server;
         Ok(())
+    }
+
+    /// Returns whether the server gets SASL2's messages in RFC 6120's profile.
+    fn is_fronted(&self) -> bool {
+        self.offer.fronted.is_some() && self.attempt.exchange.profile() == Profile::Sasl2
     }
 
     /// Refuses an attempt. RFC 6120 §6.5.10: correct or not, it may be tried again later. A client that does not wait is
@@ -120,10 +144,7 @@ impl Authenticating {
         if self.refused > RETRIES {
             return Err(LoginEnd::LockedOut);
         }
-        let mut xml = XmlWriter::new();
-        xml.start("failure").attr("xmlns", profile);
-        xml.start("temporary-auth-failure").attr("xmlns", ns::SASL).end();
-        legs.reply(xml.finish());
+        legs.reply(fronted::refusal(profile, "temporary-auth-failure"));
         Ok(())
     }
 
@@ -132,6 +153,10 @@ impl Authenticating {
     fn on_authenticate(&mut self, element: &Element, legs: &mut Legs) {
         let node = element.node();
         self.attempt = SaslAttempt::begin(Profile::Sasl2, &node);
+        if let Some(refusal) = self.refusal_of_start(&node) {
+            self.attempt.exchange.end();
+            return legs.reply(fronted::refusal(ns::SASL2, refusal));
+        }
         let Some(resume) = node.child("resume", ns::SM) else {
             return self.forward_authenticate(element, legs);
         };
@@ -149,7 +174,7 @@ impl Authenticating {
         let SaslTurn::Registry(asked) = std::mem::replace(&mut self.turn, SaslTurn::Client) else { return };
         let (element, resume) = *asked;
         self.attempt.inline.resume = match found {
-            Ok(held) if self.may_be(&held.account) => InlineResume::Held(resume, held.account),
+            Ok(held) if self.may_be(&held.account) => InlineResume::Held(resume, held),
             // This proves nothing yet, but a client cannot resume the session of another account.
             Ok(_) => InlineResume::Unknown(None),
             Err(ended) => InlineResume::Unknown(ended),
@@ -164,16 +189,24 @@ impl Authenticating {
     }
 
     fn forward_authenticate(&mut self, element: &Element, legs: &mut Legs) {
+        self.turn = SaslTurn::Server;
+        if self.is_fronted() {
+            return legs.write_server(fronted::auth(&element.node()));
+        }
         let bind = match self.attempt.inline.resume {
             InlineResume::Held(..) => sasl2::InlineBind::Withhold,
             InlineResume::None | InlineResume::Unknown(_) | InlineResume::Malformed => sasl2::InlineBind::Forward,
         };
         legs.write_server(authenticate(element, bind));
-        self.turn = SaslTurn::Server;
     }
 
     /// Takes an element of the server.
-    pub(super) fn on_server(mut self, element: &Element, legs: &mut Legs) -> Result<SaslStep, LoginEnd> {
+    pub(super) fn on_server(
+        mut self,
+        element: &Element,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<SaslStep, LoginEnd> {
         if matches!(self.turn, SaslTurn::Registry(_)) {
             return Err(LoginEnd::ServerError);
         }
@@ -187,48 +220,58 @@ impl Authenticating {
             legs.pass_to_client(element);
             return Ok(SaslStep::GoesOn(self));
         }
-        if !self.awaits_server() || node.ns() != self.attempt.exchange.profile().ns() {
+        let expected = if self.is_fronted() { ns::SASL } else { self.attempt.exchange.profile().ns() };
+        if !self.awaits_server() || node.ns() != expected {
             return Err(LoginEnd::ServerError);
         }
         self.warn_of_hidden(&node, legs);
+        self.note_bound_offers(&node, settings, legs);
         if node.name() == "success" {
-            return Ok(self.on_success(element, legs));
+            return self.on_success(element, legs);
         }
         if node.name() == "failure" {
+            self.attempt.exchange.end();
             legs.out(LoginOutput::SaslFailed);
             if is_clients_fault(&node) {
                 legs.out(LoginOutput::LoginFailed);
             }
         }
-        legs.pass_to_client(element);
+        if self.is_fronted() {
+            self.on_fronted_answer(&node, legs)?;
+        } else {
+            legs.pass_to_client(element);
+        }
         self.turn = SaslTurn::Client;
         Ok(SaslStep::GoesOn(self))
     }
 
-    fn on_success(self, success: &Element, legs: &mut Legs) -> SaslStep {
-        let SaslAttempt { exchange, inline, agent, presented } = self.attempt;
+    fn on_success(self, success: &Element, legs: &mut Legs) -> Result<SaslStep, LoginEnd> {
+        if self.is_fronted() {
+            return self.on_fronted_success(&success.node(), legs).map(SaslStep::Fronted);
+        }
+        let SaslAttempt { exchange, inline, agent, presented, .. } = self.attempt;
         let host = self.streams.host().to_owned();
         let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
         let login = AcceptedLogin::new(identity, presented, agent);
         legs.out(LoginOutput::Authenticated);
-        match exchange.profile() {
+        Ok(match exchange.profile() {
             Profile::Sasl => {
                 legs.pass_to_client(success);
                 legs.restart(self.streams.client_header());
                 SaslStep::Restart(Restarting::new(self.streams, login))
             }
             Profile::Sasl2 => SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline)),
-        }
+        })
     }
 
     /// Warns if the offers hidden from the client may be the reason why the server refuses the login.
     fn warn_of_hidden(&self, answer: &Node<'_>, legs: &mut Legs) {
         let exchange = &self.attempt.exchange;
         let warning = match answer.name() {
-            "challenge" if self.hidden.anything && exchange.hashes_offers(&answer.text()) => {
+            "challenge" if self.offer.hidden.anything && exchange.hashes_offers(&answer.text()) => {
                 UpstreamWarning::OffersHashed
             }
-            "failure" if self.hidden.binding && exchange.missed_binding() => UpstreamWarning::BindingMissed,
+            "failure" if self.offer.hidden.binding && exchange.missed_binding() => UpstreamWarning::BindingMissed,
             _ => return,
         };
         legs.out(LoginOutput::UpstreamWarning { host: self.streams.host().to_owned(), warning });
@@ -251,7 +294,7 @@ impl SaslAttempt {
                 let agent = node.child("user-agent", ns::SASL2).and_then(|agent| agent.attr("id"));
                 let agent = agent.map(|id| id.into_owned()).filter(|id| !id.is_empty() && id.len() <= AGENT_ID);
                 let inline = Inline { resume: InlineResume::None, bind: BindRequests::read(node) };
-                Self { exchange, inline, agent, presented: None }
+                Self { exchange, inline, agent, ..Self::default() }
             }
         }
     }

@@ -9,6 +9,7 @@ use super::proof::HeldSession;
 use super::streams::Streams;
 use crate::jid::{self, BareJid, FullJid};
 use crate::session::answer::unreadable;
+use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::rewrite::offers::{Offer, ServerFeatures};
 use crate::session::sender::is_host;
 use crate::session::sm::nonza;
@@ -175,7 +176,7 @@ impl AwaitingBind {
         let node = element.node();
         match &self.request {
             BindRequest::Bind(id) if self.is_bind_answer(element, &node, id) => {
-                return Ok(self.on_bound(element, &node, legs));
+                return self.on_bound(element, &node, legs);
             }
             BindRequest::Probe { id, .. } if self.is_bind_answer(element, &node, id) => self.on_probed(&node, legs)?,
             BindRequest::None | BindRequest::Bind(_) => legs.pass_to_client(element),
@@ -198,16 +199,29 @@ impl AwaitingBind {
         Ok(())
     }
 
-    fn on_bound(mut self: Box<Self>, element: &Element, node: &Node<'_>, legs: &mut Legs) -> BindStep {
+    fn on_bound(
+        mut self: Box<Self>,
+        element: &Element,
+        node: &Node<'_>,
+        legs: &mut Legs,
+    ) -> Result<BindStep, LoginEnd> {
+        let jid = bound_jid(node);
+        if let (Some(jid), Some(told)) = (&jid, self.login.told())
+            && jid.to_bare() != *told
+        {
+            let (host, warning) = (self.streams.host().to_owned(), UpstreamWarning::OtherAccount);
+            legs.out(LoginOutput::UpstreamWarning { host, warning });
+            return Err(LoginEnd::OtherAccount);
+        }
         legs.pass_to_client(element);
-        let Some(jid) = bound_jid(node) else {
+        let Some(jid) = jid else {
             self.request = BindRequest::None;
-            return BindStep::Unbound(self);
+            return Ok(BindStep::Unbound(self));
         };
         let Self { streams, login, server, .. } = *self;
         let mut bound = login.bound(jid, &streams);
         bound.server = server;
-        BindStep::Session(bound)
+        Ok(BindStep::Session(bound))
     }
 
     fn on_probed(&mut self, answer: &Node<'_>, legs: &mut Legs) -> Result<(), LoginEnd> {
@@ -221,15 +235,30 @@ impl AwaitingBind {
         Ok(())
     }
 
-    /// Returns whether this is the server's answer to a bind with this iq id. RFC 6120 §8.1.3 requires an id, but some
-    /// clients send none: Prosody binds them, and copies the missing id.
     fn is_bind_answer(&self, element: &Element, node: &Node<'_>, id: &str) -> bool {
-        let jid = bound_jid(node).map(|jid| jid.to_bare());
-        element.kind() == Kind::Iq
-            && node.attr("id").unwrap_or_default() == id
-            && matches!(node.attr("type").as_deref(), Some("result" | "error"))
-            && is_host(node.attr("from").as_deref(), self.streams.host(), jid.as_ref().or(self.login.account()))
+        is_bind_answer(element, node, &BindQuestion { id, host: self.streams.host(), account: self.login.account() })
     }
+}
+
+/// A bind request to the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BindQuestion<'a> {
+    /// Its iq id.
+    pub(super) id: &'a str,
+    /// The host of the stream.
+    pub(super) host: &'a str,
+    /// The account of the login, if the server has named it.
+    pub(super) account: Option<&'a BareJid>,
+}
+
+/// Returns whether this is the server's answer to a bind request. RFC 6120 §8.1.3 requires an id, but some clients send none:
+/// Prosody binds them, and copies the missing id.
+pub(super) fn is_bind_answer(element: &Element, node: &Node<'_>, question: &BindQuestion<'_>) -> bool {
+    let jid = bound_jid(node).map(|jid| jid.to_bare());
+    element.kind() == Kind::Iq
+        && node.attr("id").unwrap_or_default() == question.id
+        && matches!(node.attr("type").as_deref(), Some("result" | "error"))
+        && is_host(node.attr("from").as_deref(), question.host, jid.as_ref().or(question.account))
 }
 
 /// Sends the client an error in place of an answer that was skipped.
@@ -240,7 +269,7 @@ pub(super) fn pass_skipped_answer(element: &Element, node: &Node<'_>, legs: &mut
 }
 
 /// Returns the full JID in a bind result.
-fn bound_jid(answer: &Node<'_>) -> Option<FullJid> {
+pub(super) fn bound_jid(answer: &Node<'_>) -> Option<FullJid> {
     let jid = answer.child("bind", ns::BIND)?.child("jid", ns::BIND)?.text();
     FullJid::new(&jid).ok()
 }

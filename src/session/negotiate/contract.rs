@@ -1,5 +1,7 @@
 //! The inputs and outputs of a [`Negotiation`](super::Negotiation).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::proof::{HeldSession, Proof};
@@ -81,6 +83,21 @@ pub enum ServerAnswer {
     Sasl,
     /// The result of a bind.
     Bind,
+    /// Answers to requests that complete a bind. The login goes on without them after [`ServerAnswer::patience`].
+    Extras,
+}
+
+/// The time that a server has to answer the requests that complete a bind.
+const EXTRAS: Duration = Duration::from_secs(5);
+
+impl ServerAnswer {
+    /// The time that the server has, if it has `server_timeout` for its other answers.
+    pub fn patience(self, server_timeout: Duration) -> Duration {
+        match self {
+            Self::Header | Self::Features | Self::Sasl | Self::Bind => server_timeout,
+            Self::Extras => server_timeout.min(EXTRAS),
+        }
+    }
 }
 
 /// An effect of a login, to be performed in order.
@@ -104,6 +121,8 @@ pub enum LoginOutput {
     LoginRefused,
     /// Both streams restart (RFC 6120 §6.4.6).
     Restart,
+    /// The stream of the server restarts; the client's goes on (XEP-0388 §2.6.3).
+    RestartServer,
     /// Find the session that can be resumed under this id.
     Find(SmId),
     /// Hand the connection to that session and close the upstream stream.
@@ -146,6 +165,8 @@ pub enum CloseReason {
     UpstreamLost,
     /// The server broke the protocol.
     UpstreamError,
+    /// The server bound another account than the one that the client was told.
+    OtherAccount,
     /// The server requires TLS, and its leg has none.
     UpstreamWantsTls,
     /// The client asked for a host that is not served.
@@ -170,12 +191,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
         Self::UpstreamLost,
         Self::UpstreamError,
+        Self::OtherAccount,
         Self::UpstreamWantsTls,
         Self::HostUnknown,
         Self::ResumeRefused,
@@ -196,6 +218,7 @@ impl CloseReason {
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamLost => "upstream_lost",
             Self::UpstreamError => "upstream_error",
+            Self::OtherAccount => "other_account",
             Self::UpstreamWantsTls => "upstream_wants_tls",
             Self::HostUnknown => "host_unknown",
             Self::ResumeRefused => "resume_refused",

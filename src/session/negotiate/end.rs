@@ -42,6 +42,8 @@ pub(super) enum LoginEnd {
     ServerRequiresTls,
     /// The server broke the protocol.
     ServerError,
+    /// The server bound another account than the one that the client was told.
+    OtherAccount,
     /// A resumption was not proven, after a bind that only served to prove it.
     ResumeRefused,
     /// `authentication_timeout` has passed.
@@ -78,6 +80,7 @@ impl LoginEnd {
             Self::ServerSilent => CloseReason::ServerSilent,
             Self::ServerRequiresTls => CloseReason::UpstreamWantsTls,
             Self::ServerError => CloseReason::UpstreamError,
+            Self::OtherAccount => CloseReason::OtherAccount,
             Self::ResumeRefused => CloseReason::ResumeRefused,
             Self::Timeout => CloseReason::Timeout,
             Self::StoreLate => CloseReason::StoreLate,
@@ -103,6 +106,9 @@ impl LoginEnd {
                 (StreamCondition::RemoteConnectionFailed, None)
             }
             Self::ServerError => (StreamCondition::InternalServerError, Some("The server violated the protocol")),
+            Self::OtherAccount => {
+                (StreamCondition::InternalServerError, Some("The server bound another account than the login's"))
+            }
             Self::Timeout => (StreamCondition::ConnectionTimeout, None),
             Self::StoreLate => (StreamCondition::InternalServerError, None),
             Self::Overload => (StreamCondition::ResourceConstraint, Some("Too many unauthenticated connections")),

@@ -14,6 +14,8 @@ use bytes::Bytes;
 
 use super::{Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop};
 use crate::jid::BareJid;
+use crate::secret::Secret;
+use crate::session::fronting::Fronting;
 use crate::session::mechanism_filter::{ChannelBinding, Leg};
 use crate::session::sasl::SaslIdentity;
 use crate::session::tests::random;
@@ -56,6 +58,19 @@ impl Script<'_> {
             _ if self.has(b'T') => Leg::Tls(ChannelBinding::Strip),
             _ if self.has(b'E') => Leg::Tls(ChannelBinding::ServerEndPoint),
             _ => Leg::Plain,
+        }
+    }
+
+    /// `s`: the server wants TLS. `m`: it has no SASL2, and Pushward offers it.
+    fn features(self) -> String {
+        match self {
+            _ if self.has(b's') => STARTTLS.to_owned(),
+            _ if self.has(b'm') => {
+                let sasl2 = FEATURES.find("<authentication").zip(FEATURES.find("<sasl-channel-binding"));
+                let (from, to) = sasl2.unwrap_or_default();
+                FEATURES.get(..from).into_iter().chain(FEATURES.get(to..)).collect()
+            }
+            _ => FEATURES.to_owned(),
         }
     }
 
@@ -121,8 +136,8 @@ impl Server<'_> {
                 Ok(Some(Frame::Open(_))) if self.user.is_some() && self.script.has(b'q') => {}
                 Ok(Some(Frame::Open(_))) => {
                     self.say(STREAM);
-                    let features = if self.script.has(b's') { STARTTLS } else { FEATURES };
-                    self.say(if self.user.is_some() { LOGGED_IN } else { features });
+                    let features = if self.user.is_some() { LOGGED_IN.to_owned() } else { self.script.features() };
+                    self.say(features);
                 }
                 Ok(Some(Frame::Element(element))) => self.answer(&element),
                 Ok(Some(Frame::Whitespace | Frame::Close | Frame::Skipped(_))) => {}
@@ -248,7 +263,10 @@ pub(crate) fn negotiation(data: &[u8]) {
 impl<'d> World<'d> {
     fn new(script: Script<'d>) -> Self {
         let hosts = Arc::new(HashSet::from([HOST.to_owned()]));
-        let settings = Arc::new(Settings { stanza: LIMITS.bytes, session_queue: 1 << 20, ..Settings::default() });
+        let fronted = script.has(b'm').then(|| HOST.to_owned());
+        let fronting = Arc::new(Fronting::new(fronted, Secret::new(1)));
+        let settings =
+            Arc::new(Settings { stanza: LIMITS.bytes, session_queue: 1 << 20, fronting, ..Settings::default() });
         let mut upstream = Framer::new(FrameLimits::server(1 << 16));
         upstream.skip_unfit(None);
         let server = Server {
@@ -392,6 +410,10 @@ impl<'d> World<'d> {
                 self.upstream.restart();
                 self.server.framer.restart();
                 self.reader.restart();
+            }
+            LoginOutput::RestartServer => {
+                self.upstream.restart();
+                self.server.framer.restart();
             }
             LoginOutput::Find(_) => return Some(LoginInput::Found(self.script.found())),
             LoginOutput::HandOver { resumption, .. } => {

@@ -1,7 +1,7 @@
 //! Requests inside `<authenticate/>` (XEP-0388 §2.3): to resume, or to bind with stream management.
 
 use super::contract::Ended;
-use crate::jid::BareJid;
+use super::proof::HeldSession;
 use crate::session::sm::nonza;
 use crate::xml::{Node, ns};
 
@@ -17,6 +17,12 @@ pub(super) struct Inline {
 /// The requests inside `<bind/>` (XEP-0386 §3).
 #[derive(Debug, Default)]
 pub(super) struct BindRequests {
+    /// True if there is a `<bind/>`.
+    pub(super) is_present: bool,
+    /// The text of `<tag/>`.
+    pub(super) tag: Option<String>,
+    /// `<enable/>` of message carbons (XEP-0280 §4).
+    pub(super) carbons: bool,
     /// `<enable/>`.
     pub(super) enable: Option<nonza::Enable>,
     /// `<inactive/>`.
@@ -30,7 +36,7 @@ pub(super) enum InlineResume {
     #[default]
     None,
     /// The session exists. A login of its account resumes it.
-    Held(nonza::Resume, BareJid),
+    Held(nonza::Resume, HeldSession),
     /// The session does not exist. If it ended in order, contains the count of stanzas that it had handled.
     Unknown(Option<Ended>),
     /// The request does not name a session.
@@ -42,7 +48,9 @@ impl BindRequests {
     pub(super) fn read(authenticate: &Node<'_>) -> Self {
         let bind = authenticate.child("bind", ns::BIND2);
         let enable = bind.and_then(|bind| bind.child("enable", ns::SM)).map(|enable| nonza::Enable::read(&enable));
-        let inactive = bind.is_some_and(|bind| bind.child("inactive", ns::CSI).is_some());
-        Self { enable, inactive }
+        let has = |name, ns| bind.is_some_and(|bind| bind.child(name, ns).is_some());
+        let tag = bind.and_then(|bind| bind.child("tag", ns::BIND2)).map(|tag| tag.text().into_owned());
+        let (carbons, inactive) = (has("enable", ns::CARBONS), has("inactive", ns::CSI));
+        Self { is_present: bind.is_some(), tag, carbons, enable, inactive }
     }
 }

@@ -45,6 +45,11 @@ impl Legs {
         self.random
     }
 
+    /// Returns an unguessable number.
+    pub(super) fn random(&self) -> u128 {
+        (self.random)()
+    }
+
     /// Returns an unguessable id.
     pub(super) fn random_id(&self) -> String {
         format!("{:032x}", (self.random)())
@@ -69,6 +74,12 @@ impl Legs {
     pub(super) fn restart(&mut self, header: &Arc<Header>) {
         self.out(LoginOutput::Restart);
         self.opened = Opened::Restarting(Arc::clone(header));
+    }
+
+    /// Begins the stream to the server again, with this header. The client's stream goes on.
+    pub(super) fn restart_server(&mut self, header: &Header) {
+        self.out(LoginOutput::RestartServer);
+        self.open_server(header);
     }
 
     /// Passes the header on that opens the client's stream again.

@@ -21,6 +21,8 @@ pub(super) struct AcceptedLogin {
     identity: Option<SaslIdentity>,
     /// The account that the server named (XEP-0388 §2.6.1).
     account: Option<BareJid>,
+    /// The account that Pushward tells the client. It proves nothing.
+    told: Option<BareJid>,
     agent: Option<String>,
     presented: Option<SmId>,
 }
@@ -29,12 +31,27 @@ impl AcceptedLogin {
     /// Creates a login from the SASL exchange. `presented` and `agent` are the resumption id and the user agent that came
     /// with it.
     pub(super) fn new(identity: Option<SaslIdentity>, presented: Option<SmId>, agent: Option<String>) -> Self {
-        Self { identity, account: None, agent, presented }
+        Self { identity, account: None, told: None, agent, presented }
     }
 
     /// The same login with the account that the server named, if it named one.
     pub(super) fn of_account(self, account: Option<BareJid>) -> Self {
         Self { account, ..self }
+    }
+
+    /// The same login, of which Pushward tells the client that it is of this account.
+    pub(super) fn telling(self, account: BareJid) -> Self {
+        Self { told: Some(account), ..self }
+    }
+
+    /// The account that Pushward tells the client.
+    pub(super) fn told(&self) -> Option<&BareJid> {
+        self.told.as_ref()
+    }
+
+    /// The id of the user agent.
+    pub(super) fn agent(&self) -> Option<&str> {
+        self.agent.as_deref()
     }
 
     /// The account that the server named.
@@ -85,6 +102,8 @@ impl AcceptedLogin {
             enabled: None,
             inactive: false,
             server: ServerFeatures::default(),
+            early: Vec::new(),
+            asked: None,
         })
     }
 }

@@ -56,6 +56,6 @@ impl OpeningLogin {
             return Err(LoginEnd::ServerRequiresTls);
         }
         legs.write_client(offer.shown.clone());
-        Ok(Authenticating::new(streams, offer.hidden))
+        Ok(Authenticating::new(streams, offer))
     }
 }

@@ -4,6 +4,7 @@ use super::authenticating::{Authenticating, SaslStep};
 use super::binding::{AwaitingBind, BindStep};
 use super::contract::{LoginOutput, ServerAnswer};
 use super::end::LoginEnd;
+use super::fronted::{FrontedLogin, FrontedStep};
 use super::legs::Legs;
 use super::opening::OpeningLogin;
 use super::restart::{Reopening, Restarting};
@@ -26,6 +27,8 @@ pub(super) enum LoginState {
     HandingOver(HandingOver),
     /// SASL2's `<success/>` was passed on: the server's features are awaited.
     Welcomed(Welcomed),
+    /// SASL2 in front of a server that lacks it: the client waits for its `<success/>`.
+    Fronted(Box<FrontedLogin>),
     /// SASL's `<success/>` was passed on: the client restarts its stream.
     Restarting(Restarting),
     /// The restart was passed on: the server's header and features are awaited.
@@ -47,6 +50,7 @@ impl LoginState {
             | Self::Opening(_)
             | Self::HandingOver(_)
             | Self::Welcomed(_)
+            | Self::Fronted(_)
             | Self::Reopening(_)
             | Self::Done => false,
         }
@@ -58,6 +62,7 @@ impl LoginState {
             Self::Opening(opening) => Some(opening.awaits()),
             Self::Authenticating(sasl) => sasl.awaits_server().then_some(ServerAnswer::Sasl),
             Self::Welcomed(_) => Some(ServerAnswer::Features),
+            Self::Fronted(fronted) => fronted.awaits(),
             Self::Reopening(reopening) => Some(reopening.awaits()),
             Self::Binding(binding) => binding.awaits(),
             Self::Start | Self::Connecting(_) | Self::HandingOver(_) | Self::Restarting(_) | Self::Done => None,
@@ -70,6 +75,7 @@ impl LoginState {
             Self::Start | Self::Connecting(_) | Self::Opening(_) | Self::Authenticating(_) => false,
             Self::HandingOver(_)
             | Self::Welcomed(_)
+            | Self::Fronted(_)
             | Self::Restarting(_)
             | Self::Reopening(_)
             | Self::Binding(_)
@@ -82,10 +88,19 @@ impl LoginState {
         match verdict {
             SaslStep::GoesOn(sasl) => Ok(Self::Authenticating(sasl)),
             SaslStep::Restart(restarting) => Ok(Self::Restarting(restarting)),
+            SaslStep::Fronted(fronted) => Ok(Self::Fronted(fronted)),
             SaslStep::Sasl2Success(success) => match success.admit(settings, legs)? {
                 LoginSuccess::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),
                 LoginSuccess::Welcomed(welcomed) => Ok(Self::Welcomed(welcomed)),
             },
+        }
+    }
+
+    /// Returns the state that follows an event of a fronted login.
+    pub(super) fn after_fronted(step: FrontedStep, legs: &mut Legs) -> Self {
+        match step {
+            FrontedStep::GoesOn(fronted) => Self::Fronted(fronted),
+            FrontedStep::Welcomed(step) => Self::after_bind(step, legs),
         }
     }
 

@@ -78,6 +78,7 @@ impl Streams {
             FeaturesPhase::Unauthenticated => settings.unauthenticated_stanza,
             FeaturesPhase::Authenticated | FeaturesPhase::Bound { .. } => settings.stanza,
         };
-        settings.offers.read(features, Terms { phase, leg: self.leg, max_bytes })
+        let fronted = settings.fronting.parts(&self.host);
+        settings.offers.read(features, Terms { phase, leg: self.leg, max_bytes, fronted })
     }
 }

@@ -47,7 +47,7 @@ impl Sasl2Success {
     pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<LoginSuccess, LoginEnd> {
         let failed = match std::mem::take(&mut self.resume) {
             InlineResume::None => None,
-            InlineResume::Held(resume, account) if self.login.account() == Some(&account) => {
+            InlineResume::Held(resume, held) if self.login.account() == Some(&held.account) => {
                 legs.out(LoginOutput::HandOver {
                     id: resume.previd,
                     resumption: Resumption {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::fronted::FrontedOffer;
 use super::{FeaturesPhase, features, limits};
+use crate::session::fronting::FrontedParts;
 use crate::session::mechanism_filter::{HiddenOffers, Leg, MechanismFilter};
 use crate::session::upgrade;
 use crate::sync::lock;
@@ -26,6 +28,8 @@ pub struct Offer {
     pub hidden: HiddenOffers,
     /// True if the server requires TLS.
     pub requires_tls: bool,
+    /// SASL2 as Pushward offers it, if it does.
+    pub fronted: Option<FrontedOffer>,
     /// The features that Pushward itself uses.
     pub server: ServerFeatures,
 }
@@ -44,10 +48,14 @@ impl Offer {
         let root = element.node();
         let limited = limits(element, terms.max_bytes);
         let limited = limited.and_then(|bytes| Element::parse(bytes, element.header()).ok());
+        let filter = MechanismFilter::new(&root, terms.leg);
+        let fronted = terms.fronted.filter(|_| terms.phase == FeaturesPhase::Unauthenticated);
+        let fronted = fronted.and_then(|parts| FrontedOffer::new(&root, &filter, parts));
         Self {
-            shown: features(limited.as_ref().unwrap_or(element), terms.phase, terms.leg),
-            hidden: MechanismFilter::new(&root, terms.leg).hidden(),
+            shown: features(limited.as_ref().unwrap_or(element), terms.phase, &filter, fronted.as_ref()),
+            hidden: filter.hidden(),
             requires_tls: upgrade::requires_tls(element),
+            fronted,
             server: ServerFeatures {
                 csi: root.child("csi", ns::CSI).is_some(),
                 sm: root.child("sm", ns::SM).is_some(),
@@ -65,6 +73,8 @@ pub struct Terms {
     pub leg: Leg,
     /// The maximum size of a client's stanza, in bytes.
     pub max_bytes: usize,
+    /// What to offer with SASL2 if the server lacks it; `None` if SASL2 is not offered for it.
+    pub fronted: Option<FrontedParts>,
 }
 
 struct Known {
@@ -116,7 +126,8 @@ mod tests {
     use super::*;
     use crate::session::mechanism_filter::ChannelBinding;
 
-    const TERMS: Terms = Terms { phase: FeaturesPhase::Unauthenticated, leg: Leg::Plain, max_bytes: 10_000 };
+    const TERMS: Terms =
+        Terms { phase: FeaturesPhase::Unauthenticated, leg: Leg::Plain, max_bytes: 10_000, fronted: None };
     const OFFER: &str = "<stream:features><x:mechanisms><x:mechanism>SCRAM-SHA-1-PLUS</x:mechanism>\
                          <x:mechanism>PLAIN</x:mechanism></x:mechanisms>\
                          <sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-server-end-point'/>\
@@ -150,7 +161,8 @@ mod tests {
                     .flat_map(|(x, leg)| phases.map(|phase| (x, leg, phase)))
                     .flat_map(|(x, leg, phase)| [5_000, 10_000].map(|max_bytes| (x, leg, phase, max_bytes)))
                 {
-                    let (element, terms) = (features(xml, x), Terms { phase, leg, max_bytes });
+                    let fronted = (max_bytes == 5_000).then_some(FrontedParts { carbons: true, metadata: true });
+                    let (element, terms) = (features(xml, x), Terms { phase, leg, max_bytes, fronted });
                     assert_eq!(*offers.read(&element, terms), Offer::new(&element, terms), "{xml} {terms:?}");
                     assert!(Arc::ptr_eq(&offers.read(&element, terms), &offers.read(&features(xml, x), terms)));
                 }

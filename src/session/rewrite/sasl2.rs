@@ -116,7 +116,8 @@ fn removal(node: &Node<'_>) -> Splice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FeaturesPhase, Leg, features};
+    use super::super::FeaturesPhase;
+    use super::super::tests::shown;
     use super::*;
     use crate::session::tests::element;
 
@@ -127,7 +128,7 @@ mod tests {
     fn check_offer(offer: &str, expect: &str) {
         let offered = element(&format!("<stream:features>{offer}</stream:features>"));
         check(
-            &features(&offered, FeaturesPhase::Unauthenticated, Leg::Plain),
+            &shown(&offered, FeaturesPhase::Unauthenticated),
             &format!("<stream:features>{expect}</stream:features>"),
         );
     }

@@ -52,8 +52,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(identity: Arc<Identity>) -> Self {
-        Self { identity, has_asked: false, queries: VecDeque::new(), removal: None, publishes: VecDeque::new() }
+    pub(super) fn new(identity: Arc<Identity>, has_asked: bool) -> Self {
+        Self { identity, has_asked, queries: VecDeque::new(), removal: None, publishes: VecDeque::new() }
     }
 
     /// Creates an iq id for a request of ours.

@@ -28,9 +28,10 @@ pub(super) struct Login {
     pub(super) bound: Option<Box<Bound>>,
     pub(super) released: Vec<(Proof, String)>,
     pub(super) restarts: usize,
-    warnings: Vec<UpstreamWarning>,
-    sasl_failed: usize,
-    failed: usize,
+    pub(super) server_restarts: usize,
+    pub(super) warnings: Vec<UpstreamWarning>,
+    pub(super) sasl_failed: usize,
+    pub(super) failed: usize,
     refused: usize,
     pub(super) closed: Option<CloseReason>,
 }
@@ -49,9 +50,14 @@ pub(super) fn client_header_with(to: &str, attributes: &str) -> Frame {
 
 impl Login {
     pub(super) fn new() -> Self {
+        Self::with(Arc::default())
+    }
+
+    /// A connection under these settings.
+    pub(super) fn with(settings: Arc<Settings>) -> Self {
         let hosts = Arc::new(HashSet::from(["example.org".to_owned()]));
         Self {
-            negotiation: Negotiation::new(hosts, Arc::default(), random, Instant::now()),
+            negotiation: Negotiation::new(hosts, settings, random, Instant::now()),
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             connects: Vec::new(),
@@ -60,6 +66,7 @@ impl Login {
             bound: None,
             released: Vec::new(),
             restarts: 0,
+            server_restarts: 0,
             warnings: Vec::new(),
             sasl_failed: 0,
             failed: 0,
@@ -122,6 +129,7 @@ impl Login {
                 LoginOutput::LoginFailed => self.failed += 1,
                 LoginOutput::LoginRefused => self.refused += 1,
                 LoginOutput::Restart => self.restarts += 1,
+                LoginOutput::RestartServer => self.server_restarts += 1,
                 LoginOutput::Find(id) => self.finds.push(id),
                 LoginOutput::HandOver { resumption, .. } => self.handed_over = Some(resumption),
                 LoginOutput::Release { proof, resource } => self.released.push((proof, resource)),

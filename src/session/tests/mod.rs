@@ -10,6 +10,7 @@ mod csi;
 mod durability;
 #[cfg(test)]
 mod found;
+mod fronted;
 #[cfg(test)]
 mod inherit;
 #[cfg(test)]
@@ -172,6 +173,8 @@ impl Rig {
             enabled: None,
             inactive: false,
             server: ServerFeatures { csi: true, sm: false },
+            early: Vec::new(),
+            asked: None,
         };
         adjust(&mut bound);
         let device = Device {

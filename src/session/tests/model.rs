@@ -672,6 +672,8 @@ impl World {
             enabled: None,
             inactive: false,
             server: ServerFeatures { csi: true, sm: self.variant.server_sm },
+            early: Vec::new(),
+            asked: None,
         };
         let owner = Owner {
             device: DEVICE,

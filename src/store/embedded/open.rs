@@ -5,6 +5,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 use super::{accounts, convert_version_1, spools};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::secret::Secret;
 use crate::seq::Seq;
 use crate::store::engine::OpeningState;
 use crate::store::error::StoreError;
@@ -26,13 +27,17 @@ pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
         true => accounts::number(&transaction.open_table(META)?, key::SCHEMA)?,
         false => None,
     };
+    let has_key = match has(META.name()) {
+        true => resource_key(&transaction.open_table(META)?)?.is_some(),
+        false => false,
+    };
     drop(transaction);
     if let Some(version) = version.filter(|version| *version > VERSION) {
         return Err(StoreError::NewerSchema { version });
     }
     let all =
         [ACCOUNTS.name(), SPOOLS.name(), STANZAS.name(), DOOMED.name(), TOMBSTONES.name(), ACCOUNT_TOMBSTONES.name()];
-    if version != Some(VERSION) || !all.into_iter().chain([WAKES.name()]).all(has) {
+    if version != Some(VERSION) || !has_key || !all.into_iter().chain([WAKES.name()]).all(has) {
         create(database)?;
     }
     if [OLD_SLOTS.name(), OLD_SPOOL.name()].into_iter().any(has) {
@@ -56,10 +61,22 @@ fn create(database: &Database) -> Result<(), StoreError> {
         if accounts::number(&meta, key::REVISION)?.is_none() {
             accounts::raise(&mut meta, key::REVISION, highest_revision(&accounts)?)?;
         }
+        if resource_key(&meta)?.is_none() {
+            for half in key::RESOURCES {
+                meta.insert(half, rand::random::<u64>())?;
+            }
+        }
         meta.insert(key::SCHEMA, VERSION)?;
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Returns the key from which resources are made.
+fn resource_key(meta: &impl ReadableTable<&'static str, u64>) -> Result<Option<u128>, StoreError> {
+    let [high, low] = key::RESOURCES;
+    let halves = accounts::number(meta, high)?.zip(accounts::number(meta, low)?);
+    Ok(halves.map(|(high, low)| u128::from(high) << 64 | u128::from(low)))
 }
 
 fn highest_revision(accounts: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, StoreError> {
@@ -77,6 +94,7 @@ pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
     let number = |name| accounts::number(&meta, name).map(Option::unwrap_or_default);
+    let resource_key = Secret::new(resource_key(&meta)?.unwrap_or_default());
     let (mut login, revision) = (LoginId(number(key::LOGIN)?), number(key::REVISION)?);
     let (stanzas, doomed) = (transaction.open_table(STANZAS)?, transaction.open_table(DOOMED)?);
     let (mut counts, mut not_counted) = (Vec::new(), Vec::new());
@@ -102,5 +120,5 @@ pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
         };
         counts.push((spool, count));
     }
-    Ok(OpeningState { login, revision, counts, not_counted })
+    Ok(OpeningState { login, revision, resource_key, counts, not_counted })
 }

@@ -21,17 +21,24 @@ use crate::relay::shared::Relay;
 use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::{Bound, Clock, Session};
-use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
+use crate::xml::{self, Frame, Framer, Header, HeaderCache, StreamCondition};
 
 /// The time that the store has to return the device of a login.
 const STORE: Duration = Duration::from_secs(60);
 
-/// Begins the session. Also returns the events of its connections while the store worked. `None` if the store was too late:
-/// the client got a stream error.
+/// The first events of a session.
+pub(in crate::relay::bound) struct FirstEvents {
+    /// Frames that the server sent during the login, after the bind.
+    pub(in crate::relay::bound) frames: Vec<Frame>,
+    /// Events of the connections while the store worked.
+    pub(in crate::relay::bound) events: Vec<TaskEvent>,
+}
+
+/// Begins the session. `None` if the store was too late: the client got a stream error.
 pub(in crate::relay::bound) async fn begin(
     relay: Arc<Relay>,
     login: Box<Login>,
-) -> Option<(Box<SessionDriver>, Vec<TaskEvent>)> {
+) -> Option<(Box<SessionDriver>, FirstEvents)> {
     let Login { mut bound, mut client, peer, mut upstream } = *login;
     share_headers(&relay, &mut bound, client.framer(), upstream.framer());
     let resource = bound.jid.resource().to_owned();
@@ -59,6 +66,7 @@ pub(in crate::relay::bound) async fn begin(
     let clock = Clock { now: Instant::now(), wall: clock::unix_millis() };
     let siblings = Siblings::new(Arc::clone(&relay), Arc::clone(&handle));
     owner.older = !siblings.are_settled();
+    let frames = std::mem::take(&mut bound.early);
     let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
     session.share_memory(relay.guards().queues());
     session.share_device_memory(siblings.memory());
@@ -85,7 +93,7 @@ pub(in crate::relay::bound) async fn begin(
         ended: None,
     });
     let ends = near.map(TaskEvent::Client).into_iter().chain(far.map(TaskEvent::Upstream));
-    Some((driver, ends.collect()))
+    Some((driver, FirstEvents { frames, events: ends.collect() }))
 }
 
 /// Lets the session share the stream headers of its legs with their framers, and namespace contexts with other sessions.

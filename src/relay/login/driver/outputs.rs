@@ -61,6 +61,11 @@ impl LoginDriver<'_> {
                     upstream.framer().restart();
                 }
             }
+            LoginOutput::RestartServer => {
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.framer().restart();
+                }
+            }
             LoginOutput::Find(id) => {
                 self.count_resumption();
                 return self.find(&id).await;
@@ -104,6 +109,7 @@ impl LoginDriver<'_> {
             | CloseReason::UpstreamClosed
             | CloseReason::UpstreamLost
             | CloseReason::UpstreamError
+            | CloseReason::OtherAccount
             | CloseReason::UpstreamWantsTls
             | CloseReason::HostUnknown
             | CloseReason::ResumeRefused

@@ -1,0 +1,155 @@
+//! SASL2 in front of servers that lack it (XEP-0388): the hosts for which Pushward offers it, and what it has learned about their
+//! servers.
+//!
+//! All logins of a host share this memory, see [`Fronting`]. `negotiate::fronted` logs the clients in, and
+//! [`rewrite::fronted`](super::rewrite::fronted) translates between the two profiles of SASL.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::jid::BareJid;
+use crate::secret::Secret;
+use crate::sync::lock;
+
+/// The length of the stable part of a resource, in bytes before it is encoded.
+const STABLE: usize = 9;
+/// The maximum length of a `<tag/>` that is used, in bytes. RFC 7622 §3.4 limits a resource to 1023.
+const TAG: usize = 512;
+
+/// The hosts with `modern_login`.
+#[derive(Debug, Default)]
+pub struct Fronting {
+    hosts: HashMap<String, Mutex<ServerLimits>>,
+    key: Secret<u128>,
+}
+
+/// The limits of a server, as far as logins have met them.
+#[derive(Clone, Copy, Debug, Default)]
+struct ServerLimits {
+    /// True if SCRAM depends on the server's own offers or on its TLS connection. Another list of offers would fail then.
+    binds_offers: bool,
+    refuses_carbons: bool,
+    refuses_metadata: bool,
+}
+
+/// The parts that are offered with SASL2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontedParts {
+    /// The server has not refused message carbons (XEP-0280).
+    pub carbons: bool,
+    /// The server has not refused the metadata of its archive (XEP-0313 §7).
+    pub metadata: bool,
+}
+
+impl Fronting {
+    /// Creates the memory for these hosts. The key makes resources unpredictable.
+    pub fn new(hosts: impl IntoIterator<Item = String>, key: Secret<u128>) -> Self {
+        Self { hosts: hosts.into_iter().map(|host| (host, Mutex::default())).collect(), key }
+    }
+
+    /// Returns the parts to offer for a host if its server lacks SASL2. `None`: SASL2 is not offered.
+    pub fn parts(&self, host: &str) -> Option<FrontedParts> {
+        let limits = *self.limits(host)?;
+        (!limits.binds_offers)
+            .then_some(FrontedParts { carbons: !limits.refuses_carbons, metadata: !limits.refuses_metadata })
+    }
+
+    /// Notes that a challenge of the server depends on its own offers or on its TLS connection (XEP-0474, XEP-0515). Returns
+    /// whether SASL2 was offered before and is not offered from now on.
+    pub fn on_bound_offers(&self, host: &str) -> bool {
+        self.limits(host).is_some_and(|mut limits| !std::mem::replace(&mut limits.binds_offers, true))
+    }
+
+    /// Notes that the server refuses message carbons.
+    pub fn on_carbons_refused(&self, host: &str) {
+        if let Some(mut limits) = self.limits(host) {
+            limits.refuses_carbons = true;
+        }
+    }
+
+    /// Notes that the server has no metadata of its archive.
+    pub fn on_metadata_refused(&self, host: &str) {
+        if let Some(mut limits) = self.limits(host) {
+            limits.refuses_metadata = true;
+        }
+    }
+
+    fn limits(&self, host: &str) -> Option<MutexGuard<'_, ServerLimits>> {
+        self.hosts.get(host).map(lock)
+    }
+
+    /// Returns the resource of a user agent (XEP-0386 §3.1): its `<tag/>` and a part that stays the same for the same account and
+    /// agent, without showing the agent's id. Without an agent, that part is this random number.
+    pub fn resource(&self, tag: Option<&str>, account: &BareJid, agent: Option<&str>, random: u128) -> String {
+        let stable = match agent {
+            Some(agent) => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key.expose().to_be_bytes());
+                let hash = hmac::sign(&key, format!("{account}\0{agent}").as_bytes());
+                URL_SAFE_NO_PAD.encode(hash.as_ref().get(..STABLE).unwrap_or_default())
+            }
+            None => URL_SAFE_NO_PAD.encode(random.to_be_bytes().get(..STABLE).unwrap_or_default()),
+        };
+        match tag.map(str::trim).filter(|tag| !tag.is_empty() && tag.len() <= TAG) {
+            Some(tag) => format!("{tag}/{stable}"),
+            None => stable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fronting() -> Fronting {
+        Fronting::new(["example.org".to_owned()], Secret::new(7))
+    }
+
+    #[test]
+    fn what_a_server_refused_is_not_offered_for_its_host_again() {
+        let fronting = fronting();
+        assert_eq!(fronting.parts("example.net"), None);
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: true, metadata: true }));
+        fronting.on_carbons_refused("example.org");
+        fronting.on_carbons_refused("example.net");
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: true }));
+        fronting.on_metadata_refused("example.org");
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: false }));
+    }
+
+    #[test]
+    fn a_server_whose_challenges_depend_on_its_offers_is_not_fronted_from_then_on() {
+        let fronting = fronting();
+        assert!(fronting.on_bound_offers("example.org"));
+        assert!(!fronting.on_bound_offers("example.org"), "it is reported once");
+        assert!(!fronting.on_bound_offers("example.net"));
+        assert_eq!(fronting.parts("example.org"), None);
+    }
+
+    #[test]
+    fn a_resource_is_the_same_for_the_same_agent_of_an_account_and_does_not_show_the_agent() {
+        let fronting = fronting();
+        let [juliet, romeo] = ["juliet@example.org", "romeo@example.org"].map(|jid| BareJid::new(jid).unwrap());
+        let resource = |account, agent, random| fronting.resource(Some("Phone"), account, agent, random);
+        let first = resource(&juliet, Some("d4565fa7-4d72-4749"), 1);
+        assert_eq!(first, resource(&juliet, Some("d4565fa7-4d72-4749"), 2));
+        assert!(first.starts_with("Phone/") && first.len() == "Phone/".len() + 12, "{first}");
+        assert!(!first.contains("d4565fa7"), "{first}");
+        for other in [
+            resource(&romeo, Some("d4565fa7-4d72-4749"), 1),
+            resource(&juliet, Some("other"), 1),
+            resource(&juliet, None, 1 << 100),
+            resource(&juliet, None, 2 << 100),
+            Fronting::new([], Secret::new(8)).resource(Some("Phone"), &juliet, Some("d4565fa7-4d72-4749"), 1),
+        ] {
+            assert_ne!(first, other);
+        }
+        assert_ne!(resource(&juliet, None, 1 << 100), resource(&juliet, None, 2 << 100));
+        for none in [None, Some(""), Some("  "), Some("x".repeat(TAG + 1).as_str())] {
+            assert_eq!(fronting.resource(none, &juliet, Some("a"), 1).len(), 12, "{none:?}");
+        }
+    }
+}
