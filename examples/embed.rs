@@ -18,7 +18,6 @@ use pushward::clock::UnixMillis;
 use pushward::jid::FullJid;
 use pushward::push::account::{Account, Change, DeviceId, DeviceRecognition, LoginId};
 use pushward::push::outcome::Outcome;
-use pushward::session::rewrite::offers::ServerFeatures;
 use pushward::session::{
     Attachment, Bound, Clock, Input, Output, Owner, PublishResult, Resumption, Session, Settings, Stored, sm,
 };
@@ -48,19 +47,7 @@ impl Embedder {
             presented: None,
             at: UnixMillis::new(0).to_secs(),
         });
-        let bound = Bound {
-            jid: FullJid::new("juliet@example.org/phone")?,
-            identity: None,
-            client_header: Arc::clone(header),
-            server_header: Arc::clone(header),
-            presented: None,
-            agent: None,
-            enabled: None,
-            inactive: false,
-            server: ServerFeatures { csi: false, sm: false },
-            early: Vec::new(),
-            asked: None,
-        };
+        let bound = Bound::new(FullJid::new("juliet@example.org/phone")?, Arc::clone(header), Arc::clone(header));
         let recognition = DeviceRecognition::Guessed;
         let owner = Owner { device, recognition, account: account.clone(), waits: false, older: false };
         let clock = Clock { now, wall: UnixMillis::new(0) };

@@ -41,6 +41,25 @@ pub struct Bound {
     pub asked: Option<RequestIds>,
 }
 
+impl Bound {
+    /// Creates the result of a login that was bound and asked for nothing else.
+    pub fn new(jid: FullJid, client_header: Arc<Header>, server_header: Arc<Header>) -> Self {
+        Self {
+            jid,
+            identity: None,
+            client_header,
+            server_header,
+            presented: None,
+            agent: None,
+            enabled: None,
+            inactive: false,
+            server: ServerFeatures::default(),
+            early: Vec::new(),
+            asked: None,
+        }
+    }
+}
+
 /// The constant data of a session. Its components share it.
 pub(super) struct Identity {
     jid: FullJid,

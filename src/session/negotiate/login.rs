@@ -8,7 +8,6 @@ use super::contract::Ended;
 use super::proof::{HeldSession, Proof};
 use super::streams::Streams;
 use crate::jid::{BareJid, FullJid};
-use crate::session::rewrite::offers::ServerFeatures;
 use crate::session::sasl::SaslIdentity;
 use crate::session::sm::nonza;
 use crate::session::{Bound, SmId};
@@ -92,18 +91,8 @@ impl AcceptedLogin {
 
     /// Returns the data of a new session with this JID.
     pub(super) fn bound(self, jid: FullJid, streams: &Streams) -> Box<Bound> {
-        Box::new(Bound {
-            jid,
-            identity: self.identity,
-            client_header: Arc::clone(streams.client_header()),
-            server_header: Arc::clone(streams.server_header()),
-            presented: self.presented,
-            agent: self.agent,
-            enabled: None,
-            inactive: false,
-            server: ServerFeatures::default(),
-            early: Vec::new(),
-            asked: None,
-        })
+        let (client_header, server_header) = (Arc::clone(streams.client_header()), Arc::clone(streams.server_header()));
+        let (identity, presented, agent) = (self.identity, self.presented, self.agent);
+        Box::new(Bound { identity, presented, agent, ..Bound::new(jid, client_header, server_header) })
     }
 }

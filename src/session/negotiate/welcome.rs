@@ -56,7 +56,7 @@ impl Sasl2Success {
                         success: Some(self.element.clone()),
                     },
                 });
-                return Ok(LoginSuccess::HandingOver(HandingOver(self)));
+                return Ok(LoginSuccess::HandingOver(HandingOver(Box::new(self))));
             }
             InlineResume::Held(..) => Some(self.login.not_found(None)),
             InlineResume::Unknown(ended) => Some(self.login.not_found(ended)),
@@ -87,7 +87,7 @@ impl Sasl2Success {
 
 /// A held session gets the connection. If that fails, the client gets the `<success/>`.
 #[derive(Debug)]
-pub(super) struct HandingOver(Sasl2Success);
+pub(super) struct HandingOver(Box<Sasl2Success>);
 
 impl HandingOver {
     /// Takes the notice that the session has ended. The client is welcomed without it.

@@ -164,17 +164,9 @@ impl Rig {
     fn begin(settings: Settings, earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Self {
         let now = Instant::now();
         let mut bound = Bound {
-            jid: FullJid::new("juliet@example.org/phone").unwrap(),
             identity: Some(SaslIdentity { host: "example.org".into(), authcid: "juliet".into() }),
-            client_header: header(),
-            server_header: header(),
-            presented: None,
-            agent: None,
-            enabled: None,
-            inactive: false,
             server: ServerFeatures { csi: true, sm: false },
-            early: Vec::new(),
-            asked: None,
+            ..Bound::new(FullJid::new("juliet@example.org/phone").unwrap(), header(), header())
         };
         adjust(&mut bound);
         let device = Device {

@@ -663,17 +663,8 @@ impl World {
     fn bind(&mut self) {
         let jid = FullJid::new("juliet@example.org/phone").unwrap();
         let bound = Bound {
-            jid,
-            identity: None,
-            client_header: Arc::clone(&self.header),
-            server_header: Arc::clone(&self.header),
-            presented: None,
-            agent: None,
-            enabled: None,
-            inactive: false,
             server: ServerFeatures { csi: true, sm: self.variant.server_sm },
-            early: Vec::new(),
-            asked: None,
+            ..Bound::new(jid, Arc::clone(&self.header), Arc::clone(&self.header))
         };
         let owner = Owner {
             device: DEVICE,

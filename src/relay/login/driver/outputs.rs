@@ -54,18 +54,10 @@ impl LoginDriver<'_> {
                 self.relay.guards().watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
             }
             LoginOutput::Restart => {
-                if let Some(client) = &mut self.client {
-                    client.framer().restart();
-                }
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.framer().restart();
-                }
+                self.client.as_mut()?.framer().restart();
+                self.upstream.as_mut()?.framer().restart();
             }
-            LoginOutput::RestartServer => {
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.framer().restart();
-                }
-            }
+            LoginOutput::RestartServer => self.upstream.as_mut()?.framer().restart(),
             LoginOutput::Find(id) => {
                 self.count_resumption();
                 return self.find(&id).await;
