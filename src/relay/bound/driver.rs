@@ -16,7 +16,7 @@ use tokio::runtime;
 use super::legs::SessionLegs;
 use super::membership::Membership;
 use super::siblings::Siblings;
-use super::turn::{TaskEvent, TaskTurn};
+use super::turn::{FirstEvents, TaskEvent, TaskTurn};
 use super::watched::WatchedValues;
 use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
@@ -32,7 +32,6 @@ use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
 use crate::session::{Attachment, EndReason, Input, OtherSession, PublishResult, Replies, Session};
-use begin::FirstEvents;
 
 /// The size of a stanza, in bytes, above which its processing delays other sessions on the same worker.
 const LARGE: usize = 1 << 20;

@@ -7,6 +7,7 @@ use crate::registry::handle::COMMANDS;
 use crate::relay::client::Command;
 use crate::relay::jobs::Done;
 use crate::session::Peer;
+use crate::xml::Frame;
 
 /// The number of consecutive events of the legs after which the store and the timer come first.
 const LEGS: usize = 16;
@@ -22,6 +23,14 @@ pub(super) enum TaskEvent {
     OlderSettled,
     Store(Done),
     Deadline,
+}
+
+/// The first events of a session.
+pub(super) struct FirstEvents {
+    /// Frames that the server sent during the login, after the bind.
+    pub(super) frames: Vec<Frame>,
+    /// Events of the connections while the store worked.
+    pub(super) events: Vec<TaskEvent>,
 }
 
 /// The recent event sources of a task.

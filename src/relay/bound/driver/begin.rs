@@ -12,7 +12,7 @@ use crate::publish::session::SessionPublishes;
 use crate::relay::bound::legs::SessionLegs;
 use crate::relay::bound::membership::Membership;
 use crate::relay::bound::siblings::Siblings;
-use crate::relay::bound::turn::{TaskEvent, TaskTurn};
+use crate::relay::bound::turn::{FirstEvents, TaskEvent, TaskTurn};
 use crate::relay::bound::watched::WatchedValues;
 use crate::relay::jobs::Jobs;
 use crate::relay::login::{self, Login};
@@ -21,18 +21,10 @@ use crate::relay::shared::Relay;
 use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::{Bound, Clock, Session};
-use crate::xml::{self, Frame, Framer, Header, HeaderCache, StreamCondition};
+use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
 
 /// The time that the store has to return the device of a login.
 const STORE: Duration = Duration::from_secs(60);
-
-/// The first events of a session.
-pub(in crate::relay::bound) struct FirstEvents {
-    /// Frames that the server sent during the login, after the bind.
-    pub(in crate::relay::bound) frames: Vec<Frame>,
-    /// Events of the connections while the store worked.
-    pub(in crate::relay::bound) events: Vec<TaskEvent>,
-}
 
 /// Begins the session. `None` if the store was too late: the client got a stream error.
 pub(in crate::relay::bound) async fn begin(
