@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::admin::client;
 use crate::config::{Config, Host, Problem};
 use crate::exit;
 use crate::net::certificate::{self, CertificateError, Defect};
@@ -54,10 +55,12 @@ pub async fn examine(path: &Path) -> Report {
             remedy: shortage.remedy(),
         });
     }
+    // No daemon may be running.
+    let ended = client::status(&config).await.map(|status| status.sasl2_ended).unwrap_or_default();
     for (index, host) in config.hosts.iter().enumerate() {
         let at = HostEntry { path, text: &text, index, host };
         certificate(&mut report, &at);
-        leg::server(&mut report, &at, &config).await;
+        leg::server(&mut report, &at, &config, &ended).await;
     }
     push::services(&mut report, path, &config).await;
     report

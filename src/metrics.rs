@@ -41,6 +41,7 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::UnixSecs;
 use crate::config::Transport;
+use crate::session::sasl::LoginMethod;
 use crate::sync::lock;
 use crate::xml::SkipReason;
 use connections::Connections;
@@ -152,8 +153,13 @@ impl Metrics {
     }
 
     /// Counts a login.
-    pub fn login(&self, outcome: LoginOutcome) {
-        self.connections.login(outcome);
+    pub fn login(&self, outcome: LoginOutcome, method: Option<LoginMethod>) {
+        self.connections.login(outcome, method);
+    }
+
+    /// Counts the round trips that a fronted login took less.
+    pub fn round_trips_saved(&self, saved: u32) {
+        self.connections.round_trips_saved(saved);
     }
 
     /// Counts a client whose credentials the server refused.
@@ -349,7 +355,7 @@ mod tests {
         let _client = metrics.logging_in();
         drop(metrics.logging_in());
         metrics.handshake(HandshakeOutcome::Established, Duration::from_millis(7));
-        metrics.login(LoginOutcome::Closed(CloseReason::Timeout));
+        metrics.login(LoginOutcome::Closed(CloseReason::Timeout), None);
         metrics.resumption(ResumeOutcome::NotProven);
         metrics.upstream("example.org", ConnectOutcome::Failed);
         metrics.tap().went(MeteredLeg::Client, b"<message/>");
@@ -365,7 +371,7 @@ mod tests {
             "pushward_sessions{host=\"example.org\",state=\"dark\"} 3",
             "pushward_handshakes_total{outcome=\"established\"} 1",
             "pushward_handshake_seconds_bucket{le=\"0.01\"} 1",
-            "pushward_logins_total{outcome=\"timeout\"} 1",
+            "pushward_logins_total{outcome=\"timeout\",profile=\"none\",fronted=\"false\"} 1",
             "pushward_resumptions_total{outcome=\"not_proven\"} 1",
             "pushward_upstream_connects_total{host=\"example.org\",outcome=\"failed\"} 1",
             "pushward_stanzas_total{leg=\"client\",direction=\"out\",kind=\"message\"} 1",
@@ -425,7 +431,7 @@ mod tests {
             "pushward_verdicts_total{verdict=\"unknown_sender\"} 0",
             "pushward_publishes_total{transport=\"component\",outcome=\"refused\"} 0",
             "pushward_publish_seconds_count{transport=\"s2s\"} 0",
-            "pushward_logins_total{outcome=\"host_unknown\"} 0",
+            "pushward_logins_total{outcome=\"host_unknown\",profile=\"none\",fronted=\"false\"} 0",
             "pushward_store_commit_seconds_count 0",
         ] {
             assert!(text.lines().any(|is| is == line), "{line} in\n{text}");
@@ -436,8 +442,8 @@ mod tests {
     fn the_page_shows_what_was_counted() {
         let metrics = Metrics::new();
         metrics.tap().went(MeteredLeg::Client, b"<message/>");
-        metrics.login(LoginOutcome::Resumed);
-        metrics.login(LoginOutcome::Closed(CloseReason::HostUnknown));
+        metrics.login(LoginOutcome::Resumed, Some(LoginMethod::Sasl1));
+        metrics.login(LoginOutcome::Closed(CloseReason::HostUnknown), None);
         metrics.publish("none", "not_sent");
         metrics.publish("s2s", "accepted");
         metrics.verdict("push");

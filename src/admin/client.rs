@@ -8,7 +8,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::protocol::{self, AdminAnswer, AdminRequest, RegistrationEntry};
+use super::protocol::{self, AdminAnswer, AdminRequest, DaemonStatus, RegistrationEntry};
 use crate::config::Config;
 
 /// The time that the daemon has for one line, in addition to the time that a push service may take.
@@ -45,6 +45,22 @@ pub(crate) async fn registrations(config: &Config) -> Result<Vec<RegistrationEnt
     };
     ask(config, &AdminRequest::PushList { account: None }, take).await?;
     Ok(registrations)
+}
+
+/// Requests the status.
+///
+/// # Errors
+/// Returns an error if no daemon answers, or the answer is incomplete.
+pub(crate) async fn status(config: &Config) -> Result<DaemonStatus, AskError> {
+    let mut status = None;
+    let take = |answer| {
+        if let AdminAnswer::Status(answer) = answer {
+            status = Some(answer);
+        }
+        Ok(())
+    };
+    ask(config, &AdminRequest::Status, take).await?;
+    status.ok_or_else(|| AskError::Broken(io::ErrorKind::UnexpectedEof.into()))
 }
 
 /// Sends a request, and passes each line of the answer to `take`.

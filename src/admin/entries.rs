@@ -24,6 +24,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> SessionEntry {
         state: handle.reach().into(),
         since: handle.since(),
         client: notes.peer,
+        login: notes.login.map(|method| method.name().to_owned()),
         queued,
         queue_bytes,
         spooled: backlog.count,

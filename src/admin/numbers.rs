@@ -175,6 +175,7 @@ impl DaemonNumbers {
             spooled: disk.spooled,
             spool_bytes: disk.spool_bytes,
             wakes_waiting: disk.wakes_waiting,
+            sasl2_ended: self.relay.current().settings.fronting.ended(),
         })
     }
 

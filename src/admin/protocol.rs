@@ -122,6 +122,9 @@ pub struct DaemonStatus {
     pub spool_bytes: u64,
     /// Devices with a waiting wake push.
     pub wakes_waiting: u64,
+    /// The hosts for which SASL2 is not offered any more, because a challenge of their server depends on its own offers.
+    #[serde(default)]
+    pub sasl2_ended: Vec<String>,
 }
 
 /// The result of a reload.
@@ -170,6 +173,9 @@ pub struct SessionEntry {
     pub since: UnixSecs,
     /// The current or last address of the client.
     pub client: Option<SocketAddr>,
+    /// The method of its last login: `SASL1`, `SASL2` or `SASL2 FAST`.
+    #[serde(default)]
+    pub login: Option<String>,
     /// Stanzas in memory that await an acknowledgement.
     pub queued: usize,
     /// The size of those stanzas, in bytes.

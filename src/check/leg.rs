@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use rustls::ProtocolVersion;
 
-use super::probe::{self, ServerOffer};
+use super::probe::{self, Sasl2, ServerOffer};
 use super::report::{HostEntry, Report};
 use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
 use crate::exit;
@@ -16,7 +16,7 @@ use crate::session::mechanism_filter::UpstreamWarning;
 const END_POINT: &str = "tls-server-end-point";
 
 /// Connects as the sessions of clients would, and checks the features of the server.
-pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Config) {
+pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Config, ended: &[String]) {
     let Host { domain, upstream, .. } = at.host;
     sources(report, at);
     let way = match Way::new(at.host, &mut Trusts::default()) {
@@ -33,6 +33,7 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
             report.fine(format_args!(
                 "{domain}: the server at {upstream} is ready{over}; login mechanisms: {mechanisms}"
             ));
+            sasl2(report, at, &offer, ended);
             binding(report, at, &offer);
             if at.host.upstream_tls != UpstreamTls::Off {
                 versions(report, at, &way, config).await;
@@ -64,6 +65,24 @@ fn sources(report: &mut Report, at: &HostEntry<'_>) {
             report.problem(&at.problem("upstream_source", what, remedy), exit::CONFIG);
         }
     }
+}
+
+/// Reports who offers SASL2 to clients. `ended`: the hosts for which the running daemon has stopped to offer it.
+fn sasl2(report: &mut Report, at: &HostEntry<'_>, offer: &ServerOffer, ended: &[String]) {
+    let Host { domain, modern_login, .. } = at.host;
+    let mut fine = |what: &str| report.fine(format_args!("{domain}: SASL2: {what}"));
+    match offer.sasl2 {
+        Sasl2::Own => return fine("the server's own"),
+        Sasl2::Possible if !modern_login => return fine("not fronted: modern_login = false"),
+        Sasl2::Impossible => return fine("not fronted: the server offers neither PLAIN nor SCRAM"),
+        Sasl2::Possible => {}
+    }
+    if ended.contains(domain) {
+        fine("not fronted: SCRAM of the server depends on its own offers");
+        let warning = UpstreamWarning::FrontingEnds;
+        return report.warning(&at.problem("modern_login", warning, warning.remedy()));
+    }
+    fine("fronted");
 }
 
 /// Checks channel binding. It ends where TLS ends, unless both ends show the same certificate.

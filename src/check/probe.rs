@@ -3,14 +3,17 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use crate::net::conn::{ConnEvent, Io};
 use crate::net::upstream::{ConnectError, ConnectTerms, UpstreamConn, Way};
-use crate::session::mechanism_filter::{Leg, UpstreamWarning};
-use crate::session::upgrade::{self, Upgrade};
-use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, excerpt, ns};
+use crate::session::fronting::FrontedParts;
+use crate::session::mechanism_filter::{Leg, MechanismFilter, UpstreamWarning};
+use crate::session::rewrite::fronted::FrontedOffer;
+use crate::session::upgrade;
+use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, XmlWriter, excerpt, ns};
 
 /// The limits before authentication. No server sends more.
 const LIMITS: FrameLimits = FrameLimits::new(64 << 10, 32);
@@ -20,10 +23,23 @@ const LIMITS: FrameLimits = FrameLimits::new(64 << 10, 32);
 pub(crate) struct ServerOffer {
     /// SASL mechanisms, of RFC 6120 and XEP-0388, each once. Never empty.
     pub(crate) mechanisms: Vec<String>,
+    /// The origin of SASL2 (XEP-0388).
+    pub(crate) sasl2: Sasl2,
     /// Types of channel binding (XEP-0440).
     pub(crate) bindings: Vec<String>,
     /// The server's certificate, if the connection uses TLS.
     pub(crate) certificate: Option<CertificateDer<'static>>,
+}
+
+/// The origin of SASL2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sasl2 {
+    /// The server has it.
+    Own,
+    /// Pushward can offer it.
+    Possible,
+    /// No mechanism of the server names the account in the clear.
+    Impossible,
 }
 
 /// The reason why clients could not log in over this connection.
@@ -80,7 +96,7 @@ pub(crate) async fn probe(
     if way.leg() == Leg::Plain && upgrade::requires_tls(&features) {
         return Err(ProbeError::TlsRequired);
     }
-    let offer = offer(&features);
+    let offer = offer(&features, way.leg());
     // The stream is closed politely. The answer is complete without it.
     conn.write(xml::STREAM_CLOSE);
     drop(timeout(terms.connect_timeout, conn.flush()).await);
@@ -93,8 +109,7 @@ pub(crate) async fn probe(
 }
 
 async fn features(conn: &mut UpstreamConn, domain: &str, id: &mut Option<String>) -> Result<Element, ProbeError> {
-    let (_, opening) = Upgrade::new(domain);
-    conn.write(&opening);
+    conn.write(&opening(domain));
     loop {
         while let Some(frame) = conn.next_frame()? {
             match frame {
@@ -113,7 +128,15 @@ async fn features(conn: &mut UpstreamConn, domain: &str, id: &mut Option<String>
     }
 }
 
-fn offer(features: &Element) -> ServerOffer {
+/// Returns the header of a client. ejabberd offers SASL2 only if there is a `from`.
+fn opening(domain: &str) -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("stream:stream").attr("xmlns", ns::CLIENT).attr("xmlns:stream", ns::STREAMS);
+    xml.attr("to", domain).attr("from", &format!("pushward-check@{domain}")).attr("version", "1.0");
+    xml.open()
+}
+
+fn offer(features: &Element, leg: Leg) -> ServerOffer {
     let root = features.node();
     let lists = [root.child("mechanisms", ns::SASL), root.child("authentication", ns::SASL2)];
     let mut mechanisms: Vec<String> = Vec::new();
@@ -123,7 +146,13 @@ fn offer(features: &Element) -> ServerOffer {
             mechanisms.push(name);
         }
     }
+    let fronted = FrontedOffer::new(&root, &MechanismFilter::new(&root, leg), FrontedParts::default());
+    let sasl2 = match (root.child("authentication", ns::SASL2), fronted) {
+        (Some(_), _) => Sasl2::Own,
+        (None, Some(_)) => Sasl2::Possible,
+        (None, None) => Sasl2::Impossible,
+    };
     let types = root.child("sasl-channel-binding", ns::SASL_CB);
     let types = types.iter().flat_map(Node::children).filter_map(|child| child.attr("type").map(|t| t.into_owned()));
-    ServerOffer { mechanisms, bindings: types.collect(), certificate: None }
+    ServerOffer { mechanisms, sasl2, bindings: types.collect(), certificate: None }
 }

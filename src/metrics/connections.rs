@@ -1,5 +1,6 @@
 //! Counters of connections, handshakes and logins.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{HostLabels, Labels, gauge, of_host};
 use super::latency::Latency;
 use super::outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
+use crate::session::sasl::LoginMethod;
 
 /// The counters of connections, handshakes and logins.
 #[derive(Debug, Default)]
@@ -20,7 +22,8 @@ pub(super) struct Connections {
     accepted: Counter,
     handshakes: Family<Labels<1>, Counter>,
     handshake_time: Latency,
-    logins: Family<Labels<1>, Counter>,
+    logins: Family<Labels<3>, Counter>,
+    round_trips_saved: Counter,
     sasl_failures: Counter,
     resumptions: Family<Labels<1>, Counter>,
     upstream: Family<HostLabels, Counter>,
@@ -49,7 +52,10 @@ impl Connections {
         registry.register("handshakes", "TLS handshakes with clients, by outcome", self.handshakes.clone());
         let help = "Duration of successful TLS handshakes";
         registry.register_with_unit("handshake", help, Unit::Seconds, self.handshake_time.shared());
-        registry.register("logins", "Logins over TLS, by outcome", self.logins.clone());
+        let help = "Logins over TLS, by outcome, by profile of SASL, and by whether the server lacks that profile";
+        registry.register("logins", help, self.logins.clone());
+        let help = "Round trips that clients saved by SASL2 in front of servers that lack it";
+        registry.register("login_round_trips_saved", help, self.round_trips_saved.clone());
         registry.register("sasl_failures", "Logins that the upstream server refused", self.sasl_failures.clone());
         registry.register("resumptions", "Session resumption attempts, by outcome", self.resumptions.clone());
         let help = "Connection attempts to the upstream server of a host, by outcome";
@@ -61,7 +67,13 @@ impl Connections {
             drop(self.handshakes.get_or_create(&[("outcome", outcome.name())]));
         }
         for outcome in LoginOutcome::all() {
-            drop(self.logins.get_or_create(&[("outcome", outcome.name())]));
+            drop(self.logins.get_or_create(&login_labels(outcome, None)));
+        }
+        let complete = [LoginOutcome::Bound, LoginOutcome::Resumed];
+        for (outcome, method) in
+            complete.into_iter().flat_map(|outcome| LoginMethod::ALL.map(|method| (outcome, method)))
+        {
+            drop(self.logins.get_or_create(&login_labels(outcome, Some(method))));
         }
         for outcome in ResumeOutcome::ALL {
             drop(self.resumptions.get_or_create(&[("outcome", outcome.name())]));
@@ -96,13 +108,20 @@ impl Connections {
         }
     }
 
-    pub(super) fn login(&self, outcome: LoginOutcome) {
-        self.logins.get_or_create(&[("outcome", outcome.name())]).inc();
+    pub(super) fn login(&self, outcome: LoginOutcome, method: Option<LoginMethod>) {
+        self.logins.get_or_create(&login_labels(outcome, method)).inc();
     }
 
     /// Returns the number of logins with this outcome.
     pub(super) fn logins(&self, outcome: LoginOutcome) -> u64 {
-        self.logins.get_or_create(&[("outcome", outcome.name())]).get()
+        // Methods with the same labels count once.
+        let labels: HashSet<_> =
+            LoginMethod::ALL.map(Some).into_iter().chain([None]).map(|m| login_labels(outcome, m)).collect();
+        labels.iter().map(|labels| self.logins.get_or_create(labels).get()).sum()
+    }
+
+    pub(super) fn round_trips_saved(&self, saved: u32) {
+        self.round_trips_saved.inc_by(saved.into());
     }
 
     pub(super) fn sasl_failure(&self) {
@@ -116,4 +135,10 @@ impl Connections {
     pub(super) fn upstream(&self, host: &str, outcome: ConnectOutcome) {
         self.upstream.get_or_create(&of_host(host, "outcome", outcome.name())).inc();
     }
+}
+
+/// Returns the labels of a login. Without a method, no server has accepted it.
+fn login_labels(outcome: LoginOutcome, method: Option<LoginMethod>) -> Labels<3> {
+    let (profile, is_fronted) = method.map_or(("none", false), |method| (method.profile(), method.is_fronted()));
+    [("outcome", outcome.name()), ("profile", profile), ("fronted", if is_fronted { "true" } else { "false" })]
 }

@@ -22,6 +22,7 @@ use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::HeldSession;
+use crate::session::sasl::LoginMethod;
 use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::sync::lock;
 use crate::xml::Element;
@@ -71,6 +72,8 @@ pub struct Attach<C> {
     pub client: Box<C>,
     /// The address of the client.
     pub peer: SocketAddr,
+    /// The method by which the client has logged in.
+    pub login: Option<LoginMethod>,
     /// The client's request to resume.
     pub resumption: Resumption,
     /// Receives whether the session took the connection.
@@ -91,6 +94,8 @@ pub struct Refused<C> {
 pub struct SessionNotes {
     /// The current or last address of the client.
     pub peer: Option<SocketAddr>,
+    /// The method of the client's last login.
+    pub login: Option<LoginMethod>,
     /// The app servers that notify the device.
     pub services: Vec<Jid>,
     /// The newest decision about a stanza, and its time.

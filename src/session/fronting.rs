@@ -32,12 +32,14 @@ pub struct Fronting {
 struct ServerLimits {
     /// True if SCRAM depends on the server's own offers or on its TLS connection. Another list of offers would fail then.
     binds_offers: bool,
+    /// True if the server has offered SASL2 itself. ejabberd does so only to clients whose header has a `from`.
+    has_sasl2: bool,
     refuses_carbons: bool,
     refuses_metadata: bool,
 }
 
 /// The parts that are offered with SASL2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrontedParts {
     /// The server has not refused message carbons (XEP-0280).
     pub carbons: bool,
@@ -54,7 +56,7 @@ impl Fronting {
     /// Returns the parts to offer for a host if its server lacks SASL2. `None`: SASL2 is not offered.
     pub fn parts(&self, host: &str) -> Option<FrontedParts> {
         let limits = *self.limits(host)?;
-        (!limits.binds_offers)
+        (!limits.binds_offers && !limits.has_sasl2)
             .then_some(FrontedParts { carbons: !limits.refuses_carbons, metadata: !limits.refuses_metadata })
     }
 
@@ -62,6 +64,13 @@ impl Fronting {
     /// whether SASL2 was offered before and is not offered from now on.
     pub fn on_bound_offers(&self, host: &str) -> bool {
         self.limits(host).is_some_and(|mut limits| !std::mem::replace(&mut limits.binds_offers, true))
+    }
+
+    /// Notes that the server has SASL2 itself.
+    pub fn on_own_sasl2(&self, host: &str) {
+        if let Some(mut limits) = self.limits(host) {
+            limits.has_sasl2 = true;
+        }
     }
 
     /// Notes that the server refuses message carbons.
@@ -76,6 +85,12 @@ impl Fronting {
         if let Some(mut limits) = self.limits(host) {
             limits.refuses_metadata = true;
         }
+    }
+
+    /// The hosts for which SASL2 is not offered any more.
+    pub fn ended(&self) -> Vec<String> {
+        let ended = self.hosts.iter().filter(|(_, limits)| lock(limits).binds_offers);
+        ended.map(|(host, _)| host.clone()).collect()
     }
 
     fn limits(&self, host: &str) -> Option<MutexGuard<'_, ServerLimits>> {
@@ -127,6 +142,15 @@ mod tests {
         assert!(!fronting.on_bound_offers("example.org"), "it is reported once");
         assert!(!fronting.on_bound_offers("example.net"));
         assert_eq!(fronting.parts("example.org"), None);
+        assert_eq!(fronting.ended(), ["example.org"]);
+    }
+
+    #[test]
+    fn a_server_that_has_offered_sasl2_itself_is_not_fronted() {
+        let fronting = fronting();
+        fronting.on_own_sasl2("example.org");
+        assert_eq!(fronting.parts("example.org"), None);
+        assert_eq!(fronting.ended(), [""; 0], "that is no fault");
     }
 
     #[test]

@@ -41,6 +41,49 @@ impl Profile {
     }
 }
 
+/// The method by which a client has logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginMethod {
+    /// RFC 6120 §6.
+    Sasl1,
+    /// XEP-0388, by the server.
+    Sasl2,
+    /// XEP-0388, in front of a server that lacks it.
+    FrontedSasl2,
+    /// XEP-0484, in front of a server that lacks it.
+    FrontedToken,
+}
+
+impl LoginMethod {
+    /// All methods.
+    pub const ALL: [Self; 4] = [Self::Sasl1, Self::Sasl2, Self::FrontedSasl2, Self::FrontedToken];
+
+    /// The name, for operators.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sasl1 => "SASL1",
+            Self::Sasl2 | Self::FrontedSasl2 => "SASL2",
+            Self::FrontedToken => "SASL2 FAST",
+        }
+    }
+
+    /// The profile of SASL, as the metric's label.
+    pub fn profile(self) -> &'static str {
+        match self {
+            Self::Sasl1 => "sasl1",
+            Self::Sasl2 | Self::FrontedSasl2 | Self::FrontedToken => "sasl2",
+        }
+    }
+
+    /// Whether Pushward offered the profile in place of the server.
+    pub fn is_fronted(self) -> bool {
+        match self {
+            Self::Sasl1 | Self::Sasl2 => false,
+            Self::FrontedSasl2 | Self::FrontedToken => true,
+        }
+    }
+}
+
 /// The names in a client's first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaslNames {

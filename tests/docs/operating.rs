@@ -53,6 +53,7 @@ fn session() -> SessionEntry {
         state: SessionState::Dark,
         since: UnixSecs::new(SINCE),
         client: Some("192.0.2.7:51034".parse().unwrap()),
+        login: Some("SASL2".to_owned()),
         queued: 3,
         queue_bytes: 1830,
         spooled: 3,

@@ -43,7 +43,8 @@ impl fmt::Display for DaemonStatus {
         writeln!(f, "accounts       {}", self.accounts)?;
         writeln!(f, "in memory      {queued} stanzas, {}", ByteSize(self.queue_bytes as u64).display().iec())?;
         writeln!(f, "on disk        {spooled} stanzas, {}", ByteSize(self.spool_bytes).display().iec())?;
-        write!(f, "wakes waiting  {}", self.wakes_waiting)
+        write!(f, "wakes waiting  {}", self.wakes_waiting)?;
+        self.sasl2_ended.iter().try_for_each(|host| write!(f, "\nnot fronted    {host}: SASL2 is not offered any more"))
     }
 }
 
@@ -59,6 +60,9 @@ impl fmt::Display for SessionEntry {
         write!(f, "{}  {} since {}", self.jid, self.state, Time(self.since))?;
         if let Some(client) = &self.client {
             write!(f, "  client {client}")?;
+        }
+        if let Some(login) = &self.login {
+            write!(f, "  login {login}")?;
         }
         write!(f, "  queued {}  on disk {}", self.queued, self.spooled)?;
         if self.set_aside > 0 {

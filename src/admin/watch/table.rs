@@ -223,6 +223,7 @@ mod tests {
             state: SessionState::Live,
             since: UnixSecs::new(940),
             client: "192.0.2.7:50123".parse().ok(),
+            login: Some("SASL2".to_owned()),
             queued: 3,
             queue_bytes: 2048,
             spooled: 0,
@@ -254,6 +255,7 @@ mod tests {
             spooled: 0,
             spool_bytes: 0,
             wakes_waiting: 0,
+            sasl2_ended: Vec::new(),
         };
         Observation { at: UnixSecs::new(1000), status, sessions: Some(sessions) }
     }

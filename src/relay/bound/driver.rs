@@ -225,7 +225,7 @@ impl SessionDriver {
             drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
             return;
         }
-        let Attach { mut client, peer, mut resumption, reply } = attach;
+        let Attach { mut client, peer, login, mut resumption, reply } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
             // The login may have ended, too.
             drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
@@ -240,7 +240,7 @@ impl SessionDriver {
             self.relay.background().close_gracefully(*old);
         }
         drop(reply.send(Ok(())));
-        self.handle.note(|notes| notes.peer = Some(peer));
+        self.handle.note(|notes| (notes.peer, notes.login) = (Some(peer), login));
         self.take(Input::Attach(Box::new(resumption)));
         // Frames that the client sent directly after its `<resume/>`.
         self.frames_from_client();

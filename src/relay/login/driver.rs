@@ -30,6 +30,7 @@ use crate::relay::snapshot::{Authentication, Snapshot};
 use crate::relay::timer::Timer;
 use crate::session::Bound;
 use crate::session::negotiate::{HeldSession, Lockout, LoginInput, Negotiation, Stop};
+use crate::session::sasl::LoginMethod;
 
 /// A login that has become a new session.
 pub(in crate::relay) struct Login {
@@ -37,6 +38,7 @@ pub(in crate::relay) struct Login {
     pub(in crate::relay) client: Box<Client>,
     pub(in crate::relay) peer: SocketAddr,
     pub(in crate::relay) upstream: UpstreamConn,
+    pub(in crate::relay) method: Option<LoginMethod>,
 }
 
 enum LoginEvent {
@@ -60,6 +62,7 @@ struct LoginDriver<'a> {
     timer: Timer,
     server_clock: ServerClock,
     authentication: Authentication,
+    method: Option<LoginMethod>,
     bound: Option<Bound>,
     /// The outcome of the client's last resumption attempt. It counts as proven only once the session has the connection.
     resumption: Option<ResumeOutcome>,
@@ -90,6 +93,7 @@ pub(in crate::relay) async fn run(
         timer: Timer::new(Instant::now()),
         server_clock: ServerClock::default(),
         authentication: Authentication::Pending,
+        method: None,
         bound: None,
         resumption: None,
         outcome: LoginOutcome::Lost,
@@ -98,11 +102,11 @@ pub(in crate::relay) async fn run(
     };
     driver.drive().await;
     driver.count_resumption();
-    relay.metrics().login(driver.outcome);
-    let LoginDriver { client, upstream, bound, .. } = driver;
+    relay.metrics().login(driver.outcome, driver.method);
+    let LoginDriver { client, upstream, bound, method, .. } = driver;
     match (bound, client, upstream) {
         (Some(bound), Some(client), Some(upstream)) => {
-            Some(Box::new(Login { bound, client, peer: addresses.client, upstream }))
+            Some(Box::new(Login { bound, client, peer: addresses.client, upstream, method }))
         }
         (_, client, upstream) => {
             if let Some(client) = client {

@@ -20,7 +20,7 @@ use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::rewrite::fronted;
 use crate::session::rewrite::offers::Offer;
 use crate::session::rewrite::sasl2::{self, authenticate};
-use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
+use crate::session::sasl::{LoginMethod, Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
 use crate::session::{Settings, SmId};
 use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, ns, stanza_error};
@@ -253,14 +253,17 @@ impl Authenticating {
         let host = self.streams.host().to_owned();
         let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
         let login = AcceptedLogin::new(identity, presented, agent);
-        legs.out(LoginOutput::Authenticated);
         Ok(match exchange.profile() {
             Profile::Sasl => {
+                legs.out(LoginOutput::Authenticated(LoginMethod::Sasl1));
                 legs.pass_to_client(success);
                 legs.restart(self.streams.client_header());
                 SaslStep::Restart(Restarting::new(self.streams, login))
             }
-            Profile::Sasl2 => SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline)),
+            Profile::Sasl2 => {
+                legs.out(LoginOutput::Authenticated(LoginMethod::Sasl2));
+                SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline))
+            }
         })
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::proof::{HeldSession, Proof};
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
+use crate::session::sasl::LoginMethod;
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
 
@@ -112,7 +113,9 @@ pub enum LoginOutput {
     /// Connect to the server of this host, then pass [`LoginInput::Connected`].
     Connect(String),
     /// The server accepted the login: the larger limits apply from now on.
-    Authenticated,
+    Authenticated(LoginMethod),
+    /// A fronted login is complete. It took this number of round trips less than SASL of RFC 6120 and the requests behind it.
+    RoundTripsSaved(u32),
     /// The server answered a SASL exchange with a failure of any kind.
     SaslFailed,
     /// The server refused a login because of the client's data.

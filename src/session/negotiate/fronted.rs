@@ -23,8 +23,8 @@ use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::jid::{self, FullJid};
+use crate::session::rewrite::FeaturesPhase;
 use crate::session::rewrite::fronted::{BoundParts, Success, bound, success};
-use crate::session::rewrite::{FeaturesPhase, offers};
 use crate::session::sm::nonza;
 use crate::session::{Resumption, Settings};
 use crate::xml::{Element, Frame, Header, Kind, Skipped, StanzaCondition, XmlWriter, ns};
@@ -123,6 +123,8 @@ impl FrontedLogin {
         let server_header = self.streams.server_header().clone();
         let success = Element::parse(self.success(None, None)?, &server_header).map_err(|_| LoginEnd::ServerError)?;
         let resumption = Resumption { h: resume.h, server_header, success: Some(success) };
+        // The restart of the stream, and the request.
+        legs.out(LoginOutput::RoundTripsSaved(2));
         legs.out(LoginOutput::HandOver { id: resume.previd, resumption });
         self.phase = FrontedPhase::HandingOver;
         Ok(())
@@ -282,7 +284,7 @@ impl FrontedLogin {
         if are_done { self.welcome_bound(settings, legs) } else { Ok(FrontedStep::GoesOn(self)) }
     }
 
-    /// Goes on without the answers that the server has not sent in time. Returns `None` if others are awaited.
+    /// Takes the notice that the server has not answered in time. It may leave requests unanswered that complete a bind.
     pub(super) fn on_late(self: Box<Self>, settings: &Settings, legs: &mut Legs) -> Result<FrontedStep, LoginEnd> {
         match self.phase {
             FrontedPhase::Extras { .. } => self.welcome_bound(settings, legs),
@@ -300,6 +302,7 @@ impl FrontedLogin {
         legs: &mut Legs,
     ) -> Result<FrontedStep, LoginEnd> {
         legs.write_client(self.success(None, None)?);
+        legs.out(LoginOutput::RoundTripsSaved(1));
         let offer = self.streams.offer(features, FeaturesPhase::Authenticated, settings);
         legs.write_client(offer.shown.clone());
         for frame in &self.early.frames {
@@ -324,8 +327,11 @@ impl FrontedLogin {
             BoundParts { carbons: extras.has_carbons(), metadata: extras.metadata(), enabled: nonza.as_deref() };
         legs.write_client(self.success(Some(jid), Some(&bound(parts)))?);
         let phase = FeaturesPhase::Bound { managed: enabled.is_some() };
-        let offer: std::sync::Arc<offers::Offer> = self.streams.offer(features, phase, settings);
+        let offer = self.streams.offer(features, phase, settings);
         legs.write_client(offer.shown.clone());
+        // The restart of the stream, the bind, and the requests that follow it.
+        let saved = 2 + u32::from(enabled.is_some()) + u32::from(extras.has_carbons());
+        legs.out(LoginOutput::RoundTripsSaved(saved));
         let (jid, asked) = (jid.clone(), extras.unanswered());
         let mut bound = self.login.bound(jid, &self.streams);
         (bound.enabled, bound.inactive, bound.server) = (enabled, self.requests.inactive, offer.server);

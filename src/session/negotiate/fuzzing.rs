@@ -404,7 +404,7 @@ impl<'d> World<'d> {
                 let up = !self.script.has(b'u');
                 return Some(if up { LoginInput::Connected(self.script.leg()) } else { LoginInput::UpstreamLost });
             }
-            LoginOutput::Authenticated => self.client.set_limits(FrameLimits::client(1 << 16, 64)),
+            LoginOutput::Authenticated(_) => self.client.set_limits(FrameLimits::client(1 << 16, 64)),
             LoginOutput::Restart => {
                 self.client.restart();
                 self.upstream.restart();
@@ -429,6 +429,7 @@ impl<'d> World<'d> {
             }
             LoginOutput::Close(_) => self.is_done = true,
             LoginOutput::SaslFailed
+            | LoginOutput::RoundTripsSaved(_)
             | LoginOutput::LoginFailed
             | LoginOutput::LoginRefused
             | LoginOutput::Release { .. }

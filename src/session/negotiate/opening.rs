@@ -55,6 +55,9 @@ impl OpeningLogin {
             });
             return Err(LoginEnd::ServerRequiresTls);
         }
+        if offer.has_sasl2 {
+            settings.fronting.on_own_sasl2(streams.host());
+        }
         legs.write_client(offer.shown.clone());
         Ok(Authenticating::new(streams, offer))
     }

@@ -28,6 +28,8 @@ pub struct Offer {
     pub hidden: HiddenOffers,
     /// True if the server requires TLS.
     pub requires_tls: bool,
+    /// True if the server has SASL2 itself.
+    pub has_sasl2: bool,
     /// SASL2 as Pushward offers it, if it does.
     pub fronted: Option<FrontedOffer>,
     /// The features that Pushward itself uses.
@@ -55,6 +57,7 @@ impl Offer {
             shown: features(limited.as_ref().unwrap_or(element), terms.phase, &filter, fronted.as_ref()),
             hidden: filter.hidden(),
             requires_tls: upgrade::requires_tls(element),
+            has_sasl2: root.child("authentication", ns::SASL2).is_some(),
             fronted,
             server: ServerFeatures {
                 csi: root.child("csi", ns::CSI).is_some(),

@@ -11,6 +11,7 @@ use super::*;
 use crate::jid::BareJid;
 use crate::secret::Secret;
 use crate::session::fronting::{FrontedParts, Fronting};
+use crate::session::sasl::LoginMethod;
 use crate::xml::ns;
 
 const OFFER: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1-PLUS</mechanism>\
@@ -206,6 +207,7 @@ fn one_success_has_all_that_was_asked_for() {
     assert_eq!(session.jid.as_str(), "juliet@example.org/Phone");
     assert_eq!(session.identity.unwrap().authcid, "juliet");
     assert!(session.inactive && session.server.sm && session.asked.is_none());
+    assert_eq!((login.method, login.round_trips_saved), (Some(LoginMethod::FrontedSasl2), 4));
     let [Frame::Element(stranger), Frame::Element(forged)] = &session.early[..] else { panic!("{:?}", session.early) };
     assert!(stranger.mentions("early") && forged.mentions("mallory"));
 }

@@ -10,6 +10,7 @@ use super::super::negotiate::{CloseReason, HeldSession, Lockout, LoginInput, Log
 use super::*;
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::ChannelBinding;
+use crate::session::sasl::LoginMethod;
 
 const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
                         <mechanism>PLAIN</mechanism></mechanisms></stream:features>";
@@ -29,6 +30,8 @@ pub(super) struct Login {
     pub(super) released: Vec<(Proof, String)>,
     pub(super) restarts: usize,
     pub(super) server_restarts: usize,
+    pub(super) method: Option<LoginMethod>,
+    pub(super) round_trips_saved: u32,
     pub(super) warnings: Vec<UpstreamWarning>,
     pub(super) sasl_failed: usize,
     pub(super) failed: usize,
@@ -67,6 +70,8 @@ impl Login {
             released: Vec::new(),
             restarts: 0,
             server_restarts: 0,
+            method: None,
+            round_trips_saved: 0,
             warnings: Vec::new(),
             sasl_failed: 0,
             failed: 0,
@@ -124,7 +129,8 @@ impl Login {
                 LoginOutput::ToClient(bytes) | LoginOutput::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
                 LoginOutput::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 LoginOutput::Connect(host) => self.connects.push(host),
-                LoginOutput::Authenticated => {}
+                LoginOutput::Authenticated(method) => self.method = Some(method),
+                LoginOutput::RoundTripsSaved(saved) => self.round_trips_saved += saved,
                 LoginOutput::SaslFailed => self.sasl_failed += 1,
                 LoginOutput::LoginFailed => self.failed += 1,
                 LoginOutput::LoginRefused => self.refused += 1,

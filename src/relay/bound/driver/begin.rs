@@ -31,7 +31,7 @@ pub(in crate::relay::bound) async fn begin(
     relay: Arc<Relay>,
     login: Box<Login>,
 ) -> Option<(Box<SessionDriver>, FirstEvents)> {
-    let Login { mut bound, mut client, peer, mut upstream } = *login;
+    let Login { mut bound, mut client, peer, mut upstream, method } = *login;
     share_headers(&relay, &mut bound, client.framer(), upstream.framer());
     let resource = bound.jid.resource().to_owned();
     let (handle, commands) = relay.registry().enter(relay.store().next_login(), login::held(&bound), resource);
@@ -63,7 +63,7 @@ pub(in crate::relay::bound) async fn begin(
     session.share_memory(relay.guards().queues());
     session.share_device_memory(siblings.memory());
     tracing::info!("session bound");
-    handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
+    handle.note(|notes| (notes.peer, notes.login, notes.services) = (Some(peer), method, session.services()));
     let status = SessionStatus::new(relay.metrics());
     let legs = SessionLegs::new(client, upstream, relay.metrics().tap());
     let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle));

@@ -41,7 +41,9 @@ impl LoginDriver<'_> {
             LoginOutput::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
             LoginOutput::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
             LoginOutput::Connect(host) => return self.connect(&host).await,
-            LoginOutput::Authenticated => {
+            LoginOutput::RoundTripsSaved(saved) => self.relay.metrics().round_trips_saved(saved),
+            LoginOutput::Authenticated(method) => {
+                self.method = Some(method);
                 let limits = self.snapshot.limits(Authentication::Done);
                 self.authentication = Authentication::Done;
                 let client = self.client.as_mut()?;

@@ -58,7 +58,13 @@ impl LoginDriver<'_> {
         };
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
-        let command = Command::Attach(Box::new(Attach { client, peer: self.addresses.client, resumption, reply }));
+        let command = Command::Attach(Box::new(Attach {
+            client,
+            peer: self.addresses.client,
+            login: self.method,
+            resumption,
+            reply,
+        }));
         if let Err(Command::Attach(attach)) = handle.deliver(command) {
             self.client = Some(attach.client);
             return self.gone(id).await;

@@ -9,7 +9,7 @@ use crate::session::negotiate::fronted::FrontedLogin;
 use crate::session::negotiate::legs::Legs;
 use crate::session::negotiate::login::AcceptedLogin;
 use crate::session::rewrite::fronted;
-use crate::session::sasl::{Profile, SaslIdentity};
+use crate::session::sasl::{LoginMethod, Profile, SaslIdentity};
 use crate::xml::{Node, ns};
 
 impl Authenticating {
@@ -73,7 +73,7 @@ impl Authenticating {
         let account = account.ok_or(LoginEnd::ServerError)?;
         let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
         let login = AcceptedLogin::new(identity, presented, agent).telling(account);
-        legs.out(LoginOutput::Authenticated);
+        legs.out(LoginOutput::Authenticated(LoginMethod::FrontedSasl2));
         let data = fronted::data(&success.text()).map(str::to_owned);
         FrontedLogin::begin(self.streams, login, data, inline, legs)
     }
