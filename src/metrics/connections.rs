@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{HostLabels, Labels, gauge, of_host};
 use super::latency::Latency;
-use super::outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
+use super::outcome::{ConnectOutcome, FastOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
 
 /// The counters of connections, handshakes and logins.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub(super) struct Connections {
     handshake_time: Latency,
     logins: Family<Labels<1>, Counter>,
     sasl_failures: Counter,
+    fast_logins: Family<Labels<1>, Counter>,
     resumptions: Family<Labels<1>, Counter>,
     upstream: Family<HostLabels, Counter>,
     logging_in: Arc<AtomicUsize>,
@@ -51,6 +52,7 @@ impl Connections {
         registry.register_with_unit("handshake", help, Unit::Seconds, self.handshake_time.shared());
         registry.register("logins", "Logins over TLS, by outcome", self.logins.clone());
         registry.register("sasl_failures", "Logins that the upstream server refused", self.sasl_failures.clone());
+        registry.register("fast_logins", "Logins by token (FAST, XEP-0484), by outcome", self.fast_logins.clone());
         registry.register("resumptions", "Session resumption attempts, by outcome", self.resumptions.clone());
         let help = "Connection attempts to the upstream server of a host, by outcome";
         registry.register("upstream_connects", help, self.upstream.clone());
@@ -62,6 +64,9 @@ impl Connections {
         }
         for outcome in LoginOutcome::all() {
             drop(self.logins.get_or_create(&[("outcome", outcome.name())]));
+        }
+        for outcome in FastOutcome::ALL {
+            drop(self.fast_logins.get_or_create(&[("outcome", outcome.name())]));
         }
         for outcome in ResumeOutcome::ALL {
             drop(self.resumptions.get_or_create(&[("outcome", outcome.name())]));
@@ -107,6 +112,10 @@ impl Connections {
 
     pub(super) fn sasl_failure(&self) {
         self.sasl_failures.inc();
+    }
+
+    pub(super) fn fast_login(&self, outcome: FastOutcome) {
+        self.fast_logins.get_or_create(&[("outcome", outcome.name())]).inc();
     }
 
     pub(super) fn resumption(&self, outcome: ResumeOutcome) {

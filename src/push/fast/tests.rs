@@ -216,6 +216,10 @@ fn a_chain_of_tokens_ends_90_days_after_the_password() {
     assert_eq!(issue(80, DAY * 21).map(|issued| issued.token.expires), Some(root.plus(DAY * 90)));
     assert_eq!(issue(0, DAY * 1000).map(|issued| issued.token.expires), Some(root.plus(DAY * 90)));
     assert!(issue(90, DAY * 21).is_none() && issue(0, Duration::ZERO).is_none());
+    assert_eq!(
+        issue(0, Duration::from_millis(1)).map(|issued| issued.token.expires),
+        Some(root.plus(Duration::from_secs(1)))
+    );
     let agent = |agent: &str| {
         let request = TokenRequest { agent: agent.to_owned(), mechanism: TokenMechanism::Sha256None, root };
         IssuedToken::new(request, TTL, root, numbers(1))

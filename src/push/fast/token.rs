@@ -87,6 +87,7 @@ impl IssuedToken {
         let TokenRequest { agent, mechanism, root } = request;
         // A clock that was set back must not make the chain longer.
         let root = root.min(now);
+        let ttl = Duration::from_secs(ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0)));
         let expires = now.plus(ttl).min(root.plus(CHAIN));
         if expires <= now || agent.is_empty() || agent.len() > AGENT {
             return None;
