@@ -19,7 +19,7 @@ mod mechanism;
 mod proof;
 mod settings;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token;
 
 pub use key::TokenText;

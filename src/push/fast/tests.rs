@@ -44,7 +44,8 @@ fn hmac_of(issued: &IssuedToken, role: &str, binding: &[u8]) -> [u8; 32] {
     hmac::sign(&key, &[role.as_bytes(), binding].concat()).as_ref().try_into().unwrap()
 }
 
-fn proof(issued: &IssuedToken, count: Option<u64>) -> TokenProof {
+/// The proof of a client that has a token.
+pub(crate) fn proof(issued: &IssuedToken, count: Option<u64>) -> TokenProof {
     TokenProof {
         agent: issued.token.agent.clone(),
         hash: crate::secret::Secret::new(hmac_of(issued, "Initiator", b"")),
