@@ -14,6 +14,7 @@ mod addresses;
 mod admin;
 mod domain;
 mod endpoint;
+mod fast;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod host;
@@ -35,6 +36,7 @@ mod value;
 
 pub use admin::Admin;
 pub use endpoint::Endpoint;
+pub use fast::FastSettings;
 pub use host::{ChannelBinding, Host, UpstreamTls};
 pub use limits::{ConnectionLimits, Limits, PeerTimeouts, QueueLimits, RateLimits, SpoolSizes, StanzaLimits};
 pub use listen::{Listen, ListenTls, TrustedProxies};
@@ -68,6 +70,8 @@ pub struct Config {
     pub stream_management: StreamManagement,
     /// Push notifications (XEP-0357).
     pub push: PushConfig,
+    /// `[fast]`: tokens of clients (XEP-0484).
+    pub fast: FastSettings,
     /// Bounds on what a peer may use.
     pub limits: Limits,
     /// Settings of the database.
@@ -122,6 +126,7 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
     }
     let stream_management = stream_management::read(root.table("stream_management", "[stream_management]"));
     let push = push::read(root.table("push", "[push]"), &stream_management, &directory);
+    let fast = fast::read(root.table("fast", "[fast]"));
     let limits = limits::read(root.table("limits", "[limits]"));
     let state = directory.join(state);
     let admin = admin::read(root.table("admin", "[admin]"), &directory, &state, &listen);
@@ -137,6 +142,7 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
         hosts,
         stream_management,
         push,
+        fast,
         limits,
         dns,
         admin,

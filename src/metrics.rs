@@ -53,7 +53,7 @@ pub use measured::{CounterValues, DiskUsage, Measured, SessionCounts};
 use notifications::Notifications;
 pub use operation::LimitsReached;
 use operation::Operation;
-pub use outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ReloadOutcome, ResumeOutcome};
+pub use outcome::{ConnectOutcome, FastOutcome, HandshakeOutcome, LoginOutcome, ReloadOutcome, ResumeOutcome};
 use process::Process;
 use sessions::SessionMetrics;
 use storage::Storage;
@@ -165,6 +165,11 @@ impl Metrics {
     /// Counts a client whose credentials the server refused.
     pub fn sasl_failure(&self) {
         self.connections.sasl_failure();
+    }
+
+    /// Counts a login by token.
+    pub fn fast_login(&self, outcome: FastOutcome) {
+        self.connections.fast_login(outcome);
     }
 
     /// Counts a client that asked to resume a session.
@@ -356,6 +361,7 @@ mod tests {
         drop(metrics.logging_in());
         metrics.handshake(HandshakeOutcome::Established, Duration::from_millis(7));
         metrics.login(LoginOutcome::Closed(CloseReason::Timeout), None);
+        metrics.fast_login(FastOutcome::WrongHash);
         metrics.resumption(ResumeOutcome::NotProven);
         metrics.upstream("example.org", ConnectOutcome::Failed);
         metrics.tap().went(MeteredLeg::Client, b"<message/>");
@@ -372,6 +378,8 @@ mod tests {
             "pushward_handshakes_total{outcome=\"established\"} 1",
             "pushward_handshake_seconds_bucket{le=\"0.01\"} 1",
             "pushward_logins_total{outcome=\"timeout\",profile=\"none\",fronted=\"false\"} 1",
+            "pushward_fast_logins_total{outcome=\"wrong_hash\"} 1",
+            "pushward_fast_logins_total{outcome=\"no_session\"} 0",
             "pushward_resumptions_total{outcome=\"not_proven\"} 1",
             "pushward_upstream_connects_total{host=\"example.org\",outcome=\"failed\"} 1",
             "pushward_stanzas_total{leg=\"client\",direction=\"out\",kind=\"message\"} 1",

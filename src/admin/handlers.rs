@@ -225,6 +225,7 @@ async fn forget(relay: Arc<Relay>, account: BareJid) -> Result<Forgotten, StoreE
     let held = relay.end_held(&account).await;
     // A record that cannot be read is deleted, too.
     let state = relay.store().account(&account).await.unwrap_or_default();
+    relay.revoke_tokens(&account);
     relay.store().change(&account, Change::Removed).await?;
     tracing::info!(%account, "account forgotten by the operator");
     let live = relay.remember_live(&account, &state).await?;

@@ -224,6 +224,10 @@ fn a_value_out_of_bounds_is_refused_with_the_bounds() {
         "config.toml:2: [store] patience: \"10ms\" is out of range; write a duration from \"1s\" to \"1h\", such as \"1m\"",
     );
     check(
+        "[fast]\nttl = 21",
+        "config.toml:2: [fast] ttl: expected a duration in quotes, found a whole number; write a duration from \"0s\" to \"10years 7days 12h\", such as \"21days\"",
+    );
+    check(
         "[push]\nmax_devices = 0",
         "config.toml:2: [push] max_devices: 0 is out of range; write a whole number from 1 to 100",
     );

@@ -12,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{HostLabels, Labels, gauge, of_host};
 use super::latency::Latency;
-use super::outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
+use super::outcome::{ConnectOutcome, FastOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
 use crate::session::sasl::LoginMethod;
 
 /// The counters of connections, handshakes and logins.
@@ -25,6 +25,7 @@ pub(super) struct Connections {
     logins: Family<Labels<3>, Counter>,
     round_trips_saved: Counter,
     sasl_failures: Counter,
+    fast_logins: Family<Labels<1>, Counter>,
     resumptions: Family<Labels<1>, Counter>,
     upstream: Family<HostLabels, Counter>,
     logging_in: Arc<AtomicUsize>,
@@ -57,6 +58,7 @@ impl Connections {
         let help = "Round trips that clients saved by SASL2 in front of servers that lack it";
         registry.register("login_round_trips_saved", help, self.round_trips_saved.clone());
         registry.register("sasl_failures", "Logins that the upstream server refused", self.sasl_failures.clone());
+        registry.register("fast_logins", "Logins by token (FAST, XEP-0484), by outcome", self.fast_logins.clone());
         registry.register("resumptions", "Session resumption attempts, by outcome", self.resumptions.clone());
         let help = "Connection attempts to the upstream server of a host, by outcome";
         registry.register("upstream_connects", help, self.upstream.clone());
@@ -74,6 +76,9 @@ impl Connections {
             complete.into_iter().flat_map(|outcome| LoginMethod::ALL.map(|method| (outcome, method)))
         {
             drop(self.logins.get_or_create(&login_labels(outcome, Some(method))));
+        }
+        for outcome in FastOutcome::ALL {
+            drop(self.fast_logins.get_or_create(&[("outcome", outcome.name())]));
         }
         for outcome in ResumeOutcome::ALL {
             drop(self.resumptions.get_or_create(&[("outcome", outcome.name())]));
@@ -126,6 +131,10 @@ impl Connections {
 
     pub(super) fn sasl_failure(&self) {
         self.sasl_failures.inc();
+    }
+
+    pub(super) fn fast_login(&self, outcome: FastOutcome) {
+        self.fast_logins.get_or_create(&[("outcome", outcome.name())]).inc();
     }
 
     pub(super) fn resumption(&self, outcome: ResumeOutcome) {

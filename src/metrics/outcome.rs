@@ -1,6 +1,7 @@
 //! Outcomes, with the words for them in labels.
 
 use crate::push::classify::Noise;
+use crate::push::fast::TokenVerdict;
 use crate::push::filter::Blocked;
 use crate::push::pusher::{Skip, Verdict};
 use crate::session::negotiate::CloseReason;
@@ -62,6 +63,35 @@ pub enum ResumeOutcome {
     NotProven,
 }
 
+/// The outcome of a login by token (XEP-0484).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FastOutcome {
+    /// The client has its session again.
+    Accepted,
+    /// The token has expired.
+    Expired,
+    /// The HMAC is not that of the client's token.
+    WrongHash,
+    /// The count was used before.
+    Replayed,
+    /// The account has no such token, or none for the session.
+    UnknownToken,
+    /// The session is gone, or cannot be resumed.
+    NoSession,
+}
+
+impl From<&TokenVerdict> for FastOutcome {
+    fn from(verdict: &TokenVerdict) -> Self {
+        match verdict {
+            TokenVerdict::Accepted(_) => Self::Accepted,
+            TokenVerdict::Expired => Self::Expired,
+            TokenVerdict::WrongHash => Self::WrongHash,
+            TokenVerdict::Replayed => Self::Replayed,
+            TokenVerdict::Unknown => Self::UnknownToken,
+        }
+    }
+}
+
 impl ConnectOutcome {
     pub(super) const ALL: [Self; 2] = [Self::Connected, Self::Failed];
 
@@ -121,6 +151,22 @@ impl ResumeOutcome {
             Self::Unknown => "unknown",
             Self::TooHigh => "handled_count_too_high",
             Self::NotProven => "not_proven",
+        }
+    }
+}
+
+impl FastOutcome {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Accepted, Self::Expired, Self::WrongHash, Self::Replayed, Self::UnknownToken, Self::NoSession];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Expired => "expired",
+            Self::WrongHash => "wrong_hash",
+            Self::Replayed => "replayed",
+            Self::UnknownToken => "unknown_token",
+            Self::NoSession => "no_session",
         }
     }
 }

@@ -4,6 +4,7 @@
 mod backlog;
 pub mod certificate;
 pub mod conn;
+mod exporter;
 mod forward;
 pub mod listener;
 pub mod proxy_protocol;

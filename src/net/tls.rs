@@ -10,6 +10,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use super::exporter::ExporterLog;
 use crate::jid;
 
 /// The ALPN name of client connections (XEP-0368 §4).
@@ -76,6 +77,7 @@ impl TlsSettings {
         config.send_tls13_tickets = 1;
         // 0-RTT data could be replayed, and it would carry passwords.
         config.max_early_data_size = 0;
+        config.key_log = Arc::new(ExporterLog);
         let mut alpn = config.clone();
         alpn.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self { plain: Arc::new(config), alpn: Arc::new(alpn) })
@@ -138,13 +140,17 @@ pub(super) mod tests {
             Self { certificates: Certificates::new(&keys).unwrap(), leaves }
         }
 
-        pub(in crate::net) fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
+        pub(in crate::net) fn roots(&self) -> RootCertStore {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(self.leaves.values().cloned());
+            roots
+        }
+
+        pub(in crate::net) fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
             let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_protocol_versions(&[version])
                 .unwrap()
-                .with_root_certificates(roots)
+                .with_root_certificates(self.roots())
                 .with_no_client_auth();
             config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
             config

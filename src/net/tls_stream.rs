@@ -15,6 +15,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, Insufficien
 use rustls::{CommonState, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::exporter::with_channel_binding;
 use super::wire::{READ, Wire};
 
 /// The maximum bytes of an incomplete record, or of an incomplete handshake message, which may span records (RFC 8446
@@ -34,6 +35,8 @@ thread_local! {
 pub struct TlsStream<S> {
     io: S,
     tls: UnbufferedServerConnection,
+    /// The channel binding of the connection.
+    exporter: Option<Box<[u8; 32]>>,
     /// The beginning of an incomplete record.
     incomplete: Vec<u8>,
     /// Bytes that arrived with the handshake. A client may send data directly after its last handshake message.
@@ -65,7 +68,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         let (early, sealed) = (BytesMut::new(), BytesMut::new());
         let incomplete = Vec::new();
-        let mut stream = Self { io, tls, incomplete, early, sealed, tickets: false, ended: false, closing: false };
+        let mut stream =
+            Self { io, tls, exporter: None, incomplete, early, sealed, tickets: false, ended: false, closing: false };
         let mut early = BytesMut::new();
         while stream.tls.is_handshaking() {
             poll_fn(|cx| {
@@ -73,7 +77,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 if let Poll::Ready(sent) = stream.poll_sealed(cx) {
                     sent?;
                 }
-                stream.poll_records(cx, &mut early)
+                let (polled, binding) = with_channel_binding(|| stream.poll_records(cx, &mut early));
+                stream.exporter = binding.map(Box::new).or(stream.exporter.take());
+                polled
             })
             .await?;
         }
@@ -90,6 +96,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Returns the result of the handshake.
     pub fn state(&self) -> &CommonState {
         &self.tls
+    }
+
+    /// Returns the channel binding `tls-exporter` of the connection (RFC 9266). `None` before TLS 1.3: there the value is
+    /// unique only with the extended master secret (RFC 7627).
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        self.exporter.as_deref().copied()
     }
 
     /// Reads once and decrypts all complete records.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::change::Change;
 pub use super::device::{Device, DeviceId, DeviceRecognition, LoginId};
+use super::fast::TokenList;
 use super::guard::Guard;
 use super::mucsub::Subscriptions;
 use super::registration::{Registration, Target};
@@ -32,13 +33,19 @@ pub struct Account {
     /// The rooms that it has subscribed to (MUC/Sub).
     #[serde(default, skip_serializing_if = "Subscriptions::is_empty")]
     pub subscriptions: Subscriptions,
+    /// The tokens by which its clients return to their sessions (XEP-0484).
+    #[serde(default, skip_serializing_if = "TokenList::is_empty")]
+    pub tokens: TokenList,
 }
 
 impl PartialEq for Account {
     /// Compares the content, not the revision.
     fn eq(&self, other: &Self) -> bool {
-        let Self { revision: _, devices, registrations, subscriptions } = self;
-        *devices == other.devices && *registrations == other.registrations && *subscriptions == other.subscriptions
+        let Self { revision: _, devices, registrations, subscriptions, tokens } = self;
+        *devices == other.devices
+            && *registrations == other.registrations
+            && *subscriptions == other.subscriptions
+            && *tokens == other.tokens
     }
 }
 
@@ -105,6 +112,7 @@ impl Account {
                 }
             }
             Change::Released => self.devices.iter_mut().for_each(Device::release_set_aside),
+            Change::Token(change) => self.tokens.apply(change),
             Change::Removed => *self = Self::default(),
         }
         None
@@ -127,8 +135,8 @@ impl Account {
     }
 
     /// Forgets the registrations and the devices that have no open session and were not seen since `before`. Forgets
-    /// also the registrations whose push service has been unreachable since then. Returns the number of registrations
-    /// forgotten.
+    /// also the registrations whose push service has been unreachable since then, and tokens that had expired by then.
+    /// Returns the number of registrations forgotten.
     pub fn forget_unseen(&mut self, before: UnixSecs) -> usize {
         let had = self.registrations.len();
         let open: Vec<_> = self.devices.iter().filter(|d| d.is_open()).map(|d| d.id).collect();
@@ -139,6 +147,7 @@ impl Account {
         if self.devices.is_empty() && self.registrations.is_empty() {
             self.subscriptions = Subscriptions::default();
         }
+        self.tokens.forget_expired(before);
         had.saturating_sub(self.registrations.len())
     }
 
@@ -191,6 +200,7 @@ impl Account {
         for r in self.registrations.iter_mut().filter(|r| r.device == device) {
             r.last_seen = r.last_seen.max(at);
         }
+        self.tokens.forget_expired(at);
     }
 
     /// Returns the known device that has just bound a resource, if there is one.

@@ -23,6 +23,7 @@
 //! | `outcome.rs`, `affiliation.rs` | answers of push services; registrations that they revoke |
 //! | `registration.rs` | requests and registrations of clients (XEP-0357 §5) |
 //! | `account.rs`, `device.rs`, `guard.rs` | the stored record of an account, its devices, and the poison guard |
+//! | `fast/` | tokens by which clients return to their sessions (XEP-0484) |
 //! | `settings.rs` | the operator's settings |
 
 pub mod absent;
@@ -33,6 +34,7 @@ pub mod classify;
 pub mod device;
 mod encrypted_summary;
 mod encryption;
+pub mod fast;
 pub mod filter;
 pub mod guard;
 mod message_text;

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use super::background::Background;
 use super::client::{Handle, Registry};
 use super::device_memories::Memories;
+use super::fast::ClientTokens;
 use crate::clock;
 use crate::jid::BareJid;
 use crate::limits::RateLimitedLog;
@@ -21,13 +22,19 @@ pub(super) struct Accounts {
     store: Store,
     registry: Arc<Registry>,
     memories: Arc<Memories>,
+    tokens: Arc<ClientTokens>,
     metrics: Arc<Metrics>,
     not_stored: RateLimitedLog,
 }
 
 impl Accounts {
-    pub(super) fn new(store: Store, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        Self { store, registry, memories: Arc::default(), metrics, not_stored: RateLimitedLog::default() }
+    pub(super) fn new(store: Store, registry: Arc<Registry>, tokens: Arc<ClientTokens>, metrics: Arc<Metrics>) -> Self {
+        Self { store, registry, memories: Arc::default(), tokens, metrics, not_stored: RateLimitedLog::default() }
+    }
+
+    /// Returns the tokens of clients.
+    pub(super) fn tokens(&self) -> &Arc<ClientTokens> {
+        &self.tokens
     }
 
     /// Returns the memories of the accounts' devices.

@@ -17,6 +17,7 @@ use super::shared::Relay;
 use crate::clock;
 use crate::metrics::Wait;
 use crate::push::account::{Change, LoginId};
+use crate::push::fast::TokenChange;
 use crate::seq::Seq;
 use crate::session::Token;
 use crate::session::queue::{Inherited, Spooled};
@@ -61,6 +62,7 @@ impl Jobs {
             StoreRequest::Spool(items, last) => self.spool(items, last),
             StoreRequest::Unspool(spool, seqs) => seqs.into_iter().for_each(|seqs| self.unspool(spool, seqs)),
             StoreRequest::Change(token, Change::Removed) => self.remove_account(token),
+            StoreRequest::Change(token, Change::Token(TokenChange::Revoked)) => self.revoke_tokens(token),
             StoreRequest::Change(..)
             | StoreRequest::Load(_)
             | StoreRequest::TakeOver
@@ -84,6 +86,7 @@ impl Jobs {
             }
         }
         let (relay, handle) = (Arc::clone(&self.relay), Arc::clone(&self.handle));
+        relay.revoke_tokens(account);
         let up_to = relay.store().newest_login();
         let removed = relay.store().submit_change(account, Change::Removed);
         let removal = async move {
@@ -99,6 +102,13 @@ impl Jobs {
             Done::Changed(token, answer)
         };
         self.waiting.push_back(StoreRequest::Begun(Begun(Box::pin(removal))));
+    }
+
+    /// Revokes the tokens of the account at once, ahead of earlier requests.
+    fn revoke_tokens(&mut self, token: Option<Token>) {
+        let revoked = self.relay.accounts().tokens().revoke(self.handle.account());
+        let answer = async move { Done::Changed(token, revoked.await.unwrap_or(Err(StoreError::Closed))) };
+        self.waiting.push_back(StoreRequest::Begun(Begun(Box::pin(answer))));
     }
 
     /// Queues stanzas to be spooled. All waiting stanzas are stored in one transaction.

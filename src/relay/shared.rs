@@ -9,6 +9,7 @@ use super::accounts::Accounts;
 use super::background::Background;
 use super::certificates::CertificateCheck;
 use super::client::Registry;
+use super::fast::ClientTokens;
 use super::overload::Overload;
 use super::publishing::Publishing;
 use super::reachability;
@@ -64,7 +65,10 @@ impl Relay {
         let guards = Arc::new(Guards::new(&config.limits, &metrics));
         store.set_patience(config.store.patience);
         let background = Background::default();
-        let accounts = Arc::new(Accounts::new(store.clone(), Arc::clone(&registry), Arc::clone(&metrics)));
+        let (tokens_current, tokens_registry) = (Arc::clone(&current), Arc::clone(&registry));
+        let tokens = ClientTokens::new(store.clone(), tokens_registry, tokens_current, background.clone());
+        let accounts =
+            Arc::new(Accounts::new(store.clone(), Arc::clone(&registry), Arc::new(tokens), Arc::clone(&metrics)));
         let sessions: Arc<dyn Sessions> = Arc::clone(&registry) as _;
         let publisher = Publisher::new(transports, sessions, metrics.fates(), &shutdown);
         let publishing =
@@ -179,6 +183,12 @@ impl Relay {
     /// As [`Store::change`].
     pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
         self.accounts.change(account, change).await
+    }
+
+    /// Ends all tokens of an account's clients. They are not valid any more when this returns.
+    pub fn revoke_tokens(&self, account: &BareJid) {
+        // A change that the disk refuses is repeated with the next one.
+        drop(self.accounts.tokens().revoke(account));
     }
 
     /// Ends the held sessions of an account. Returns their number, once all of their data is on disk.

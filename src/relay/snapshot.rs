@@ -95,6 +95,7 @@ impl Snapshot {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.settings.clone()),
             hibernation: config.push.hibernation.clone(),
+            fast: config.fast.clone(),
             publish_timeout: config.push.publish_timeout,
             server_timeout: config.limits.timeouts.server,
             session_queue: config.limits.queues.per_session,

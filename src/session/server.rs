@@ -195,17 +195,9 @@ impl ServerStream {
     }
 
     /// Takes a stream error.
-    pub(super) fn on_stream_error(&mut self, error: &Node<'_>) -> StreamError {
+    pub(super) fn on_stream_error(&mut self, now: Instant, error: &Node<'_>) -> StreamError {
         self.leg.on_stream_error();
-        let elsewhere = error.child("see-other-host", ns::STREAM_ERRORS).is_some();
-        if elsewhere { StreamError::SeeOtherHost } else { StreamError::Passed }
-    }
-
-    /// Returns whether a stream error confirms that the account was removed. XEP-0077 §3.2: the server ends the streams of
-    /// a removed account with one of these conditions.
-    pub(super) fn takes_back_account(&mut self, now: Instant, error: &Node<'_>) -> bool {
-        let removed = ["not-authorized", "conflict"].iter().any(|name| error.child(name, ns::STREAM_ERRORS).is_some());
-        removed && self.pending.take_unnamed_removal(now)
+        StreamError::of(error, || self.pending.take_unnamed_removal(now))
     }
 
     /// Sends an `<a/>`, if there is anything to acknowledge. `first` is the first unsettled stanza.
@@ -325,6 +317,11 @@ impl ServerStream {
     /// Notes that the client requested the removal of its account.
     pub(super) fn on_removal_request(&mut self, now: Instant, id: &str) {
         self.pending.removal(now, id);
+    }
+
+    /// Notes that the client requested another password for its account.
+    pub(super) fn on_password_request(&mut self, id: &str) {
+        self.pending.password(id);
     }
 
     /// Returns whether no answer of the server can concern Pushward.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::fronting::Fronting;
 use super::rewrite::offers::Offers;
+use crate::push::fast::FastSettings;
 use crate::push::settings::PushSettings;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,6 +20,8 @@ pub struct Settings {
     pub push: Arc<PushSettings>,
     /// `[push]`: the hold of sessions with a registration.
     pub hibernation: Hibernation,
+    /// `[fast]`: tokens of clients.
+    pub fast: FastSettings,
     /// `[push] publish_timeout`: the time that a push service has to answer.
     pub publish_timeout: Duration,
     /// `[limits] server_timeout`: the time that the server has to answer.
@@ -43,6 +46,7 @@ impl Default for Settings {
             stream_management: StreamManagement::default(),
             push: Arc::default(),
             hibernation: Hibernation::default(),
+            fast: FastSettings::default(),
             publish_timeout: MINUTE,
             server_timeout: 25 * SECOND,
             session_queue: 0,

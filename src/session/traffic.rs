@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::Session;
 use super::account::request::ClientRequest;
 use super::answer;
 use super::cause::Cause;
@@ -15,7 +16,6 @@ use super::kind::{is_request, refusal};
 use super::presence::Linger;
 use super::server::{AnsweredRequest, SessionPublish, StreamError};
 use super::sm::{Handled, nonza};
-use super::{Session, rewrite};
 use crate::push::mucsub::MUCSUB;
 use crate::push::notification::Publish;
 use crate::seq::ServerSeq;
@@ -151,6 +151,7 @@ impl Session {
             None => {}
             Some(ClientRequest::Features) => self.server.on_features_request(&id()),
             Some(ClientRequest::Removal) => self.server.on_removal_request(now, &id()),
+            Some(ClientRequest::Password) => self.server.on_password_request(&id()),
             Some(ClientRequest::Archive) => self.device.account_mut().on_archive_query(),
             Some(ClientRequest::Push(request)) => {
                 let Self { settings, effects, device, .. } = self;
@@ -199,13 +200,13 @@ impl Session {
                 }
             }
             (ns::STREAMS, "error") => {
-                if self.server.takes_back_account(now, &node) {
-                    self.device.remove_account(&mut self.effects);
+                match self.server.on_stream_error(now, &node) {
+                    StreamError::SeeOtherHost => return self.on_server_lost(now),
+                    StreamError::AccountRemoved => self.device.remove_account(&mut self.effects),
+                    StreamError::NotTrusted => self.device.revoke_tokens(&mut self.effects),
+                    StreamError::Passed => {}
                 }
-                match self.server.on_stream_error(&node) {
-                    StreamError::SeeOtherHost => self.on_server_lost(now),
-                    StreamError::Passed => self.device.client().pass(element, &mut self.effects),
-                }
+                self.device.client().pass(element, &mut self.effects);
             }
             _ => self.device.client().pass(element, &mut self.effects),
         }
@@ -271,14 +272,12 @@ impl Session {
                 self.device.remove_account(&mut self.effects);
                 false
             }
+            AnsweredRequest::Password => {
+                self.device.revoke_tokens(&mut self.effects);
+                false
+            }
             AnsweredRequest::Features => {
-                let (node, push) = (element.node(), &self.settings.push);
-                let info = match node.attr("type").as_deref() {
-                    Some("error") => Some(answer::account_info(&node, push)),
-                    _ => rewrite::account_info(element, push),
-                };
-                let rewritten = info.and_then(|bytes| Element::parse(bytes, element.header()).ok());
-                let element = rewritten.unwrap_or_else(|| element.clone());
+                let element = answer::account_features(element, &self.settings.push);
                 self.deliver(now, Incoming { element, server_seq, cause: Cause::Relayed });
                 true
             }

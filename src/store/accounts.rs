@@ -10,7 +10,7 @@ use super::newest::ChangeId;
 use super::op::{Effect, Op};
 use super::query::{Piece, Query, QueryAnswer};
 use super::tasks::{PendingOutcome, Task, TaskKind, TaskWait, Ticket};
-use super::values::{AccountPage, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
+use super::values::{AccountPage, ChangedAccount, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
 use crate::clock::{self, UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
@@ -74,9 +74,21 @@ impl Store {
         account: &BareJid,
         change: Change,
     ) -> Result<impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>, StoreError> {
+        Ok(self.submit_numbered(account, change)?.1)
+    }
+
+    /// As [`Store::submit_change`]. Also returns the revision of the change: a record with a lower one does not include it.
+    ///
+    /// # Errors
+    /// As [`Store::submit_change`].
+    pub fn submit_numbered(
+        &self,
+        account: &BareJid,
+        change: Change,
+    ) -> Result<(u64, impl Future<Output = ChangedAccount> + use<>), StoreError> {
         let (ticket, pending) = Ticket::without_end();
-        self.send_change(account, change, ticket, TaskWait::Sometime)?;
-        Ok(answered(pending))
+        let revision = self.send_change(account, change, ticket, TaskWait::Sometime)?;
+        Ok((revision, answered(pending)))
     }
 
     /// Applies a login as [`Store::change`] does, and returns what is known of its device at that moment. All later changes
@@ -128,13 +140,12 @@ impl Store {
         change: Change,
         ticket: Ticket,
         awaited: TaskWait,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let accepted = change.clone();
-        let sent = self
-            .shared
-            .newest
-            .accept(account, &accepted, |id| self.enqueue(self.change_task(account, change, ticket, awaited, id)));
-        self.sent(sent)
+        let (revision, sent) = self.shared.newest.accept(account, &accepted, |id| {
+            (id.revision, self.enqueue(self.change_task(account, change, ticket, awaited, id)))
+        });
+        self.sent(sent).map(|()| revision)
     }
 
     fn change_task(&self, account: &BareJid, change: Change, ticket: Ticket, awaited: TaskWait, id: ChangeId) -> Task {
@@ -372,6 +383,6 @@ fn changed(effect: Effect) -> Result<(Account, Option<DeviceId>), StoreError> {
 }
 
 /// Waits for the outcome of a change, without a deadline.
-async fn answered(pending: PendingOutcome) -> Result<(Account, Option<DeviceId>), StoreError> {
+async fn answered(pending: PendingOutcome) -> ChangedAccount {
     changed(pending.answered.await.map_err(|_| StoreError::Closed)??)
 }

@@ -84,8 +84,8 @@ pub use crate::session::queue::Spooled;
 pub use embedded::peek::peek;
 pub use error::{SpoolBound, StoreError};
 pub use values::{
-    AccountPage, Backlog, Expired, ITEM_OVERHEAD, InheritedSpool, LoggedIn, Measures, Slot, SpoolId, SpoolLimits,
-    Tombstone, Ttl, Wake, WakeReason,
+    AccountPage, Backlog, ChangedAccount, Expired, ITEM_OVERHEAD, InheritedSpool, LoggedIn, Measures, Slot, SpoolId,
+    SpoolLimits, Tombstone, Ttl, Wake, WakeReason,
 };
 
 use crate::metrics::Latency;

@@ -37,7 +37,7 @@ use crate::session::queue::Spooled;
 /// The version of the tables that is written.
 pub(super) const VERSION: u64 = 3;
 
-/// Bare JID → its [`Account`]. An account without devices and registrations has no record.
+/// Bare JID → its [`Account`]. An account about which nothing is known has no record.
 pub(super) const ACCOUNTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("accounts");
 /// Bare JID, login → the row of its spool.
 pub(super) const SPOOLS: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("spools");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::error::StoreError;
 use crate::clock::UnixSecs;
 use crate::config;
 use crate::jid::BareJid;
@@ -11,6 +12,9 @@ pub use crate::session::WakeReason;
 
 /// The bytes that a stanza counts for in addition to its own: its key, the header of its record, its share of the tree.
 pub const ITEM_OVERHEAD: u64 = 64;
+
+/// The outcome of [`Store::change`](super::Store::change): the account, and what [`Account::apply`] returned.
+pub type ChangedAccount = Result<(Account, Option<DeviceId>), StoreError>;
 
 /// A device of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -206,3 +206,46 @@ async fn encryption_for_a_client_that_does_not_read_is_bounded() {
     assert!(back == pattern(1_000_000));
     assert_eq!(server.unsent(), 0);
 }
+
+/// RFC 9266 §4.2. The client is the TLS library itself.
+#[tokio::test]
+async fn both_ends_of_a_connection_have_the_same_channel_binding() {
+    const LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+    let exported = |client: &Client| client.get_ref().1.export_keying_material([0; 32], LABEL, Some(b"")).unwrap();
+    let (first, first_client) = pair(&TLS13, 1 << 16).await;
+    let (second, second_client) = pair(&TLS13, 1 << 16).await;
+    assert_eq!(first.channel_binding(), Some(exported(&first_client)));
+    assert_eq!(second.channel_binding(), Some(exported(&second_client)));
+    assert_ne!(first.channel_binding(), second.channel_binding());
+    let (old, _client) = pair(&TLS12, 1 << 16).await;
+    assert_eq!(old.channel_binding(), None);
+}
+
+/// The suites have hashes of different lengths.
+#[tokio::test]
+async fn the_channel_binding_does_not_depend_on_the_suite_or_on_how_tls_was_resumed() {
+    let fixture = Fixture::new();
+    let config = fixture.certificates.starttls_config(None);
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    for suite in provider.cipher_suites.iter().filter(|suite| suite.tls13().is_some()) {
+        let only = rustls::crypto::CryptoProvider { cipher_suites: vec![*suite], ..provider.clone() };
+        let settings = rustls::ClientConfig::builder_with_provider(Arc::new(only))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(fixture.roots())
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(settings));
+        for kind in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
+            let (ours, theirs) = duplex(1 << 16);
+            let name = ServerName::try_from("one.test").unwrap();
+            let (server, client) = join!(TlsStream::accept(ours, Arc::clone(&config)), connector.connect(name, theirs));
+            let (mut server, mut client) = (server.unwrap(), client.unwrap());
+            assert_eq!(client.get_ref().1.handshake_kind(), Some(kind), "{suite:?}");
+            let exported = client.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None);
+            assert_eq!(server.channel_binding(), Some(exported.unwrap()), "{suite:?} {kind:?}");
+            // The ticket for the next connection.
+            send(&mut server, b"x").await.unwrap();
+            client.read_exact(&mut [0]).await.unwrap();
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use crate::clock::UnixSecs;
 use crate::jid::Jid;
 use crate::push::device::{DeviceId, DeviceRecognition, LoginId};
+use crate::push::fast::TokenChange;
 use crate::push::guard::Guard;
 use crate::push::mucsub::Subscription;
 use crate::push::registration::{Registration, Target};
@@ -95,6 +96,8 @@ pub enum Change {
     },
     /// The operator releases the stanzas that were set aside for the account's devices. They go back to their places.
     Released,
+    /// A token of a client was issued, used or ended (XEP-0484).
+    Token(TokenChange),
     /// The account was removed from the server. Its whole record is deleted.
     Removed,
 }
@@ -102,6 +105,13 @@ pub enum Change {
 impl Change {
     /// Returns whether the account's other sessions depend on this change.
     pub fn concerns_others(&self) -> bool {
-        !matches!(self, Self::Seen { .. } | Self::Succeeded { .. } | Self::Undelivered { .. } | Self::Resumable { .. })
+        !matches!(
+            self,
+            Self::Seen { .. }
+                | Self::Succeeded { .. }
+                | Self::Undelivered { .. }
+                | Self::Resumable { .. }
+                | Self::Token(_)
+        )
     }
 }

@@ -263,3 +263,52 @@ fn unseen_devices_are_forgotten_unless_they_have_a_session() {
     assert_eq!(ids(&account), [2, 3]);
     assert_eq!(account.registrations.len(), 2);
 }
+
+#[test]
+fn tokens_are_stored_with_the_account_and_end_with_it() {
+    use crate::push::fast::{IssuedToken, TokenChange, TokenMechanism, TokenRequest};
+
+    let issue = |at| {
+        let root = UnixSecs::new(at);
+        let request = TokenRequest { agent: "phone".to_owned(), mechanism: TokenMechanism::Sha256None, root };
+        IssuedToken::new(request, std::time::Duration::from_secs(100), root, || at.into()).unwrap().token
+    };
+    let token = issue(1000);
+    let id = token.id;
+    let change = Change::Token(TokenChange::Issued(Box::new(token)));
+    assert!(!change.concerns_others());
+    let mut account = applied([change.clone()]);
+    assert_ne!(account, Account::default(), "so it is stored");
+    let record = serde_json::to_string(&account).unwrap();
+    assert_eq!(serde_json::from_str::<Account>(&record).unwrap(), account);
+    // Nothing but a change of the tokens ends them.
+    for change in [login(1, "a", None, 1000), enable(1, "n", 1000), ended(1), Change::Released] {
+        account.apply(change);
+        assert_eq!(account.tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [id]);
+    }
+    account.apply(Change::Token(TokenChange::Used { id, count: Some(3), at: UnixSecs::new(1001) }));
+    assert_eq!(account.tokens.iter().map(|token| (token.count, token.used)).collect::<Vec<_>>(), [(Some(3), true)]);
+    let mut removed = account.clone();
+    removed.apply(Change::Removed);
+    assert!(removed.tokens.is_empty());
+    let mut revoked = account.clone();
+    revoked.apply(Change::Token(TokenChange::Revoked));
+    assert!(revoked.tokens.is_empty() && ids(&revoked) == [1]);
+    // Those that have expired long ago are forgotten when the account changes.
+    let (week, seen) = (7 * 24 * 60 * 60, |at| Change::Seen { device: DeviceId(1), at: UnixSecs::new(at) });
+    account.apply(seen(1099 + week));
+    assert!(!account.tokens.is_empty());
+    let mut unseen = account.clone();
+    unseen.forget_unseen(UnixSecs::new(1100 + week));
+    account.apply(seen(1100 + week));
+    assert!(account.tokens.is_empty() && unseen.tokens.is_empty());
+}
+
+#[test]
+fn a_record_without_tokens_opens_and_is_written_as_before() {
+    let old =
+        r#"{"revision":7,"devices":[{"id":1,"resource":"a","sm_ids":[],"last_seen":3,"open":[]}],"registrations":[]}"#;
+    let account: Account = serde_json::from_str(old).unwrap();
+    assert!(account.tokens.is_empty() && ids(&account) == [1]);
+    assert_eq!(serde_json::to_string(&account).unwrap(), old);
+}

@@ -463,3 +463,31 @@ async fn requests_behind_a_deletion_end_with_patience() {
     faults.set(Fault::None);
     assert!(rig.jobs.are_done(), "20 times patience");
 }
+
+/// The server has ended the stream because it does not trust the login any more, and the disk stalls.
+#[tokio::test]
+async fn a_revocation_of_tokens_does_not_wait_for_earlier_requests() {
+    use crate::push::fast::{TokenMechanism, TokenRequest, TokenVerdict, tests::proof};
+
+    let (mut rig, faults) = faulty_rig();
+    let (tokens, account) = (Arc::clone(rig.relay.accounts().tokens()), rig.own.account.clone());
+    let root = clock::unix_secs();
+    let request = TokenRequest { agent: "phone".to_owned(), mechanism: TokenMechanism::Sha256None, root };
+    let began = std::time::Instant::now();
+    let issued = tokens.issue(&account, request.clone(), began).unwrap();
+    faults.set(Fault::StallsBefore);
+    rig.spool([1]);
+    rig.ask();
+    assert!(matches!(tokens.verify(&account, &proof(&issued, None)), TokenVerdict::Accepted(_)));
+    rig.jobs.ask(StoreRequest::Change(None, Change::Token(TokenChange::Revoked)));
+    assert_eq!(tokens.verify(&account, &proof(&issued, None)), TokenVerdict::Unknown);
+    assert!(tokens.issue(&account, request.clone(), began).is_none() && tokens.revoked_since(&account, began));
+    faults.set(Fault::None);
+    assert_eq!(rig.all().await, ["spooled 1", "took over", "changed"]);
+    assert!(rig.relay.store().account(&account).await.unwrap().tokens.is_empty());
+    // The server has removed the account.
+    let began = std::time::Instant::now();
+    rig.jobs.ask(StoreRequest::Change(None, Change::Removed));
+    assert!(tokens.issue(&account, request, began).is_none());
+    assert_eq!(rig.all().await, ["changed"]);
+}

@@ -1,5 +1,5 @@
 //! The client's iq requests that concern Pushward: registrations (XEP-0357), account features, the archive, account
-//! removal.
+//! removal, another password.
 
 use crate::push::registration::{Request, RequestError};
 use crate::push::settings::PushSettings;
@@ -13,6 +13,8 @@ pub(in crate::session) enum ClientRequest {
     Features,
     /// The removal of the account.
     Removal,
+    /// Another password for the account (XEP-0077 §3.3), or a form that may contain one.
+    Password,
     /// A query of the account's archive.
     Archive,
     /// A registration, which Pushward answers.
@@ -33,6 +35,11 @@ impl ClientRequest {
         match (node.attr("type").as_deref()?, child.name(), child.ns()) {
             ("get", "query", ns::DISCO_INFO) if account && child.attr("node").is_none() => Some(Self::Features),
             ("set", "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => Some(Self::Removal),
+            ("set", "query", ns::REGISTER)
+                if child.child("password", ns::REGISTER).is_some() || child.child("x", ns::DATA).is_some() =>
+            {
+                Some(Self::Password)
+            }
             ("set", "query", mam) if account && mam.starts_with(ns::MAM_ANY) => Some(Self::Archive),
             ("set", ..) => Request::parse(&child, identity.jid(), settings).map(Self::Push),
             _ => None,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::DeviceSide;
 use crate::push::account::{Account, Change};
+use crate::push::fast::TokenChange;
 use crate::push::outcome::Outcome;
 use crate::seq::{Seq, ServerSeq};
 use crate::session::account::{Reply, Update};
@@ -68,6 +69,14 @@ impl DeviceSide {
     pub(in crate::session) fn remove_account(&mut self, effects: &mut Effects) {
         self.on_account_removed();
         self.account.change(Change::Removed, effects);
+    }
+
+    /// Ends the tokens of all clients of the account (XEP-0484). Also where none is known: a login that has begun must not
+    /// get one.
+    pub(in crate::session) fn revoke_tokens(&mut self, effects: &mut Effects) {
+        if !self.account.is_removed() {
+            self.account.change(Change::Token(TokenChange::Revoked), effects);
+        }
     }
 
     /// Takes the store's answer to a request of the client. Returns the reply.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
+use crate::xml::{Node, ns};
 
 /// The kind of stream error by which a server ends the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,27 @@ pub(in crate::session) enum StreamError {
     /// RFC 6120 §4.9.3.19: the server redirects its clients to another host. Pushward does not listen there, so the error
     /// is not passed on. Clients reconnect to Pushward.
     SeeOtherHost,
+    /// XEP-0077 §3.2: the end of the stream confirms that the account is removed, as the client has requested.
+    AccountRemoved,
+    /// The server does not trust the login any more: its clients must prove their passwords again. The error is passed to
+    /// the client.
+    NotTrusted,
+}
+
+impl StreamError {
+    /// Reads a stream error. `takes_removal` returns whether the client has requested the removal of its account.
+    pub(super) fn of(error: &Node<'_>, takes_removal: impl FnOnce() -> bool) -> Self {
+        let is_one_of = |names: &[&str]| names.iter().any(|name| error.child(name, ns::STREAM_ERRORS).is_some());
+        if is_one_of(&["see-other-host"]) {
+            Self::SeeOtherHost
+        } else if is_one_of(&["not-authorized", "conflict"]) && takes_removal() {
+            Self::AccountRemoved
+        } else if is_one_of(&["not-authorized", "policy-violation", "reset"]) {
+            Self::NotTrusted
+        } else {
+            Self::Passed
+        }
+    }
 }
 
 /// A publish for the user's own stream.
@@ -34,6 +56,8 @@ pub(in crate::session) enum AnsweredRequest {
     Features,
     /// The client's request to remove its account. The account is removed.
     Removal,
+    /// The client's request for another password for its account. The password is set.
+    Password,
     /// A ping that was sent after other stanzas: the server has those.
     Ping,
     /// A publish.

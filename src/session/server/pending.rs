@@ -14,6 +14,8 @@ use crate::xml::Node;
 
 /// The number of open requests for the account's features. A client sends a few at a time.
 const QUERIES: usize = 32;
+/// The number of open requests for another password.
+const PASSWORDS: usize = 8;
 /// The number of publishes whose answers are awaited or, once late, still to be consumed.
 const PUBLISHES: usize = 64;
 
@@ -36,24 +38,32 @@ struct AccountRemovalRequest {
     since: Instant,
 }
 
+/// The client's open requests that concern the registration of its account (XEP-0077).
+#[derive(Debug, Default)]
+struct RegistrationRequests {
+    removal: Option<AccountRemovalRequest>,
+    /// Hashes of the ids of requests after whose success the passwords of clients are to be proven again.
+    passwords: VecDeque<u64>,
+}
+
 /// The time after a removal request without an id within which the end of the stream confirms it.
 const REMOVAL: Duration = Duration::from_secs(60);
 
-/// Requests that await their answers. Both lists are bounded: the oldest entries go first.
+/// Requests that await their answers. The lists are bounded: the oldest entries go first.
 pub(super) struct Pending {
     identity: Arc<Identity>,
     /// True if Pushward has sent a request on this stream.
     has_asked: bool,
     /// Hashes of ids, because the client chooses the length of the ids.
     queries: VecDeque<u64>,
-    /// The client's request to remove its account.
-    removal: Option<Box<AccountRemovalRequest>>,
+    /// The client's requests about its account's registration. Few clients have any.
+    registration: Option<Box<RegistrationRequests>>,
     publishes: VecDeque<OpenPublish>,
 }
 
 impl Pending {
     pub(super) fn new(identity: Arc<Identity>, has_asked: bool) -> Self {
-        Self { identity, has_asked, queries: VecDeque::new(), removal: None, publishes: VecDeque::new() }
+        Self { identity, has_asked, queries: VecDeque::new(), registration: None, publishes: VecDeque::new() }
     }
 
     /// Creates an iq id for a request of ours.
@@ -69,7 +79,7 @@ impl Pending {
 
     /// Returns whether no answer can concern us, so that none needs to be parsed.
     pub(super) fn is_idle(&self) -> bool {
-        !self.has_asked && self.queries.is_empty() && self.removal.is_none()
+        !self.has_asked && self.queries.is_empty() && self.registration.is_none()
     }
 
     /// Notes a request of the client for the account's features. The answer to a request without an id cannot be
@@ -95,7 +105,41 @@ impl Pending {
     /// Notes a request of the client to remove its account.
     pub(super) fn removal(&mut self, now: Instant, id: &str) {
         let id = (!id.is_empty()).then(|| self.hash(id));
-        self.removal = Some(Box::new(AccountRemovalRequest { id, since: now }));
+        self.registration.get_or_insert_default().removal = Some(AccountRemovalRequest { id, since: now });
+    }
+
+    /// Notes a request of the client for another password.
+    pub(super) fn password(&mut self, id: &str) {
+        let id = self.hash(id);
+        let passwords = &mut self.registration.get_or_insert_default().passwords;
+        if passwords.len() == PASSWORDS {
+            passwords.pop_front();
+        }
+        passwords.push_back(id);
+    }
+
+    /// Returns whether this answer of the server confirms another password. A refusal ends the request.
+    fn take_password(&mut self, id: &str, kind: &str) -> bool {
+        let id = self.hash(id);
+        let Some(registration) = &mut self.registration else { return false };
+        let found = registration.passwords.iter().position(|known| *known == id);
+        let taken = found.and_then(|at| registration.passwords.remove(at));
+        self.forget_registration();
+        taken.is_some() && kind == "result"
+    }
+
+    /// Takes the removal request if it matches.
+    fn take_removal_if(
+        &mut self,
+        matches: impl FnOnce(&AccountRemovalRequest) -> bool,
+    ) -> Option<AccountRemovalRequest> {
+        let taken = self.registration.as_mut()?.removal.take_if(|removal| matches(removal));
+        self.forget_registration();
+        taken
+    }
+
+    fn forget_registration(&mut self) {
+        self.registration.take_if(|open| open.removal.is_none() && open.passwords.is_empty());
     }
 
     /// Hashes an id with a secret key, so that no one can choose ids that collide.
@@ -109,15 +153,14 @@ impl Pending {
     /// request without an id, only a refusal counts.
     fn take_removal(&mut self, id: &str, kind: &str) -> bool {
         let id = (!id.is_empty()).then(|| self.hash(id));
-        let is_answer =
-            |removal: &mut Box<AccountRemovalRequest>| removal.id == id && (id.is_some() || kind == "error");
-        self.removal.take_if(is_answer).is_some() && kind == "result"
+        let is_answer = |removal: &AccountRemovalRequest| removal.id == id && (id.is_some() || kind == "error");
+        self.take_removal_if(is_answer).is_some() && kind == "result"
     }
 
     /// Returns whether the end of the stream confirms that the account is removed: the request had no id and was not
     /// refused.
     pub(super) fn take_unnamed_removal(&mut self, now: Instant) -> bool {
-        self.removal.take_if(|removal| removal.id.is_none()).is_some_and(|removal| now <= removal.since + REMOVAL)
+        self.take_removal_if(|removal| removal.id.is_none()).is_some_and(|removal| now <= removal.since + REMOVAL)
     }
 
     /// Notes a publish that was sent.
@@ -172,6 +215,9 @@ impl Pending {
         // The client chose these ids, and others may know them.
         if is_server && self.take_removal(&id, &kind) {
             return AnsweredRequest::Removal;
+        }
+        if is_server && self.take_password(&id, &kind) {
+            return AnsweredRequest::Password;
         }
         if is_server && self.take_query(&id) { AnsweredRequest::Features } else { AnsweredRequest::Client }
     }

@@ -46,6 +46,8 @@ mod slow;
 mod spilled;
 #[cfg(test)]
 mod successor;
+#[cfg(test)]
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
