@@ -233,12 +233,6 @@ impl Queue {
         self.segments.written().find(|item| !item.gone)
     }
 
-    /// The first `count` written stanzas, including those that were set aside after they were written.
-    pub fn first_written(&self, count: usize) -> impl Iterator<Item = &Queued> {
-        let written = self.segments.written().take(count);
-        written.filter_map(|item| if item.gone { self.aside.find(item.seq) } else { Some(item) })
-    }
-
     /// Removes the first `count` written stanzas, which the client has acknowledged. Returns the spools that hold some of
     /// them, each with the number of the last one: the spool may delete everything up to it. `None` is the session's own
     /// spool.

@@ -164,7 +164,7 @@ impl Delivery {
     /// Requests stanzas that only the spool has, if there is room; returns whether it did.
     pub(in crate::session) fn load(&mut self, effects: &mut Effects) -> bool {
         let may_load = self.refill.may_load();
-        let Some(load) = self.queue.due_load().filter(|_| may_load) else { return false };
+        let Some(load) = may_load.then(|| self.queue.begin_load()).flatten() else { return false };
         self.refill.begin(Loading { spool: load.spool, committed: self.queue.last_committed() });
         effects.push(Output::Load(load));
         true
@@ -184,7 +184,7 @@ impl Delivery {
             Some(spool) => self.on_inherited(now, spool, items, account, effects),
             None => self.on_own(now, committed, items, effects),
         }
-        self.queue.loaded_some();
+        self.queue.end_load();
     }
 
     fn on_own(&mut self, now: Instant, committed: Seq, items: Vec<Spooled>, effects: &mut Effects) {
@@ -275,6 +275,7 @@ impl Delivery {
 
     /// Schedules another attempt after the disk could not be read. The stanzas stay on disk.
     pub(in crate::session) fn on_load_failed(&mut self, now: Instant) {
+        self.queue.end_load();
         self.refill.on_load_failed(now);
     }
 

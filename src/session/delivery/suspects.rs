@@ -52,12 +52,11 @@ impl Delivery {
         let finding = guard.ended(end);
         account.set_guard(guard, effects);
         match (finding, first) {
-            (Finding::SetAside, Some((seq, _))) => {
-                self.queue.set_written_aside(seq);
-                let found = self.queue.aside().find(|item| item.seq == seq).map(reported);
-                if let Some(stanza) = found {
+            (Finding::SetAside, Some((seq, First { mark, .. }))) => {
+                if let Some(stanza) = self.queue.first_unacked().filter(|item| item.seq == seq).map(reported) {
                     effects.event(Event::SetAside(stanza));
                 }
+                self.queue.set_written_aside(seq, mark);
                 self.spool_all(account, effects);
             }
             (Finding::Suspected, Some((seq, _))) => {
@@ -80,7 +79,7 @@ impl Delivery {
     ) {
         let Some(guard) = account.guard().filter(|_| count > 0) else { return };
         let mut guard = guard.clone();
-        let stanzas = self.queue.first_written(count).map(mark_of);
+        let stanzas = self.queue.marks_of_written(count, mark_of);
         guard.acknowledged(self.since(now, self.attachment_watch.began()), stanzas);
         account.set_guard(guard, effects);
         for item in self.queue.acknowledge_aside(count) {
@@ -98,15 +97,16 @@ impl Delivery {
         effects: &mut Effects,
     ) -> bool {
         let Some(guard) = account.guard().filter(|guard| guard.is_watchful()) else { return true };
-        while self.queue.next_unwritten().is_some_and(|next| has_set_aside(Some(guard), next)) {
-            self.queue.set_next_aside();
+        let mut next = self.queue.next_unwritten().map(mark_of);
+        while let Some(mark) = next.filter(|mark| guard.has_aside(*mark)) {
+            self.queue.set_next_aside(mark);
             self.spool_all(account, effects);
+            next = self.queue.next_unwritten().map(mark_of);
         }
         if self.attachment_watch.is_alone() {
             return false;
         }
         let time = self.identity.calendar(now);
-        let next = self.queue.next_unwritten().map(mark_of);
         if !next.is_some_and(|mark| guard.wants_alone(mark, time)) {
             return true;
         }

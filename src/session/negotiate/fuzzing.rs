@@ -26,6 +26,8 @@ use crate::xml::{Element, Frame, FrameLimits, Framer, Node, ns};
 const HOST: &str = "example.org";
 /// The user of the held session.
 const HOLDER: &str = "juliet";
+/// The user that is let in if the client names none.
+const OTHER: &str = "mallory";
 const LIMITS: FrameLimits = FrameLimits::client(10_000, 32);
 const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism>\
     <mechanism>SCRAM-SHA-1</mechanism><mechanism>SCRAM-SHA-1-PLUS</mechanism></mechanisms>\
@@ -111,8 +113,8 @@ struct Server<'d> {
     framer: Framer,
     /// The user that it has let in.
     user: Option<String>,
-    /// The user of the exchange that is under way, and its namespace.
-    asks: Option<(String, &'static str)>,
+    /// The exchange that is under way.
+    asks: Option<Exchange>,
     inline_bind: bool,
     attempts: u32,
     /// The fuzzer has written something in its name: it may have said anything.
@@ -121,6 +123,40 @@ struct Server<'d> {
     /// writes can be read behind it.
     is_odd: bool,
     says: VecDeque<String>,
+}
+
+/// A SASL exchange, as the server sees it.
+struct Exchange {
+    ns: &'static str,
+    mechanism: String,
+    /// The user that the client's first message names.
+    user: Option<String>,
+}
+
+impl Exchange {
+    /// Takes a message of the client. The first one may be that of its first `<response/>`.
+    fn take(&mut self, message: &str) {
+        if self.user.is_none() && !message.is_empty() {
+            self.user = Some(named(&self.mechanism, message).unwrap_or_else(|| OTHER.to_owned()));
+        }
+    }
+}
+
+/// Returns the user that a message names in the clear.
+fn named(mechanism: &str, message: &str) -> Option<String> {
+    let text = String::from_utf8(STANDARD.decode(message.trim()).ok()?).ok()?;
+    let user = if mechanism == "PLAIN" {
+        match text.split('\0').collect::<Vec<_>>()[..] {
+            ["", user, _] | [user, _, _] => user.to_owned(),
+            _ => return None,
+        }
+    } else {
+        match text.split(',').collect::<Vec<_>>()[..] {
+            [_, "", user, ..] => user.strip_prefix("n=")?.replace("=2C", ",").replace("=3D", "="),
+            _ => return None,
+        }
+    };
+    Some(user).filter(|user| !user.contains(['<', '&', '\'']))
 }
 
 impl Server<'_> {
@@ -160,7 +196,10 @@ impl Server<'_> {
                 let message = initial.map(|initial| initial.text().into_owned()).unwrap_or_default();
                 self.begin(&node, ns::SASL2, &message);
             }
-            ("response", ns::SASL | ns::SASL2) => self.decide(),
+            ("response", ns::SASL | ns::SASL2) => {
+                self.asks.iter_mut().for_each(|exchange| exchange.take(&node.text()));
+                self.decide();
+            }
             ("abort", ns::SASL | ns::SASL2) => {
                 self.asks = None;
                 self.say(format!("<failure xmlns='{}'><aborted/></failure>", node.ns()));
@@ -172,13 +211,10 @@ impl Server<'_> {
 
     /// `c`: there is a challenge.
     fn begin(&mut self, node: &Node<'_>, ns: &'static str, message: &str) {
-        let is_plain = node.attr("mechanism").as_deref() == Some("PLAIN");
-        let text = STANDARD.decode(message.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let user = text.filter(|_| is_plain).and_then(|text| match text.split('\0').collect::<Vec<_>>()[..] {
-            ["", user, _] | [user, _, _] => Some(user.to_owned()).filter(|user| !user.contains(['<', '&', '\''])),
-            _ => None,
-        });
-        self.asks = Some((user.unwrap_or_else(|| "mallory".to_owned()), ns));
+        let mechanism = node.attr("mechanism").unwrap_or_default().into_owned();
+        let mut exchange = Exchange { ns, mechanism, user: None };
+        exchange.take(message);
+        self.asks = Some(exchange);
         if self.script.has(b'c') {
             self.say(format!("<challenge xmlns='{ns}'>cj14LHM9eCxpPTEsaD14</challenge>"));
         } else {
@@ -188,7 +224,8 @@ impl Server<'_> {
 
     /// `f`: the first attempt fails, `F`: all fail.
     fn decide(&mut self) {
-        let Some((user, ns)) = self.asks.take() else { return };
+        let Some(Exchange { ns, user, .. }) = self.asks.take() else { return };
+        let user = user.unwrap_or_else(|| OTHER.to_owned());
         self.attempts += 1;
         if self.script.has(b'F') || self.script.has(b'f') && self.attempts == 1 {
             self.say(format!("<failure xmlns='{ns}'><not-authorized/></failure>"));

@@ -2,26 +2,41 @@
 //! their spools when the places around them are deleted, and can go back to their places in the queue.
 
 use super::queued::Queued;
+use crate::push::guard::Mark;
 use crate::seq::{Seq, ServerSeq};
+
+/// The bytes in addition to the room for contents up to which placeholders keep what the refusals of iq requests are made of.
+/// Requests beyond this wait on disk until a session takes or drops them.
+const REQUESTS: usize = 64 << 10;
+
+/// A stanza that is set aside. If it is [`Queued::gone`], only the spool has its content.
+#[derive(Debug)]
+struct AsideStanza {
+    item: Queued,
+    mark: Mark,
+}
 
 #[derive(Debug, Default)]
 struct Stanzas {
-    items: Vec<Queued>,
+    items: Vec<AsideStanza>,
     bytes: usize,
 }
 
-/// The stanzas that are set aside, oldest first. Most sessions have none. If one is [`Queued::gone`], only the spool has
-/// its content.
+/// The stanzas that are set aside, oldest first. Most sessions have none.
 #[derive(Debug, Default)]
 pub(super) struct SetAside(Option<Box<Stanzas>>);
 
 impl SetAside {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Queued> {
+    fn stanzas(&self) -> impl Iterator<Item = &AsideStanza> {
         self.0.iter().flat_map(|aside| &aside.items)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Queued> {
+        self.stanzas().map(|stanza| &stanza.item)
+    }
+
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Queued> {
-        self.0.iter_mut().flat_map(|aside| &mut aside.items)
+        self.0.iter_mut().flat_map(|aside| &mut aside.items).map(|stanza| &mut stanza.item)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -41,8 +56,9 @@ impl SetAside {
         self.iter().any(|item| item.seq == seq)
     }
 
-    pub(super) fn find(&self, seq: Seq) -> Option<&Queued> {
-        self.iter().find(|item| item.seq == seq)
+    /// The mark of the stanza with this number.
+    pub(super) fn mark(&self, seq: Seq) -> Option<Mark> {
+        self.stanzas().find(|stanza| stanza.item.seq == seq).map(|stanza| stanza.mark)
     }
 
     /// The number of the oldest stanza that neither the client nor the disk has.
@@ -62,19 +78,26 @@ impl SetAside {
 
     /// Adds a stanza. If memory would exceed `room` and the disk has the content, only the disk keeps it: the stanza comes
     /// back with the device's next session.
-    pub(super) fn add(&mut self, item: Queued, room: usize, committed: Seq) {
+    pub(super) fn add(&mut self, item: Queued, mark: Mark, room: usize, committed: Seq) {
         let on_disk = item.durable && item.is_settled(committed) && !item.is_unsaved(committed);
-        let fits = self.bytes() + item.weight() <= room;
-        let item = if on_disk && !fits { Queued { spooled: true, ..item.gone() } } else { item };
+        let fits = |item: &Queued, room: usize| self.bytes() + item.weight() <= room;
+        let item = if on_disk && !fits(&item, room) {
+            let request = item.gone_request().filter(|request| fits(request, room + REQUESTS));
+            let placeholder = request.unwrap_or_else(|| item.gone());
+            Queued { spooled: true, server_seq: item.server_seq, ..placeholder }
+        } else {
+            item
+        };
         let aside = self.0.get_or_insert_default();
         aside.bytes += item.weight();
-        aside.items.push(item);
+        aside.items.push(AsideStanza { item, mark });
     }
 
     /// Removes the chosen stanzas.
     pub(super) fn remove(&mut self, mut which: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let Some(aside) = &mut self.0 else { return Vec::new() };
-        let (removed, left): (Vec<_>, Vec<_>) = aside.items.drain(..).partition(|item| which(item));
+        let (removed, left): (Vec<_>, Vec<_>) = aside.items.drain(..).partition(|stanza| which(&stanza.item));
+        let removed: Vec<Queued> = removed.into_iter().map(|stanza| stanza.item).collect();
         aside.bytes -= removed.iter().map(Queued::weight).sum::<usize>();
         aside.items = left;
         if aside.items.is_empty() {

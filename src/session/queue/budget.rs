@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A limit for all queues together. Sessions that allocate at the same moment may exceed it, each by at most 16 KiB and one
-/// stanza.
+/// stanza, or by the stanzas that it reads back at that moment: at most half of its own limit.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,

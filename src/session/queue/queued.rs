@@ -7,8 +7,9 @@ use super::spooled::weight;
 use crate::clock::UnixMillis;
 use crate::seq::{Seq, ServerSeq};
 use crate::session::Cause;
+use crate::session::kind::is_request;
 use crate::session::stamp::Ahead;
-use crate::xml::{Element, Kind, ns};
+use crate::xml::{Element, Kind, XmlWriter, ns};
 
 /// The clients that were online when a stanza came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,10 +161,31 @@ impl Queued {
 
     /// A placeholder without its content, for a stanza that was returned or set aside after it was written.
     pub(super) fn gone(&self) -> Self {
-        let element = Element::parse(Bytes::from_static(b"<presence/>"), self.element.header());
-        let element = element.unwrap_or_else(|_| self.element.clone());
-        Self { gone: true, ..Self::new(element, self.seq, self.received) }
+        self.reduced_to(Bytes::from_static(b"<presence/>"))
     }
+
+    /// A placeholder for an iq request that keeps what its refusal is made of. `None` for other stanzas.
+    pub(super) fn gone_request(&self) -> Option<Self> {
+        is_request(&self.element).then(|| self.reduced_to(head(&self.element)))
+    }
+
+    fn reduced_to(&self, xml: Bytes) -> Self {
+        let element = Element::parse(xml, self.element.header()).unwrap_or_else(|_| self.element.clone());
+        Self { gone: true, notifies: false, ..Self::new(element, self.seq, self.received) }
+    }
+}
+
+/// Returns a stanza with its name, type, id and addresses only.
+fn head(element: &Element) -> Bytes {
+    let node = element.node();
+    let mut xml = XmlWriter::new();
+    xml.start(node.name());
+    for name in ["type", "id", "from", "to"] {
+        if let Some(value) = node.attr(name) {
+            xml.attr(name, &value);
+        }
+    }
+    xml.finish()
 }
 
 /// Returns whether a stanza is of a kind that may notify: messages, requests for subscription, and the iqs of calls and of

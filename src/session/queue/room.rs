@@ -23,13 +23,15 @@ pub(super) struct QueueRoom {
     share: Share,
     /// The bytes that the store is working on.
     at_store: usize,
+    /// The bytes that are on their way from the disk, at most.
+    reading: usize,
     /// The memory that was full when stanzas began to go to the spool only. Taken by the first reader.
     full: Option<Full>,
 }
 
 impl QueueRoom {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, share: Share::default(), at_store: 0, full: None }
+        Self { limit, share: Share::default(), at_store: 0, reading: 0, full: None }
     }
 
     /// Makes the queue share memory with other queues. Call it before the first stanza.
@@ -69,9 +71,19 @@ impl QueueRoom {
         self.share.taken() == bytes + self.at_store
     }
 
+    /// Keeps room in the session's memory for the stanzas that are read from the disk.
+    pub(super) fn reserve_for_load(&mut self, bytes: usize) {
+        self.reading = bytes;
+    }
+
+    /// Returns whether the session's memory has room for `more` bytes in addition to `bytes`.
+    pub(super) fn has_room(&self, bytes: usize, more: usize) -> bool {
+        bytes + self.reading + more <= self.limit
+    }
+
     /// The memory that has no room for `more` bytes in addition to `bytes`.
     pub(super) fn shortage(&self, bytes: usize, more: usize) -> Option<Full> {
-        if bytes + more > self.limit {
+        if !self.has_room(bytes, more) {
             Some(Full::Session)
         } else if self.share.has_room(more) {
             None

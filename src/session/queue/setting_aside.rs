@@ -5,24 +5,25 @@ use std::ops::RangeInclusive;
 use super::Queue;
 use super::queued::Queued;
 use crate::push::account::LoginId;
+use crate::push::guard::Mark;
 use crate::seq::Seq;
 
 impl Queue {
     /// Sets a written stanza aside. A placeholder stays in the queue, because the client may count the stanza.
-    pub fn set_written_aside(&mut self, seq: Seq) {
+    pub fn set_written_aside(&mut self, seq: Seq, mark: Mark) {
         let item = self.segments.remove_written(seq);
-        self.put_aside(item);
+        self.put_aside(item, mark);
     }
 
     /// Sets aside the next stanza to be written.
-    pub fn set_next_aside(&mut self) {
+    pub fn set_next_aside(&mut self, mark: Mark) {
         let item = self.segments.remove_next();
-        self.put_aside(item);
+        self.put_aside(item, mark);
     }
 
-    fn put_aside(&mut self, item: Option<Queued>) {
+    fn put_aside(&mut self, item: Option<Queued>, mark: Mark) {
         if let Some(item) = item {
-            self.aside.add(item, self.room.limit() / 8, self.segments.committed());
+            self.aside.add(item, mark, self.room.limit() / 8, self.segments.committed());
         }
         self.on_changed();
     }
@@ -30,6 +31,13 @@ impl Queue {
     /// The stanzas that are set aside.
     pub fn aside(&self) -> impl Iterator<Item = &Queued> {
         self.aside.iter()
+    }
+
+    /// The marks of the first `count` written stanzas, including those that were set aside after they were written. `mark_of`
+    /// returns the mark of a stanza with its content.
+    pub fn marks_of_written(&self, count: usize, mark_of: fn(&Queued) -> Mark) -> impl Iterator<Item = Mark> {
+        let written = self.segments.written().take(count);
+        written.filter_map(move |item| if item.gone { self.aside.mark(item.seq) } else { Some(mark_of(item)) })
     }
 
     /// The number of stanzas that are set aside.
@@ -91,11 +99,16 @@ mod tests {
     use crate::clock::UnixMillis;
     use crate::seq::ServerSeq;
     use crate::session::tests::{element, message};
+    use crate::xml::Kind;
 
     const S: u64 = STRIDE;
 
     fn hold(queue: &mut Queue, n: usize) {
-        let element = element(&message(n));
+        hold_xml(queue, n, &message(n));
+    }
+
+    fn hold_xml(queue: &mut Queue, n: usize, xml: &str) {
+        let element = element(xml);
         let Placement::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
         queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(Some(ServerSeq::new(n as u64))).durable());
     }
@@ -116,8 +129,8 @@ mod tests {
         spooled(&mut queue);
         assert_eq!(written(&mut queue), [1, 2, 3, 4]);
         let bytes = queue.bytes();
-        queue.set_written_aside(Seq::new(S));
-        queue.set_written_aside(Seq::new(3 * S));
+        queue.set_written_aside(Seq::new(S), Mark(1));
+        queue.set_written_aside(Seq::new(3 * S), Mark(3));
         assert_eq!(queue.first_unacked().map(|item| item.seq), Some(Seq::new(2 * S)));
         assert_eq!((queue.iter().count(), queue.count_aside(), queue.bytes() >= bytes), (2, 2, true));
         assert_eq!(
@@ -128,7 +141,8 @@ mod tests {
         assert_eq!(queue.spare(None, Seq::range(3 * S..=3 * S)), []);
         assert_eq!(queue.spare(Some(LoginId(9)), Seq::range(0..=4 * S)), [Seq::range(0..=4 * S)]);
         // The client has acknowledged the first two.
-        assert_eq!(queue.first_written(2).map(|item| item.seq).collect::<Vec<_>>(), [S, 2 * S].map(Seq::new));
+        let mark_of = |item: &Queued| Mark(item.seq.get() / S);
+        assert_eq!(queue.marks_of_written(2, mark_of).collect::<Vec<_>>(), [1, 2].map(Mark));
         assert_eq!(queue.acknowledge_aside(2).len(), 1);
         queue.acknowledge(2);
         queue.rewind();
@@ -147,7 +161,7 @@ mod tests {
     fn what_is_set_aside_is_the_servers_until_a_disk_has_it() {
         let mut queue = Queue::new(1 << 20);
         (1..=2).for_each(|n| hold(&mut queue, n));
-        queue.set_next_aside();
+        queue.set_next_aside(Mark(1));
         assert_eq!((written(&mut queue), queue.first_unsettled()), (vec![2], Some(ServerSeq::new(1))));
         let asked: Vec<Seq> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
         assert_eq!(asked, [S, 2 * S].map(Seq::new));
@@ -164,11 +178,41 @@ mod tests {
         let mut queue = Queue::new(8 * 1000);
         (1..=5).for_each(|n| hold(&mut queue, n));
         spooled(&mut queue);
-        (0..5).for_each(|_| queue.set_next_aside());
+        (1..=5).for_each(|n| queue.set_next_aside(Mark(n)));
         assert!(queue.bytes() <= 5 * weight(100), "{}", queue.bytes());
         queue.take_back(|_| true);
         let back = written(&mut queue).len();
         assert_eq!((back + queue.count_aside(), back > 0, queue.count_aside() > 0), (5, true, true));
         assert_eq!(queue.spare(None, Seq::range(5 * S..=5 * S)), []);
+    }
+
+    /// What is not acknowledged to the server goes back to it, whether memory has the content or not.
+    #[test]
+    fn what_only_the_disk_has_is_still_known_by_its_numbers() {
+        let mut queue = Queue::new(8 * 100);
+        hold(&mut queue, 1);
+        spooled(&mut queue);
+        queue.set_next_aside(Mark(1));
+        let aside = queue.remove_aside(|item| item.server_seq == Some(ServerSeq::new(1)));
+        assert_eq!(aside.iter().map(|item| (item.seq.get(), item.is_gone())).collect::<Vec<_>>(), [(S, true)]);
+        assert!(aside[0].is_spooled());
+    }
+
+    #[test]
+    fn of_requests_that_only_the_disk_has_memory_keeps_the_addresses_up_to_a_limit() {
+        let mut queue = Queue::new(1 << 20);
+        let id = "i".repeat(1000);
+        for n in 1..=200 {
+            let xml = format!("<iq type='get' id='{id}{n}' from='a@b/c' to='d@e/f'><x xmlns='y'>{id}{id}</x></iq>");
+            hold_xml(&mut queue, n, &xml);
+        }
+        spooled(&mut queue);
+        queue.change_limit(8 * 100);
+        (1..=200).for_each(|n| queue.set_next_aside(Mark(n)));
+        let requests: Vec<&Queued> = queue.aside().filter(|item| item.element.kind() == Kind::Iq).collect();
+        assert!((50..60).contains(&requests.len()), "{}", requests.len());
+        let head = format!("<iq type='get' id='{id}1' from='a@b/c' to='d@e/f'/>");
+        assert_eq!(requests[0].element.bytes(), head.as_bytes());
+        assert!(queue.bytes() < (64 << 10) + 200 * weight(100), "{}", queue.bytes());
     }
 }

@@ -135,7 +135,7 @@ impl Queue {
         while self.tail.is_read_to(self.last_committed())
             && let Some(first) = self.flight.first()
         {
-            if !self.segments.is_empty() && self.bytes() + first.weight() > self.room.limit() {
+            if !self.segments.is_empty() && !self.room.has_room(self.bytes(), first.weight()) {
                 break;
             }
             let Some(item) = self.flight.take_first() else { break };
@@ -196,8 +196,21 @@ impl Queue {
 
 /// Stanzas that are read back.
 impl Queue {
-    /// The request to read back that is due now, if any.
-    pub fn due_load(&self) -> Option<Load> {
+    /// The request to read back that is due now, if any. Memory keeps room for its stanzas until [`Queue::end_load`].
+    pub fn begin_load(&mut self) -> Option<Load> {
+        let load = self.due_load()?;
+        self.room.reserve_for_load(load.weight);
+        Some(load)
+    }
+
+    /// Notes that the request to read back was answered, or has failed. After the last stanza of the tail, newer stanzas go
+    /// to memory again.
+    pub fn end_load(&mut self) {
+        self.room.reserve_for_load(0);
+        self.close_tail();
+    }
+
+    fn due_load(&self) -> Option<Load> {
         let (spool, after) = self.next_load()?;
         // One stanza at a time is read even if other sessions use all shared memory.
         let comes_first = spool.is_some() || self.has_spilled();
@@ -234,8 +247,7 @@ impl Queue {
 
     /// Returns whether nothing more can be read back before the client acknowledges something.
     pub fn is_full(&self) -> bool {
-        let held = self.held();
-        self.room.is_full_for_load(held) || self.room.is_exhausted() && !self.segments.is_empty()
+        !self.segments.is_empty() && (self.room.is_full_for_load(self.held()) || self.room.is_exhausted())
     }
 
     /// Takes a stanza that was read back from the spool. A spilled stanza returns to its position. Returns a stanza that
@@ -263,11 +275,6 @@ impl Queue {
     /// Skips a stanza that was read back and is not for the client.
     pub fn skip_loaded(&mut self, seq: Seq) {
         self.tail.on_read(seq);
-    }
-
-    /// Notes that a batch was read back. After the last one, newer stanzas go to memory again.
-    pub fn loaded_some(&mut self) {
-        self.close_tail();
     }
 
     /// Notes that everything that was on disk at the time of the request has been read back.

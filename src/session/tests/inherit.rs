@@ -183,3 +183,48 @@ fn an_acknowledgement_deletes_nothing_of_a_session_that_is_not_inherited() {
     assert!(rig.spool.is_empty());
     assert_eq!(rig.earlier[&LoginId(1)].len(), 1);
 }
+
+/// A session whose spool of an earlier session, with forty messages, is being read.
+fn reading(limit: usize) -> Rig {
+    let mut rig = Rig::with(Settings { session_queue: limit, ..Settings::default() });
+    rig.client(ENABLE);
+    rig.client_available();
+    rig.leave(1, (1..=40).map(|seq| left(seq, usize::try_from(seq).unwrap())).collect());
+    rig.reads_are_slow = true;
+    rig.input(Input::Inherit);
+    rig.input(Input::Quiet);
+    rig
+}
+
+/// Regression test: stanzas of the server took the room in memory that was meant for those on their way from the disk. The
+/// queue had up to one and a half times its limit.
+#[test]
+fn what_comes_while_the_disk_is_read_leaves_room_for_what_is_read() {
+    let (limit, largest) = (16_000, message(99).len() + 160);
+    let mut rig = reading(limit);
+    (41..=200).for_each(|n| rig.upstream(&message(n)));
+    rig.reads_are_slow = false;
+    rig.sync();
+    let (mut h, mut most) = (0, 0);
+    while h < rig.delivered().len() {
+        most = most.max(rig.session.queued().1);
+        h = rig.delivered().len();
+        ack(&mut rig, u32::try_from(h).unwrap());
+    }
+    assert_eq!(rig.delivered(), (1..=200).collect::<Vec<_>>());
+    assert!((limit / 2..limit + largest).contains(&most), "{most}");
+    assert!(rig.earlier.values().all(BTreeMap::is_empty) && rig.spool.is_empty());
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_takes_no_room_in_memory() {
+    for (fails, room) in [(false, 7500..8200), (true, 15_500..16_001)] {
+        let mut rig = reading(16_000);
+        if fails {
+            rig.input(Input::LoadFailed);
+        }
+        (41..=200).for_each(|n| rig.upstream(&message(n)));
+        let bytes = rig.session.queued().1;
+        assert!(room.contains(&bytes), "{fails}: {bytes}");
+    }
+}

@@ -125,8 +125,10 @@ struct Rig {
     earlier: BTreeMap<LoginId, BTreeMap<Seq, Spooled>>,
     /// Stanzas that wait for another device.
     orphans: Vec<Spooled>,
-    /// True while the disk does not answer.
+    /// True while the disk does not answer. Stanzas are read at once nevertheless.
     disk_is_slow: bool,
+    /// True while stanzas are not read.
+    reads_are_slow: bool,
     /// True while the store does not answer changes of the account.
     store_is_late: bool,
     /// True while the spool refuses everything.
@@ -181,8 +183,7 @@ impl Rig {
             guard: None,
         };
         let account = Account { devices: vec![device], ..Account::default() };
-        let waits = !earlier.is_empty();
-        let recognition = DeviceRecognition::Guessed;
+        let (waits, recognition) = (!earlier.is_empty(), DeviceRecognition::Guessed);
         let owner = Owner { device: DEVICE, recognition, account: account.clone(), waits, older: false };
         let clock = Clock { now, wall: UnixMillis::new(1000) };
         let session = Session::new(Arc::new(settings), bound, owner, random, clock);
@@ -207,6 +208,7 @@ impl Rig {
             earlier: BTreeMap::new(),
             orphans: Vec::new(),
             disk_is_slow: false,
+            reads_are_slow: false,
             store_is_late: false,
             spool_refuses: false,
             unanswered: Vec::new(),
@@ -299,17 +301,7 @@ impl Rig {
                     let spools = filled.map(inherited).collect();
                     self.disk_says(Input::TookOver(spools));
                 }
-                Output::Load(Load { spool, after, weight }) => {
-                    let (mut items, mut left) = (Vec::new(), weight);
-                    for item in self.spool_of(spool).range(after.next()..).map(|(_, item)| item) {
-                        if !items.is_empty() && item.weight() > left {
-                            break;
-                        }
-                        left = left.saturating_sub(item.weight());
-                        items.push(item.clone());
-                    }
-                    self.session.handle(self.now, Input::Loaded(items));
-                }
+                Output::Load(load) => self.read(load),
                 Output::Adopt { places, .. } => {
                     let (mut seq, last) = (*places.start(), *places.end());
                     for item in std::mem::take(&mut self.orphans) {
@@ -339,6 +331,22 @@ impl Rig {
         match spool {
             Some(login) => self.earlier.entry(login).or_default(),
             None => &mut self.spool,
+        }
+    }
+
+    fn read(&mut self, Load { spool, after, weight }: Load) {
+        let (mut items, mut left) = (Vec::new(), weight);
+        for item in self.spool_of(spool).range(after.next()..).map(|(_, item)| item) {
+            if !items.is_empty() && item.weight() > left {
+                break;
+            }
+            left = left.saturating_sub(item.weight());
+            items.push(item.clone());
+        }
+        if self.reads_are_slow {
+            self.unanswered.push(Input::Loaded(items));
+        } else {
+            self.session.handle(self.now, Input::Loaded(items));
         }
     }
 

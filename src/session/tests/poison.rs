@@ -418,6 +418,52 @@ fn a_request_that_is_set_aside_is_answered_at_the_end() {
     assert_eq!(rig.on_disk(), [0; 0]);
 }
 
+/// A client that has broken three times on this request. It is on disk, and memory has no room for its content.
+fn request_without_room() -> Rig {
+    let mut rig = Rig::with(Settings { session_queue: 1600, ..Settings::default() });
+    rig.client(ENABLE);
+    rig.clear();
+    rig.upstream("<iq type='get' id='7' from='romeo@example.net/x' to='juliet@example.org/phone'><q xmlns='x'/></iq>");
+    rig.break_after_a_second();
+    for _ in 0..2 {
+        rig.resume_again(0);
+        rig.break_after_a_second();
+    }
+    assert_eq!((rig.set_aside(), rig.on_disk()), (1, vec![7]));
+    rig
+}
+
+/// Regression test: only the spool had the request, so the end of the session left it there, without an answer.
+#[test]
+fn a_request_that_is_set_aside_on_disk_only_is_answered_at_the_end_as_well() {
+    let mut rig = request_without_room();
+    assert!(rig.session.queued().1 < 8 * 160, "{:?}", rig.session.queued());
+    rig.input(Input::EndIfHeld(EndReason::Superseded));
+    rig.input(Input::Quiet);
+    let refusal = "<iq type='error' id='7' from='juliet@example.org/phone' to='romeo@example.net/x'><error type='cancel'>\
+        <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>";
+    assert!(rig.to_upstream.iter().any(|xml| xml == refusal), "{:?}", rig.to_upstream);
+    assert_eq!(rig.on_disk(), [0; 0]);
+}
+
+/// Regression test: the log named it `presence`, as the entry that stays in memory for it.
+#[test]
+fn what_is_set_aside_on_disk_only_is_reported_by_its_own_name() {
+    let rig = request_without_room();
+    let reported =
+        rig.events.iter().find_map(|event| if let Event::SetAside(stanza) = event { Some(stanza) } else { None });
+    assert_eq!(reported.map(|stanza| (stanza.name.as_str(), stanza.id.as_deref())), Some(("iq", Some("7"))));
+    assert!(reported.is_some_and(|stanza| stanza.len > 80), "{reported:?}");
+}
+
+/// Regression test: the guard did not recognize the stanza, and withheld it whenever it came again.
+#[test]
+fn a_client_that_has_what_is_set_aside_on_disk_only_says_so_as_it_resumes() {
+    let mut rig = request_without_room();
+    rig.resume_again(1);
+    assert_eq!((rig.on_disk(), rig.session.set_aside(), rig.account.guard(DEVICE)), (vec![], 0, None));
+}
+
 /// A session on a server with stream management, after the device's client has broken this often on the first message.
 fn managed_after(ends: usize) -> Rig {
     let mut other = written(1..=1);
