@@ -41,8 +41,9 @@ impl Publishing {
         let target = publish.target.clone();
         tracing::info!(%account, service = %target, "push notification sent");
         let published = self.publish_counted(account, publish).await;
-        let (outcome, transport) = (&published.outcome, published.transport_name());
-        tracing::info!(%account, service = %target, transport, ?outcome, "push notification outcome");
+        let (outcome, condition) = (published.outcome.name(), published.outcome.condition());
+        let transport = published.transport_name();
+        tracing::info!(%account, service = %target, transport, outcome, condition, "push notification outcome");
         self.note_outcome(account, &target, &published.outcome).await;
         published
     }

@@ -69,7 +69,8 @@ impl Reports {
             }
             Event::Published(target) => tracing::info!(service = %target, "push notification sent"),
             Event::PublishOutcome(target, outcome) => {
-                tracing::info!(service = %target, ?outcome, "push notification outcome")
+                let (outcome, condition) = (outcome.name(), outcome.condition());
+                tracing::info!(service = %target, outcome, condition, "push notification outcome");
             }
             Event::SpoolRefuses => {
                 tracing::warn!("spool failed: session continues, its stanzas stay in memory");

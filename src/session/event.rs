@@ -36,6 +36,17 @@ pub enum WakeReason {
     Restart,
 }
 
+impl WakeReason {
+    /// Returns its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::UpstreamLost => "upstream_lost",
+            Self::Restart => "restart",
+        }
+    }
+}
+
 /// The outcome of a change that a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
@@ -173,4 +184,38 @@ pub enum EndReason {
     Crowded,
     /// The daemon was asked to stop.
     Drained,
+}
+
+impl EndReason {
+    /// All reasons.
+    pub const ALL: [Self; 11] = [
+        Self::ClientClosed,
+        Self::ClientLost,
+        Self::ClientError,
+        Self::UpstreamClosed,
+        Self::UpstreamLost,
+        Self::UpstreamSilent,
+        Self::Expired,
+        Self::Exhausted,
+        Self::Superseded,
+        Self::Crowded,
+        Self::Drained,
+    ];
+
+    /// Returns its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::ClientLost => "client_lost",
+            Self::ClientError => "client_error",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamLost => "upstream_lost",
+            Self::UpstreamSilent => "upstream_silent",
+            Self::Expired => "expired",
+            Self::Exhausted => "exhausted",
+            Self::Superseded => "superseded",
+            Self::Crowded => "crowded",
+            Self::Drained => "drained",
+        }
+    }
 }

@@ -243,7 +243,7 @@ async fn beyond_the_limit_of_held_sessions_the_oldest_ends_cleanly_and_its_messa
         others.push(server);
     }
     server.footer(PATIENCE).await;
-    pushward.logged(&["session ended", "Crowded", "alice@localhost/phone"]).await;
+    pushward.logged(&["session ended", "\"reason\":\"crowded\"", "alice@localhost/phone"]).await;
     others.iter().for_each(|other| other.assert_open());
     assert_eq!(pushward.reached("held_per_account").await, 1);
     logged(&pushward, "held_per_account").await;

@@ -242,7 +242,7 @@ async fn push_services_see_the_new_certificate() {
     assert!(pushward.reload().await);
     bob.say("alice@localhost/phone", "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     // A stream with the current certificate replaces the open one.
     pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
     assert!(pushward.reload().await);

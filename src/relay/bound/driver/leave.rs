@@ -21,7 +21,7 @@ impl SessionDriver {
     /// Finishes the store requests, then leaves the registry. Meanwhile the mailbox is served.
     pub(in crate::relay::bound) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
-            tracing::info!(?reason, "session ended");
+            tracing::info!(reason = reason.name(), "session ended");
         }
         if let Some(client) = self.legs.detach() {
             self.relay.background().close_gracefully(*client);

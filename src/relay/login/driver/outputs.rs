@@ -113,7 +113,7 @@ impl LoginDriver<'_> {
             | CloseReason::LockedOut
             | CloseReason::Shutdown => {}
         }
-        tracing::debug!(?reason, "connection closed before login");
+        tracing::debug!(reason = reason.name(), "connection closed before login");
     }
 
     async fn connect(&mut self, host: &str) -> Option<LoginInput> {
