@@ -67,10 +67,12 @@ impl Reports {
                 tracing::debug!(verdict = verdict.name(), "push verdict");
                 self.metrics.verdict(verdict.name());
             }
-            Event::Published(target) => tracing::info!(service = %target, "push notification sent"),
-            Event::PublishOutcome(target, outcome) => {
+            Event::Published(attempt, target) => {
+                tracing::info!(service = %target, %attempt, "push notification sent");
+            }
+            Event::PublishOutcome(attempt, target, outcome) => {
                 let (outcome, condition) = (outcome.name(), outcome.condition());
-                tracing::info!(service = %target, outcome, condition, "push notification outcome");
+                tracing::info!(service = %target, %attempt, outcome, condition, "push notification outcome");
             }
             Event::SpoolRefuses => {
                 tracing::warn!("spool failed: session continues, its stanzas stay in memory");

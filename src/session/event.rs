@@ -3,6 +3,7 @@
 use super::queue::Full;
 use super::spool_refusal::ShedCounts;
 use crate::push::account::DeviceId;
+use crate::push::notification::PublishId;
 use crate::push::outcome::Outcome;
 use crate::push::pusher::Verdict;
 use crate::push::registration::Target;
@@ -97,9 +98,9 @@ pub enum Event {
     /// The verdict about a stanza for an unreachable client.
     Judged(Verdict),
     /// A publish was sent.
-    Published(Target),
+    Published(PublishId, Target),
     /// A push service has answered, or has not answered in time.
-    PublishOutcome(Target, Outcome),
+    PublishOutcome(PublishId, Target, Outcome),
     /// The spool refuses stanzas: a limit is reached, or the disk fails. Memory keeps them, and the spool is asked again.
     SpoolRefuses,
     /// The spool accepts stanzas again.
@@ -141,7 +142,7 @@ impl Event {
             | Self::Suspect
             | Self::Resumed { .. }
             | Self::Judged(_)
-            | Self::Published(_)
+            | Self::Published(..)
             | Self::PublishOutcome(..)
             | Self::SpoolRefuses
             | Self::SpoolLate
