@@ -1,15 +1,20 @@
 //! Reports of sessions, in the log and in the metrics, under the same names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::jid;
 use crate::limits::{ConnectionRefusal, Guards, Limit};
 use crate::metrics::{Metrics, Wait};
 use crate::session::queue::Full;
 use crate::session::{Event, Reported, ShedCounts};
-use crate::xml::{Frame, Skipped};
+use crate::xml::{Frame, Skipped, excerpt};
 
 /// The maximum length of a stanza's id in a log line, in characters.
 const ID: usize = 128;
+
+/// The remedy for a connection to a domain that is not served.
+const ADD_HOST: &str = "add a [[host]] with this domain, or remove the DNS records that lead its clients here";
 
 /// The log volume for events that a session can repeat without end: normal, or at level debug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,18 @@ impl Reports {
                 suppressed,
                 "stanza skipped: upstream server sent a stanza that cannot be relayed"
             );
+        }
+    }
+
+    /// Logs that a client's stream is for a domain that is not among those that are served.
+    pub(super) fn on_client_frame(&self, frame: &Frame, served: &HashSet<String>) {
+        let Frame::Open(header) = frame else { return };
+        let Some(to) = header.to() else { return };
+        if jid::domain(to).is_some_and(|domain| served.contains(&domain)) {
+            return;
+        }
+        if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::HostUnknown) {
+            tracing::warn!(domain = excerpt(to), remedy = ADD_HOST, suppressed, "connection refused: no [[host]] has this domain");
         }
     }
 
