@@ -26,9 +26,11 @@ pub enum ConnectionRefusal {
     Skipped,
     /// The stream is for a domain that no `[[host]]` has.
     HostUnknown,
+    /// The upstream server refuses a login.
+    LoginFailed,
 }
 
-const REFUSALS: usize = 6;
+const REFUSALS: usize = 7;
 
 /// The time of the last line, and the number of lines suppressed since.
 #[derive(Debug, Default)]
@@ -123,6 +125,7 @@ mod tests {
             ConnectionRefusal::ServerError,
             ConnectionRefusal::Skipped,
             ConnectionRefusal::HostUnknown,
+            ConnectionRefusal::LoginFailed,
         ];
         for refusal in all {
             assert_eq!(watch.refused(refusal), Some(0), "{refusal:?}");

@@ -7,6 +7,7 @@ use crate::jid;
 use crate::limits::{ConnectionRefusal, Guards, Limit};
 use crate::metrics::{Metrics, Wait};
 use crate::session::queue::Full;
+use crate::session::negotiate::SaslFailure;
 use crate::session::{Event, Reported, ShedCounts};
 use crate::xml::{Frame, Skipped, excerpt};
 
@@ -62,6 +63,15 @@ impl Reports {
         }
         if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::HostUnknown) {
             tracing::warn!(domain = excerpt(to), remedy = ADD_HOST, suppressed, "connection refused: no [[host]] has this domain");
+        }
+    }
+
+    /// Logs and counts a login that the server refused.
+    pub(super) fn on_sasl_failure(&self, failure: &SaslFailure) {
+        self.metrics.sasl_failure();
+        if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::LoginFailed) {
+            let SaslFailure { host, mechanism, condition } = failure;
+            tracing::info!(host, mechanism, condition, suppressed, "login failed: upstream server refused it");
         }
     }
 

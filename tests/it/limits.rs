@@ -165,6 +165,9 @@ async fn failed_logins_lock_the_address_out() {
         let answer = tries(&mut guesser, "wrong").await;
         assert!(answer.contains("<not-authorized"), "{answer}");
     }
+    let fields = ["host\":\"localhost", "mechanism\":\"PLAIN", "condition\":\"not-authorized", "peer\":\"127.0.0.1:"];
+    let line = pushward.logged(&[&["login failed: upstream server refused it"], &fields[..]].concat()).await;
+    assert!(line.contains("\"level\":\"INFO\"") && !line.contains("alice"), "{line}");
     let mut guesser = pushward.connect().await;
     guesser.open().await;
     for _ in 0..3 {

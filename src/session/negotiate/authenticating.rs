@@ -1,6 +1,6 @@
 //! SASL in both profiles (RFC 6120 §6, XEP-0388). Messages pass through unchanged, one exchange at a time.
 
-use super::contract::{Ended, Lockout, LoginOutput};
+use super::contract::{Ended, Lockout, LoginOutput, SaslFailure};
 use super::end::LoginEnd;
 use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
@@ -15,7 +15,7 @@ use crate::session::mechanism_filter::{HiddenOffers, UpstreamWarning};
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
-use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, ns, stanza_error};
+use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, excerpt, ns, stanza_error};
 
 /// The number of login attempts that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
@@ -195,7 +195,7 @@ impl Authenticating {
             return Ok(self.on_success(element, legs));
         }
         if node.name() == "failure" {
-            legs.out(LoginOutput::SaslFailed);
+            legs.out(LoginOutput::SaslFailed(self.failure(&node)));
             if is_clients_fault(&node) {
                 legs.out(LoginOutput::LoginFailed);
             }
@@ -203,6 +203,15 @@ impl Authenticating {
         legs.pass_to_client(element);
         self.turn = SaslTurn::Client;
         Ok(SaslStep::GoesOn(self))
+    }
+
+    fn failure(&self, failure: &Node<'_>) -> SaslFailure {
+        let condition = failure.children().find(|child| child.ns() == ns::SASL && child.name() != "text");
+        SaslFailure {
+            host: self.streams.host().to_owned(),
+            mechanism: excerpt(self.attempt.exchange.mechanism()),
+            condition: excerpt(condition.map_or("", |condition| condition.name())),
+        }
     }
 
     fn on_success(self, success: &Element, legs: &mut Legs) -> SaslStep {

@@ -406,7 +406,7 @@ impl<'d> World<'d> {
                 self.is_done = true;
             }
             LoginOutput::Close(_) => self.is_done = true,
-            LoginOutput::SaslFailed
+            LoginOutput::SaslFailed(_)
             | LoginOutput::LoginFailed
             | LoginOutput::LoginRefused
             | LoginOutput::Release { .. }

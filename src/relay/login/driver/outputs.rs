@@ -48,7 +48,7 @@ impl LoginDriver<'_> {
                 client.framer().set_limits(limits);
                 client.permit()?.authenticated();
             }
-            LoginOutput::SaslFailed => self.relay.metrics().sasl_failure(),
+            LoginOutput::SaslFailed(failure) => self.relay.reports().on_sasl_failure(&failure),
             LoginOutput::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
             LoginOutput::LoginRefused => {
                 self.relay.guards().watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
