@@ -470,11 +470,21 @@ fn a_domain_is_normalised_or_refused() {
 #[test]
 fn a_misspelt_log_level_is_not_taken_for_a_module() {
     let level = |text: &str| parse(&with_host(&format!("[log]\nlevel = \"{text}\"")));
-    for text in ["info", "DEBUG", "off", "pushward=debug", "warn,pushward::relay=trace"] {
+    for text in ["info", "DEBUG", "off", "pushward=debug", "warn,pushward::relay=trace", "info, rustls=warn,"] {
         assert!(level(text).is_ok(), "{text}");
     }
-    for text in ["inof", "", "pushward=loud"] {
-        assert!(level(text).is_err(), "{text}");
+    for (text, wrong) in [
+        ("inof", "unknown log level \"inof\""),
+        ("", "no log level"),
+        (" ,", "no log level"),
+        ("debgu,", "unknown log level \"debgu\""),
+        ("info,debgu", "unknown log level \"debgu\""),
+        ("info, pushward", "unknown log level \"pushward\""),
+        ("info,pushward=loud", "\"pushward=loud\" is not a valid log filter"),
+        ("pushward=debug=info", "\"pushward=debug=info\" is not a valid log filter"),
+    ] {
+        let error = level(text).unwrap_err().to_string();
+        assert!(error.contains(&format!(":2: [log] level: {wrong}")) && error.contains("; write \"error\""), "{error}");
     }
 }
 
