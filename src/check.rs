@@ -214,6 +214,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_servers_name_that_cannot_be_looked_up_is_named() {
+        let (_directory, path) =
+            written("[[host]]\ndomain = \"localhost\"\nupstream = \"xmpp.invalid:5222\"\nupstream_tls = \"starttls\"");
+        let report = examine(&path).await;
+        assert_eq!(report.exit(), exit::UNAVAILABLE);
+        let expect = ["cannot look up the name xmpp.invalid: ", "; correct the name in upstream"];
+        assert!(expect.iter().all(|part| report.to_string().contains(part)), "{report}");
+    }
+
+    #[tokio::test]
     async fn every_problem_of_the_file_is_listed() {
         let (_directory, path) = written("[push]\nmax_device = 3\nwith_body = 1\n");
         let report = examine(&path).await;

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod conn;
 mod forward;
 pub mod listener;
+pub mod lookup;
 pub mod proxy_protocol;
 pub mod roots;
 pub mod socket;

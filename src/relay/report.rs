@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::jid;
 use crate::limits::{ConnectionRefusal, Guards, Limit};
 use crate::metrics::{Metrics, Wait};
-use crate::session::queue::Full;
 use crate::session::negotiate::SaslFailure;
+use crate::session::queue::Full;
 use crate::session::{Event, Reported, ShedCounts};
 use crate::xml::{Frame, Skipped, excerpt};
 
@@ -62,7 +62,12 @@ impl Reports {
             return;
         }
         if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::HostUnknown) {
-            tracing::warn!(domain = excerpt(to), remedy = ADD_HOST, suppressed, "connection refused: no [[host]] has this domain");
+            tracing::warn!(
+                domain = excerpt(to),
+                remedy = ADD_HOST,
+                suppressed,
+                "connection refused: no [[host]] has this domain"
+            );
         }
     }
 
