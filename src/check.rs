@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{Config, Host, Problem};
+use crate::config::{self, Config, Host, Problem, share_ipv4};
 use crate::exit;
 use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
@@ -54,6 +54,9 @@ pub async fn examine(path: &Path) -> Report {
             remedy: shortage.remedy(),
         });
     }
+    if !ipv6_only() {
+        overlapping_listeners(&mut report, path, &text, &config);
+    }
     for (index, host) in config.hosts.iter().enumerate() {
         let at = HostEntry { path, text: &text, index, host };
         certificate(&mut report, &at);
@@ -61,6 +64,27 @@ pub async fn examine(path: &Path) -> Report {
     }
     push::services(&mut report, path, &config).await;
     report
+}
+
+/// Returns whether a listener for all IPv6 addresses takes no IPv4 connections on this system.
+fn ipv6_only() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|value| value.trim() == "1")
+}
+
+/// Checks that no two listeners take the same IPv4 connections. Other overlaps are errors of the configuration.
+fn overlapping_listeners(report: &mut Report, path: &Path, text: &str, config: &Config) {
+    for (index, listen) in config.listen.iter().enumerate() {
+        let earlier = config.listen.iter().take(index).find(|other| share_ipv4(other.address, listen.address));
+        let Some(other) = earlier else { continue };
+        let problem = Problem {
+            file: path.to_owned(),
+            line: config::listen_line(text, index),
+            key: "[[listen]] address".to_owned(),
+            what: format!("{} and {} cannot be used at the same time: [::] is IPv4 too", listen.address, other.address),
+            remedy: "remove the IPv4 address, or choose another port".to_owned(),
+        };
+        report.problem(&problem, exit::CONFIG);
+    }
 }
 
 fn certificate(report: &mut Report, at: &HostEntry<'_>) {
@@ -211,6 +235,20 @@ mod tests {
         let report = examine(&path).await;
         assert_eq!(report.exit(), exit::UNAVAILABLE);
         assert!(report.to_string().contains(":3: [[host]] localhost upstream: the server at 127.0.0.1"), "{report}");
+    }
+
+    #[test]
+    fn listeners_that_take_the_same_connections_are_a_problem() {
+        let (_directory, path) = written(
+            "[[listen]]\naddress = \"[::]:5222\"\n[[listen]]\naddress = \"[::]:5223\"\n\n[[listen]]\n\
+             address = \"0.0.0.0:5223\"\n[[host]]\ndomain = \"localhost\"\n",
+        );
+        let (text, config) = (std::fs::read_to_string(&path).unwrap(), Config::load(&path).unwrap());
+        let mut report = Report::default();
+        overlapping_listeners(&mut report, &path, &text, &config);
+        assert_eq!((report.lines.len(), report.exit()), (1, exit::CONFIG), "{report}");
+        let expect = ":7: [[listen]] address: 0.0.0.0:5223 and [::]:5223 cannot be used at the same time";
+        assert!(report.to_string().contains(expect), "{report}");
     }
 
     #[tokio::test]

@@ -265,6 +265,10 @@ fn settings_that_contradict_each_other_are_refused() {
         ),
         ("[push]\njingle = true\nextensions = false", "2: [push] jingle: requires extensions"),
         ("[[listen]]\n[[listen]]", "2: [[listen]] address: [::]:5222 is in two [[listen]] sections"),
+        (
+            "[[listen]]\naddress = \"0.0.0.0:5222\"\n[[listen]]\naddress = \"127.0.0.1:5222\"",
+            "4: [[listen]] address: 127.0.0.1:5222 and 0.0.0.0:5222, of another [[listen]], cannot be used",
+        ),
         ("[[host]]\ndomain = \"LOCALHOST\"", "4: [[host]] domain: localhost has two [[host]] sections"),
         ("[[listen]]\naddress = \"0.0.0.0:5322\"", "3: [[host]] upstream: Pushward itself listens on 127.0.0.1:5322"),
     ] {
@@ -441,7 +445,7 @@ fn the_operators_listeners_can_be_moved_or_turned_off() {
     );
     check(
         "[admin]\nlisten = \"127.0.0.1:5222\"",
-        "config.toml:2: [admin] listen: 127.0.0.1:5222 is also the address of a [[listen]] section; choose another port",
+        "config.toml:2: [admin] listen: 127.0.0.1:5222 is also the address of a [[listen]] section ([::]:5222); choose another port",
     );
     let longest = format!("/{}", "a".repeat(Admin::SOCKET_BYTES - 1));
     assert!(admin(&format!("[admin]\nsocket = \"{longest}\"")).is_ok());

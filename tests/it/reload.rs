@@ -111,6 +111,23 @@ async fn an_address_in_use_makes_the_reload_fail_and_the_previous_configuration_
     assert!(!pushward.log().iter().any(|line| line.contains("\"DEBUG\"")), "nothing of it is in force");
 }
 
+/// The new address is bound before the old one is closed.
+#[tokio::test]
+async fn an_address_that_includes_an_open_one_takes_a_restart_and_the_error_says_so() {
+    let prosody = Prosody::start().await;
+    let port = free_address().port();
+    let listen = |ip: &str| format!("[[listen]]\naddress = '{ip}:{port}'");
+    let mut pushward = Pushward::start(Setup::new(prosody.address).table(&listen("127.0.0.1"))).await;
+    pushward.configure(|setup| setup.without_tables().table(&listen("0.0.0.0")));
+    assert!(!pushward.reload().await);
+    let why = format!("Pushward listens on 127.0.0.1:{port}, which a reload cannot replace by this address: restart");
+    pushward.logged(&["configuration rejected", "cannot listen on 0.0.0.0", &why]).await;
+    pushward.configure(|setup| setup.without_tables().table(&listen("127.0.0.1")).table(&listen("[::]")));
+    assert!(!pushward.reload().await);
+    let why = format!("127.0.0.1:{port}, of another [[listen]], takes the same connections");
+    pushward.logged(&["configuration rejected", "cannot listen on [::]", &why]).await;
+}
+
 #[tokio::test]
 async fn the_log_level_and_limits_change() {
     let prosody = Prosody::start().await;
