@@ -237,6 +237,28 @@ mod tests {
         assert!(report.to_string().contains(":3: [[host]] localhost upstream: the server at 127.0.0.1"), "{report}");
     }
 
+    #[tokio::test]
+    async fn a_server_that_closes_at_once_may_expect_a_proxy_header_or_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        for (protocol, hint) in [
+            ("off", "or set upstream_proxy_protocol, if the server expects a PROXY header at this port"),
+            ("v1", "or set upstream_proxy_protocol = \"off\", if the server expects no PROXY header at this port"),
+            ("v2", "or set upstream_proxy_protocol = \"off\", if the server expects no PROXY header at this port"),
+        ] {
+            for tls in ["off", "starttls", "direct"] {
+                let (_directory, path) = written(&format!(
+                    "[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\nupstream_tls = \"{tls}\"\n\
+                     upstream_proxy_protocol = \"{protocol}\"\n"
+                ));
+                let report = examine(&path).await;
+                assert_eq!(report.exit(), exit::UNAVAILABLE, "{report}");
+                assert!(report.to_string().contains(hint), "{tls} {protocol}: {report}");
+            }
+        }
+    }
+
     #[test]
     fn listeners_that_take_the_same_connections_are_a_problem() {
         let (_directory, path) = written(

@@ -152,6 +152,18 @@ async fn the_log_level_and_limits_change() {
 }
 
 #[tokio::test]
+async fn a_level_that_the_environment_overrides_is_reported() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut pushward = Pushward::start(Setup::new(nobody).env("RUST_LOG", "info")).await;
+    pushward.configure(|setup| setup.set("log.level", "'debug'"));
+    assert!(pushward.reload().await);
+    pushward.logged(&["restart required", "the environment variable RUST_LOG overrides it"]).await;
+    assert!(pushward.reload().await);
+    let notes = pushward.log().iter().filter(|line| line.contains("restart required")).count();
+    assert_eq!(notes, 1, "{:?}", pushward.log());
+}
+
+#[tokio::test]
 async fn push_rules_change_for_sessions_that_are_held() {
     let mut world = World::with(quick).await;
     let (alice, _) = world.phone("phone", "n").await;
@@ -317,7 +329,7 @@ async fn changes_that_need_a_restart_are_reported_and_the_rest_is_applied() {
         matches!(&notes[..], [note] if note.as_str().unwrap().starts_with("state keeps its old value")),
         "{printed}"
     );
-    pushward.logged(&["WARN", "state keeps its old value", "restart"]).await;
+    pushward.logged(&["WARN", "state keeps its old value", "restart Pushward"]).await;
     let (code, printed) = command(&pushward, &["reload"]).await;
     assert_eq!((code, printed.lines().last()), (Some(0), Some("reloaded")), "{printed}");
     let metrics = metrics(&pushward).await;
