@@ -91,7 +91,7 @@ impl Embedder {
             Output::Publish(publish) => {
                 self.notifications += 1;
                 println!("  notification for {:?}, {} waiting", publish.target.service.as_str(), publish.summary.count);
-                let result = PublishResult { target: publish.target, outcome: Outcome::Accepted };
+                let result = PublishResult { id: publish.id, target: publish.target, outcome: Outcome::Accepted };
                 self.answers.push_back(Input::Published(Box::new(result)));
             }
             Output::Event(event) => println!("  event: {event:?}"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admin::client;
-use crate::config::{Config, Host, Problem};
+use crate::config::{self, Config, Host, Problem, share_ipv4};
 use crate::exit;
 use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
@@ -55,6 +55,9 @@ pub async fn examine(path: &Path) -> Report {
             remedy: shortage.remedy(),
         });
     }
+    if !ipv6_only() {
+        overlapping_listeners(&mut report, path, &text, &config);
+    }
     // No daemon may be running.
     let ended = client::status(&config).await.map(|status| status.sasl2_ended).unwrap_or_default();
     for (index, host) in config.hosts.iter().enumerate() {
@@ -64,6 +67,27 @@ pub async fn examine(path: &Path) -> Report {
     }
     push::services(&mut report, path, &config).await;
     report
+}
+
+/// Returns whether a listener for all IPv6 addresses takes no IPv4 connections on this system.
+fn ipv6_only() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|value| value.trim() == "1")
+}
+
+/// Checks that no two listeners take the same IPv4 connections. Other overlaps are errors of the configuration.
+fn overlapping_listeners(report: &mut Report, path: &Path, text: &str, config: &Config) {
+    for (index, listen) in config.listen.iter().enumerate() {
+        let earlier = config.listen.iter().take(index).find(|other| share_ipv4(other.address, listen.address));
+        let Some(other) = earlier else { continue };
+        let problem = Problem {
+            file: path.to_owned(),
+            line: config::listen_line(text, index),
+            key: "[[listen]] address".to_owned(),
+            what: format!("{} and {} cannot be used at the same time: [::] is IPv4 too", listen.address, other.address),
+            remedy: "remove the IPv4 address, or choose another port".to_owned(),
+        };
+        report.problem(&problem, exit::CONFIG);
+    }
 }
 
 fn certificate(report: &mut Report, at: &HostEntry<'_>) {
@@ -214,6 +238,52 @@ mod tests {
         let report = examine(&path).await;
         assert_eq!(report.exit(), exit::UNAVAILABLE);
         assert!(report.to_string().contains(":3: [[host]] localhost upstream: the server at 127.0.0.1"), "{report}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_closes_at_once_may_expect_a_proxy_header_or_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        for (protocol, hint) in [
+            ("off", "or set upstream_proxy_protocol, if the server expects a PROXY header at this port"),
+            ("v1", "or set upstream_proxy_protocol = \"off\", if the server expects no PROXY header at this port"),
+            ("v2", "or set upstream_proxy_protocol = \"off\", if the server expects no PROXY header at this port"),
+        ] {
+            for tls in ["off", "starttls", "direct"] {
+                let (_directory, path) = written(&format!(
+                    "[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\nupstream_tls = \"{tls}\"\n\
+                     upstream_proxy_protocol = \"{protocol}\"\n"
+                ));
+                let report = examine(&path).await;
+                assert_eq!(report.exit(), exit::UNAVAILABLE, "{report}");
+                assert!(report.to_string().contains(hint), "{tls} {protocol}: {report}");
+            }
+        }
+    }
+
+    #[test]
+    fn listeners_that_take_the_same_connections_are_a_problem() {
+        let (_directory, path) = written(
+            "[[listen]]\naddress = \"[::]:5222\"\n[[listen]]\naddress = \"[::]:5223\"\n\n[[listen]]\n\
+             address = \"0.0.0.0:5223\"\n[[host]]\ndomain = \"localhost\"\n",
+        );
+        let (text, config) = (std::fs::read_to_string(&path).unwrap(), Config::load(&path).unwrap());
+        let mut report = Report::default();
+        overlapping_listeners(&mut report, &path, &text, &config);
+        assert_eq!((report.lines.len(), report.exit()), (1, exit::CONFIG), "{report}");
+        let expect = ":7: [[listen]] address: 0.0.0.0:5223 and [::]:5223 cannot be used at the same time";
+        assert!(report.to_string().contains(expect), "{report}");
+    }
+
+    #[tokio::test]
+    async fn a_servers_name_that_cannot_be_looked_up_is_named() {
+        let (_directory, path) =
+            written("[[host]]\ndomain = \"localhost\"\nupstream = \"xmpp.invalid:5222\"\nupstream_tls = \"starttls\"");
+        let report = examine(&path).await;
+        assert_eq!(report.exit(), exit::UNAVAILABLE);
+        let expect = ["cannot look up the name xmpp.invalid: ", "; correct the name in upstream"];
+        assert!(expect.iter().all(|part| report.to_string().contains(part)), "{report}");
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ mod host;
 mod limits;
 mod listen;
 mod log;
+mod overlap;
 mod problem;
 mod push;
 mod section;
@@ -41,6 +42,7 @@ pub use host::{ChannelBinding, Host, UpstreamTls};
 pub use limits::{ConnectionLimits, Limits, PeerTimeouts, QueueLimits, RateLimits, SpoolSizes, StanzaLimits};
 pub use listen::{Listen, ListenTls, TrustedProxies};
 pub use log::{Log, LogFormat};
+pub(crate) use overlap::{may_clash, share_ipv4};
 pub use problem::{ConfigErrors, Problem};
 pub use push::PushConfig;
 pub use store::StoreSettings;
@@ -149,6 +151,15 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
         log,
         store,
     }
+}
+
+/// Returns the line, from 1, of the address of a listener in a text that [`Config::parse`] accepted. `index` is the position
+/// in [`Config::listen`].
+pub(crate) fn listen_line(text: &str, index: usize) -> usize {
+    let report = ProblemReport::new(Path::new(""), text);
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut root = Section::new(&report, "", 1, table.into_inner());
+    root.tables("listen", "[[listen]]").get(index).map_or(1, |listen| listen.line_of("address"))
 }
 
 /// Returns the line, from 1, of a key of a host, or of its `[[host]]`, in a text that [`Config::parse`] accepted. `index` is

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ListenTls};
+use crate::exit;
 use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::service::{self, Notify, PassedError, Sockets};
@@ -52,6 +53,16 @@ pub enum StartError {
     /// The daemon cannot listen on an address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+}
+
+impl StartError {
+    /// Returns [`exit::CONFIG`] if the configuration or a file that it names has to be corrected first, else 1.
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Load(errors) if errors.iter().any(LoadError::is_of_configuration) => ExitCode::from(exit::CONFIG),
+            Self::Load(_) | Self::Store(_) | Self::Operator(_) | Self::Passed(_) | Self::Listen(_) => ExitCode::FAILURE,
+        }
+    }
 }
 
 /// A running daemon.
@@ -161,7 +172,7 @@ pub async fn run<I: OperatorInterface>(config: Config) -> ExitCode {
         Ok(daemon) => daemon,
         Err(error) => {
             tracing::error!(%error, "cannot start");
-            return ExitCode::FAILURE;
+            return error.exit();
         }
     };
     notify.ready();

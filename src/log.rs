@@ -8,6 +8,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{Log, LogFormat};
 
+/// The environment variable that overrides `[log] level`.
+pub const OVERRIDE: &str = EnvFilter::DEFAULT_ENV;
+
 /// Changes the filter of the log; set once, by [`init`].
 static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
@@ -47,7 +50,7 @@ pub fn change(log: &Log) {
 }
 
 fn filter(log: &Log) -> EnvFilter {
-    let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|value| !value.is_empty());
+    let directives = std::env::var(OVERRIDE).ok().filter(|value| !value.is_empty());
     EnvFilter::builder().parse_lossy(directives.as_deref().unwrap_or(&log.level))
 }
 

@@ -4,9 +4,9 @@ use std::net::UdpSocket;
 
 use rustls::ProtocolVersion;
 
-use super::probe::{self, Sasl2, ServerOffer};
+use super::probe::{self, ProbeError, Sasl2, ServerOffer};
 use super::report::{HostEntry, Report};
-use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
+use crate::config::{ChannelBinding, Config, Host, ProxyProtocol, UpstreamTls};
 use crate::exit;
 use crate::net::certificate;
 use crate::net::trust::Trusts;
@@ -41,8 +41,24 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
         }
         Err(error) => {
             let what = format_args!("the server at {upstream}: {error}");
-            report.problem(&at.problem("upstream", what, error.remedy()), exit::UNAVAILABLE);
+            report.problem(&at.problem("upstream", what, &remedy(&error, at.host)), exit::UNAVAILABLE);
         }
+    }
+}
+
+/// Returns the remedy. If only one side uses the PROXY protocol, the server closes the connection or reports invalid XML, so
+/// the remedy names the key.
+fn remedy(error: &ProbeError, host: &Host) -> String {
+    let other_port = error.remedy();
+    match host.upstream_proxy_protocol {
+        _ if !error.may_be_of_a_proxy_header() => other_port.to_owned(),
+        ProxyProtocol::Off => format!(
+            "{other_port}; or set upstream_proxy_protocol, if the server expects a PROXY header at this port (see its log)"
+        ),
+        ProxyProtocol::V1 | ProxyProtocol::V2 => format!(
+            "{other_port}; or set upstream_proxy_protocol = \"off\", if the server expects no PROXY header at this port (see \
+                its log)"
+        ),
     }
 }
 

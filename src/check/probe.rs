@@ -78,6 +78,25 @@ impl ProbeError {
             }
         }
     }
+
+    /// Returns whether a PROXY header that the server does not expect, or that it misses, may be the cause.
+    pub(super) fn may_be_of_a_proxy_header(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match self {
+            Self::Silent(_) | Self::Ended(_) | Self::Frame(_) => true,
+            Self::Refused(condition) => condition != "host-unknown",
+            Self::Unreachable(ConnectError::Io(error)) => {
+                matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+            }
+            Self::Unreachable(ConnectError::Tls(fault)) => fault.may_be_of_the_port(),
+            Self::Unreachable(ConnectError::Frame(_)) => true,
+            Self::Unreachable(
+                ConnectError::Timeout(_) | ConnectError::Name(_) | ConnectError::Exposed(_) | ConnectError::Refused(_),
+            )
+            | Self::TlsRequired
+            | Self::NoMechanisms(_) => false,
+        }
+    }
 }
 
 /// Connects, opens a stream and reads the features, each within `terms.connect_timeout`. Sets the stream's id as soon as it

@@ -1,6 +1,6 @@
-//! Comparison of addresses: whether two are the same listener or the same machine.
+//! Comparison of addresses: whether one is of this machine, or of a listener.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::endpoint::Endpoint;
 use super::listen::Listen;
@@ -11,12 +11,6 @@ pub(super) fn is_loopback(host: &str) -> bool {
     name == "localhost"
         || name.ends_with(".localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
-
-/// Returns whether two listeners cannot be bound at the same time.
-pub(super) fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
-    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
-    one.port() != 0 && one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 pub(super) fn leads_to(upstream: &Endpoint, listener: &Listen) -> bool {

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::addresses::overlaps;
 use super::listen::Listen;
+use super::overlap::may_clash;
 use super::section::Section;
 use super::value::{Wrong, file_name};
 
@@ -34,13 +34,10 @@ pub(super) fn read(mut s: Section<'_>, directory: &Path, state: &Path, clients: 
     let listen = s.parsed("listen", admin_address).map_or(Some(Admin::LISTEN), |at| at.value);
     let given = s.parsed("socket", file_name);
     let socket = given.map_or_else(|| state.join("admin.sock"), |at| directory.join(at.value));
-    if let Some(address) = listen.filter(|address| clients.iter().any(|other| overlaps(*address, other.address))) {
-        s.problem(
-            listen_line,
-            "listen",
-            format!("{address} is also the address of a [[listen]] section"),
-            "choose another port",
-        );
+    let clash = |address: SocketAddr| clients.iter().find(|other| may_clash(address, other.address));
+    if let Some((address, other)) = listen.and_then(|address| Some((address, clash(address)?))) {
+        let what = format!("{address} is also the address of a [[listen]] section ({})", other.address);
+        s.problem(listen_line, "listen", what, "choose another port");
     }
     if socket.as_os_str().len() > Admin::SOCKET_BYTES {
         let what = format!(

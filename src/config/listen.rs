@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::overlap::overlaps;
 use super::section::Section;
 use super::value::Wrong;
 
@@ -62,8 +63,13 @@ pub(super) fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
         let address = section.parsed("address", address).map_or(default.address, |at| at.value);
         let tls =
             section.choice("tls", default.tls, &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)]);
-        if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
-            section.problem(line, "address", format!("{address} is in two [[listen]] sections"), "remove one of them");
+        if let Some(other) = listeners.iter().find(|other| overlaps(other.address, address)) {
+            let what = if other.address == address {
+                format!("{address} is in two [[listen]] sections")
+            } else {
+                format!("{address} and {}, of another [[listen]], cannot be used at the same time", other.address)
+            };
+            section.problem(line, "address", what, "remove one of them, or choose another port");
         }
         let proxies = proxies(&mut section);
         section.finish();

@@ -1,5 +1,6 @@
 //! `[log]`: the level and format of the log.
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::section::Section;
@@ -39,16 +40,25 @@ pub(super) fn read(mut s: Section<'_>) -> Log {
     read
 }
 
+const LEVELS: &str =
+    "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
+
 fn level(text: &str) -> Result<String, Wrong> {
-    let remedy =
-        "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
-    // `EnvFilter` would take a single unknown word for the name of a module, and then log everything of that module.
-    let is_word = !text.contains(['=', ',', '[']);
-    if text.is_empty() || is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
-        return Err(Wrong::new(format!("unknown log level \"{text}\""), remedy));
+    let directives: Vec<_> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    if directives.is_empty() {
+        return Err(Wrong::new("no log level", LEVELS));
     }
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Wrong::new(format!("\"{text}\" is not a valid log filter: {error}"), remedy)),
+    directives.iter().try_for_each(|directive| check(directive))?;
+    Ok(text.to_owned())
+}
+
+/// Checks one directive. `EnvFilter` would take a single unknown word for the name of a module, log everything of that module
+/// and nothing else.
+fn check(directive: &str) -> Result<(), Wrong> {
+    let is_word = !directive.contains(['=', '[']);
+    if is_word && directive.parse::<LevelFilter>().is_err() {
+        return Err(Wrong::new(format!("unknown log level \"{directive}\""), LEVELS));
     }
+    let valid = EnvFilter::try_new(directive);
+    valid.map(drop).map_err(|error| Wrong::new(format!("\"{directive}\" is not a valid log filter: {error}"), LEVELS))
 }

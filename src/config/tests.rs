@@ -269,6 +269,10 @@ fn settings_that_contradict_each_other_are_refused() {
         ),
         ("[push]\njingle = true\nextensions = false", "2: [push] jingle: requires extensions"),
         ("[[listen]]\n[[listen]]", "2: [[listen]] address: [::]:5222 is in two [[listen]] sections"),
+        (
+            "[[listen]]\naddress = \"0.0.0.0:5222\"\n[[listen]]\naddress = \"127.0.0.1:5222\"",
+            "4: [[listen]] address: 127.0.0.1:5222 and 0.0.0.0:5222, of another [[listen]], cannot be used",
+        ),
         ("[[host]]\ndomain = \"LOCALHOST\"", "4: [[host]] domain: localhost has two [[host]] sections"),
         ("[[listen]]\naddress = \"0.0.0.0:5322\"", "3: [[host]] upstream: Pushward itself listens on 127.0.0.1:5322"),
     ] {
@@ -445,7 +449,7 @@ fn the_operators_listeners_can_be_moved_or_turned_off() {
     );
     check(
         "[admin]\nlisten = \"127.0.0.1:5222\"",
-        "config.toml:2: [admin] listen: 127.0.0.1:5222 is also the address of a [[listen]] section; choose another port",
+        "config.toml:2: [admin] listen: 127.0.0.1:5222 is also the address of a [[listen]] section ([::]:5222); choose another port",
     );
     let longest = format!("/{}", "a".repeat(Admin::SOCKET_BYTES - 1));
     assert!(admin(&format!("[admin]\nsocket = \"{longest}\"")).is_ok());
@@ -474,11 +478,21 @@ fn a_domain_is_normalised_or_refused() {
 #[test]
 fn a_misspelt_log_level_is_not_taken_for_a_module() {
     let level = |text: &str| parse(&with_host(&format!("[log]\nlevel = \"{text}\"")));
-    for text in ["info", "DEBUG", "off", "pushward=debug", "warn,pushward::relay=trace"] {
+    for text in ["info", "DEBUG", "off", "pushward=debug", "warn,pushward::relay=trace", "info, rustls=warn,"] {
         assert!(level(text).is_ok(), "{text}");
     }
-    for text in ["inof", "", "pushward=loud"] {
-        assert!(level(text).is_err(), "{text}");
+    for (text, wrong) in [
+        ("inof", "unknown log level \"inof\""),
+        ("", "no log level"),
+        (" ,", "no log level"),
+        ("debgu,", "unknown log level \"debgu\""),
+        ("info,debgu", "unknown log level \"debgu\""),
+        ("info, pushward", "unknown log level \"pushward\""),
+        ("info,pushward=loud", "\"pushward=loud\" is not a valid log filter"),
+        ("pushward=debug=info", "\"pushward=debug=info\" is not a valid log filter"),
+    ] {
+        let error = level(text).unwrap_err().to_string();
+        assert!(error.contains(&format!(":2: [log] level: {wrong}")) && error.contains("; write \"error\""), "{error}");
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Listen, ListenTls};
+use crate::config::{Listen, ListenTls, may_clash};
 use crate::net::listener;
 use crate::relay::Relay;
 use crate::service::Sockets;
@@ -20,21 +20,39 @@ const BACKLOG: u32 = 1024;
 
 /// The daemon cannot listen on an address.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}{}", remedy(source))]
+#[error("cannot listen on {address}: {source}{}", remedy(source, own.as_ref()))]
 pub struct ListenError {
     /// `[[listen]] address`
     pub address: SocketAddr,
     /// The error of the operating system.
     pub source: io::Error,
+    /// The listener of Pushward that may be the cause.
+    pub own: Option<OwnListener>,
 }
 
-fn remedy(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::AddrInUse {
-        "; does the XMPP server still use this port? Move it to another port, or change [[listen]] address"
-    } else if error.kind() == io::ErrorKind::PermissionDenied {
-        "; ports below 1024 require CAP_NET_BIND_SERVICE"
-    } else {
-        ""
+/// A listener of Pushward that may exclude another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnListener {
+    /// It is in the same configuration.
+    Configured(SocketAddr),
+    /// It is open, and not in the new configuration.
+    Replaced(SocketAddr),
+}
+
+fn remedy(error: &io::Error, own: Option<&OwnListener>) -> String {
+    match (error.kind(), own) {
+        (io::ErrorKind::AddrInUse, Some(OwnListener::Configured(other))) => {
+            format!("; {other}, of another [[listen]], takes the same connections: remove one of them")
+        }
+        (io::ErrorKind::AddrInUse, Some(OwnListener::Replaced(other))) => {
+            format!("; Pushward listens on {other}, which a reload cannot replace by this address: restart Pushward")
+        }
+        (io::ErrorKind::AddrInUse, None) => {
+            "; does the XMPP server still use this port? Move it to another port, or change [[listen]] address"
+                .to_owned()
+        }
+        (io::ErrorKind::PermissionDenied, _) => "; ports below 1024 require CAP_NET_BIND_SERVICE".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -85,13 +103,24 @@ impl Listeners {
             let step = match same.or_else(|| take(&|open| open.address == listen.address)) {
                 Some(number) => ListenerStep::Keep(number),
                 None => {
-                    let (listener, address) = bind(listen.address, passed)?;
+                    let (listener, address) = bind(listen.address, passed).map_err(|source| {
+                        let (address, own) = (listen.address, self.clashing(listen.address, wanted));
+                        ListenError { address, source, own }
+                    })?;
                     ListenerStep::Open(listener, address)
                 }
             };
             Ok((listen.clone(), step))
         });
         steps.collect::<Result<_, _>>().map(Plan)
+    }
+
+    /// Returns the listener of Pushward that may exclude this address.
+    fn clashing(&self, address: SocketAddr, wanted: &[Listen]) -> Option<OwnListener> {
+        let clashes = |other: &SocketAddr| *other != address && may_clash(*other, address);
+        let configured = wanted.iter().map(|listen| listen.address).find(clashes).map(OwnListener::Configured);
+        let open = || self.open.iter().map(|open| open.address).find(clashes).map(OwnListener::Replaced);
+        configured.or_else(open)
     }
 
     /// Opens, changes and closes listeners. Existing connections stay. Must be called inside a runtime.
@@ -147,17 +176,14 @@ fn log_listening(address: SocketAddr, tls: ListenTls) {
 }
 
 /// Takes the listener that the service manager passed for this address, or creates one.
-fn bind(address: SocketAddr, passed: &mut Sockets) -> Result<(TcpListener, SocketAddr), ListenError> {
-    let mut bind = || {
-        if let Some(listener) = passed.take(address)? {
-            return Ok((listener, address));
-        }
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let listener = socket.listen(BACKLOG)?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    };
-    bind().map_err(|source| ListenError { address, source })
+fn bind(address: SocketAddr, passed: &mut Sockets) -> io::Result<(TcpListener, SocketAddr)> {
+    if let Some(listener) = passed.take(address)? {
+        return Ok((listener, address));
+    }
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }

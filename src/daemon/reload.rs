@@ -87,7 +87,8 @@ impl Reloads {
         let loaded = spawn_blocking(move || {
             let mut config = Config::load(&path)
                 .map_err(|errors| errors.problems().iter().map(ToString::to_string).collect::<Vec<_>>())?;
-            let notes = keep_fixed(&mut config, &old.config);
+            let mut notes = keep_fixed(&mut config, &old.config);
+            notes.extend(overridden_level(&config, &old.config));
             let snapshot = Snapshot::load(config, old.settings.seed, resource_key)
                 .map_err(|errors| errors.iter().map(LoadError::to_string).collect::<Vec<_>>())?;
             Ok::<_, Vec<String>>((snapshot, notes))
@@ -121,12 +122,24 @@ impl Reloads {
     }
 }
 
+/// The remedy for a setting that a reload does not change.
+const RESTART: &str = "restart Pushward (`systemctl restart pushward`)";
+
+/// Returns a note if the new log level has no effect.
+fn overridden_level(config: &Config, before: &Config) -> Option<String> {
+    let name = log::OVERRIDE;
+    let overridden = config.log.level != before.log.level && std::env::var_os(name).is_some_and(|it| !it.is_empty());
+    overridden.then(|| {
+        format!("[log] level has no effect: the environment variable {name} overrides it; unset it and {RESTART}")
+    })
+}
+
 /// Keeps the settings that only a start can change. Returns a note for each that differs in the file.
 fn keep_fixed(config: &mut Config, before: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     let mut keep = |key: &str, differs: bool| {
         if differs {
-            notes.push(format!("{key} keeps its old value: a change requires a restart"));
+            notes.push(format!("{key} keeps its old value, because only a restart changes it: {RESTART}"));
         }
     };
     keep("state", config.state != before.state);

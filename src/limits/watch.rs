@@ -24,9 +24,13 @@ pub enum ConnectionRefusal {
     ServerError,
     /// A stanza of the upstream server is skipped.
     Skipped,
+    /// The stream is for a domain that no `[[host]]` has.
+    HostUnknown,
+    /// The upstream server refuses a login.
+    LoginFailed,
 }
 
-const REFUSALS: usize = 5;
+const REFUSALS: usize = 7;
 
 /// The time of the last line, and the number of lines suppressed since.
 #[derive(Debug, Default)]
@@ -120,6 +124,8 @@ mod tests {
             ConnectionRefusal::Unreachable,
             ConnectionRefusal::ServerError,
             ConnectionRefusal::Skipped,
+            ConnectionRefusal::HostUnknown,
+            ConnectionRefusal::LoginFailed,
         ];
         for refusal in all {
             assert_eq!(watch.refused(refusal), Some(0), "{refusal:?}");

@@ -7,6 +7,7 @@ pub mod conn;
 mod exporter;
 mod forward;
 pub mod listener;
+pub mod lookup;
 pub mod proxy_protocol;
 pub mod roots;
 pub mod socket;

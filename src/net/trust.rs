@@ -142,6 +142,11 @@ impl TlsFault {
         self.of_version
     }
 
+    /// Returns whether the server may expect something else than TLS at this port.
+    pub fn may_be_of_the_port(&self) -> bool {
+        self.remedy == OTHER_PORT
+    }
+
     fn new(what: impl Into<String>, remedy: &'static str) -> Self {
         Self { what: what.into(), remedy, of_version: false }
     }

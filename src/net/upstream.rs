@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::conn::{Conn, ConnEvent, Io};
 use super::forward::forward_io;
+use super::lookup::{LookupError, look_up};
 use super::proxy_protocol::{self, ProxiedClient};
 use super::socket::{Socket, Sources};
 use super::trust::{self, TlsFault, Trust, TrustError, Trusts};
@@ -69,9 +70,12 @@ pub enum ConnectError {
     /// Connection and TLS were not established within `connect_timeout`.
     #[error("cannot connect: no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// The connection was refused, or the name is not known.
+    /// The connection was refused or broke.
     #[error("cannot connect: {0}")]
     Io(#[from] io::Error),
+    /// The host name in `upstream` cannot be looked up.
+    #[error(transparent)]
+    Name(#[from] LookupError),
     /// There is no TLS, and the server's name resolves to an address outside this machine.
     #[error("its name resolves to {0}, which is not this machine: passwords would cross the network unencrypted")]
     Exposed(IpAddr),
@@ -98,6 +102,9 @@ impl ConnectError {
             }
             Self::Timeout(_) | Self::Io(_) => {
                 "start the server, or name the address of its port for client connections"
+            }
+            Self::Name(_) => {
+                "correct the name in upstream, or the name resolution of this machine, or name an IP address"
             }
             Self::Exposed(_) => {
                 "set upstream_tls = \"starttls\", or use a loopback address, or set upstream_insecure = true if the \
@@ -265,8 +272,7 @@ impl Way {
     }
 
     async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
-        let found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await?;
-        let mut addresses: Vec<_> = found.collect();
+        let mut addresses = look_up(endpoint).await?;
         if matches!(self.security, Security::Off { anywhere: false }) {
             let first = addresses.first().map(SocketAddr::ip);
             addresses.retain(|address| address.ip().to_canonical().is_loopback());

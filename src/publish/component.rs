@@ -15,6 +15,7 @@ use super::peer::{PeerLink, PublishStream, Reaction, StreamPeer, next_frame};
 use crate::config::{Component, ComponentSender, Config};
 use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
+use crate::net::lookup::look_up;
 use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, is_request, ns};
 
 /// Returns whether the component of a host may publish to a push service. Users choose push JIDs, so nothing is sent in the
@@ -41,7 +42,8 @@ impl ComponentPort {
         let address = &self.component.address;
         let failed =
             |error: std::io::Error| ComponentError::Connect { address: address.clone(), cause: error.to_string() };
-        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
+        let found = look_up(address).await.map_err(ComponentError::Name)?;
+        let tcp = TcpStream::connect(found.as_slice()).await.map_err(failed)?;
         crate::net::tune(&tcp, self.config.stream_management.write_timeout).map_err(failed)?;
         // Other entities can also send stanzas to the component. An invalid one must not end the stream.
         let limits = FrameLimits::server(self.config.limits.stanzas.client);

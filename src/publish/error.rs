@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::s2s::error::ReachError;
 use crate::config::Endpoint;
+use crate::net::lookup::LookupError;
 use crate::xml::{FrameError, StreamCondition};
 
 /// The reason why a transport did not take a publish. The next transport is tried then.
@@ -86,6 +87,9 @@ pub(super) enum ComponentError {
         /// The error of the operating system.
         cause: String,
     },
+    /// The host name in `[host.component] address` cannot be looked up.
+    #[error("{0}; correct [host.component] address, or the name resolution of this machine")]
+    Name(LookupError),
     /// The server did not answer in time.
     #[error("no answer from {address} within {within:?}")]
     Silent {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::error::UnsentReason;
 use super::selection::Attempt;
 use crate::jid::BareJid;
-use crate::push::notification::Publish;
+use crate::push::notification::{Publish, PublishId};
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::registry::{NotTaken, Sessions};
@@ -18,8 +18,8 @@ use crate::registry::{NotTaken, Sessions};
 /// The requester of a publish, who gets its outcome.
 #[derive(Debug)]
 pub enum Requester {
-    /// The session that sends the publish, with the time of the request.
-    Session(Target, Instant),
+    /// The session that sends the publish, with the number of the publish and the time of the request.
+    Session(PublishId, Target, Instant),
     /// Another task.
     Other(oneshot::Sender<Outcome>),
 }

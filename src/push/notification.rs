@@ -3,6 +3,8 @@
 
 mod detail;
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -21,9 +23,21 @@ const IQ: usize = 512;
 /// The bytes of a usual summary.
 const FORM: usize = 512;
 
+/// The number of a publish in the log. It ties the line about the attempt to the line about its outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishId(u32);
+
+impl fmt::Display for PublishId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 /// A notification on its way to one push service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
+    /// Its number in the log.
+    pub id: PublishId,
     /// The registration's target.
     pub target: Target,
     /// The publish-options that the client asked for.
@@ -114,7 +128,8 @@ impl Publish {
     pub fn new(registration: &Registration, mut summary: Summary, random: u128) -> Self {
         let content = Secret::new(content(&registration.extensions, &summary, &iv(random)));
         summary.newest = None;
-        Self { target: registration.target.clone(), options: registration.options.clone(), summary, content }
+        let (target, options) = (registration.target.clone(), registration.options.clone());
+        Self { id: publish_id(random), target, options, summary, content }
     }
 
     /// Returns the publish iq in the form that every known app server accepts.
@@ -139,6 +154,12 @@ impl Publish {
         }
         xml.finish()
     }
+}
+
+/// Returns the number of a publish: the part of its random number of which the initialization vector has nothing.
+fn publish_id(random: u128) -> PublishId {
+    let [a, b, c, d, ..] = random.to_be_bytes();
+    PublishId(u32::from_be_bytes([a, b, c, d]))
 }
 
 /// Returns the children of `<notification/>`.

@@ -56,6 +56,14 @@ impl Outcome {
         }
     }
 
+    /// Returns the condition with which it was refused or not delivered.
+    pub fn condition(&self) -> Option<&str> {
+        match self {
+            Self::Wait(condition) | Self::Refused(condition) => Some(condition),
+            Self::Accepted | Self::Unknown | Self::NotSent => None,
+        }
+    }
+
     /// Returns whether the same publish may be sent again later.
     pub fn may_be_repeated(&self) -> bool {
         matches!(self, Self::Wait(_) | Self::NotSent)

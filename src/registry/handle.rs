@@ -19,11 +19,10 @@ use crate::jid::{BareJid, Jid};
 use crate::push::account::{DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
-use crate::push::registration::Target;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::HeldSession;
 use crate::session::sasl::LoginMethod;
-use crate::session::{EndReason, Resumption, SmId, sm};
+use crate::session::{EndReason, PublishResult, Resumption, SmId, sm};
 use crate::sync::lock;
 use crate::xml::Element;
 
@@ -43,7 +42,7 @@ pub enum Command<C> {
     /// unknown.
     PublishOnStream(Box<Publish>, oneshot::Sender<Outcome>),
     /// The outcome of a publish of this session that went by another transport.
-    Published(Box<(Target, Outcome)>),
+    Published(Box<PublishResult>),
     /// An answer to this session that came over the stream of an app server.
     Routed(Box<Routed>),
 }

@@ -134,7 +134,8 @@ impl Accounts {
     pub(super) async fn end_session(&self, session: &Handle, reason: EndReason) {
         if !session.end(reason).await {
             self.metrics.deadline_passed(Wait::GiveWay);
-            tracing::warn!(account = %session.account(), ?reason, within = ?END_TIMEOUT, "session did not end in time");
+            let reason = reason.name();
+            tracing::warn!(account = %session.account(), reason, within = ?END_TIMEOUT, "session did not end in time");
         }
     }
 

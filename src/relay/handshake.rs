@@ -109,6 +109,7 @@ async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<
     let mut stream = StartTls::new(Arc::clone(&snapshot.domains), rand::random);
     loop {
         while let Some(frame) = next_frame(relay, &mut conn).await? {
+            relay.reports().on_client_frame(&frame, &snapshot.domains);
             match stream.handle(&frame) {
                 StartTlsStep::Wait => {}
                 StartTlsStep::Reply(bytes) => conn.reply(&bytes),

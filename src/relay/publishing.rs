@@ -17,6 +17,7 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::registry::Published;
+use crate::session::PublishResult;
 
 /// Publishes, counts the outcomes and stores their consequences.
 pub(super) struct Publishing {
@@ -38,23 +39,26 @@ impl Publishing {
 
     /// Publishes for an account over any eligible transport, and stores the consequences of the answer.
     pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
-        let target = publish.target.clone();
-        tracing::info!(%account, service = %target, "push notification sent");
+        let (target, attempt) = (publish.target.clone(), publish.id);
+        tracing::info!(%account, service = %target, %attempt, "push notification sent");
         let published = self.publish_counted(account, publish).await;
-        let (outcome, transport) = (&published.outcome, published.transport_name());
-        tracing::info!(%account, service = %target, transport, ?outcome, "push notification outcome");
+        let (outcome, condition) = (published.outcome.name(), published.outcome.condition());
+        let transport = published.transport_name();
+        tracing::info!(%account, service = %target, %attempt, transport, outcome, condition, "push notification outcome");
         self.note_outcome(account, &target, &published.outcome).await;
         published
     }
 
     /// Publishes for a session. The session gets the outcome; if it has ended by then, the outcome is stored for its account.
     pub(super) async fn publish_for_session(self: Arc<Self>, session: Arc<Handle>, publish: Publish) {
-        let target = publish.target.clone();
+        let (target, id) = (publish.target.clone(), publish.id);
         let published = self.publish_counted(session.account(), publish).await;
-        tracing::info!(service = %target, transport = published.transport_name(), "push transport selected");
+        let transport = published.transport_name();
+        tracing::info!(service = %target, attempt = %id, transport, "push transport selected");
         note_push(&session, published.clone());
         let outcome = published.outcome;
-        if session.deliver(Command::Published(Box::new((target.clone(), outcome.clone())))).is_err() {
+        let result = PublishResult { id, target: target.clone(), outcome: outcome.clone() };
+        if session.deliver(Command::Published(Box::new(result))).is_err() {
             self.note_outcome(session.account(), &target, &outcome).await;
         }
     }

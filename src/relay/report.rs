@@ -1,15 +1,21 @@
 //! Reports of sessions, in the log and in the metrics, under the same names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::jid;
 use crate::limits::{ConnectionRefusal, Guards, Limit};
 use crate::metrics::{Metrics, Wait};
+use crate::session::negotiate::SaslFailure;
 use crate::session::queue::Full;
 use crate::session::{Event, Reported, ShedCounts};
-use crate::xml::{Frame, Skipped};
+use crate::xml::{Frame, Skipped, excerpt};
 
 /// The maximum length of a stanza's id in a log line, in characters.
 const ID: usize = 128;
+
+/// The remedy for a connection to a domain that is not served.
+const ADD_HOST: &str = "add a [[host]] with this domain, or remove the DNS records that lead its clients here";
 
 /// The log volume for events that a session can repeat without end: normal, or at level debug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,32 @@ impl Reports {
         }
     }
 
+    /// Logs that a client's stream is for a domain that is not among those that are served.
+    pub(super) fn on_client_frame(&self, frame: &Frame, served: &HashSet<String>) {
+        let Frame::Open(header) = frame else { return };
+        let Some(to) = header.to() else { return };
+        if jid::domain(to).is_some_and(|domain| served.contains(&domain)) {
+            return;
+        }
+        if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::HostUnknown) {
+            tracing::warn!(
+                domain = excerpt(to),
+                remedy = ADD_HOST,
+                suppressed,
+                "connection refused: no [[host]] has this domain"
+            );
+        }
+    }
+
+    /// Logs and counts a login that the server refused.
+    pub(super) fn on_sasl_failure(&self, failure: &SaslFailure) {
+        self.metrics.sasl_failure();
+        if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::LoginFailed) {
+            let SaslFailure { host, mechanism, condition } = failure;
+            tracing::info!(host, mechanism, condition, suppressed, "login failed: upstream server refused it");
+        }
+    }
+
     /// Logs and counts an event that a session reports.
     pub(super) fn on_event(&self, event: &Event, volume: Volume) {
         let loud = volume == Volume::Normal;
@@ -67,9 +99,12 @@ impl Reports {
                 tracing::debug!(verdict = verdict.name(), "push verdict");
                 self.metrics.verdict(verdict.name());
             }
-            Event::Published(target) => tracing::info!(service = %target, "push notification sent"),
-            Event::PublishOutcome(target, outcome) => {
-                tracing::info!(service = %target, ?outcome, "push notification outcome")
+            Event::Published(attempt, target) => {
+                tracing::info!(service = %target, %attempt, "push notification sent");
+            }
+            Event::PublishOutcome(attempt, target, outcome) => {
+                let (outcome, condition) = (outcome.name(), outcome.condition());
+                tracing::info!(service = %target, %attempt, outcome, condition, "push notification outcome");
             }
             Event::SpoolRefuses => {
                 tracing::warn!("spool failed: session continues, its stanzas stay in memory");

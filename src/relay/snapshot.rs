@@ -50,6 +50,28 @@ pub enum LoadError {
     Trust(#[from] TrustError),
 }
 
+impl LoadError {
+    /// Returns whether the configuration, or a file that it names, has to be corrected. If so, another start with the same
+    /// files fails in the same way.
+    pub fn is_of_configuration(&self) -> bool {
+        match self {
+            Self::Certificate(error) => match error {
+                CertificateError::Unreadable { .. }
+                | CertificateError::Empty { .. }
+                | CertificateError::Mismatch { .. }
+                | CertificateError::Unusable { .. } => true,
+                CertificateError::Unwritable { .. } | CertificateError::NotMade { .. } => false,
+            },
+            Self::Roots(error) | Self::Trust(TrustError::Roots(error)) => match error {
+                RootsError::Unreadable { .. } | RootsError::Empty { .. } | RootsError::Unusable { .. } => true,
+                RootsError::NoSystemRoots { .. } => false,
+            },
+            Self::Trust(TrustError::Name { .. }) => true,
+            Self::Tls(_) | Self::Trust(TrustError::Library(_)) => false,
+        }
+    }
+}
+
 /// A configuration and everything that it names: certificates, certificate authorities, routes to servers.
 pub struct Snapshot {
     /// The configuration, as it was read.

@@ -173,14 +173,14 @@ async fn wake_device(
         if published.outcome.may_be_repeated() {
             out_of_reach = true;
         } else if !left {
-            tracing::info!(account = %slot.account, reason = ?wake.reason, transport = transport.name(), "wake push sent");
+            tracing::info!(account = %slot.account, reason = wake.reason.name(), transport = transport.name(), "wake push sent");
             left = true;
         }
     }
     if left {
         woken(&store, &slot).await;
     } else if out_of_reach {
-        tracing::info!(account = %slot.account, reason = ?wake.reason, "wake push failed: retrying later");
+        tracing::info!(account = %slot.account, reason = wake.reason.name(), "wake push failed: retrying later");
         return Woken::OutOfReach;
     } else {
         log_waits(&slot, &wake);
@@ -196,7 +196,7 @@ async fn woken(store: &Store, slot: &Slot) {
 }
 
 fn log_waits(slot: &Slot, wake: &Wake) {
-    tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "wake push waiting: no \
+    tracing::info!(account = %slot.account, reason = wake.reason.name(), transport = "no_transport", "wake push waiting: no \
         transport");
 }
 

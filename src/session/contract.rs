@@ -14,7 +14,7 @@ use super::sm::Handled;
 use super::succession::Successor;
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, LoginId};
-use crate::push::notification::Publish;
+use crate::push::notification::{Publish, PublishId};
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::seq::Seq;
@@ -217,6 +217,8 @@ pub enum Orphans {
 /// The outcome of a publish.
 #[derive(Clone, Debug)]
 pub struct PublishResult {
+    /// The number of the publish in the log.
+    pub id: PublishId,
     /// The registration that it was for.
     pub target: Target,
     /// The outcome.

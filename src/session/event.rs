@@ -3,6 +3,7 @@
 use super::queue::Full;
 use super::spool_refusal::ShedCounts;
 use crate::push::account::DeviceId;
+use crate::push::notification::PublishId;
 use crate::push::outcome::Outcome;
 use crate::push::pusher::Verdict;
 use crate::push::registration::Target;
@@ -34,6 +35,17 @@ pub enum WakeReason {
     UpstreamLost,
     /// The daemon stopped, or its process was lost.
     Restart,
+}
+
+impl WakeReason {
+    /// Returns its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::UpstreamLost => "upstream_lost",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 /// The outcome of a change that a client waits for.
@@ -86,9 +98,9 @@ pub enum Event {
     /// The verdict about a stanza for an unreachable client.
     Judged(Verdict),
     /// A publish was sent.
-    Published(Target),
+    Published(PublishId, Target),
     /// A push service has answered, or has not answered in time.
-    PublishOutcome(Target, Outcome),
+    PublishOutcome(PublishId, Target, Outcome),
     /// The spool refuses stanzas: a limit is reached, or the disk fails. Memory keeps them, and the spool is asked again.
     SpoolRefuses,
     /// The spool accepts stanzas again.
@@ -130,7 +142,7 @@ impl Event {
             | Self::Suspect
             | Self::Resumed { .. }
             | Self::Judged(_)
-            | Self::Published(_)
+            | Self::Published(..)
             | Self::PublishOutcome(..)
             | Self::SpoolRefuses
             | Self::SpoolLate
@@ -173,4 +185,38 @@ pub enum EndReason {
     Crowded,
     /// The daemon was asked to stop.
     Drained,
+}
+
+impl EndReason {
+    /// All reasons.
+    pub const ALL: [Self; 11] = [
+        Self::ClientClosed,
+        Self::ClientLost,
+        Self::ClientError,
+        Self::UpstreamClosed,
+        Self::UpstreamLost,
+        Self::UpstreamSilent,
+        Self::Expired,
+        Self::Exhausted,
+        Self::Superseded,
+        Self::Crowded,
+        Self::Drained,
+    ];
+
+    /// Returns its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::ClientLost => "client_lost",
+            Self::ClientError => "client_error",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamLost => "upstream_lost",
+            Self::UpstreamSilent => "upstream_silent",
+            Self::Expired => "expired",
+            Self::Exhausted => "exhausted",
+            Self::Superseded => "superseded",
+            Self::Crowded => "crowded",
+            Self::Drained => "drained",
+        }
+    }
 }

@@ -61,7 +61,7 @@ use super::mechanism_filter::Leg;
 use super::{RandomSource, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, Skipped, StreamCondition, ns};
 
-pub use contract::{Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, ServerAnswer, Stop};
+pub use contract::{Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, SaslFailure, ServerAnswer, Stop};
 pub use proof::{HeldSession, Proof};
 
 /// The number of elements that a connection may send before it is authenticated. A login needs only a few.

@@ -353,7 +353,7 @@ impl Notifier {
         let recipients = account.owned().enumerate().filter(|(place, r)| wanted(*place, r)).map(|(_, r)| r);
         for registration in recipients {
             let publish = Publish::new(registration, summary.clone(), self.identity.random());
-            effects.event(Event::Published(publish.target.clone()));
+            effects.event(Event::Published(publish.id, publish.target.clone()));
             effects.push(Output::Publish(Box::new(publish)));
         }
     }

@@ -149,6 +149,11 @@ impl SaslExchange {
         self.profile
     }
 
+    /// The mechanism that the client chose.
+    pub fn mechanism(&self) -> &str {
+        &self.mechanism
+    }
+
     /// Takes the client's next message. Only the first one contains the name. It comes with the element that begins the
     /// exchange or, if that was empty, with the first `<response/>`.
     pub fn client_message(&mut self, message: &str) {

@@ -62,12 +62,22 @@ pub(super) struct FoundServer {
 
 impl fmt::Display for FoundServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(address) = &self.answers else { return write!(f, "No XMPP server answers at {}.", self.upstream) };
+        let upstream = &self.upstream;
+        let Some(address) = &self.answers else {
+            let or_public = if upstream == MOVED { format!(" or {PUBLIC}") } else { String::new() };
+            return write!(f, "No XMPP server answers at {upstream}{or_public}.");
+        };
         match self.software {
             Some(software) => write!(f, "{software} answers at {address}")?,
             None => write!(f, "A server answers at {address}")?,
         }
-        f.write_str(if self.ready { "." } else { "; it is not ready for Pushward yet." })
+        if self.ready {
+            f.write_str(".")
+        } else if address == upstream {
+            f.write_str("; it is not ready for Pushward yet.")
+        } else {
+            write!(f, ", a port that Pushward takes: it has to move to {upstream}.")
+        }
     }
 }
 

@@ -74,7 +74,8 @@ async fn server(asker: &mut Prompt, draft: &mut Draft, options: &SetupOptions) -
     let tls = options.upstream_tls;
     let mut found = find::server(draft, options.upstream.as_deref(), tls).await;
     if options.upstream.is_none() && asker.asks() {
-        eprintln!("{found}");
+        let later = if found.ready { "" } else { " The steps for that are printed at the end." };
+        eprintln!("{found}{later}");
         let text = "The server's address and port for client connections";
         let question = PromptQuestion { text, suggestion: found.upstream.clone(), given: None };
         asker.until_right(draft, question, |draft, answer| draft.upstream = answer)?;

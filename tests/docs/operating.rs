@@ -11,6 +11,7 @@ use pushward::clock::{self, UnixSecs};
 use pushward::push::classify::Noise;
 use pushward::push::filter::Blocked;
 use pushward::push::pusher::{Skip, Verdict};
+use pushward::session::EndReason;
 
 use crate::page::Page;
 use crate::repository;
@@ -77,12 +78,24 @@ fn the_examples_are_what_the_commands_print() {
     assert_eq!(shown, [&format!("{}\n", registration()), &format!("{}\n", session()), &format!("{}\n", ping())]);
 }
 
+/// Returns the names in the first column of the table behind a mark.
+fn explained<'a>(page: &'a str, mark: &str) -> BTreeSet<&'a str> {
+    let table = page.split_once(mark).unwrap().1;
+    let rows = table.split("\n\n").next().unwrap().lines().skip(3).filter_map(|row| row.split('|').nth(1));
+    rows.flat_map(|names| names.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn every_reason_for_the_end_of_a_session_is_explained() {
+    let page = page();
+    let explained = explained(&page, "<!-- reasons: a test compares them with the code -->");
+    assert_eq!(explained, EndReason::ALL.map(EndReason::name).into_iter().collect());
+}
+
 #[test]
 fn every_verdict_is_explained() {
     let page = page();
-    let table = page.split_once("<!-- verdicts: a test compares them with the code -->").unwrap().1;
-    let rows = table.split("\n\n").next().unwrap().lines().skip(3).filter_map(|row| row.split('|').nth(1));
-    let explained: BTreeSet<_> = rows.flat_map(|names| names.split('`').skip(1).step_by(2)).collect();
+    let explained = explained(&page, "<!-- verdicts: a test compares them with the code -->");
     let skips = Noise::ALL.map(Skip::Noise).into_iter().chain(Blocked::ALL.map(Skip::Blocked));
     let skips = skips.chain([Skip::Duplicate, Skip::ReadElsewhere, Skip::CallEnd]).map(Verdict::Skip);
     let verdicts: BTreeSet<_> = skips.chain([Verdict::Push, Verdict::Ring]).map(Verdict::name).collect();

@@ -156,7 +156,7 @@ async fn the_last_success_of_a_registration_is_known() {
     let publish = scene.server.expect("<publish").await;
     let id = Element::parse(&publish).attribute("id").unwrap().to_owned();
     scene.server.send(format!("<iq type='result' from='push.localhost' to='alice@localhost/phone' id='{id}'/>"));
-    scene.pushward.logged(&["push notification outcome", "Accepted"]).await;
+    scene.pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let reply = ask(&scene.pushward, &["push", "list", "--json"]).await;

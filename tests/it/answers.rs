@@ -103,12 +103,12 @@ async fn a_push_service_that_is_not_connected_for_a_while_keeps_its_registration
     drop(service);
     lost(&pushward, phone, PHONE).await;
     server.bob().await.say(PHONE, "hello").await;
-    pushward.logged(&["push notification outcome", "Wait"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"wait\""]).await;
     let mut service = server.push_service().await;
     // The first retry comes after ten seconds.
     let publish = service.publish(Duration::from_secs(15)).await;
     assert_eq!((publish.node.as_deref(), publish.count()), (Some("n"), Some(1)));
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{Client, PATIENCE, Prosody, Pushward, Setup, Tls, binary};
+use crate::support::{Client, HEADER, PATIENCE, Prosody, Pushward, Setup, Tls, binary};
 
 const HOSTS: [&str; 3] = ["localhost", "two.test", "three.test"];
 
@@ -58,9 +58,35 @@ async fn the_stream_selects_the_upstream_server_whatever_the_sni_was() {
     let tls = only(&pushward, "two.test").named("two.test");
     is_served(Client::direct(pushward.direct, &tls).await, "three.test").await;
     let mut stranger = Client::direct(pushward.direct, &tls).await.towards("four.test");
-    stranger.send(crate::support::HEADER.replace("localhost", "four.test")).await;
+    stranger.send(HEADER.replace("localhost", "four.test")).await;
     let last = stranger.closed(PATIENCE).await;
     assert!(last.iter().any(|element| element.contains("host-unknown")), "{last:?}");
+}
+
+/// Nobody needs to log in for that, so it is logged at intervals.
+#[tokio::test]
+async fn a_domain_that_no_host_has_is_named_in_the_log() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let refused = async |pushward: &Pushward, mut client: Client, domain: &str, condition: &str| {
+        client.send(HEADER.replace("localhost", domain)).await;
+        let last = client.closed(PATIENCE).await;
+        assert!(last.iter().any(|element| element.contains(condition)), "{last:?}");
+        let needles = ["connection refused: no [[host]] has this domain", "\"level\":\"WARN\"", "add a [[host]]"];
+        pushward.logged(&needles).await
+    };
+    let pushward = Pushward::start(Setup::new(nobody)).await;
+    let client = Client::direct(pushward.direct, &only(&pushward, "localhost").named("localhost")).await;
+    let line = refused(&pushward, client, "four.test", "host-unknown").await;
+    assert!(line.contains("\"domain\":\"four.test\"") && line.contains("\"peer\":\"127.0.0.1:"), "{line}");
+
+    let pushward = Pushward::start(Setup::new(nobody)).await;
+    let long = format!("&quot;{}.test", "x".repeat(2000));
+    for _ in 0..3 {
+        let line = refused(&pushward, Client::plain(pushward.starttls).await, &long, "improper-addressing").await;
+        assert!(line.contains(&format!("\"domain\":\"\\\"{}…\"", "x".repeat(199))), "{line}");
+    }
+    let lines = pushward.log().iter().filter(|line| line.contains("no [[host]] has this domain")).count();
+    assert_eq!(lines, 1, "{:?}", pushward.log());
 }
 
 #[tokio::test]

@@ -165,6 +165,9 @@ async fn failed_logins_lock_the_address_out() {
         let answer = tries(&mut guesser, "wrong").await;
         assert!(answer.contains("<not-authorized"), "{answer}");
     }
+    let fields = ["host\":\"localhost", "mechanism\":\"PLAIN", "condition\":\"not-authorized", "peer\":\"127.0.0.1:"];
+    let line = pushward.logged(&[&["login failed: upstream server refused it"], &fields[..]].concat()).await;
+    assert!(line.contains("\"level\":\"INFO\"") && !line.contains("alice"), "{line}");
     let mut guesser = pushward.connect().await;
     guesser.open().await;
     for _ in 0..3 {
@@ -243,7 +246,7 @@ async fn beyond_the_limit_of_held_sessions_the_oldest_ends_cleanly_and_its_messa
         others.push(server);
     }
     server.footer(PATIENCE).await;
-    pushward.logged(&["session ended", "Crowded", "alice@localhost/phone"]).await;
+    pushward.logged(&["session ended", "\"reason\":\"crowded\"", "alice@localhost/phone"]).await;
     others.iter().for_each(|other| other.assert_open());
     assert_eq!(pushward.reached("held_per_account").await, 1);
     logged(&pushward, "held_per_account").await;

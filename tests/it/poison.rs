@@ -291,7 +291,7 @@ async fn another_device_may_have_what_is_set_aside() {
         breaks_on(&world.pushward, client, "poison", ends).await;
     }
     logged_times(&world.pushward, "stanza set aside", 1).await;
-    logged_times(&world.pushward, "Expired", 1).await;
+    logged_times(&world.pushward, "\"reason\":\"expired\"", 1).await;
     let (mut phone, _) = world.session("phone").await;
     let seen = phone.live_for(QUIET).await;
     assert!(bodies(&seen).is_empty(), "{seen:?}");

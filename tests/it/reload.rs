@@ -111,6 +111,23 @@ async fn an_address_in_use_makes_the_reload_fail_and_the_previous_configuration_
     assert!(!pushward.log().iter().any(|line| line.contains("\"DEBUG\"")), "nothing of it is in force");
 }
 
+/// The new address is bound before the old one is closed.
+#[tokio::test]
+async fn an_address_that_includes_an_open_one_takes_a_restart_and_the_error_says_so() {
+    let prosody = Prosody::start().await;
+    let port = free_address().port();
+    let listen = |ip: &str| format!("[[listen]]\naddress = '{ip}:{port}'");
+    let mut pushward = Pushward::start(Setup::new(prosody.address).table(&listen("127.0.0.1"))).await;
+    pushward.configure(|setup| setup.without_tables().table(&listen("0.0.0.0")));
+    assert!(!pushward.reload().await);
+    let why = format!("Pushward listens on 127.0.0.1:{port}, which a reload cannot replace by this address: restart");
+    pushward.logged(&["configuration rejected", "cannot listen on 0.0.0.0", &why]).await;
+    pushward.configure(|setup| setup.without_tables().table(&listen("127.0.0.1")).table(&listen("[::]")));
+    assert!(!pushward.reload().await);
+    let why = format!("127.0.0.1:{port}, of another [[listen]], takes the same connections");
+    pushward.logged(&["configuration rejected", "cannot listen on [::]", &why]).await;
+}
+
 #[tokio::test]
 async fn the_log_level_and_limits_change() {
     let prosody = Prosody::start().await;
@@ -132,6 +149,18 @@ async fn the_log_level_and_limits_change() {
     small.send(format!("<message to='bob@localhost'><body>{}</body></message>", "x".repeat(30 << 10))).await;
     let last = small.closed(PATIENCE).await;
     assert!(last.iter().any(|element| element.contains("policy-violation")), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_level_that_the_environment_overrides_is_reported() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut pushward = Pushward::start(Setup::new(nobody).env("RUST_LOG", "info")).await;
+    pushward.configure(|setup| setup.set("log.level", "'debug'"));
+    assert!(pushward.reload().await);
+    pushward.logged(&["restart required", "the environment variable RUST_LOG overrides it"]).await;
+    assert!(pushward.reload().await);
+    let notes = pushward.log().iter().filter(|line| line.contains("restart required")).count();
+    assert_eq!(notes, 1, "{:?}", pushward.log());
 }
 
 #[tokio::test]
@@ -242,7 +271,7 @@ async fn push_services_see_the_new_certificate() {
     assert!(pushward.reload().await);
     bob.say("alice@localhost/phone", "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     // A stream with the current certificate replaces the open one.
     pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
     assert!(pushward.reload().await);
@@ -300,7 +329,7 @@ async fn changes_that_need_a_restart_are_reported_and_the_rest_is_applied() {
         matches!(&notes[..], [note] if note.as_str().unwrap().starts_with("state keeps its old value")),
         "{printed}"
     );
-    pushward.logged(&["WARN", "state keeps its old value", "restart"]).await;
+    pushward.logged(&["WARN", "state keeps its old value", "restart Pushward"]).await;
     let (code, printed) = command(&pushward, &["reload"]).await;
     assert_eq!((code, printed.lines().last()), (Some(0), Some("reloaded")), "{printed}");
     let metrics = metrics(&pushward).await;

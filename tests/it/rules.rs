@@ -295,7 +295,7 @@ async fn a_service_that_is_busy_does_not_lose_the_registration() {
     world.service.answer_with(Answer::Error("wait", "resource-constraint"));
     world.bob.say("alice@localhost", "refused for now").await;
     world.answered().await;
-    world.pushward.logged(&["push notification outcome", "Wait"]).await;
+    world.pushward.logged(&["push notification outcome", "\"outcome\":\"wait\""]).await;
     world.service.answer_with(Answer::Result);
     world.bob.say("alice@localhost", "accepted").await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);
@@ -334,7 +334,7 @@ async fn a_publish_that_is_never_answered_is_not_repeated_and_does_not_count_as_
     world.service.answer_with(Answer::Nothing);
     world.bob.say("alice@localhost", "hello").await;
     was_pushed(&world.service.publish(PATIENCE).await, 1);
-    world.pushward.logged(&["push notification outcome", "Unknown"]).await;
+    world.pushward.logged(&["push notification outcome", "\"outcome\":\"unknown\""]).await;
     world.service.assert_quiet(QUIET).await;
     world.bob.say("alice@localhost", "hello again").await;
     was_pushed(&world.service.publish(PATIENCE).await, 2);

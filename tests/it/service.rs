@@ -212,6 +212,36 @@ async fn a_passed_socket_without_a_configured_listener_is_refused_with_its_addre
     assert!(log.contains(&format!("passed a socket at {other}, which is no [[listen]] address")), "{log}");
 }
 
+/// systemd does not start a service again that ends with this code.
+#[test]
+fn a_certificate_that_cannot_be_loaded_is_an_error_of_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |host: &str| {
+        let config = directory.path().join("config.toml");
+        fs::write(&config, format!("[admin]\nlisten = ''\n[[listen]]\naddress = '192.0.2.1:5222'\n[[host]]\n{host}\n"))
+            .unwrap();
+        let ended = binary().arg("--config").arg(&config).output().unwrap();
+        (ended.status.code(), String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap())
+    };
+    fs::write(directory.path().join("text.pem"), "no certificate").unwrap();
+    for (host, wrong) in [
+        ("domain = 'jabber.org'", "cannot read"),
+        ("domain = 'jabber.org'\ncertificate = 'text.pem'", "contains no certificate"),
+        ("domain = 'localhost'\nupstream_tls = 'direct'\nupstream_ca = 'none.pem'", "cannot read"),
+    ] {
+        let (code, log) = start(host);
+        assert!(log.contains("cannot start") && log.contains(wrong), "{log}");
+        assert_eq!(code, Some(78), "{log}");
+    }
+    // A development certificate is created as before. The address is of another machine.
+    let (code, log) = start("domain = 'one.test'");
+    assert!(
+        log.contains("development certificate created") && log.contains("cannot listen on 192.0.2.1:5222"),
+        "{log}"
+    );
+    assert_eq!(code, Some(1), "{log}");
+}
+
 #[tokio::test]
 async fn the_descriptor_limit_is_raised_and_a_low_one_is_reported() {
     let stub = StubUpstream::start(StubOptions::default()).await;

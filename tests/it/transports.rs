@@ -13,6 +13,8 @@ mod reach;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::support::{
     Answer, Authority, Client, Element, Enabled, Issued, PATIENCE, Prosody, PushServer, PushService, Pushward, Setup,
     fresh, lost,
@@ -103,7 +105,9 @@ async fn a_component_publishes_from_its_own_domain_and_receives_the_answer() {
     writes(&mut bob, "one").await;
     let publish = service.publish(PATIENCE).await;
     assert_eq!((publish.from.as_str(), publish.count()), ("pushward.localhost", Some(1)));
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    let outcome = pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
+    let outcome: Value = serde_json::from_str(&outcome).unwrap();
+    pushward.logged(&["push notification sent", &format!("\"attempt\":{}", outcome["attempt"])]).await;
     // Pushward answers requests of any user to the component.
     bob.send("<iq type='get' id='version' to='pushward.localhost'><query xmlns='jabber:iq:version'/></iq>").await;
     let answer = Element::parse(&bob.expect("id='version'").await);
@@ -125,7 +129,7 @@ async fn a_component_that_sends_as_the_host_gets_no_answer_and_publishes_once() 
     lost(&pushward, alice, "alice@localhost/phone").await;
     writes(&mut bob, "one").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["push notification outcome", "Unknown"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"unknown\""]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -162,7 +166,7 @@ async fn a_service_that_refuses_full_jids_is_notified_by_the_next_transport_whic
     let mut from = Vec::new();
     from.push(service.publish(PATIENCE).await.from);
     from.push(service.publish(PATIENCE).await.from);
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     writes(&mut bob, "two").await;
     from.push(service.publish(PATIENCE).await.from);
     assert_eq!(from, ["alice@localhost/phone", "pushward.localhost", "pushward.localhost"]);

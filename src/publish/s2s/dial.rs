@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -28,6 +28,7 @@ use crate::config::{Config, Route};
 use crate::jid;
 use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
+use crate::net::lookup::look_up;
 use crate::net::roots::{self, RootsError};
 use crate::publish::answers::AnswerPolicy;
 use crate::publish::peer::{PeerLink, PublishStream, next_frame};
@@ -140,10 +141,8 @@ struct ReachAttempt<'a> {
 impl ReachAttempt<'_> {
     async fn by_route(&self, route: &Route) -> Result<Reached, ReachError> {
         let tls = if route.direct_tls { TlsMode::Direct } else { TlsMode::Starttls };
-        let found = lookup_host((route.address.host.as_str(), route.address.port)).await;
-        let unknown =
-            |error: io::Error| ReachCause::RouteAddress { address: route.address.clone(), cause: error.to_string() };
-        self.first_of(found.map_err(unknown)?.collect(), tls).await
+        let found = look_up(&route.address).await.map_err(ReachCause::RouteAddress)?;
+        self.first_of(found, tls).await
     }
 
     async fn by_dns(&self) -> Result<Reached, ReachError> {

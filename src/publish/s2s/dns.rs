@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{Resolver, TokioResolver};
 
@@ -50,8 +50,7 @@ impl Dns {
     /// Returns the public addresses of a name.
     pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ReachError> {
         let found = self.resolver()?.lookup_ip(format!("{host}.")).await;
-        let all: Vec<IpAddr> =
-            found.map_err(|error| ReachCause::Dns(excerpt(&format!("{host}: {error}"))))?.iter().collect();
+        let all: Vec<IpAddr> = found.map_err(|error| failure(host, &error))?.iter().collect();
         let mut global: Vec<_> = all.iter().copied().filter(|address| is_global(*address)).collect();
         if global.is_empty() {
             return Err(ReachCause::NotPublic { host: excerpt(host), first: all.first().copied() }.into());
@@ -64,7 +63,7 @@ impl Dns {
         let found = match self.resolver()?.srv_lookup(name.clone()).await {
             Ok(found) => found,
             Err(error) if is_absence(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(ReachCause::Dns(excerpt(&format!("{name}: {error}")))),
+            Err(error) => return Err(failure(name.trim_end_matches('.'), &error)),
         };
         Ok(found.answers().iter().filter_map(|record| record_of(&record.data)).collect())
     }
@@ -80,6 +79,30 @@ fn record_of(data: &RData) -> Option<Srv> {
     Some(Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target })
 }
 
+fn failure(name: &str, error: &NetError) -> ReachCause {
+    ReachCause::Dns { name: excerpt(name), reason: reason(error) }
+}
+
+/// Returns the reason of a failure in words. The text of the library has its data in the form for programmers.
+fn reason(error: &NetError) -> String {
+    if error.is_nx_domain() {
+        return "it does not exist".to_owned();
+    }
+    if error.is_no_records_found() {
+        return "it has no address".to_owned();
+    }
+    if let NetError::Dns(DnsError::ResponseCode(code)) = error {
+        return format!("the name server answered {}", code.to_str().to_lowercase());
+    }
+    if matches!(error, NetError::Timeout) {
+        return "no name server answered in time".to_owned();
+    }
+    if matches!(error, NetError::NoConnections) {
+        return "no name server can be reached".to_owned();
+    }
+    excerpt(&error.to_string())
+}
+
 fn is_absence(error: &NetError) -> bool {
     error.is_no_records_found() || error.is_nx_domain()
 }
@@ -90,4 +113,28 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
         connection
     });
     NameServerConfig::new(address.ip(), true, connections.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::{Query, ResponseCode};
+
+    use super::*;
+
+    #[test]
+    fn a_failed_lookup_is_a_sentence_with_the_name() {
+        let none = |code| NetError::Dns(DnsError::NoRecordsFound(NoRecords::new(Query::new(), code)));
+        for (error, expect) in [
+            (none(ResponseCode::NXDomain), "it does not exist"),
+            (none(ResponseCode::NoError), "it has no address"),
+            (NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)), "the name server answered server failure"),
+            (NetError::Timeout, "no name server answered in time"),
+            (NetError::NoConnections, "no name server can be reached"),
+            (NetError::Message("other"), "other"),
+        ] {
+            let text = failure("push.test", &error).to_string();
+            assert_eq!(text, format!("cannot look up the name push.test: {expect}"));
+        }
+    }
 }

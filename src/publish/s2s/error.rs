@@ -9,7 +9,7 @@ use rustls::AlertDescription;
 use thiserror::Error;
 
 use super::handshake::HandshakeError;
-use crate::config::Endpoint;
+use crate::net::lookup::LookupError;
 use crate::xml::excerpt;
 
 pub(super) const AUTHORITY: &str = "the push service needs another certificate; if it has its own authority, name that \
@@ -47,8 +47,8 @@ pub(in crate::publish) enum ReachCause {
     #[error("{0} is not a valid DNS name")]
     NotForDns(String),
     /// The name servers failed, or the name does not exist.
-    #[error("{0}")]
-    Dns(String),
+    #[error("cannot look up the name {name}: {reason}")]
+    Dns { name: String, reason: String },
     /// The DNS records of the domain say so.
     #[error("according to the DNS, {0} has no server")]
     NoServer(String),
@@ -59,8 +59,8 @@ pub(in crate::publish) enum ReachCause {
     #[error("{host} is this machine, at port {port}")]
     ThisMachine { host: String, port: u16 },
     /// The operator's `[[push.route]]` cannot be resolved.
-    #[error("{address}: {cause}")]
-    RouteAddress { address: Endpoint, cause: String },
+    #[error(transparent)]
+    RouteAddress(LookupError),
     #[error("not ready within {0:?}")]
     NotReady(Duration),
     /// The connection could not be established, or broke before TLS.
@@ -99,9 +99,11 @@ impl ReachCause {
     fn remedy(&self) -> &'static str {
         match self {
             Self::Late { .. } | Self::NotReady(_) | Self::Io(_) => CLOSED,
-            Self::NoAddress | Self::NoNameServers(_) | Self::NotForDns(_) | Self::Dns(_) | Self::NoServer(_) => RESOLVE,
+            Self::NoAddress | Self::NoNameServers(_) | Self::NotForDns(_) | Self::Dns { .. } | Self::NoServer(_) => {
+                RESOLVE
+            }
             Self::NotPublic { .. } | Self::PortOfOthers { .. } | Self::ThisMachine { .. } => ROUTE,
-            Self::RouteAddress { .. } => "name another [[push.route]] address",
+            Self::RouteAddress(_) => "name another [[push.route]] address",
             Self::Broken(_) | Self::Handshake(_) | Self::SkipsTls | Self::TlsInTls | Self::NoCertificateName(_) => {
                 NOT_XMPP
             }

@@ -315,3 +315,12 @@ fn a_registration_that_shows_more_needs_details() {
         Extensions { encrypt: Some(Encrypt { key: Secret::new(KEY), max_size: 3072 }), ..Extensions::default() },
     );
 }
+
+#[test]
+fn the_log_shows_nothing_of_the_initialization_vector() {
+    let summary = Summary::wake(&PushSettings::default());
+    let id = |random| Publish::new(&registration(Extensions::default()), summary.clone(), random).id;
+    assert_eq!(id(RANDOM).to_string(), "2e2e2e2e");
+    assert_eq!(id(u128::from_be_bytes(*b"....another text")), id(RANDOM));
+    assert_eq!(id(7 << 96).to_string(), "00000007");
+}

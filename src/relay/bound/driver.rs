@@ -31,7 +31,7 @@ use crate::relay::snapshot::Authentication;
 use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
-use crate::session::{Attachment, EndReason, Input, OtherSession, PublishResult, Replies, Session};
+use crate::session::{Attachment, EndReason, Input, OtherSession, Replies, Session};
 
 /// The size of a stanza, in bytes, above which its processing delays other sessions on the same worker.
 const LARGE: usize = 1 << 20;
@@ -181,10 +181,7 @@ impl SessionDriver {
                 let number = self.publishes.begin(Requester::Other(reply));
                 self.take(Input::PublishOnStream { number, publish });
             }
-            Command::Published(published) => {
-                let (target, outcome) = *published;
-                self.take(Input::Published(Box::new(PublishResult { target, outcome })));
-            }
+            Command::Published(published) => self.take(Input::Published(published)),
             Command::Routed(routed) => self.on_routed(&routed),
         }
     }

@@ -9,9 +9,9 @@ use crate::push::account::DeviceId;
 use crate::push::fast::TokenMechanism;
 use crate::push::fast::tests::proof;
 use crate::relay::Relay;
-use crate::secret::Secret;
 use crate::relay::rig;
 use crate::relay::snapshot::Snapshot;
+use crate::secret::Secret;
 use crate::session::negotiate::HeldSession;
 use crate::store::tests::engine::{Fault, Faults};
 

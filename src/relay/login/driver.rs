@@ -242,6 +242,7 @@ impl LoginDriver<'_> {
                         self.relay.guards().logins().is_locked_out(Instant::now(), self.addresses.client.ip());
                     let lockout = if locked_out { Lockout::Active } else { Lockout::Inactive };
                     self.negotiation.set_lockout(lockout);
+                    self.relay.reports().on_client_frame(&frame, &self.snapshot.domains);
                     self.take(LoginInput::Client(frame)).await;
                 }
                 Ok(None) => return,

@@ -163,7 +163,7 @@ impl DeviceSide {
         server: &mut ServerStream,
         effects: &mut Effects,
     ) {
-        let PublishResult { target, outcome } = result;
+        let PublishResult { id, target, outcome } = result;
         self.notifier.on_published(now, &target, &outcome);
         let (at, account) = (self.identity.calendar(now).to_secs(), self.account.record());
         // A change that the account contains already need not be written again.
@@ -175,7 +175,7 @@ impl DeviceSide {
         if let Some(change) = outcome.change(&target, self.settings.push.max_errors, at).filter(|_| !known) {
             self.change_at_once(now, change, server, effects);
         }
-        effects.event(Event::PublishOutcome(target, outcome));
+        effects.event(Event::PublishOutcome(id, target, outcome));
     }
 
     /// Applies a change to the account before it is on disk, because it decides about the next push.

@@ -5,7 +5,7 @@ mod front;
 
 use std::sync::Arc;
 
-use super::contract::{Ended, Lockout, LoginOutput};
+use super::contract::{Ended, Lockout, LoginOutput, SaslFailure};
 use super::end::LoginEnd;
 use super::fronted::FrontedLogin;
 use super::inline::{BindRequests, Inline, InlineResume};
@@ -23,7 +23,7 @@ use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{LoginMethod, Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
 use crate::session::{Settings, SmId};
-use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, ns, stanza_error};
+use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, excerpt, ns, stanza_error};
 
 /// The number of login attempts that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
@@ -231,7 +231,7 @@ impl Authenticating {
         }
         if node.name() == "failure" {
             self.attempt.exchange.end();
-            legs.out(LoginOutput::SaslFailed);
+            legs.out(LoginOutput::SaslFailed(self.failure(&node)));
             if is_clients_fault(&node) {
                 legs.out(LoginOutput::LoginFailed);
             }
@@ -243,6 +243,15 @@ impl Authenticating {
         }
         self.turn = SaslTurn::Client;
         Ok(SaslStep::GoesOn(self))
+    }
+
+    fn failure(&self, failure: &Node<'_>) -> SaslFailure {
+        let condition = failure.children().find(|child| child.ns() == ns::SASL && child.name() != "text");
+        SaslFailure {
+            host: self.streams.host().to_owned(),
+            mechanism: excerpt(self.attempt.exchange.mechanism()),
+            condition: excerpt(condition.map_or("", |condition| condition.name())),
+        }
     }
 
     fn on_success(self, success: &Element, legs: &mut Legs) -> Result<SaslStep, LoginEnd> {

@@ -117,7 +117,7 @@ pub enum LoginOutput {
     /// A fronted login is complete. It took this number of round trips less than SASL of RFC 6120 and the requests behind it.
     RoundTripsSaved(u32),
     /// The server answered a SASL exchange with a failure of any kind.
-    SaslFailed,
+    SaslFailed(SaslFailure),
     /// The server refused a login because of the client's data.
     LoginFailed,
     /// A login was refused here because too many failed before ([`Lockout`]).
@@ -153,6 +153,17 @@ pub enum LoginOutput {
     },
     /// Write the remaining bytes to both legs and close them.
     Close(CloseReason),
+}
+
+/// A failed SASL exchange, for the log. It contains nothing of the messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaslFailure {
+    /// The host of the stream.
+    pub host: String,
+    /// The mechanism that the client chose, shortened if it is very long.
+    pub mechanism: String,
+    /// The condition of the server, such as `not-authorized`; empty if there is none.
+    pub condition: String,
 }
 
 /// The reason why a connection ended before it became a session.

@@ -465,7 +465,7 @@ impl<'d> World<'d> {
                 self.is_done = true;
             }
             LoginOutput::Close(_) => self.is_done = true,
-            LoginOutput::SaslFailed
+            LoginOutput::SaslFailed(_)
             | LoginOutput::RoundTripsSaved(_)
             | LoginOutput::LoginFailed
             | LoginOutput::LoginRefused

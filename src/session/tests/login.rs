@@ -6,7 +6,9 @@ use base64::Engine as _;
 
 use super::super::SmId;
 use super::super::mechanism_filter::{Leg, UpstreamWarning};
-use super::super::negotiate::{CloseReason, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Proof, Stop};
+use super::super::negotiate::{
+    CloseReason, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Proof, SaslFailure, Stop,
+};
 use super::*;
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::ChannelBinding;
@@ -33,7 +35,7 @@ pub(super) struct Login {
     pub(super) method: Option<LoginMethod>,
     pub(super) round_trips_saved: u32,
     pub(super) warnings: Vec<UpstreamWarning>,
-    pub(super) sasl_failed: usize,
+    pub(super) sasl_failed: Vec<SaslFailure>,
     pub(super) failed: usize,
     refused: usize,
     pub(super) closed: Option<CloseReason>,
@@ -73,7 +75,7 @@ impl Login {
             method: None,
             round_trips_saved: 0,
             warnings: Vec::new(),
-            sasl_failed: 0,
+            sasl_failed: Vec::new(),
             failed: 0,
             refused: 0,
             closed: None,
@@ -131,7 +133,7 @@ impl Login {
                 LoginOutput::Connect(host) => self.connects.push(host),
                 LoginOutput::Authenticated(method) => self.method = Some(method),
                 LoginOutput::RoundTripsSaved(saved) => self.round_trips_saved += saved,
-                LoginOutput::SaslFailed => self.sasl_failed += 1,
+                LoginOutput::SaslFailed(failure) => self.sasl_failed.push(failure),
                 LoginOutput::LoginFailed => self.failed += 1,
                 LoginOutput::LoginRefused => self.refused += 1,
                 LoginOutput::Restart => self.restarts += 1,
@@ -403,7 +405,9 @@ fn a_failed_login_counts_unless_the_client_gave_up_or_the_server_could_not_ask()
     {
         login.auth("juliet");
         login.upstream(&format!("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{condition}/></failure>"));
-        assert_eq!((login.failed, login.sasl_failed), (counted, n + 1), "{condition}");
+        assert_eq!((login.failed, login.sasl_failed.len()), (counted, n + 1), "{condition}");
+        let failure = login.sasl_failed.last().unwrap();
+        assert_eq!((&*failure.host, &*failure.mechanism, &*failure.condition), ("example.org", "PLAIN", condition));
     }
 }
 

@@ -67,7 +67,7 @@ use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition, LoginId};
-use crate::push::notification::Publish;
+use crate::push::notification::{Publish, PublishId};
 use crate::push::registration::Target;
 use crate::push::settings::PushSettings;
 use crate::seq::Seq;
@@ -315,8 +315,8 @@ impl Rig {
                 Output::Publish(publish) => self.publishes.push(*publish),
                 Output::PublishedOnStream { number, outcome } => {
                     let target = self.published_on_stream[usize::try_from(number).unwrap()].clone();
-                    self.session
-                        .handle(self.now, Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
+                    let result = PublishResult { id: PublishId::default(), target, outcome: *outcome };
+                    self.session.handle(self.now, Input::Published(Box::new(result)));
                 }
                 Output::NotifyAbsent(notice) => self.absent_notices.push(*notice),
                 Output::BothStay => self.both_stay += 1,

@@ -609,7 +609,7 @@ impl World {
             | Event::PushEnabled(_)
             | Event::PushDisabled
             | Event::Judged(_)
-            | Event::Published(_)
+            | Event::Published(..)
             | Event::PublishOutcome(..)
             | Event::PushRevoked(_)
             | Event::Kept(_)

@@ -294,7 +294,7 @@ fn answers_to_publishes_never_reach_the_client() {
     rig.upstream(&message(1));
     let iq = rig.publish_all().remove(0);
     rig.seconds(61);
-    assert!(matches!(rig.events.last(), Some(Event::PublishOutcome(_, Outcome::Unknown))));
+    assert!(matches!(rig.events.last(), Some(Event::PublishOutcome(.., Outcome::Unknown))));
     rig.resume(1);
     rig.clear();
     rig.upstream(&answer_of(&iq, "result", ""));
@@ -321,7 +321,7 @@ fn an_error_about_the_way_counts_whoever_of_the_server_says_it() {
         rig.upstream(&message(1));
         let iq = rig.publish_all().remove(0);
         rig.upstream(&answer_of(&iq, "error", error).replace("from='push.example'", from));
-        let is_taken = |event: &Event| matches!(event, Event::PublishOutcome(_, Outcome::Wait(_)));
+        let is_taken = |event: &Event| matches!(event, Event::PublishOutcome(.., Outcome::Wait(_)));
         assert_eq!(rig.events.iter().any(is_taken), taken, "{from} {error}");
         assert_eq!(rig.account.registrations[0].errors, 0);
     }
@@ -407,7 +407,11 @@ fn an_answer_to_a_publish_is_taken_whichever_way_it_comes() {
     let publishes = rig.publish_all();
     let [publish] = publishes.as_slice() else { panic!("one publish was expected") };
     rig.input(Input::Routed(element(&answer_of(publish, "result", ""))));
-    assert!(rig.events.iter().any(|e| matches!(e, Event::PublishOutcome(_, Outcome::Accepted))), "{:?}", rig.events);
+    assert!(rig.events.iter().any(|e| matches!(e, Event::PublishOutcome(.., Outcome::Accepted))), "{:?}", rig.events);
+}
+
+fn published(target: &Target, outcome: Outcome) -> Input {
+    Input::Published(Box::new(PublishResult { id: PublishId::default(), target: target.clone(), outcome }))
 }
 
 #[test]
@@ -416,7 +420,7 @@ fn a_success_is_stored_once_a_minute_and_at_once_where_it_makes_a_difference() {
     let target = rig.account.registrations[0].target.clone();
     let mut check = |seconds, outcome: Outcome, expect: usize| {
         rig.seconds(seconds);
-        rig.input(Input::Published(Box::new(PublishResult { target: target.clone(), outcome })));
+        rig.input(published(&target, outcome));
         let stored = rig.stored.iter().filter(|change| matches!(change, Change::Succeeded { .. })).count();
         assert_eq!(stored, expect, "{:?}", rig.stored);
     };
@@ -435,14 +439,11 @@ fn a_success_is_said_again_if_the_last_could_not_be_stored() {
     let mut rig = Rig::with_push();
     let target = rig.account.registrations[0].target.clone();
     let refused = Outcome::Refused("item-not-found".to_owned());
-    rig.input(Input::Published(Box::new(PublishResult { target: target.clone(), outcome: refused })));
-    rig.session.handle(
-        rig.now,
-        Input::Published(Box::new(PublishResult { target: target.clone(), outcome: Outcome::Accepted })),
-    );
+    rig.input(published(&target, refused));
+    rig.session.handle(rig.now, published(&target, Outcome::Accepted));
     while rig.session.poll().is_some() {}
     rig.input(Input::Changed(None));
     assert_eq!(rig.account.registrations[0].errors, 1);
-    rig.input(Input::Published(Box::new(PublishResult { target, outcome: Outcome::Accepted })));
+    rig.input(published(&target, Outcome::Accepted));
     assert_eq!(rig.account.registrations[0].errors, 0);
 }

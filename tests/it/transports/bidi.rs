@@ -39,7 +39,7 @@ impl Scene {
         let mut stream = app.stream().await;
         assert!(stream.bidi);
         stream.publish().await;
-        pushward.logged(&["push notification outcome", "Accepted"]).await;
+        pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
         Self { app, stream, pushward, phone, bob, _prosody: prosody }
     }
 

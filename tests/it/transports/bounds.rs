@@ -55,7 +55,7 @@ async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, P
     writes(&mut bob, "one").await;
     let mut stream = app.stream().await;
     stream.publish().await;
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     let before = memory(pushward.process());
     let written = stream.flood(stanza, 80_000_000, Duration::from_secs(3)).await;
     let grown = memory(pushward.process()).saturating_sub(before);

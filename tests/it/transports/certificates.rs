@@ -14,7 +14,7 @@ async fn gets_nothing(authority: &Authority, identity: Issued, why: &str) {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
     pushward.logged(&["push transport skipped", "s2s", why, "the push service needs another certificate"]).await;
-    pushward.logged(&["push notification outcome", "NotSent"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"not_sent\""]).await;
     service.assert_quiet(QUIET).await;
 }
 
@@ -50,7 +50,7 @@ async fn is_refused(authority: &Authority, issued: &Issued, remedy: &str) {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
     pushward.logged(&["push transport skipped", "not-authorized", remedy]).await;
-    pushward.logged(&["push notification outcome", "NotSent"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"not_sent\""]).await;
     service.assert_quiet(QUIET).await;
 }
 

@@ -67,8 +67,15 @@ async fn a_domain_that_declares_to_have_no_server_is_not_connected() {
 #[tokio::test]
 async fn a_name_server_that_fails_does_not_mean_that_there_are_no_records() {
     let records = [Record::Broken(DIRECT), Record::Address("push.test", LOOPBACK)];
-    let asked = asked(&records, DIRECT).await;
+    let why = format!("cannot look up the name {DIRECT}: the name server answered server failure; correct");
+    let asked = asked(&records, &why).await;
     assert!(!asked.contains(&"push.test".to_owned()), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_named_in_a_sentence() {
+    let why = "cannot look up the name push.test: it has no address; correct the name resolution";
+    assert_eq!(asked(&[], why).await, [STARTTLS, DIRECT, "push.test"]);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn the_domain_publishes_over_its_own_stream_on_the_first_try_and_receives_
         let mut bob = bob(&prosody).await;
         goes_dark(&pushward, "push.test", &mut bob).await;
         assert_eq!(service.publish(PATIENCE).await.from, "localhost", "{tls}");
-        pushward.logged(&["push notification outcome", "Accepted"]).await;
+        pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
         writes(&mut bob, "two").await;
         assert_eq!(service.publish(PATIENCE).await.count(), Some(2));
         assert_eq!(peer.streams(), 1, "{tls}");
@@ -41,7 +41,7 @@ async fn without_bidi_the_domain_publishes_once_without_an_answer() {
         let mut bob = bob(&prosody).await;
         goes_dark(&pushward, "push.test", &mut bob).await;
         assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-        pushward.logged(&["push notification outcome", "Unknown"]).await;
+        pushward.logged(&["push notification outcome", "\"outcome\":\"unknown\""]).await;
         service.assert_quiet(QUIET).await;
     }
 }
@@ -59,7 +59,7 @@ async fn after_a_restart_devices_without_a_session_are_woken_by_the_domain() {
     pushward.stored("<body>one<").await;
     pushward.restart().await;
     assert_eq!(service.publish(2 * PATIENCE).await.from, "localhost");
-    pushward.logged(&["wake push sent", "s2s", "Restart"]).await;
+    pushward.logged(&["wake push sent", "s2s", "\"reason\":\"restart\""]).await;
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ async fn a_list_shows_why_a_transport_was_skipped() {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.localhost", &mut bob).await;
     service.publish(PATIENCE).await;
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     let registration = ask(&pushward, &["push", "list", "--json"]).await.objects().remove(0);
     assert_eq!(registration["transport"], "session", "{registration}");
     let passed_over = &registration["passed_over"][0];
@@ -97,7 +97,7 @@ async fn a_check_while_the_daemon_runs_probes_the_registered_services_and_keeps_
     assert!(printed.out.contains(&reached), "{reached} in\n{}", printed.out);
     super::writes(&mut scene.bob, "two").await;
     assert_eq!(scene.service.publish(PATIENCE).await.count(), Some(2));
-    scene.pushward.logged(&["push notification outcome", "Accepted"]).await;
+    scene.pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn a_service_that_refuses_full_jids_is_notified_by_the_domain_which_is_rem
     goes_dark(&pushward, "push.localhost", &mut bob).await;
     assert_eq!(refusing.publish(PATIENCE).await.from, "alice@localhost/phone");
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     writes(&mut bob, "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "localhost");
     refusing.assert_quiet(QUIET).await;
@@ -52,7 +52,7 @@ async fn a_push_service_is_notified_when_it_comes_back() {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["push notification outcome", "NotSent"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"not_sent\""]).await;
     peer.start_again().await;
     let mut service = peer.push_service().await;
     assert_eq!(service.publish(2 * PATIENCE).await.count(), Some(1));
@@ -69,12 +69,12 @@ async fn a_push_service_that_goes_down_is_notified_when_it_is_up_again() {
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
     service.publish(PATIENCE).await;
-    pushward.logged(&["push notification outcome", "Accepted"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     peer.kill();
     pushward.logged(&["push stream lost"]).await;
     writes(&mut bob, "two").await;
     pushward.logged(&["push transport skipped", "Connection refused", "firewall"]).await;
-    pushward.logged(&["push notification outcome", "NotSent"]).await;
+    pushward.logged(&["push notification outcome", "\"outcome\":\"not_sent\""]).await;
     peer.start_again().await;
     let mut service = peer.push_service().await;
     let publish = service.publish(2 * PATIENCE).await;

@@ -13,6 +13,7 @@ use crate::registry::Mail;
 use crate::relay::client::{Command, Handle, Refused};
 use crate::relay::jobs::Jobs;
 use crate::relay::shared::Relay;
+use crate::session::PublishResult;
 
 /// The time that the store has for the session's last requests. After it, the session leaves without waiting.
 const STORE: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ impl SessionDriver {
     /// Finishes the store requests, then leaves the registry. Meanwhile the mailbox is served.
     pub(in crate::relay::bound) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
-            tracing::info!(?reason, "session ended");
+            tracing::info!(reason = reason.name(), "session ended");
         }
         if let Some(client) = self.legs.detach() {
             self.relay.background().close_gracefully(*client);
@@ -95,7 +96,7 @@ fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
         Command::Published(published) => {
             let (by, handle) = (Arc::clone(relay.publishing()), Arc::clone(handle));
             let note = async move {
-                let (target, outcome) = *published;
+                let PublishResult { target, outcome, .. } = *published;
                 by.note_outcome(handle.account(), &target, &outcome).await;
             };
             relay.background().spawn_in_span(note);

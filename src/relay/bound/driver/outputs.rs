@@ -58,9 +58,9 @@ impl SessionDriver {
             }
             Output::Publish(publish) => return self.publish(publish),
             Output::PublishedOnStream { number, outcome } => match self.publishes.done(number)? {
-                Requester::Session(target, since) => {
+                Requester::Session(id, target, since) => {
                     self.relay.publishing().on_published_by_session(&self.handle, &target, since, &outcome);
-                    return Some(Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
+                    return Some(Input::Published(Box::new(PublishResult { id, target, outcome: *outcome })));
                 }
                 // The requester may have stopped waiting.
                 Requester::Other(reply) => drop(reply.send(*outcome)),
@@ -90,7 +90,8 @@ impl SessionDriver {
         let publishing = self.relay.publishing();
         match publishing.eligible(self.handle.account(), &publish.target) {
             Eligible::OwnSession => {
-                let number = self.publishes.begin(Requester::Session(publish.target.clone(), Instant::now()));
+                let requester = Requester::Session(publish.id, publish.target.clone(), Instant::now());
+                let number = self.publishes.begin(requester);
                 return Some(Input::PublishOnStream { number, publish });
             }
             Eligible::Nothing | Eligible::Several => {

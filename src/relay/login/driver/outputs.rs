@@ -50,7 +50,7 @@ impl LoginDriver<'_> {
                 client.framer().set_limits(limits);
                 client.permit()?.authenticated();
             }
-            LoginOutput::SaslFailed => self.relay.metrics().sasl_failure(),
+            LoginOutput::SaslFailed(failure) => self.relay.reports().on_sasl_failure(&failure),
             LoginOutput::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
             LoginOutput::LoginRefused => {
                 self.relay.guards().watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
@@ -113,7 +113,7 @@ impl LoginDriver<'_> {
             | CloseReason::LockedOut
             | CloseReason::Shutdown => {}
         }
-        tracing::debug!(?reason, "connection closed before login");
+        tracing::debug!(reason = reason.name(), "connection closed before login");
     }
 
     async fn connect(&mut self, host: &str) -> Option<LoginInput> {
