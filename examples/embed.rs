@@ -19,7 +19,8 @@ use pushward::jid::FullJid;
 use pushward::push::account::{Account, Change, DeviceId, DeviceRecognition, LoginId};
 use pushward::push::outcome::Outcome;
 use pushward::session::{
-    Attachment, Bound, Clock, Input, Output, Owner, PublishResult, Resumption, Session, Settings, Stored, sm,
+    Attachment, Bound, Clock, Input, Output, Owner, PublishResult, Resumption, ResumptionTokens, Session, Settings,
+    Stored, sm,
 };
 use pushward::xml::{Frame, FrameError, FrameLimits, Framer, Header, stream_header};
 
@@ -169,6 +170,11 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     println!("The phone comes back and resumes; it has received one stanza, the answer to its registration:");
     let h = sm::Handled::new(1);
     embedder.session.check_resume(h).map_err(|_| "the session cannot be resumed")?;
-    embedder.input(Input::Attach(Box::new(Resumption { h, server_header: Arc::clone(&header), success: None })));
+    embedder.input(Input::Attach(Box::new(Resumption {
+        h,
+        server_header: Arc::clone(&header),
+        success: None,
+        tokens: ResumptionTokens::default(),
+    })));
     Ok(())
 }

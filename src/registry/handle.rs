@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ use super::succession::Succession;
 use crate::clock::UnixSecs;
 use crate::jid::{BareJid, Jid};
 use crate::push::account::{DeviceId, LoginId};
+use crate::push::fast::TokenVerdict;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::session::liveness::Reach;
@@ -73,6 +74,8 @@ pub struct Attach<C> {
     pub peer: SocketAddr,
     /// The method by which the client has logged in.
     pub login: Option<LoginMethod>,
+    /// The time at which the login began.
+    pub began: Instant,
     /// The client's request to resume.
     pub resumption: Resumption,
     /// Receives whether the session took the connection.
@@ -84,8 +87,19 @@ pub struct Attach<C> {
 pub struct Refused<C> {
     /// The connection.
     pub client: Box<C>,
-    /// The client's error, if there was one; otherwise the session has ended.
-    pub too_high: Option<sm::TooHigh>,
+    /// The reason.
+    pub reason: AttachRefusal,
+}
+
+/// The reason why a session did not take a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachRefusal {
+    /// The session has ended.
+    Ended,
+    /// The client claims stanzas that were never sent.
+    TooHigh(sm::TooHigh),
+    /// The client's token does not open the session.
+    Token(TokenVerdict),
 }
 
 /// Notes about a session for operators.

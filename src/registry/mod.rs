@@ -30,7 +30,7 @@ use crate::session::SmId;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::{HeldSession, Proof};
 use crate::xml::Element;
-pub use handle::{Attach, Command, Handle, Refused, Routed, SessionNotes};
+pub use handle::{Attach, AttachRefusal, Command, Handle, Refused, Routed, SessionNotes};
 pub use mailbox::{Mail, NotTaken};
 pub use published::Published;
 pub use sessions::Sessions;

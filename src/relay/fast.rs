@@ -28,6 +28,7 @@ use crate::jid::BareJid;
 use crate::limits::RateLimitedLog;
 use crate::push::account::{Account, Change};
 use crate::push::fast::{FastSettings, IssuedToken, TokenChange, TokenProof, TokenRequest, TokenVerdict};
+use crate::session::{Resumption, ResumptionTokens, TokenWish};
 use crate::store::{ChangedAccount, Store, StoreError};
 use recent::RecentRevocations;
 use unpublished::UnpublishedChanges;
@@ -128,6 +129,41 @@ impl ClientTokens {
             }
             verdict
         })
+    }
+
+    /// Checks the token of a resumption, if it has one, without noting its use.
+    ///
+    /// # Errors
+    /// The verdict, if the token is not accepted.
+    pub(super) fn examine(&self, account: &BareJid, tokens: &ResumptionTokens) -> Result<(), TokenVerdict> {
+        match tokens.proof.as_ref().map(|proof| self.verify(account, proof)) {
+            None | Some(TokenVerdict::Accepted(_)) => Ok(()),
+            Some(refused) => Err(refused),
+        }
+    }
+
+    /// Redeems the token of a resumption of this session, and issues the one that its client asks for. Both go into the
+    /// `<success/>`. `began`: the time at which the login began.
+    ///
+    /// # Errors
+    /// The verdict, if the token is not accepted.
+    pub(super) fn complete(
+        self: &Arc<Self>,
+        session: &Handle,
+        resumption: &mut Resumption,
+        began: Instant,
+    ) -> Result<(), TokenVerdict> {
+        let redeemed = match resumption.tokens.proof.take().map(|proof| self.redeem(session, &proof)) {
+            None => None,
+            Some(TokenVerdict::Accepted(accepted)) => Some(accepted),
+            Some(refused) => return Err(refused),
+        };
+        let root = redeemed.as_ref().map_or_else(clock::unix_secs, |accepted| accepted.root);
+        let issued = resumption.tokens.wish.take().and_then(|TokenWish { agent, mechanism }| {
+            self.issue(session.account(), TokenRequest { agent, mechanism, root }, began)
+        });
+        resumption.complete(redeemed.as_ref().map(|accepted| &accepted.responder[..]), issued.as_ref());
+        Ok(())
     }
 
     /// Ends all tokens of an account: they are not valid any more when this returns. The receiver yields the outcome on

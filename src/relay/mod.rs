@@ -32,7 +32,6 @@ mod certificates;
 mod client;
 mod client_address;
 mod device_memories;
-#[allow(dead_code, reason = "logins by token are still to come")]
 mod fast;
 mod handshake;
 mod jobs;

@@ -5,7 +5,7 @@
 //! [`rewrite::fronted`](super::rewrite::fronted) translates between the two profiles of SASL.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -13,12 +13,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::jid::BareJid;
 use crate::secret::Secret;
+use crate::session::mechanism_filter::Leg;
 use crate::sync::lock;
+use crate::xml::{Element, Header};
 
 /// The length of the stable part of a resource, in bytes before it is encoded.
 const STABLE: usize = 9;
 /// The maximum length of a `<tag/>` that is used, in bytes. RFC 7622 §3.4 limits a resource to 1023.
 const TAG: usize = 512;
+
+/// The maximum length of features that are kept, in bytes.
+const FEATURES: usize = 16 * 1024;
 
 /// The hosts with `modern_login`.
 #[derive(Debug, Default)]
@@ -28,7 +33,7 @@ pub struct Fronting {
 }
 
 /// The limits of a server, as far as logins have met them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct ServerLimits {
     /// True if SCRAM depends on the server's own offers or on its TLS connection. Another list of offers would fail then.
     binds_offers: bool,
@@ -36,6 +41,7 @@ struct ServerLimits {
     has_sasl2: bool,
     refuses_carbons: bool,
     refuses_metadata: bool,
+    known: Option<KnownServer>,
 }
 
 /// The parts that are offered with SASL2.
@@ -45,6 +51,26 @@ pub struct FrontedParts {
     pub carbons: bool,
     /// The server has not refused the metadata of its archive (XEP-0313 §7).
     pub metadata: bool,
+    /// Logins by token (XEP-0484), if they are on.
+    pub tokens: Option<TokenOffer>,
+}
+
+/// The offer of logins by token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenOffer {
+    /// True if the client's connection has a channel binding.
+    pub with_binding: bool,
+}
+
+/// What a server has sent to the last client that was connected to it.
+#[derive(Clone, Debug)]
+pub struct KnownServer {
+    /// Its header.
+    pub header: Arc<Header>,
+    /// Its features.
+    pub features: Element,
+    /// The kind of the connection to it.
+    pub leg: Leg,
 }
 
 impl Fronting {
@@ -55,9 +81,12 @@ impl Fronting {
 
     /// Returns the parts to offer for a host if its server lacks SASL2. `None`: SASL2 is not offered.
     pub fn parts(&self, host: &str) -> Option<FrontedParts> {
-        let limits = *self.limits(host)?;
-        (!limits.binds_offers && !limits.has_sasl2)
-            .then_some(FrontedParts { carbons: !limits.refuses_carbons, metadata: !limits.refuses_metadata })
+        let limits = self.limits(host)?;
+        (!limits.binds_offers && !limits.has_sasl2).then_some(FrontedParts {
+            carbons: !limits.refuses_carbons,
+            metadata: !limits.refuses_metadata,
+            tokens: None,
+        })
     }
 
     /// Notes that a challenge of the server depends on its own offers or on its TLS connection (XEP-0474, XEP-0515). Returns
@@ -71,6 +100,22 @@ impl Fronting {
         if let Some(mut limits) = self.limits(host) {
             limits.has_sasl2 = true;
         }
+    }
+
+    /// Notes what the server has sent to a client before its login. Features that are too long are not kept.
+    pub fn on_features(&self, host: &str, header: &Arc<Header>, features: &Element, leg: Leg) {
+        if let Some(mut limits) = self.limits(host).filter(|_| features.bytes().len() <= FEATURES) {
+            let is_known = |known: &KnownServer| known.features.bytes() == features.bytes() && known.leg == leg;
+            if !limits.known.as_ref().is_some_and(|known| is_known(known) && known.header.means_the_same(header)) {
+                let (header, features) = (Arc::clone(header), features.compact());
+                limits.known = Some(KnownServer { header, features, leg });
+            }
+        }
+    }
+
+    /// Returns what the server sends to a client before its login, if it is known.
+    pub fn known(&self, host: &str) -> Option<KnownServer> {
+        self.limits(host)?.known.clone()
     }
 
     /// Notes that the server refuses message carbons.
@@ -127,12 +172,12 @@ mod tests {
     fn what_a_server_refused_is_not_offered_for_its_host_again() {
         let fronting = fronting();
         assert_eq!(fronting.parts("example.net"), None);
-        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: true, metadata: true }));
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: true, metadata: true, tokens: None }));
         fronting.on_carbons_refused("example.org");
         fronting.on_carbons_refused("example.net");
-        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: true }));
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: true, tokens: None }));
         fronting.on_metadata_refused("example.org");
-        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: false }));
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: false, tokens: None }));
     }
 
     #[test]

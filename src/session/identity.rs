@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::ids::RequestIds;
 use super::names::{RandomSource, SmId};
+use super::rewrite::fronted;
 use super::rewrite::offers::ServerFeatures;
 use super::sasl::SaslIdentity;
 use super::sender::is_server;
@@ -12,6 +13,7 @@ use super::sm;
 use crate::clock::UnixMillis;
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId, DeviceRecognition};
+use crate::push::fast::{IssuedToken, TokenMechanism, TokenProof};
 use crate::xml::{Element, Frame, Header, Node};
 
 /// The result of a login, with which a [`Session`](super::Session) begins.
@@ -209,4 +211,35 @@ pub struct Resumption {
     pub server_header: Arc<Header>,
     /// The server's `<success/>` (XEP-0388 §2.6) into which `<resumed/>` goes. `None` if it was passed on before.
     pub success: Option<Element>,
+    /// The tokens of the login.
+    pub tokens: ResumptionTokens,
+}
+
+/// The part that tokens have in a resumption (XEP-0484).
+#[derive(Clone, Debug, Default)]
+pub struct ResumptionTokens {
+    /// The token that proves the account. It must be redeemed before the session takes the connection.
+    pub proof: Option<Box<TokenProof>>,
+    /// The request for a token.
+    pub wish: Option<TokenWish>,
+}
+
+/// A client's request for a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenWish {
+    /// The id of its user agent.
+    pub agent: String,
+    /// The mechanism that the token is for.
+    pub mechanism: TokenMechanism,
+}
+
+impl Resumption {
+    /// Adds the data of the token's mechanism and a new token to the `<success/>`.
+    pub fn complete(&mut self, responder: Option<&[u8]>, issued: Option<&IssuedToken>) {
+        if let Some(success) = &self.success
+            && (responder.is_some() || issued.is_some())
+        {
+            self.success = Element::parse(fronted::completed(success, responder, issued), success.header()).ok();
+        }
+    }
 }

@@ -131,7 +131,7 @@ use crate::xml::FrameError;
 pub use cause::Cause;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
 pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
-pub use identity::{Bound, Clock, Owner, Resumption};
+pub use identity::{Bound, Clock, Owner, Resumption, ResumptionTokens, TokenWish};
 pub use names::{Attachment, RandomSource, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;

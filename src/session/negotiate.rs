@@ -22,7 +22,7 @@
 //! | `end` | the ends of a login without a session: reason, stream error |
 //! | `legs` | outputs; the streams that an end has to close |
 //! | `streams`, `login` | data of several states: the open streams, and the accepted login |
-//! | `opening` | `Opening` |
+//! | `early`, `opening` | the first offer: from memory, before the server is connected; `Opening` |
 //! | `authenticating`, `inline` | `Authenticating` (SASL, SASL2), and the requests inside `<authenticate/>` |
 //! | `fronted` | `Fronted` (SASL2 in front of a server that lacks it) |
 //! | `restart` | `Restarting`, `Reopening` (SASL) |
@@ -32,6 +32,7 @@
 mod authenticating;
 mod binding;
 mod contract;
+mod early;
 mod end;
 mod fronted;
 #[cfg(any(test, fuzzing))]
@@ -61,7 +62,9 @@ use super::mechanism_filter::Leg;
 use super::{RandomSource, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, Skipped, StreamCondition, ns};
 
-pub use contract::{Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, SaslFailure, ServerAnswer, Stop};
+pub use contract::{
+    Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, SaslFailure, ServerAnswer, Stop, TokenRefusal,
+};
 pub use proof::{HeldSession, Proof};
 
 /// The number of elements that a connection may send before it is authenticated. A login needs only a few.
@@ -74,6 +77,8 @@ pub struct Negotiation {
     state: LoginState,
     legs: Legs,
     lockout: Lockout,
+    /// The channel binding of the client's TLS connection (RFC 9266), if it has one.
+    channel: Option<[u8; 32]>,
     /// The number of awaited answers that the server has sent.
     given: u64,
     /// The number of elements that the client has sent.
@@ -85,12 +90,18 @@ impl Negotiation {
     /// Creates the negotiation of a new connection over TLS.
     pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, random: RandomSource, deadline: Instant) -> Self {
         let (state, legs) = (LoginState::Start, Legs::new(random));
-        Self { hosts, settings, state, legs, lockout: Lockout::Inactive, given: 0, elements: 0, deadline }
+        let (lockout, channel) = (Lockout::Inactive, None);
+        Self { hosts, settings, state, legs, lockout, channel, given: 0, elements: 0, deadline }
     }
 
     /// Returns whether the client's next frame can be taken now.
     pub fn can_read_client(&self) -> bool {
         self.state.can_read_client()
+    }
+
+    /// Sets the channel binding of the client's TLS connection (RFC 9266).
+    pub fn set_channel(&mut self, channel: Option<[u8; 32]>) {
+        self.channel = channel;
     }
 
     /// Counts the elements that the connection has sent before, in the clear.
@@ -141,7 +152,7 @@ impl Negotiation {
     }
 
     /// Returns the state that follows.
-    fn next(&mut self, state: LoginState, input: LoginInput) -> Result<LoginState, LoginEnd> {
+    fn next(&mut self, mut state: LoginState, input: LoginInput) -> Result<LoginState, LoginEnd> {
         match input {
             LoginInput::Client(Frame::Whitespace | Frame::Skipped(_)) | LoginInput::Upstream(Frame::Whitespace) => {
                 Ok(state)
@@ -160,6 +171,14 @@ impl Negotiation {
             LoginInput::Found(found) => self.on_found(state, found),
             LoginInput::Gone(ended) => self.on_gone(state, ended),
             LoginInput::TooHigh(too_high) => Err(too_high.into()),
+            LoginInput::TokenRefused(refusal) => {
+                state.on_token_refused(refusal, &mut self.legs);
+                Ok(state)
+            }
+            LoginInput::TokenIssued(issued) => {
+                state.on_token_issued(issued);
+                Ok(state)
+            }
             LoginInput::Stop(Stop::ServerSilent) => self.on_server_silent(state),
             LoginInput::Stop(stop) => Err(stop.into()),
         }
@@ -172,8 +191,8 @@ impl Negotiation {
             LoginState::Start => {
                 let host = self.host(&header)?;
                 self.legs.on_client_header(&header);
-                self.legs.out(LoginOutput::Connect(host.clone()));
-                Ok(LoginState::Connecting(LoginClientStream::new(host, header)))
+                let client = LoginClientStream::new(host, header, self.channel);
+                Ok(early::begin(client, &self.settings, &mut self.legs))
             }
             LoginState::Restarting(restarting) => {
                 if self.host(&header)? != restarting.host() {
@@ -200,10 +219,21 @@ impl Negotiation {
     }
 
     fn on_connected(&mut self, state: LoginState, leg: Leg) -> LoginState {
-        if let LoginState::Connecting(client) = state {
-            LoginState::Opening(OpeningLogin::new(client, leg, &mut self.legs))
-        } else {
-            state
+        match state {
+            LoginState::Connecting(client) => LoginState::Opening(OpeningLogin::new(client, leg, &mut self.legs)),
+            LoginState::Authenticating(mut sasl) => {
+                sasl.on_connected(leg, &mut self.legs);
+                LoginState::Authenticating(sasl)
+            }
+            LoginState::Start
+            | LoginState::Opening(_)
+            | LoginState::HandingOver(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Fronted(_)
+            | LoginState::Restarting(_)
+            | LoginState::Reopening(_)
+            | LoginState::Binding(_)
+            | LoginState::Done => state,
         }
     }
 
@@ -212,9 +242,9 @@ impl Negotiation {
             LoginState::Opening(opening) => opening.on_header(header, &mut self.legs),
             LoginState::Reopening(reopening) => reopening.on_header(header, &mut self.legs),
             LoginState::Fronted(fronted) => fronted.on_header(&header)?,
+            LoginState::Authenticating(sasl) => sasl.on_header(&header)?,
             LoginState::Start
             | LoginState::Connecting(_)
-            | LoginState::Authenticating(_)
             | LoginState::HandingOver(_)
             | LoginState::Welcomed(_)
             | LoginState::Restarting(_)
@@ -262,7 +292,10 @@ impl Negotiation {
             LoginState::Opening(opening) if is_features => {
                 opening.on_features(element, settings, legs).map(LoginState::Authenticating)
             }
-            LoginState::Authenticating(sasl) => {
+            LoginState::Authenticating(mut sasl) => {
+                if sasl.on_late_features(element, self.lockout, settings, legs)? {
+                    return Ok(LoginState::Authenticating(sasl));
+                }
                 LoginState::after_sasl(sasl.on_server(element, settings, legs)?, settings, legs)
             }
             LoginState::Fronted(fronted) => {
@@ -354,6 +387,10 @@ impl Negotiation {
             LoginState::HandingOver(handing_over) => {
                 handing_over.on_gone(ended, &self.settings, &mut self.legs).map(LoginState::Welcomed)
             }
+            LoginState::Authenticating(mut sasl) => {
+                sasl.check_token(&mut self.legs);
+                Ok(LoginState::Authenticating(sasl))
+            }
             LoginState::Fronted(mut fronted) => {
                 fronted.on_gone(ended, &mut self.legs);
                 Ok(LoginState::Fronted(fronted))
@@ -365,7 +402,6 @@ impl Negotiation {
             LoginState::Start
             | LoginState::Connecting(_)
             | LoginState::Opening(_)
-            | LoginState::Authenticating(_)
             | LoginState::Welcomed(_)
             | LoginState::Restarting(_)
             | LoginState::Reopening(_)

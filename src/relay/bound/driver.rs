@@ -22,7 +22,7 @@ use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
 use crate::publish::session::{Requester, SessionPublishes};
 use crate::registry::mailbox;
-use crate::registry::{Mail, Routed};
+use crate::registry::{AttachRefusal, Mail, Routed};
 use crate::relay::backpressure::{ReadableLegs, Stops};
 use crate::relay::client::{Attach, Command, Handle, Refused};
 use crate::relay::jobs::Jobs;
@@ -31,7 +31,8 @@ use crate::relay::snapshot::Authentication;
 use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
-use crate::session::{Attachment, EndReason, Input, OtherSession, Replies, Session};
+use crate::session::sasl::LoginMethod;
+use crate::session::{Attachment, EndReason, Input, OtherSession, Replies, Resumption, Session};
 
 /// The size of a stanza, in bytes, above which its processing delays other sessions on the same worker.
 const LARGE: usize = 1 << 20;
@@ -219,14 +220,17 @@ impl SessionDriver {
     fn attach(&mut self, attach: Attach) {
         if self.session.is_ending() {
             // The count is not final yet. Once it is, the login reads it from the tombstone.
-            drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+            drop(attach.reply.send(Err(Refused { client: attach.client, reason: AttachRefusal::Ended })));
             return;
         }
-        let Attach { mut client, peer, login, mut resumption, reply } = attach;
-        if let Err(too_high) = self.session.check_resume(resumption.h) {
+        let Attach { mut client, peer, login, began, mut resumption, reply } = attach;
+        if let Err(reason) = self.admit(&mut resumption, began) {
             // The login may have ended, too.
-            drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
+            drop(reply.send(Err(Refused { client, reason })));
             return;
+        }
+        if login == Some(LoginMethod::FrontedToken) {
+            self.relay.admit_by_token(&mut client);
         }
         {
             let mut headers = self.relay.headers();
@@ -241,6 +245,14 @@ impl SessionDriver {
         self.take(Input::Attach(Box::new(resumption)));
         // Frames that the client sent directly after its `<resume/>`.
         self.frames_from_client();
+    }
+
+    /// Checks a resumption, and redeems its token. Without a valid token the client does not learn whether its count is right.
+    fn admit(&self, resumption: &mut Resumption, began: Instant) -> Result<(), AttachRefusal> {
+        let tokens = self.relay.accounts().tokens();
+        tokens.examine(self.handle.account(), &resumption.tokens).map_err(AttachRefusal::Token)?;
+        self.session.check_resume(resumption.h).map_err(AttachRefusal::TooHigh)?;
+        tokens.complete(&self.handle, resumption, began).map_err(AttachRefusal::Token)
     }
 
     // Received frames

@@ -55,6 +55,8 @@ struct LoginDriver<'a> {
     snapshot: Arc<Snapshot>,
     negotiation: Negotiation,
     addresses: Addresses,
+    /// The time at which the client's connection was secured.
+    began: Instant,
     /// `None` once the connection was handed over.
     client: Option<Box<Client>>,
     upstream: Option<UpstreamConn>,
@@ -82,11 +84,13 @@ pub(in crate::relay) async fn run(
     let Secured { client, eviction, elements } = secured;
     let mut negotiation = snapshot.negotiation();
     negotiation.sent_before(elements);
+    negotiation.set_channel(client.stream().channel_binding());
     let mut driver = LoginDriver {
         relay,
         negotiation,
         snapshot,
         addresses,
+        began: Instant::now(),
         client: Some(client),
         upstream: None,
         eviction,

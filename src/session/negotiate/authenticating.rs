@@ -2,13 +2,14 @@
 //! the server lacks SASL2.
 
 mod front;
+mod token;
 
 use std::sync::Arc;
 
-use super::contract::{Ended, Lockout, LoginOutput, SaslFailure};
+use super::contract::{Ended, Lockout, LoginOutput, SaslFailure, ServerAnswer};
 use super::end::LoginEnd;
 use super::fronted::FrontedLogin;
-use super::inline::{BindRequests, Inline, InlineResume};
+use super::inline::{BindRequests, Inline, InlineResume, token_request};
 use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::proof::HeldSession;
@@ -22,8 +23,10 @@ use crate::session::rewrite::offers::Offer;
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{LoginMethod, Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
-use crate::session::{Settings, SmId};
+use crate::session::{Settings, SmId, TokenWish};
 use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, excerpt, ns, stanza_error};
+use front::{LateServer, ServerLink};
+use token::TokenAttempt;
 
 /// The number of login attempts that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
@@ -36,6 +39,7 @@ const AGENT_ID: usize = 256;
 pub(super) struct Authenticating {
     streams: Streams,
     offer: Arc<Offer>,
+    link: ServerLink,
     attempt: SaslAttempt,
     /// The number of attempts that were refused here.
     refused: u32,
@@ -51,6 +55,10 @@ enum SaslTurn {
     Server,
     /// The registry: it is asked for the session that this `<authenticate/>` requests to resume.
     Registry(Box<(Element, nonza::Resume)>),
+    /// The session that a token may open, or the record of its account.
+    Session,
+    /// The server, which is being connected.
+    Late(Box<LateServer>),
 }
 
 /// One attempt to log in, and the client's data beside the SASL messages.
@@ -62,6 +70,8 @@ struct SaslAttempt {
     presented: Option<SmId>,
     /// The condition with which Pushward itself refuses the attempt, once the server has aborted its exchange.
     refusal: Option<&'static str>,
+    /// The token that the client presents.
+    token: Option<TokenAttempt>,
 }
 
 /// The result of an element of the server.
@@ -78,9 +88,15 @@ pub(super) enum SaslStep {
 }
 
 impl Authenticating {
-    /// Creates the state after the client got the offer.
+    /// Creates the state after the client got the offer of the server.
     pub(super) fn new(streams: Streams, offer: Arc<Offer>) -> Self {
-        Self { streams, offer, attempt: SaslAttempt::default(), refused: 0, turn: SaslTurn::Client }
+        let (link, turn) = (ServerLink::Open, SaslTurn::Client);
+        Self { streams, offer, link, attempt: SaslAttempt::default(), refused: 0, turn }
+    }
+
+    /// Creates the state after the client got an earlier offer of the server, which is not connected.
+    pub(super) fn without_server(streams: Streams, offer: Arc<Offer>) -> Self {
+        Self { link: ServerLink::Absent, ..Self::new(streams, offer) }
     }
 
     /// Returns whether the client's next element can be taken now.
@@ -88,9 +104,13 @@ impl Authenticating {
         matches!(self.turn, SaslTurn::Client)
     }
 
-    /// Returns whether the server has to answer a SASL message.
-    pub(super) fn awaits_server(&self) -> bool {
-        matches!(self.turn, SaslTurn::Server)
+    /// The answer that the server has to send next, if any.
+    pub(super) fn awaits(&self) -> Option<ServerAnswer> {
+        match &self.turn {
+            SaslTurn::Server => Some(ServerAnswer::Sasl),
+            SaslTurn::Late(late) => late.awaits(),
+            SaslTurn::Client | SaslTurn::Registry(_) | SaslTurn::Session => None,
+        }
     }
 
     /// Takes an element of the client.
@@ -98,16 +118,20 @@ impl Authenticating {
         if !self.can_read_client() {
             return Err(LoginEnd::OutOfOrder);
         }
-        if element.kind() == Kind::Iq {
+        let node = element.node();
+        if element.kind() == Kind::Iq && self.link == ServerLink::Open {
             on_unauthenticated_iq(element, legs);
             return Ok(());
         }
-        let node = element.node();
         if lockout == Lockout::Active && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
             return self.refuse(node.ns(), legs);
         }
         if self.mixes_profiles(&node) {
             return Err(LoginEnd::not_forwarded(element.kind()));
+        }
+        if self.needs_server(element, &node) {
+            self.connect(element, legs);
+            return Ok(());
         }
         let own = node.ns() == self.attempt.exchange.profile().ns();
         match node.name() {
@@ -153,6 +177,9 @@ impl Authenticating {
     fn on_authenticate(&mut self, element: &Element, legs: &mut Legs) {
         let node = element.node();
         self.attempt = SaslAttempt::begin(Profile::Sasl2, &node);
+        if let Some(mechanism) = self.token_mechanism(&node) {
+            return self.on_token(mechanism, element, legs);
+        }
         if let Some(refusal) = self.refusal_of_start(&node) {
             self.attempt.exchange.end();
             return legs.reply(fronted::refusal(ns::SASL2, refusal));
@@ -173,6 +200,9 @@ impl Authenticating {
     pub(super) fn on_found(&mut self, found: Result<HeldSession, Option<Ended>>, legs: &mut Legs) {
         let SaslTurn::Registry(asked) = std::mem::replace(&mut self.turn, SaslTurn::Client) else { return };
         let (element, resume) = *asked;
+        if self.attempt.token.is_some() {
+            return self.on_token_found(found, &resume, legs);
+        }
         self.attempt.inline.resume = match found {
             Ok(held) if self.may_be(&held.account) => InlineResume::Held(resume, held),
             // This proves nothing yet, but a client cannot resume the session of another account.
@@ -207,7 +237,7 @@ impl Authenticating {
         settings: &Settings,
         legs: &mut Legs,
     ) -> Result<SaslStep, LoginEnd> {
-        if matches!(self.turn, SaslTurn::Registry(_)) {
+        if let SaslTurn::Registry(_) | SaslTurn::Session | SaslTurn::Late(_) = self.turn {
             return Err(LoginEnd::ServerError);
         }
         let node = element.node();
@@ -221,7 +251,7 @@ impl Authenticating {
             return Ok(SaslStep::GoesOn(self));
         }
         let expected = if self.is_fronted() { ns::SASL } else { self.attempt.exchange.profile().ns() };
-        if !self.awaits_server() || node.ns() != expected {
+        if !matches!(self.turn, SaslTurn::Server) || node.ns() != expected {
             return Err(LoginEnd::ServerError);
         }
         self.warn_of_hidden(&node, legs);
@@ -235,6 +265,7 @@ impl Authenticating {
             if is_clients_fault(&node) {
                 legs.out(LoginOutput::LoginFailed);
             }
+            self.revoke_tokens(&node, legs);
         }
         if self.is_fronted() {
             self.on_fronted_answer(&node, legs)?;
@@ -305,7 +336,9 @@ impl SaslAttempt {
                 exchange.client_message(&initial.map(|initial| initial.text()).unwrap_or_default());
                 let agent = node.child("user-agent", ns::SASL2).and_then(|agent| agent.attr("id"));
                 let agent = agent.map(|id| id.into_owned()).filter(|id| !id.is_empty() && id.len() <= AGENT_ID);
-                let inline = Inline { resume: InlineResume::None, bind: BindRequests::read(node) };
+                let token = agent.as_ref().zip(token_request(node));
+                let token = token.map(|(agent, mechanism)| TokenWish { agent: agent.clone(), mechanism });
+                let inline = Inline { resume: InlineResume::None, bind: BindRequests::read(node), token };
                 Self { exchange, inline, agent, ..Self::default() }
             }
         }

@@ -13,7 +13,7 @@ use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::rewrite::offers::{Offer, ServerFeatures};
 use crate::session::sender::is_host;
 use crate::session::sm::nonza;
-use crate::session::{Bound, Resumption};
+use crate::session::{Bound, Resumption, ResumptionTokens};
 use crate::xml::{Element, Kind, Node, StanzaCondition, XmlWriter, ns};
 
 /// A login that was accepted. The client binds or resumes.
@@ -154,7 +154,7 @@ impl AwaitingBind {
 
     fn hand_over(&mut self, resume: nonza::Resume, legs: &mut Legs) {
         let server_header = self.streams.server_header().clone();
-        let resumption = Resumption { h: resume.h, server_header, success: None };
+        let resumption = Resumption { h: resume.h, server_header, success: None, tokens: ResumptionTokens::default() };
         legs.out(LoginOutput::HandOver { id: resume.previd, resumption });
         self.request = BindRequest::HandOver;
     }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::proof::{HeldSession, Proof};
 use crate::jid::BareJid;
+use crate::push::fast::{IssuedToken, TokenProof};
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::sasl::LoginMethod;
-use crate::session::{Bound, Resumption, SmId, sm};
+use crate::session::{Bound, Resumption, SmId, TokenWish, sm};
 use crate::xml::Frame;
 
 /// The lockout of a client address after too many failed logins.
@@ -37,8 +38,21 @@ pub enum LoginInput {
     Gone(Option<Ended>),
     /// The client claims stanzas that the session never sent.
     TooHigh(sm::TooHigh),
+    /// The answer to [`LoginOutput::CheckToken`], or of a session that does not accept a token.
+    TokenRefused(TokenRefusal),
+    /// The answer to [`LoginOutput::IssueToken`].
+    TokenIssued(Option<IssuedToken>),
     /// The deadline has passed, or the daemon stops.
     Stop(Stop),
+}
+
+/// The refusal of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenRefusal {
+    /// It opens no session, for whatever reason.
+    NotAuthorized,
+    /// It has expired.
+    Expired,
 }
 
 /// The reason why a negotiation is aborted.
@@ -135,6 +149,23 @@ pub enum LoginOutput {
         /// The data that the session needs.
         resumption: Resumption,
     },
+    /// Check a token for which there is no session, and end it if the client asks for that. Then pass
+    /// [`LoginInput::TokenRefused`].
+    CheckToken {
+        /// The account that the client names.
+        account: BareJid,
+        /// The proof of the client.
+        proof: Box<TokenProof>,
+    },
+    /// Issue a token for the account of this login, then pass [`LoginInput::TokenIssued`].
+    IssueToken {
+        /// The account.
+        account: BareJid,
+        /// The request of the client.
+        wish: TokenWish,
+    },
+    /// End all tokens of this account: the server does not let it in any more.
+    RevokeTokens(BareJid),
     /// End the held session of this login that has this resource. Otherwise the server would end it, or refuse the bind.
     Release {
         /// The login.
@@ -181,6 +212,8 @@ pub enum CloseReason {
     UpstreamError,
     /// The server bound another account than the one that the client was told.
     OtherAccount,
+    /// The server does not offer any more what the client chose.
+    OfferChanged,
     /// The server requires TLS, and its leg has none.
     UpstreamWantsTls,
     /// The client asked for a host that is not served.
@@ -205,13 +238,14 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
         Self::UpstreamLost,
         Self::UpstreamError,
         Self::OtherAccount,
+        Self::OfferChanged,
         Self::UpstreamWantsTls,
         Self::HostUnknown,
         Self::ResumeRefused,
@@ -233,6 +267,7 @@ impl CloseReason {
             Self::UpstreamLost => "upstream_lost",
             Self::UpstreamError => "upstream_error",
             Self::OtherAccount => "other_account",
+            Self::OfferChanged => "offer_changed",
             Self::UpstreamWantsTls => "upstream_wants_tls",
             Self::HostUnknown => "host_unknown",
             Self::ResumeRefused => "resume_refused",

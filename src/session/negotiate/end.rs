@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::contract::{CloseReason, Stop};
+use crate::session::rewrite::fronted;
 use crate::session::sm;
 use crate::xml::{self, FrameError, Header, Kind, StreamCondition};
 
@@ -38,6 +39,8 @@ pub(super) enum LoginEnd {
     ServerLost,
     /// The server has not answered in time.
     ServerSilent,
+    /// The server does not offer any more what the client chose. Contains the namespace of the client's profile.
+    OfferChanged(&'static str),
     /// The server requires TLS, which its leg does not have.
     ServerRequiresTls,
     /// The server broke the protocol.
@@ -81,6 +84,7 @@ impl LoginEnd {
             Self::ServerRequiresTls => CloseReason::UpstreamWantsTls,
             Self::ServerError => CloseReason::UpstreamError,
             Self::OtherAccount => CloseReason::OtherAccount,
+            Self::OfferChanged(_) => CloseReason::OfferChanged,
             Self::ResumeRefused => CloseReason::ResumeRefused,
             Self::Timeout => CloseReason::Timeout,
             Self::StoreLate => CloseReason::StoreLate,
@@ -93,6 +97,10 @@ impl LoginEnd {
     pub(super) fn error(&self) -> Option<Bytes> {
         let (condition, text) = match self {
             Self::ClientClosed | Self::ServerClosed | Self::ResumeRefused => return None,
+            Self::OfferChanged(profile) => {
+                let failure = fronted::refusal(profile, "temporary-auth-failure");
+                return Some([&failure[..], xml::STREAM_CLOSE].concat().into());
+            }
             Self::ClientError(error) => return Some(error.clone()),
             Self::OutOfOrder => (StreamCondition::BadFormat, None),
             Self::UnsupportedElement => (StreamCondition::UnsupportedStanzaType, None),

@@ -23,10 +23,11 @@ use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::jid::{self, FullJid};
+use crate::push::fast::IssuedToken;
 use crate::session::rewrite::FeaturesPhase;
-use crate::session::rewrite::fronted::{BoundParts, Success, bound, success};
+use crate::session::rewrite::fronted::{BoundParts, Success, bound, success, token};
 use crate::session::sm::nonza;
-use crate::session::{Resumption, Settings};
+use crate::session::{Resumption, ResumptionTokens, Settings, TokenWish};
 use crate::xml::{Element, Frame, Header, Kind, Skipped, StanzaCondition, XmlWriter, ns};
 use extras::Extras;
 
@@ -42,6 +43,9 @@ pub(super) struct FrontedLogin {
     /// The data of the server's `<success/>`.
     additional_data: Option<String>,
     requests: BindRequests,
+    wish: Option<TokenWish>,
+    /// The token that was issued.
+    token: Option<IssuedToken>,
     /// The `<failed/>` that answers a request to resume.
     failed: Option<Bytes>,
     phase: FrontedPhase,
@@ -107,8 +111,9 @@ impl FrontedLogin {
         legs: &mut Legs,
     ) -> Result<Box<Self>, LoginEnd> {
         let (phase, early) = (FrontedPhase::Header, EarlyFrames::default());
+        let (requests, wish) = (inline.bind, inline.token);
         let mut fronted =
-            Box::new(Self { streams, login, additional_data, requests: inline.bind, failed: None, phase, early });
+            Box::new(Self { streams, login, additional_data, requests, wish, token: None, failed: None, phase, early });
         match inline.resume {
             InlineResume::Held(resume, held) if fronted.login.is_proven(&held) => fronted.hand_over(resume, legs)?,
             InlineResume::None => fronted.restart(None, legs),
@@ -122,9 +127,8 @@ impl FrontedLogin {
     fn hand_over(&mut self, resume: nonza::Resume, legs: &mut Legs) -> Result<(), LoginEnd> {
         let server_header = self.streams.server_header().clone();
         let success = Element::parse(self.success(None, None)?, &server_header).map_err(|_| LoginEnd::ServerError)?;
-        let resumption = Resumption { h: resume.h, server_header, success: Some(success) };
-        // The restart of the stream, and the request.
-        legs.out(LoginOutput::RoundTripsSaved(2));
+        let tokens = ResumptionTokens { proof: None, wish: self.wish.clone() };
+        let resumption = Resumption { h: resume.h, server_header, success: Some(success), tokens };
         legs.out(LoginOutput::HandOver { id: resume.previd, resumption });
         self.phase = FrontedPhase::HandingOver;
         Ok(())
@@ -133,7 +137,15 @@ impl FrontedLogin {
     fn restart(&mut self, failed: Option<Bytes>, legs: &mut Legs) {
         self.failed = failed;
         legs.restart_server(self.streams.client_header());
+        if let (Some(account), Some(wish)) = (self.login.told().cloned(), self.wish.take()) {
+            legs.out(LoginOutput::IssueToken { account, wish });
+        }
         self.phase = FrontedPhase::Header;
+    }
+
+    /// Takes the token that was issued for this login.
+    pub(super) fn on_token(&mut self, issued: Option<IssuedToken>) {
+        self.token = issued;
     }
 
     /// The answer that the server has to send next.
@@ -344,6 +356,8 @@ impl FrontedLogin {
         let told = self.login.told().ok_or(LoginEnd::ServerError)?;
         let identifier = jid.map_or(told.as_str(), |jid| jid.as_str());
         let (additional_data, failed) = (self.additional_data.as_deref(), self.failed.as_deref());
-        Ok(success(Success { additional_data, identifier, bound, failed }))
+        // A token for the account that the client named opens no session of another one.
+        let token = self.token.as_ref().filter(|_| jid.is_none_or(|jid| jid.to_bare() == *told)).map(token);
+        Ok(success(Success { additional_data, identifier, bound, failed, token: token.as_deref() }))
     }
 }

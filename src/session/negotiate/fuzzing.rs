@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop};
+use super::{Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop, TokenRefusal};
 use crate::jid::BareJid;
 use crate::secret::Secret;
 use crate::session::fronting::Fronting;
@@ -453,6 +453,12 @@ impl<'d> World<'d> {
                 self.server.framer.restart();
             }
             LoginOutput::Find(_) => return Some(LoginInput::Found(self.script.found())),
+            LoginOutput::CheckToken { .. } => return Some(LoginInput::TokenRefused(TokenRefusal::NotAuthorized)),
+            LoginOutput::IssueToken { .. } => return Some(LoginInput::TokenIssued(None)),
+            LoginOutput::HandOver { resumption, .. } if resumption.tokens.proof.is_some() => {
+                // No session has such a token.
+                return Some(LoginInput::TokenRefused(TokenRefusal::Expired));
+            }
             LoginOutput::HandOver { resumption, .. } => {
                 let is_proven = self.server.user.as_deref() == Some(HOLDER);
                 assert!(is_proven || self.server.is_forged, "{:?} gets another's session", self.server.user);
@@ -467,6 +473,7 @@ impl<'d> World<'d> {
             LoginOutput::Close(_) => self.is_done = true,
             LoginOutput::SaslFailed(_)
             | LoginOutput::RoundTripsSaved(_)
+            | LoginOutput::RevokeTokens(_)
             | LoginOutput::LoginFailed
             | LoginOutput::LoginRefused
             | LoginOutput::Release { .. }

@@ -2,6 +2,8 @@
 
 use super::contract::Ended;
 use super::proof::HeldSession;
+use crate::push::fast::TokenMechanism;
+use crate::session::TokenWish;
 use crate::session::sm::nonza;
 use crate::xml::{Node, ns};
 
@@ -12,6 +14,8 @@ pub(super) struct Inline {
     pub(super) resume: InlineResume,
     /// The requests for the session that is bound.
     pub(super) bind: BindRequests,
+    /// `<request-token/>` (XEP-0484 §3.3).
+    pub(super) token: Option<TokenWish>,
 }
 
 /// The requests inside `<bind/>` (XEP-0386 §3).
@@ -41,6 +45,11 @@ pub(super) enum InlineResume {
     Unknown(Option<Ended>),
     /// The request does not name a session.
     Malformed,
+}
+
+/// Returns the mechanism for which an `<authenticate/>` requests a token.
+pub(super) fn token_request(authenticate: &Node<'_>) -> Option<TokenMechanism> {
+    TokenMechanism::parse(&authenticate.child("request-token", ns::FAST)?.attr("mechanism")?)
 }
 
 impl BindRequests {

@@ -6,10 +6,11 @@ use super::authenticating::Authenticating;
 use super::contract::{LoginOutput, ServerAnswer};
 use super::end::LoginEnd;
 use super::legs::Legs;
-use super::streams::LoginClientStream;
+use super::streams::{LoginClientStream, Streams};
 use crate::session::Settings;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::rewrite::FeaturesPhase;
+use crate::session::rewrite::offers::Offer;
 use crate::xml::{Element, Header};
 
 /// The client's header was passed on: the server's header and features are awaited.
@@ -47,18 +48,30 @@ impl OpeningLogin {
     ) -> Result<Authenticating, LoginEnd> {
         let Some(server_header) = self.server_header else { return Err(LoginEnd::ServerError) };
         let streams = self.client.answered(server_header, self.leg);
-        let offer = streams.offer(features, FeaturesPhase::Unauthenticated, settings);
-        if streams.leg() == Leg::Plain && offer.requires_tls {
-            legs.out(LoginOutput::UpstreamWarning {
-                host: streams.host().to_owned(),
-                warning: UpstreamWarning::TlsRequired,
-            });
-            return Err(LoginEnd::ServerRequiresTls);
-        }
-        if offer.has_sasl2 {
-            settings.fronting.on_own_sasl2(streams.host());
-        }
+        let offer = admit_features(&streams, features, settings, legs)?;
         legs.write_client(offer.shown.clone());
         Ok(Authenticating::new(streams, offer))
     }
+}
+
+/// Returns what the client may see of a server's features, if it can log in at all. The offer is remembered for clients that come
+/// before the server is connected.
+pub(super) fn admit_features(
+    streams: &Streams,
+    features: &Element,
+    settings: &Settings,
+    legs: &mut Legs,
+) -> Result<Arc<Offer>, LoginEnd> {
+    let offer = streams.offer(features, FeaturesPhase::Unauthenticated, settings);
+    if streams.leg() == Leg::Plain && offer.requires_tls {
+        let (host, warning) = (streams.host().to_owned(), UpstreamWarning::TlsRequired);
+        legs.out(LoginOutput::UpstreamWarning { host, warning });
+        return Err(LoginEnd::ServerRequiresTls);
+    }
+    if offer.has_sasl2 {
+        settings.fronting.on_own_sasl2(streams.host());
+    } else if offer.fronted.is_some() {
+        settings.fronting.on_features(streams.host(), streams.server_header(), features, streams.leg());
+    }
+    Ok(offer)
 }

@@ -2,7 +2,7 @@
 
 use super::authenticating::{Authenticating, SaslStep};
 use super::binding::{AwaitingBind, BindStep};
-use super::contract::{LoginOutput, ServerAnswer};
+use super::contract::{LoginOutput, ServerAnswer, TokenRefusal};
 use super::end::LoginEnd;
 use super::fronted::{FrontedLogin, FrontedStep};
 use super::legs::Legs;
@@ -10,6 +10,7 @@ use super::opening::OpeningLogin;
 use super::restart::{Reopening, Restarting};
 use super::streams::LoginClientStream;
 use super::welcome::{HandingOver, LoginSuccess, Welcomed};
+use crate::push::fast::IssuedToken;
 use crate::session::Settings;
 
 /// The progress of a login.
@@ -60,7 +61,7 @@ impl LoginState {
     pub(super) fn awaits(&self) -> Option<ServerAnswer> {
         match self {
             Self::Opening(opening) => Some(opening.awaits()),
-            Self::Authenticating(sasl) => sasl.awaits_server().then_some(ServerAnswer::Sasl),
+            Self::Authenticating(sasl) => sasl.awaits(),
             Self::Welcomed(_) => Some(ServerAnswer::Features),
             Self::Fronted(fronted) => fronted.awaits(),
             Self::Reopening(reopening) => Some(reopening.awaits()),
@@ -80,6 +81,20 @@ impl LoginState {
             | Self::Reopening(_)
             | Self::Binding(_)
             | Self::Done => true,
+        }
+    }
+
+    /// Takes the refusal of a token.
+    pub(super) fn on_token_refused(&mut self, refusal: TokenRefusal, legs: &mut Legs) {
+        if let Self::Authenticating(sasl) = self {
+            sasl.on_token_refused(refusal, legs);
+        }
+    }
+
+    /// Takes the token that was issued for a login.
+    pub(super) fn on_token_issued(&mut self, issued: Option<IssuedToken>) {
+        if let Self::Fronted(fronted) = self {
+            fronted.on_token(issued);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::session::Settings;
+use crate::session::fronting::{FrontedParts, TokenOffer};
 use crate::session::mechanism_filter::Leg;
 use crate::session::rewrite::FeaturesPhase;
 use crate::session::rewrite::offers::{Offer, Terms};
@@ -13,12 +14,19 @@ use crate::xml::{Element, Header};
 pub(super) struct LoginClientStream {
     host: String,
     header: Arc<Header>,
+    /// The channel binding of the client's TLS connection (RFC 9266), if it has one.
+    channel: Option<[u8; 32]>,
 }
 
 impl LoginClientStream {
     /// Creates the stream that this header opened.
-    pub(super) fn new(host: String, header: Arc<Header>) -> Self {
-        Self { host, header }
+    pub(super) fn new(host: String, header: Arc<Header>, channel: Option<[u8; 32]>) -> Self {
+        Self { host, header, channel }
+    }
+
+    /// The served host.
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     /// The header of the client.
@@ -28,7 +36,8 @@ impl LoginClientStream {
 
     /// The streams of both legs, once the server has answered with its header.
     pub(super) fn answered(self, server_header: Arc<Header>, leg: Leg) -> Streams {
-        Streams { host: self.host, client_header: self.header, server_header, leg }
+        let Self { host, header: client_header, channel } = self;
+        Streams { host, client_header, server_header, leg, channel }
     }
 }
 
@@ -39,6 +48,7 @@ pub(super) struct Streams {
     client_header: Arc<Header>,
     server_header: Arc<Header>,
     leg: Leg,
+    channel: Option<[u8; 32]>,
 }
 
 impl Streams {
@@ -62,6 +72,16 @@ impl Streams {
         self.leg
     }
 
+    /// Takes the leg over which the server is connected at last.
+    pub(super) fn on_leg(&mut self, leg: Leg) {
+        self.leg = leg;
+    }
+
+    /// The channel binding of the client's TLS connection (RFC 9266), if it has one.
+    pub(super) fn channel(&self) -> Option<[u8; 32]> {
+        self.channel
+    }
+
     /// Takes the header with which the client restarts its stream.
     pub(super) fn on_client_restart(&mut self, header: Arc<Header>) {
         self.client_header = header;
@@ -78,7 +98,8 @@ impl Streams {
             FeaturesPhase::Unauthenticated => settings.unauthenticated_stanza,
             FeaturesPhase::Authenticated | FeaturesPhase::Bound { .. } => settings.stanza,
         };
-        let fronted = settings.fronting.parts(&self.host);
+        let tokens = settings.fast.is_on().then_some(TokenOffer { with_binding: self.channel.is_some() });
+        let fronted = settings.fronting.parts(&self.host).map(|parts| FrontedParts { tokens, ..parts });
         settings.offers.read(features, Terms { phase, leg: self.leg, max_bytes, fronted })
     }
 }

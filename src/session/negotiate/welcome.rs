@@ -13,7 +13,7 @@ use super::streams::Streams;
 use crate::jid::{FullJid, Jid};
 use crate::session::rewrite::FeaturesPhase;
 use crate::session::sm::nonza;
-use crate::session::{Bound, Resumption, Settings, rewrite};
+use crate::session::{Bound, Resumption, ResumptionTokens, Settings, rewrite};
 use crate::xml::{Element, StanzaCondition, ns};
 
 /// A `<success/>` of SASL2 that has not been sent to the client.
@@ -54,6 +54,7 @@ impl Sasl2Success {
                         h: resume.h,
                         server_header: self.streams.server_header().clone(),
                         success: Some(self.element.clone()),
+                        tokens: ResumptionTokens::default(),
                     },
                 });
                 return Ok(LoginSuccess::HandingOver(HandingOver(Box::new(self))));

@@ -4,12 +4,17 @@
 //! Data of zero length is an `=` in an initial response and in a `<success/>` of RFC 6120 (§6.4.2, §6.4.6), where an empty element
 //! has no data. In XEP-0388 an empty element has data of zero length, and an absent one has none.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::session::fronting::FrontedParts;
+use super::splice::{append, splice};
+
+use crate::push::fast::{IssuedToken, TokenMechanism};
+use crate::session::fronting::{FrontedParts, TokenOffer};
 use crate::session::mechanism_filter::MechanismFilter;
 use crate::session::sasl;
-use crate::xml::{Node, XmlWriter, ns};
+use crate::xml::{Element, Node, XmlWriter, ns};
 
 /// Data of zero length in RFC 6120's profile.
 const EMPTY: &str = "=";
@@ -29,10 +34,7 @@ impl FrontedOffer {
         if features.child("authentication", ns::SASL2).is_some() {
             return None;
         }
-        let offered = features.children().filter(|child| child.is("mechanisms", ns::SASL));
-        let offered = offered.flat_map(|list| list.children()).filter(|child| child.is("mechanism", ns::SASL));
-        let names = offered.map(|mechanism| mechanism.text().trim().to_owned());
-        let mechanisms: Box<[String]> = names.filter(|name| filter.passes(name) && sasl::names_account(name)).collect();
+        let mechanisms: Box<[String]> = mechanisms(features, filter).filter(|name| sasl::names_account(name)).collect();
         (!mechanisms.is_empty()).then_some(Self { mechanisms, parts })
     }
 
@@ -40,6 +42,13 @@ impl FrontedOffer {
     pub fn has(&self, mechanism: &str) -> bool {
         self.mechanisms.iter().any(|offered| offered == mechanism)
     }
+}
+
+/// Returns the mechanisms of RFC 6120's profile that pass the filter.
+pub(super) fn mechanisms(features: &Node<'_>, filter: &MechanismFilter) -> impl Iterator<Item = String> {
+    let lists = features.children().filter(|child| child.is("mechanisms", ns::SASL));
+    let offered = lists.flat_map(|list| list.children()).filter(|child| child.is("mechanism", ns::SASL));
+    offered.map(|mechanism| mechanism.text().trim().to_owned()).filter(|name| filter.passes(name))
 }
 
 /// Returns the `<authentication/>` of an offer.
@@ -54,6 +63,13 @@ pub(super) fn offer(FrontedOffer { mechanisms, parts }: &FrontedOffer) -> Bytes 
     let carbons = parts.carbons.then_some(ns::CARBONS);
     for var in carbons.into_iter().chain([ns::SM, ns::CSI]) {
         xml.start("feature").attr("var", var).end();
+    }
+    if let Some(TokenOffer { with_binding }) = parts.tokens {
+        xml.end().end().start("fast").attr("xmlns", ns::FAST);
+        let usable = |mechanism: &TokenMechanism| with_binding || *mechanism != TokenMechanism::Sha256Exporter;
+        for mechanism in TokenMechanism::ALL.into_iter().filter(usable) {
+            xml.start("mechanism").text(mechanism.name()).end();
+        }
     }
     xml.finish()
 }
@@ -139,6 +155,8 @@ pub struct Success<'a> {
     pub bound: Option<&'a [u8]>,
     /// `<failed/>` (XEP-0198 §5), as XML.
     pub failed: Option<&'a [u8]>,
+    /// `<token/>` (XEP-0484 §3.3), as XML.
+    pub token: Option<&'a [u8]>,
 }
 
 /// Returns the `<success/>` of SASL2 (XEP-0388 §2.6.1).
@@ -149,10 +167,30 @@ pub fn success(content: Success<'_>) -> Bytes {
         put(xml.start("additional-data"), data).end();
     }
     xml.start("authorization-identifier").text(content.identifier).end();
-    for part in [content.bound, content.failed].into_iter().flatten() {
+    for part in [content.bound, content.failed, content.token].into_iter().flatten() {
         xml.raw(part);
     }
     xml.finish()
+}
+
+/// Returns the `<token/>` for a client. It holds a secret.
+pub fn token(issued: &IssuedToken) -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("token").attr("xmlns", ns::FAST).attr("expiry", &issued.expiry()).attr("token", issued.text.expose());
+    xml.finish()
+}
+
+/// Returns a `<success/>` of Pushward's own with further parts: the data of the mechanism, and a token.
+pub fn completed(success: &Element, responder: Option<&[u8]>, issued: Option<&IssuedToken>) -> Bytes {
+    let root = success.node();
+    let mut splices = Vec::new();
+    if let (Some(responder), Some(first)) = (responder, root.children().next()) {
+        let mut data = XmlWriter::new();
+        data.start("additional-data").attr("xmlns", ns::SASL2).text(&STANDARD.encode(responder));
+        splices.push((first.range().start..first.range().start, data.finish().to_vec()));
+    }
+    splices.extend(issued.map(|issued| append(&root, &token(issued))));
+    splice(success, &splices)
 }
 
 /// The parts of a `<bound/>`.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::fronted::FrontedOffer;
+use super::fronted::{self, FrontedOffer};
 use super::{FeaturesPhase, features, limits};
 use crate::session::fronting::FrontedParts;
 use crate::session::mechanism_filter::{HiddenOffers, Leg, MechanismFilter};
@@ -28,6 +28,8 @@ pub struct Offer {
     pub hidden: HiddenOffers,
     /// True if the server requires TLS.
     pub requires_tls: bool,
+    /// The mechanisms of RFC 6120's profile that the client sees.
+    pub sasl1: Box<[String]>,
     /// True if the server has SASL2 itself.
     pub has_sasl2: bool,
     /// SASL2 as Pushward offers it, if it does.
@@ -51,12 +53,13 @@ impl Offer {
         let limited = limits(element, terms.max_bytes);
         let limited = limited.and_then(|bytes| Element::parse(bytes, element.header()).ok());
         let filter = MechanismFilter::new(&root, terms.leg);
-        let fronted = terms.fronted.filter(|_| terms.phase == FeaturesPhase::Unauthenticated);
-        let fronted = fronted.and_then(|parts| FrontedOffer::new(&root, &filter, parts));
+        let parts = terms.fronted.filter(|_| terms.phase == FeaturesPhase::Unauthenticated);
+        let fronted = parts.and_then(|parts| FrontedOffer::new(&root, &filter, parts));
         Self {
             shown: features(limited.as_ref().unwrap_or(element), terms.phase, &filter, fronted.as_ref()),
             hidden: filter.hidden(),
             requires_tls: upgrade::requires_tls(element),
+            sasl1: fronted::mechanisms(&root, &filter).collect(),
             has_sasl2: root.child("authentication", ns::SASL2).is_some(),
             fronted,
             server: ServerFeatures {
@@ -164,7 +167,8 @@ mod tests {
                     .flat_map(|(x, leg)| phases.map(|phase| (x, leg, phase)))
                     .flat_map(|(x, leg, phase)| [5_000, 10_000].map(|max_bytes| (x, leg, phase, max_bytes)))
                 {
-                    let fronted = (max_bytes == 5_000).then_some(FrontedParts { carbons: true, metadata: true });
+                    let fronted =
+                        (max_bytes == 5_000).then_some(FrontedParts { carbons: true, metadata: true, tokens: None });
                     let (element, terms) = (features(xml, x), Terms { phase, leg, max_bytes, fronted });
                     assert_eq!(*offers.read(&element, terms), Offer::new(&element, terms), "{xml} {terms:?}");
                     assert!(Arc::ptr_eq(&offers.read(&element, terms), &offers.read(&features(xml, x), terms)));

@@ -267,7 +267,10 @@ fn what_a_server_refuses_is_not_asked_for_again() {
     refuse(&mut login, &metadata);
     assert!(login.to_client[0].contains("<bound xmlns='urn:xmpp:bind:0'/>"), "{:?}", login.to_client);
     assert!(login.bound.is_some());
-    assert_eq!(settings.fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: false }));
+    assert_eq!(
+        settings.fronting.parts("example.org"),
+        Some(FrontedParts { carbons: false, metadata: false, tokens: None })
+    );
     let next = offered_over(&settings, Leg::Plain, OFFER);
     assert!(!next.to_client.last().unwrap().contains("carbons"));
     let login = asking(&settings, CARBONS);

@@ -11,6 +11,8 @@ use super::super::negotiate::{
 };
 use super::*;
 use crate::jid::BareJid;
+use crate::push::fast::TokenProof;
+use crate::session::TokenWish;
 use crate::session::mechanism_filter::ChannelBinding;
 use crate::session::sasl::LoginMethod;
 
@@ -25,13 +27,16 @@ pub(super) struct Login {
     pub(super) negotiation: Negotiation,
     pub(super) to_client: Vec<String>,
     pub(super) to_upstream: Vec<String>,
-    connects: Vec<String>,
+    pub(super) connects: Vec<String>,
     pub(super) finds: Vec<SmId>,
     pub(super) handed_over: Option<Resumption>,
     pub(super) bound: Option<Box<Bound>>,
     pub(super) released: Vec<(Proof, String)>,
     pub(super) restarts: usize,
     pub(super) server_restarts: usize,
+    pub(super) checked: Vec<(BareJid, TokenProof)>,
+    pub(super) wished: Vec<(BareJid, TokenWish)>,
+    pub(super) revoked: Vec<BareJid>,
     pub(super) method: Option<LoginMethod>,
     pub(super) round_trips_saved: u32,
     pub(super) warnings: Vec<UpstreamWarning>,
@@ -72,6 +77,9 @@ impl Login {
             released: Vec::new(),
             restarts: 0,
             server_restarts: 0,
+            checked: Vec::new(),
+            wished: Vec::new(),
+            revoked: Vec::new(),
             method: None,
             round_trips_saved: 0,
             warnings: Vec::new(),
@@ -138,6 +146,9 @@ impl Login {
                 LoginOutput::LoginRefused => self.refused += 1,
                 LoginOutput::Restart => self.restarts += 1,
                 LoginOutput::RestartServer => self.server_restarts += 1,
+                LoginOutput::CheckToken { account, proof } => self.checked.push((account, *proof)),
+                LoginOutput::IssueToken { account, wish } => self.wished.push((account, wish)),
+                LoginOutput::RevokeTokens(account) => self.revoked.push(account),
                 LoginOutput::Find(id) => self.finds.push(id),
                 LoginOutput::HandOver { resumption, .. } => self.handed_over = Some(resumption),
                 LoginOutput::Release { proof, resource } => self.released.push((proof, resource)),

@@ -10,6 +10,7 @@ mod csi;
 mod durability;
 #[cfg(test)]
 mod found;
+#[cfg(test)]
 mod fronted;
 #[cfg(test)]
 mod inherit;
@@ -424,7 +425,12 @@ impl Rig {
     fn resume(&mut self, h: u32) {
         let h = sm::Handled::new(h);
         assert_eq!(self.session.check_resume(h), Ok(()));
-        self.input(Input::Attach(Box::new(Resumption { h, server_header: header(), success: None })));
+        self.input(Input::Attach(Box::new(Resumption {
+            h,
+            server_header: header(),
+            success: None,
+            tokens: Default::default(),
+        })));
         self.input(Input::Quiet);
     }
 

@@ -428,8 +428,12 @@ fn a_resumed_session_says_so_inside_the_success_before_all_else() {
     rig.upstream(&message(1));
     rig.clear();
     let answer = success("juliet@example.org", "");
-    let resumption =
-        |h| Resumption { h: sm::Handled::new(h), server_header: header(), success: Some(element(&answer)) };
+    let resumption = |h| Resumption {
+        h: sm::Handled::new(h),
+        server_header: header(),
+        success: Some(element(&answer)),
+        tokens: Default::default(),
+    };
     rig.input(SessionInput::Attach(Box::new(resumption(0))));
     assert_eq!(rig.to_client, Vec::<String>::new(), "the server has not confirmed what the client sent last");
     rig.upstream("<a xmlns='urn:xmpp:sm:3' h='1'/>");

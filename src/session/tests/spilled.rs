@@ -93,7 +93,7 @@ fn new_messages_wait_for_spooled_ones() {
     (1..=3).for_each(|n| rig.upstream(&from("romeo", n)));
     let spool = std::mem::take(&mut rig.spool);
     let h = sm::Handled::new(1);
-    let resumption = Resumption { h, server_header: header(), success: None };
+    let resumption = Resumption { h, server_header: header(), success: None, tokens: Default::default() };
     rig.session.handle(rig.now, Input::Attach(Box::new(resumption)));
     let loads = std::iter::from_fn(|| rig.session.poll()).filter(|output| matches!(output, Output::Load(..)));
     assert_eq!(loads.count(), 1);

@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 use super::SessionDriver;
 use crate::metrics::Wait;
 use crate::push::account::Change;
-use crate::registry::Mail;
+use crate::registry::{AttachRefusal, Mail};
 use crate::relay::client::{Command, Handle, Refused};
 use crate::relay::jobs::Jobs;
 use crate::relay::shared::Relay;
@@ -91,7 +91,7 @@ fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
     match command {
         Command::Attach(attach) => {
             // The login may have ended, too.
-            drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+            drop(attach.reply.send(Err(Refused { client: attach.client, reason: AttachRefusal::Ended })));
         }
         Command::Published(published) => {
             let (by, handle) = (Arc::clone(relay.publishing()), Arc::clone(handle));

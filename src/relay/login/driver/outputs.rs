@@ -82,6 +82,9 @@ impl LoginDriver<'_> {
                 self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
+            LoginOutput::CheckToken { account, proof } => return self.check_token(&account, &proof).await,
+            LoginOutput::IssueToken { account, wish } => return Some(self.issue_token(&account, wish)),
+            LoginOutput::RevokeTokens(account) => self.relay.revoke_tokens(&account),
             LoginOutput::UpstreamWarning { host, warning } => self.relay.warnings().warn(host, warning),
             LoginOutput::Close(reason) => {
                 self.report_close(reason);
@@ -104,6 +107,7 @@ impl LoginDriver<'_> {
             | CloseReason::UpstreamLost
             | CloseReason::UpstreamError
             | CloseReason::OtherAccount
+            | CloseReason::OfferChanged
             | CloseReason::UpstreamWantsTls
             | CloseReason::HostUnknown
             | CloseReason::ResumeRefused

@@ -1,17 +1,22 @@
 //! Resumption during a login: finds the session and passes the connection to it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::LoginDriver;
-use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
+use crate::clock;
+use crate::jid::BareJid;
+use crate::metrics::{FastOutcome, LoginOutcome, ResumeOutcome, Wait};
+use crate::push::fast::{TokenProof, TokenRequest, TokenVerdict};
+use crate::registry::AttachRefusal;
 use crate::relay::client::{Attach, Command, Refused};
 use crate::relay::login::patience::OperationDeadline;
 use crate::relay::shared::Relay;
-use crate::session::negotiate::{Ended, LoginInput};
-use crate::session::{Resumption, SmId, sm};
+use crate::session::negotiate::{Ended, LoginInput, TokenRefusal};
+use crate::session::sasl::LoginMethod;
+use crate::session::{Resumption, SmId, TokenWish, sm};
 use crate::store::StoreError;
 
 /// The time that a session has to accept or refuse a connection.
@@ -58,26 +63,24 @@ impl LoginDriver<'_> {
         };
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
-        let command = Command::Attach(Box::new(Attach {
-            client,
-            peer: self.addresses.client,
-            login: self.method,
-            resumption,
-            reply,
-        }));
+        let is_by_token = resumption.tokens.proof.is_some();
+        let login = if is_by_token { Some(LoginMethod::FrontedToken) } else { self.method };
+        let (peer, began) = (self.addresses.client, self.began);
+        let command = Command::Attach(Box::new(Attach { client, peer, login, began, resumption, reply }));
         if let Err(Command::Attach(attach)) = handle.deliver(command) {
             self.client = Some(attach.client);
             return self.gone(id).await;
         }
         match timeout(HAND_OVER, replied).await {
-            Ok(Ok(Err(Refused { client, too_high }))) => {
+            Ok(Ok(Err(Refused { client, reason }))) => {
                 self.client = Some(client);
-                return match too_high {
-                    Some(too_high) => {
+                return match reason {
+                    AttachRefusal::TooHigh(too_high) => {
                         self.resumption = Some(ResumeOutcome::TooHigh);
                         Some(LoginInput::TooHigh(too_high))
                     }
-                    None => self.gone(id).await,
+                    AttachRefusal::Token(verdict) => Some(self.refuse_token(&verdict)),
+                    AttachRefusal::Ended => self.gone(id).await,
                 };
             }
             // The session accepted the connection, or ended while it held it.
@@ -91,8 +94,63 @@ impl LoginDriver<'_> {
             upstream.write(crate::xml::STREAM_CLOSE);
         }
         (self.resumption, self.outcome) = (Some(ResumeOutcome::Resumed), LoginOutcome::Resumed);
+        self.count_saved(login);
+        self.method = login;
         self.done = true;
         None
+    }
+}
+
+impl LoginDriver<'_> {
+    /// Counts the round trips that a fronted resumption saved: the restart of the stream and the request; by token also one of the
+    /// two of SCRAM.
+    fn count_saved(&self, login: Option<LoginMethod>) {
+        let metrics = self.relay.metrics();
+        match login {
+            Some(LoginMethod::FrontedSasl2) => metrics.round_trips_saved(2),
+            Some(LoginMethod::FrontedToken) => {
+                metrics.round_trips_saved(3);
+                metrics.fast_login(FastOutcome::Accepted);
+            }
+            Some(LoginMethod::Sasl1 | LoginMethod::Sasl2) | None => {}
+        }
+    }
+
+    /// Checks a token for which there is no session.
+    pub(super) async fn check_token(&mut self, account: &BareJid, proof: &TokenProof) -> Option<LoginInput> {
+        let tokens = self.relay.accounts().tokens();
+        let verdict = match proof.invalidate {
+            true => self.wait_for(tokens.invalidate(account, proof), OperationDeadline::Store).await?,
+            false => tokens.verify(account, proof),
+        };
+        Some(self.refuse_token(&verdict))
+    }
+
+    /// Refuses a token. Only a wrong one counts as a failed login: after a restart, many clients of one address may have valid
+    /// ones for sessions that are gone.
+    fn refuse_token(&self, verdict: &TokenVerdict) -> LoginInput {
+        self.relay.metrics().fast_login(match verdict {
+            TokenVerdict::Accepted(_) => FastOutcome::NoSession,
+            TokenVerdict::Expired | TokenVerdict::Replayed | TokenVerdict::WrongHash | TokenVerdict::Unknown => {
+                verdict.into()
+            }
+        });
+        if *verdict == TokenVerdict::WrongHash {
+            self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip());
+        }
+        LoginInput::TokenRefused(match verdict {
+            TokenVerdict::Expired => TokenRefusal::Expired,
+            TokenVerdict::Accepted(_) | TokenVerdict::Replayed | TokenVerdict::WrongHash | TokenVerdict::Unknown => {
+                TokenRefusal::NotAuthorized
+            }
+        })
+    }
+
+    /// Issues a token to a client that logs in by its password.
+    pub(super) fn issue_token(&self, account: &BareJid, wish: TokenWish) -> LoginInput {
+        let TokenWish { agent, mechanism } = wish;
+        let request = TokenRequest { agent, mechanism, root: clock::unix_secs() };
+        LoginInput::TokenIssued(self.relay.accounts().tokens().issue(account, request, self.began))
     }
 }
 

@@ -1,16 +1,41 @@
-//! SASL2 in front of a server that lacks it: its messages go to the server in RFC 6120's profile.
+//! SASL2 in front of a server that lacks it: its messages go to the server in RFC 6120's profile. The server is connected late if the
+//! client got what the server offered to others before.
 
 use super::{Authenticating, SaslAttempt, SaslTurn};
 use crate::session::Settings;
-use crate::session::mechanism_filter::UpstreamWarning;
-use crate::session::negotiate::contract::LoginOutput;
+use crate::session::mechanism_filter::{Leg, UpstreamWarning};
+use crate::session::negotiate::contract::{Lockout, LoginOutput, ServerAnswer};
 use crate::session::negotiate::end::LoginEnd;
 use crate::session::negotiate::fronted::FrontedLogin;
 use crate::session::negotiate::legs::Legs;
 use crate::session::negotiate::login::AcceptedLogin;
+use crate::session::negotiate::opening::admit_features;
 use crate::session::rewrite::fronted;
 use crate::session::sasl::{LoginMethod, Profile, SaslIdentity};
-use crate::xml::{Node, ns};
+use crate::xml::{Element, Header, Kind, Node, ns};
+
+/// The connection to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServerLink {
+    /// There is none yet.
+    Absent,
+    /// The server has the client's header.
+    Open,
+}
+
+/// A server that is connected because of this element of the client.
+#[derive(Debug)]
+pub(super) struct LateServer {
+    element: Element,
+    awaits: Option<ServerAnswer>,
+}
+
+impl LateServer {
+    /// The answer that the server has to send next, once it is connected.
+    pub(super) fn awaits(&self) -> Option<ServerAnswer> {
+        self.awaits
+    }
+}
 
 impl Authenticating {
     /// Returns whether an element of one profile comes while an exchange of the other is open.
@@ -67,7 +92,7 @@ impl Authenticating {
 
     /// Takes the `<success/>` of the server.
     pub(super) fn on_fronted_success(self, success: &Node<'_>, legs: &mut Legs) -> Result<Box<FrontedLogin>, LoginEnd> {
-        let SaslAttempt { exchange, inline, agent, presented, refusal } = self.attempt;
+        let SaslAttempt { exchange, inline, agent, presented, refusal, .. } = self.attempt;
         let host = self.streams.host().to_owned();
         let account = exchange.names().flatten().and_then(|names| names.account(&host)).filter(|_| refusal.is_none());
         let account = account.ok_or(LoginEnd::ServerError)?;
@@ -76,6 +101,16 @@ impl Authenticating {
         legs.out(LoginOutput::Authenticated(LoginMethod::FrontedSasl2));
         let data = fronted::data(&success.text()).map(str::to_owned);
         FrontedLogin::begin(self.streams, login, data, inline, legs)
+    }
+
+    /// Ends the tokens of an account that the server does not let in any more.
+    pub(super) fn revoke_tokens(&self, failure: &Node<'_>, legs: &mut Legs) {
+        let ends = ["account-disabled", "credentials-expired"];
+        let is_ended = failure.children().any(|condition| ends.contains(&condition.name()));
+        let account = self.attempt.exchange.names().flatten().and_then(|names| names.account(self.streams.host()));
+        if let Some(account) = account.filter(|_| is_ended && self.offer.fronted.is_some()) {
+            legs.out(LoginOutput::RevokeTokens(account));
+        }
     }
 
     /// Notes that a challenge depends on the server's own offers: SASL2 would be another list of offers.
@@ -87,5 +122,75 @@ impl Authenticating {
         {
             legs.out(LoginOutput::UpstreamWarning { host: host.to_owned(), warning: UpstreamWarning::FrontingEnds });
         }
+    }
+
+    // A server that is connected late
+
+    /// Returns whether an element needs a server that is not connected yet.
+    pub(super) fn needs_server(&self, element: &Element, node: &Node<'_>) -> bool {
+        let begins = node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2);
+        let is_for_server = element.kind() == Kind::Iq || begins && self.token_mechanism(node).is_none();
+        self.link == ServerLink::Absent && is_for_server
+    }
+
+    /// Connects to the server. The element waits.
+    pub(super) fn connect(&mut self, element: &Element, legs: &mut Legs) {
+        legs.out(LoginOutput::Connect(self.streams.host().to_owned()));
+        self.turn = SaslTurn::Late(Box::new(LateServer { element: element.clone(), awaits: None }));
+    }
+
+    /// Passes the client's header on to the server that is connected now.
+    pub(in crate::session::negotiate) fn on_connected(&mut self, leg: Leg, legs: &mut Legs) {
+        if let SaslTurn::Late(late) = &mut self.turn {
+            late.awaits = Some(ServerAnswer::Header);
+            self.streams.on_leg(leg);
+            legs.open_server(self.streams.client_header());
+        }
+    }
+
+    /// Takes the server's header. The client has one that declares the same.
+    pub(in crate::session::negotiate) fn on_header(&mut self, header: &Header) -> Result<(), LoginEnd> {
+        match &mut self.turn {
+            SaslTurn::Late(late)
+                if late.awaits == Some(ServerAnswer::Header) && self.streams.server_header().means_the_same(header) =>
+            {
+                late.awaits = Some(ServerAnswer::Features);
+                Ok(())
+            }
+            SaslTurn::Late(_) | SaslTurn::Client | SaslTurn::Server | SaslTurn::Registry(_) | SaslTurn::Session => {
+                Err(LoginEnd::ServerError)
+            }
+        }
+    }
+
+    /// Takes the server's features, if they are awaited: the client's element goes on. Returns whether they were.
+    pub(in crate::session::negotiate) fn on_late_features(
+        &mut self,
+        features: &Element,
+        lockout: Lockout,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<bool, LoginEnd> {
+        let SaslTurn::Late(late) = &self.turn else { return Ok(false) };
+        if late.awaits != Some(ServerAnswer::Features) || !features.is("features", ns::STREAMS) {
+            return Ok(false);
+        }
+        let element = late.element.clone();
+        let offer = admit_features(&self.streams, features, settings, legs)?;
+        let node = element.node();
+        let mechanism = node.attr("mechanism").unwrap_or_default();
+        let is_offered = match node.name() {
+            "authenticate" => offer.fronted.as_ref().is_some_and(|fronted| fronted.has(&mechanism)),
+            "auth" => offer.sasl1.iter().any(|offered| *offered == mechanism),
+            _ => true,
+        };
+        // A mechanism that neither offer has is refused as any other.
+        let was_offered = self.offer.sasl1.iter().any(|offered| *offered == mechanism);
+        if was_offered && !is_offered {
+            return Err(LoginEnd::OfferChanged(if node.name() == "auth" { ns::SASL } else { ns::SASL2 }));
+        }
+        (self.offer, self.link, self.turn) = (offer, ServerLink::Open, SaslTurn::Client);
+        self.on_client(&element, lockout, legs)?;
+        Ok(true)
     }
 }

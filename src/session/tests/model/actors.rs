@@ -416,7 +416,12 @@ impl World {
             conn.ready = false;
         }
         self.say(|| format!("client resumes: {h:?}"));
-        self.handle(Input::Attach(Box::new(Resumption { h, server_header: Arc::clone(&self.header), success: None })));
+        self.handle(Input::Attach(Box::new(Resumption {
+            h,
+            server_header: Arc::clone(&self.header),
+            success: None,
+            tokens: Default::default(),
+        })));
     }
 
     /// Ends the old session, as the relay and the server do when the resource is bound again.
