@@ -32,7 +32,7 @@ pub(super) fn begin(client: LoginClientStream, settings: &Settings, legs: &mut L
 /// Returns whether the client may have a token: its header names its account (XEP-0484 §4.1).
 fn may_have_token(client: &LoginClientStream, settings: &Settings) -> bool {
     let account = client.header().from().and_then(|from| BareJid::new(from).ok());
-    let is_here = account.is_some_and(|account| account.domain() == client.host());
+    let is_here = account.is_some_and(|account| account.node().is_some() && account.domain() == client.host());
     is_here && settings.fast.is_on() && settings.fronting.parts(client.host()).is_some()
 }
 

@@ -14,26 +14,27 @@ use crate::session::fronting::{FrontedParts, Fronting};
 use crate::session::sasl::LoginMethod;
 use crate::xml::ns;
 
-const OFFER: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1-PLUS</mechanism>\
+pub(super) const OFFER: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1-PLUS</mechanism>\
                      <mechanism>SCRAM-SHA-1</mechanism><mechanism>X-OAUTH2</mechanism><mechanism>PLAIN</mechanism></mechanisms>\
                      <register xmlns='http://jabber.org/features/iq-register'/></stream:features>";
-const BIND: &str =
+pub(super) const BIND: &str =
     "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><sm xmlns='urn:xmpp:sm:3'/></stream:features>";
-const AGENT: &str = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'><software>x</software></user-agent>";
+pub(super) const AGENT: &str =
+    "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'><software>x</software></user-agent>";
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true' max='90'/>";
 const CARBONS: &str = "<enable xmlns='urn:xmpp:carbons:2'/>";
-const RESUME: &str = "<resume xmlns='urn:xmpp:sm:3' previd='abc' h='3'/>";
+pub(super) const RESUME: &str = "<resume xmlns='urn:xmpp:sm:3' previd='abc' h='3'/>";
 const NOT_FOUND: &str =
     "<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>";
 const FAILURE: &str = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/><text>No.</text></failure>";
 
-fn settings() -> Arc<Settings> {
+pub(super) fn settings() -> Arc<Settings> {
     let fronting = Fronting::new(["example.org".to_owned()], Secret::new(7));
     Arc::new(Settings { fronting: Arc::new(fronting), stanza: 10_000, ..Settings::default() })
 }
 
 /// A stream of this leg on which the client has these features of the server.
-fn offered_over(settings: &Arc<Settings>, leg: Leg, features: &str) -> Login {
+pub(super) fn offered_over(settings: &Arc<Settings>, leg: Leg, features: &str) -> Login {
     let mut login = Login::with(Arc::clone(settings));
     login.input(LoginInput::Client(client_header("example.org")));
     login.input(LoginInput::Connected(leg));
@@ -53,11 +54,11 @@ fn offered() -> Login {
     offered_with(&settings())
 }
 
-fn plain(message: &str) -> String {
+pub(super) fn plain(message: &str) -> String {
     STANDARD.encode(message)
 }
 
-fn bind(inner: &str) -> String {
+pub(super) fn bind(inner: &str) -> String {
     format!("<bind xmlns='urn:xmpp:bind:0'><tag>Phone</tag>{inner}</bind>")
 }
 
@@ -69,20 +70,20 @@ fn authenticate_with(message: &str, inline: &str) -> String {
     )
 }
 
-fn authenticate(inline: &str) -> String {
+pub(super) fn authenticate(inline: &str) -> String {
     authenticate_with("\0juliet\0secret", inline)
 }
 
-fn auth(message: &str) -> String {
+pub(super) fn auth(message: &str) -> String {
     format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>", plain(message))
 }
 
-fn refusal(condition: &str) -> String {
+pub(super) fn refusal(condition: &str) -> String {
     format!("<failure xmlns='urn:xmpp:sasl:2'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></failure>")
 }
 
 /// The server lets the client in with this data, and the login goes on behind its restart.
-fn let_in(login: &mut Login, data: &str) {
+pub(super) fn let_in(login: &mut Login, data: &str) {
     login.upstream(&format!("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{data}</success>"));
 }
 
@@ -94,7 +95,7 @@ fn reopened(login: &mut Login) {
 }
 
 /// Answers the bind request that was written last. Returns the resource that it asked for.
-fn bound_as(login: &mut Login, jid: &str) -> String {
+pub(super) fn bound_as(login: &mut Login, jid: &str) -> String {
     let request = element(login.to_upstream.last().unwrap());
     let resource =
         request.node().child("bind", ns::BIND).unwrap().child("resource", ns::BIND).unwrap().text().into_owned();
@@ -106,7 +107,7 @@ fn bound_as(login: &mut Login, jid: &str) -> String {
 }
 
 /// The iq id of the request of ours that contains this, among those written last.
-fn id_of(login: &Login, part: &str) -> String {
+pub(super) fn id_of(login: &Login, part: &str) -> String {
     let request = login.to_upstream.iter().rev().find(|xml| xml.contains(part)).unwrap();
     element(request).node().attr("id").unwrap().into_owned()
 }
@@ -115,7 +116,7 @@ fn answer(login: &mut Login, id: &str, from: &str, content: &str) {
     login.upstream(&format!("<iq type='result' id='{id}' from='{from}' to='juliet@example.org/Phone'>{content}</iq>"));
 }
 
-fn refuse(login: &mut Login, id: &str) {
+pub(super) fn refuse(login: &mut Login, id: &str) {
     login.upstream(&format!(
         "<iq type='error' id='{id}'><error type='cancel'>\
          <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
@@ -138,7 +139,8 @@ fn the_mechanisms_that_name_the_account_are_offered() {
     let features = login.to_client.last().unwrap();
     let ours = "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism>\
                 <inline><sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:carbons:2'/>\
-                <feature var='urn:xmpp:sm:3'/><feature var='urn:xmpp:csi:0'/></inline></bind></inline></authentication>";
+                <feature var='urn:xmpp:sm:3'/><feature var='urn:xmpp:csi:0'/></inline></bind><fast xmlns='urn:xmpp:fast:0'>\
+                <mechanism>HT-SHA-256-NONE</mechanism></fast></inline></authentication>";
     assert!(features.ends_with(&format!("{ours}</stream:features>")), "{features}");
     assert!(
         features.contains("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1<"),
@@ -438,7 +440,7 @@ fn a_name_in_a_later_message_is_checked_too() {
 
 #[test]
 fn a_mechanism_that_was_not_offered_is_refused_here() {
-    for mechanism in ["X-OAUTH2", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "HT-SHA-256-NONE", "EXTERNAL", ""] {
+    for mechanism in ["X-OAUTH2", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "HT-SHA-512-NONE", "EXTERNAL", ""] {
         let mut login = offered();
         login.client(&format!("<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'/>"));
         assert_eq!((&login.to_upstream[..], &login.to_client[..]), (&[][..], &[refusal("invalid-mechanism")][..]));

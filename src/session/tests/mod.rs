@@ -9,6 +9,8 @@ mod csi;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod fast;
+#[cfg(test)]
 mod found;
 #[cfg(test)]
 mod fronted;
