@@ -5,12 +5,13 @@ mod scripted;
 
 use std::net::SocketAddr;
 
+use rustls::version::TLS12;
 use serde_json::json;
 
 use crate::support::{
-    CARBONS, Client, Ejabberd, Element, Jabberd2, Library, PASSWORD, PATIENCE, Peer, Prosody, Pushward, SM, Scram,
-    Security, Setup, Success, Wire, authenticate, bodies, eventually, header_from, logged_in, numbered, opened, plain,
-    resume, with_password,
+    Authority, CARBONS, Client, Ejabberd, Element, Jabberd2, Library, PASSWORD, PATIENCE, Peer, Prosody, Pushward, SM,
+    Scram, Security, Setup, Success, Wire, authenticate, bodies, eventually, header_from, logged_in, numbered, opened,
+    plain, resume, with_password,
 };
 
 const FEATURES: &str = "<stream:features";
@@ -38,8 +39,18 @@ impl Legacy {
         Self::Prosody(Prosody::start().await)
     }
 
+    /// With its own stream management.
+    async fn managed_prosody() -> Self {
+        Self::Prosody(Prosody::with(&["smacks"]).await)
+    }
+
     async fn ejabberd() -> Self {
         Self::Ejabberd(Ejabberd::start().await)
+    }
+
+    /// With its own stream management.
+    async fn managed_ejabberd() -> Self {
+        Self::Ejabberd(Ejabberd::managed().await)
     }
 
     async fn jabberd2() -> Self {
@@ -323,6 +334,29 @@ async fn a_device_gets_its_resource_again_and_its_held_session_ends_in_order(ser
     stage.pushward.assert_log_never_contains("onflict");
 }
 
+/// The proxy does not know yet that the phone has lost its old connection, and the phone has lost its resumption id.
+async fn a_device_that_logs_in_beside_its_half_open_connection_loses_nothing(server: Legacy) {
+    let mut stage = Stage::of(server).await;
+    let (mut half_open, id, jid) = stage.session(PHONE).await;
+    half_open.acks = false;
+    let waiting = numbered("unread", 1..=2);
+    for body in &waiting {
+        stage.bob.say("alice@localhost", body).await;
+    }
+    let (mut alice, success) = at_once(&stage.pushward, &device(PHONE)).await;
+    assert_eq!(success.jid(), jid);
+    assert_ne!(success.id(), id);
+    alice.expect(FEATURES).await;
+    alice.send("<presence/>").await;
+    stage.pushward.logged(&["session ended", &jid]).await;
+    stage.bob.say(&jid, "live").await;
+    let all = [&waiting[..], &["live".to_owned()]].concat();
+    let mut seen = alice.bodies_until(&all).await;
+    seen.sort();
+    assert_eq!(seen, ["live", "unread 1", "unread 2"]);
+    alice.roundtrip().await;
+}
+
 async fn messages_from_before_the_login_come_after_presence_and_are_not_cleared(server: Legacy) {
     let mut stage = Stage::of(server).await;
     let waiting = numbered("offline", 1..=2);
@@ -364,12 +398,13 @@ macro_rules! stories {
                 cut_connections_resume_inside_the_login_without_loss_and_repetition
                 refused_and_aborted_attempts_may_be_followed_by_either_profile
                 a_device_gets_its_resource_again_and_its_held_session_ends_in_order
+                a_device_that_logs_in_beside_its_half_open_connection_loses_nothing
                 messages_from_before_the_login_come_after_presence_and_are_not_cleared;
         )*}
     };
 }
 
-stories! { prosody ejabberd jabberd2 }
+stories! { prosody managed_prosody ejabberd managed_ejabberd jabberd2 }
 
 #[tokio::test]
 async fn a_session_of_one_profile_resumes_with_the_other() {
@@ -406,6 +441,30 @@ async fn a_host_without_modern_login_and_a_stream_without_tls_offer_nothing() {
     let mut client = Client::starttls(fronting.starttls, &fronting.tls()).await;
     let features = client.open().await;
     assert!(features.contains("<authentication xmlns='urn:xmpp:sasl:2'>"), "{features}");
+}
+
+/// The server offers channel binding over TLS, and refuses clients that support it and do not see it (RFC 5802 §6).
+#[tokio::test]
+async fn over_tls_to_the_server_only_clients_that_miss_channel_binding_are_refused() {
+    let authority = Authority::new("ours");
+    let server = Prosody::over_tls(&authority.issue("localhost"), "").await;
+    let settings =
+        |setup: Setup| setup.set("host.upstream_tls", "'starttls'").set("host.upstream_ca", &authority.toml());
+    let stage = Stage::with(Legacy::Prosody(server), settings).await;
+    // Prosody binds to TLS 1.2 only, and the connection to it has the client's version.
+    let mut alice = Client::direct(stage.pushward.direct, &stage.pushward.tls().only(&TLS12)).await;
+    alice.send(header_from("alice")).await;
+    let features = Element::parse(&alice.expect(FEATURES).await);
+    assert_eq!(mechanisms(&features, "authentication"), mechanisms(&features, "mechanisms"));
+    assert!(!mechanisms(&features, "authentication").iter().any(|name| name.ends_with("-PLUS")), "{features:?}");
+    let missing = Scram::new("alice", PASSWORD).missing_channel_binding();
+    alice.send(authenticate("SCRAM-SHA-1", &missing.first(), &device(PHONE))).await;
+    assert_refused(&alice.next().await, "urn:xmpp:sasl:2", Some("malformed-request"));
+    stage.pushward.logged(&["\"level\":\"WARN\"", "supports channel binding"]).await;
+    let success = Scram::new("alice", PASSWORD).log_in(&mut alice, &device(PHONE)).await;
+    assert!(success.jid().starts_with("alice@localhost/Phone/"), "{}", success.xml);
+    alice.expect(FEATURES).await;
+    alice.roundtrip().await;
 }
 
 #[tokio::test]

@@ -202,6 +202,28 @@ async fn a_server_that_is_lost_before_the_success_is_a_stream_error() {
     }
 }
 
+#[tokio::test]
+async fn a_session_whose_server_was_lost_is_failed_beside_a_new_one_that_has_its_messages() {
+    let (mut stub, pushward) = started(&[]).await;
+    let (mut alice, server, success) = phone(&mut stub, &pushward, &device(PHONE)).await;
+    let (jid, id) = (success.jid().to_owned(), success.id());
+    alice.send(format!("{}{}", message("1"), message("2"))).await;
+    alice.acked_up_to(2).await;
+    lost(&pushward, alice, &jid).await;
+    server.send(message("waits"));
+    pushward.stored("waits").await;
+    server.close();
+    pushward.logged(&["session ended", &jid]).await;
+    let (mut alice, mut server, success) =
+        phone(&mut stub, &pushward, &format!("{}{}", device(PHONE), resume(&id, 0))).await;
+    assert_eq!((success.failed(), success.jid()), (Some(2), jid.as_str()));
+    assert_ne!(success.id(), id);
+    assert_eq!(bodies(&alice.messages(1).await), ["waits"]);
+    alice.send(message("3")).await;
+    server.expect("<body>3<").await;
+    alice.acked_up_to(1).await;
+}
+
 /// A challenge with a hash of the server's offers (XEP-0474). `h=` has no meaning to the client of this test.
 #[tokio::test]
 async fn a_server_that_hashes_its_offers_is_not_fronted_from_then_on() {
