@@ -357,6 +357,41 @@ async fn a_device_that_logs_in_beside_its_half_open_connection_loses_nothing(ser
     alice.roundtrip().await;
 }
 
+/// Some are no part of a valid resource, and servers differ in what they do then.
+async fn any_tag_ends_in_a_session(server: Legacy) {
+    let stage = Stage::of(server).await;
+    let long = "x".repeat(512);
+    let tags = [
+        "",
+        "  ",
+        "a/b",
+        "&lt;&amp;'\"&gt;",
+        "Téléphone 📱",
+        "\u{202e}\u{5d0}a",
+        "\u{ad}",
+        "\u{e000}",
+        "\u{fffd}",
+        &long,
+    ];
+    for tag in tags {
+        let (mut alice, success) =
+            stage.logged_in("PLAIN", &device(PHONE).replace("<tag>Phone</tag>", &format!("<tag>{tag}</tag>"))).await;
+        let features = alice.expect(FEATURES).await;
+        let jid = if success.root.child("bound").is_some() {
+            assert!(success.jid().starts_with("alice@localhost/"), "{}", success.xml);
+            success.jid().to_owned()
+        } else {
+            // The server refuses it, and the client binds with another one.
+            assert!(features.contains("xmpp-bind") && success.jid() == "alice@localhost", "{tag}: {}", success.xml);
+            alice.bind("phone").await
+        };
+        alice.roundtrip().await;
+        alice.send("</stream:stream>").await;
+        alice.closed(PATIENCE).await;
+        stage.pushward.logged(&["session ended", &jid.replace('"', "\\\"")]).await;
+    }
+}
+
 async fn messages_from_before_the_login_come_after_presence_and_are_not_cleared(server: Legacy) {
     let mut stage = Stage::of(server).await;
     let waiting = numbered("offline", 1..=2);
@@ -398,6 +433,7 @@ macro_rules! stories {
                 cut_connections_resume_inside_the_login_without_loss_and_repetition
                 refused_and_aborted_attempts_may_be_followed_by_either_profile
                 a_device_gets_its_resource_again_and_its_held_session_ends_in_order
+                any_tag_ends_in_a_session
                 a_device_that_logs_in_beside_its_half_open_connection_loses_nothing
                 messages_from_before_the_login_come_after_presence_and_are_not_cleared;
         )*}

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{FEATURES, PHONE, device};
+use super::{FEATURES, PHONE, TABLET, device};
 use crate::support::{
     CARBONS, Client, Element, PASSWORD, PATIENCE, Pushward, SM, Scram, Setup, StubConnection, StubOptions,
-    StubUpstream, Success, authenticate, bodies, logged_in, lost, message, opened, plain, resume, with_password,
+    StubUpstream, Success, authenticate, bodies, header_from, logged_in, lost, message, opened, plain, resume,
+    with_password,
 };
 
 /// The deadline for the answers to carbons and metadata requests.
@@ -221,6 +222,87 @@ async fn a_session_whose_server_was_lost_is_failed_beside_a_new_one_that_has_its
     assert_eq!(bodies(&alice.messages(1).await), ["waits"]);
     alice.send(message("3")).await;
     server.expect("<body>3<").await;
+    alice.acked_up_to(1).await;
+}
+
+/// While the login waits for the server, the client is not read: its loss is noticed with the next write.
+#[tokio::test]
+async fn a_client_that_is_lost_during_its_login_leaves_a_session_only_if_it_could_resume() {
+    for resumable in [false, true] {
+        let (mut stub, pushward) = started(&["<iq"]).await;
+        let (mut alice, _) = opened(&pushward, "alice").await;
+        let inline = if resumable { device(PHONE) } else { device(PHONE).replace(" resume='true'", "") };
+        alice.send(with_password("alice", &inline)).await;
+        let mut server = stub.connection().await;
+        let id = asked(&mut server, "xmpp-bind").await;
+        alice.reset();
+        server.send(bound(&id, "alice@localhost/phone"));
+        for needle in [CARBONS, "metadata"] {
+            let id = asked(&mut server, needle).await;
+            server.send(result(&id, ""));
+        }
+        if resumable {
+            pushward.logged(&["dark", "alice@localhost/phone"]).await;
+            server.assert_open();
+        } else {
+            server.closed(PATIENCE).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_in_one_write_reaches_the_server_in_its_order() {
+    let (mut stub, pushward) = started(&[]).await;
+    let mut alice = pushward.connect().await;
+    let login = with_password("alice", &device(PHONE));
+    let first = "<presence/><message to='bob@localhost' id='1'><body>1</body></message>";
+    alice.send(format!("{}{login}{first}<r xmlns='{SM}'/>", header_from("alice"))).await;
+    let mut server = stub.session().await;
+    for needle in [CARBONS, "metadata"] {
+        let id = asked(&mut server, needle).await;
+        server.send(result(&id, ""));
+    }
+    assert_eq!([server.next().await, server.next().await].concat(), first);
+    alice.expect(FEATURES).await;
+    Success::of(alice.next().await).id();
+    assert!(alice.next_item().await.starts_with(FEATURES));
+    alice.ack_reaches(2).await;
+}
+
+#[tokio::test]
+async fn a_count_that_is_too_high_ends_the_stream_and_not_the_session() {
+    let (mut stub, pushward) = started(&[]).await;
+    let (alice, server, success) = phone(&mut stub, &pushward, &device(PHONE)).await;
+    let (jid, id) = (success.jid().to_owned(), success.id());
+    lost(&pushward, alice, &jid).await;
+    server.send(message("waits"));
+    let (mut alice, _) = opened(&pushward, "alice").await;
+    alice.send(with_password("alice", &format!("{}{}", device(PHONE), resume(&id, 99)))).await;
+    let seen = alice.closed(PATIENCE).await;
+    assert!(seen[0].contains("handled-count-too-high"), "{seen:?}");
+    let inline = format!("{}{}", device(PHONE), resume(&id, 0));
+    let (mut alice, again) = logged_in(&pushward, "alice", &with_password("alice", &inline)).await;
+    again.resumed(&id, &jid);
+    assert_eq!(bodies(&alice.messages(1).await), ["waits"]);
+    server.assert_open();
+}
+
+#[tokio::test]
+async fn stream_management_is_optional_and_can_begin_later() {
+    let (mut stub, pushward) = started(&[]).await;
+    let none = device(PHONE).replace(&format!("<enable xmlns='{SM}' resume='true'/>"), "");
+    let (mut alice, _server, success) = phone(&mut stub, &pushward, &none).await;
+    assert!(success.managed("enabled").is_none(), "{}", success.xml);
+    let enabled = alice.enable().await;
+    alice.send(message("1")).await;
+    alice.acked_up_to(1).await;
+    assert!(!enabled.id.is_empty());
+
+    let acks_only = device(TABLET).replace(" resume='true'", "");
+    let (mut alice, _server, success) = phone(&mut stub, &pushward, &acks_only).await;
+    let enabled = success.managed("enabled").unwrap();
+    assert_eq!((enabled.attribute("id"), enabled.attribute("resume")), (None, None), "{}", success.xml);
+    alice.send(message("1")).await;
     alice.acked_up_to(1).await;
 }
 
