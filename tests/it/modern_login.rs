@@ -5,6 +5,8 @@ mod scripted;
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::version::TLS12;
 use serde_json::json;
 
@@ -17,6 +19,8 @@ use crate::support::{
 const FEATURES: &str = "<stream:features";
 const PHONE: &str = "d4565fa7-4d72-4749-b3d3-740edbf87770";
 const TABLET: &str = "8a5b0a5e-7b7f-4b39-9c11-0b3f7b8d4d9c";
+const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+const SASL2: &str = "urn:xmpp:sasl:2";
 const ABORT: &str = "<abort xmlns='urn:xmpp:sasl:2'/>";
 
 /// Returns what a device asks for inside its login: a resource, message carbons and stream management.
@@ -233,11 +237,11 @@ async fn refused_and_aborted_attempts_may_be_followed_by_either_profile(server: 
         let challenge = Element::parse(&client.next().await);
         let response = scram.last(&challenge.text);
         client.send(format!("<response xmlns='urn:xmpp:sasl:2'>{response}</response>")).await;
-        assert_refused(&client.next().await, "urn:xmpp:sasl:2", None);
+        assert_refused(&client.next().await, SASL2, None);
     };
     let sasl_fails = async |client: &mut Client| {
         client.send(plain("alice", "wrong")).await;
-        assert_refused(&client.next().await, "urn:ietf:params:xml:ns:xmpp-sasl", None);
+        assert_refused(&client.next().await, SASL, None);
     };
     let (mut alice, _) = opened(&stage.pushward, "alice").await;
     sasl2_fails(&mut alice).await;
@@ -265,7 +269,7 @@ async fn refused_and_aborted_attempts_may_be_followed_by_either_profile(server: 
         alice.send(authenticate("SCRAM-SHA-1", &wrong().first(), &device(TABLET))).await;
         alice.expect("<challenge").await;
         alice.send(ABORT).await;
-        assert_refused(&alice.next().await, "urn:xmpp:sasl:2", Some("aborted"));
+        assert_refused(&alice.next().await, SASL2, Some("aborted"));
         match next {
             "PLAIN" => {
                 alice.send(with_password("alice", &device(TABLET))).await;
@@ -291,7 +295,7 @@ fn assert_refused(xml: &str, profile: &str, condition: Option<&str>) {
     let failure = Element::parse(xml);
     assert_eq!((failure.name.as_str(), failure.ns.as_str()), ("failure", profile), "{xml}");
     let given = &failure.children[0];
-    assert_eq!(given.ns, "urn:ietf:params:xml:ns:xmpp-sasl", "{xml}");
+    assert_eq!(given.ns, SASL, "{xml}");
     assert!(condition.is_none_or(|condition| given.name == condition), "{xml}");
     if condition.is_none() {
         assert!(["not-authorized", "temporary-auth-failure"].contains(&given.name.as_str()), "{xml}");
@@ -495,7 +499,7 @@ async fn over_tls_to_the_server_only_clients_that_miss_channel_binding_are_refus
     assert!(!mechanisms(&features, "authentication").iter().any(|name| name.ends_with("-PLUS")), "{features:?}");
     let missing = Scram::new("alice", PASSWORD).missing_channel_binding();
     alice.send(authenticate("SCRAM-SHA-1", &missing.first(), &device(PHONE))).await;
-    assert_refused(&alice.next().await, "urn:xmpp:sasl:2", Some("malformed-request"));
+    assert_refused(&alice.next().await, SASL2, Some("malformed-request"));
     stage.pushward.logged(&["\"level\":\"WARN\"", "supports channel binding"]).await;
     let success = Scram::new("alice", PASSWORD).log_in(&mut alice, &device(PHONE)).await;
     assert!(success.jid().starts_with("alice@localhost/Phone/"), "{}", success.xml);
@@ -534,6 +538,63 @@ async fn the_resource_is_the_same_after_a_restart() {
     assert_eq!(success.jid(), jid);
 }
 
+#[tokio::test]
+async fn failed_logins_of_both_profiles_lock_the_address_out() {
+    let server = Legacy::prosody().await;
+    let stage = Stage::with(server, |setup| setup.set("limits.failed_logins_per_address", "2")).await;
+    let (mut guesser, _) = opened(&stage.pushward, "alice").await;
+    // Its name is refused before the server is asked, so these are no guesses.
+    for _ in 0..3 {
+        guesser.send(authenticate("PLAIN", &BASE64.encode(format!("bob\0alice\0{PASSWORD}")), "")).await;
+        assert_refused(&guesser.next().await, SASL2, Some("invalid-authzid"));
+    }
+    guesser.send(authenticate("PLAIN", &BASE64.encode("\0alice\0wrong"), "")).await;
+    assert_refused(&guesser.next().await, SASL2, Some("not-authorized"));
+    guesser.send(plain("alice", "wrong")).await;
+    assert_refused(&guesser.next().await, SASL, Some("not-authorized"));
+    // The right password is refused like any other.
+    guesser.send(with_password("alice", &device(PHONE))).await;
+    assert_refused(&guesser.next().await, SASL2, Some("temporary-auth-failure"));
+    guesser.send(plain("alice", PASSWORD)).await;
+    assert_refused(&guesser.next().await, SASL, Some("temporary-auth-failure"));
+}
+
+#[tokio::test]
+async fn messages_of_a_killed_proxy_reach_the_user_agent_at_its_next_login() {
+    let mut stage = Stage::of(Legacy::prosody().await).await;
+    let (alice, _, jid) = stage.session(PHONE).await;
+    alice.reset();
+    stage.pushward.logged(&["dark", &jid]).await;
+    let waiting = numbered("dark", 1..=3);
+    for body in &waiting {
+        stage.bob.say(&jid, body).await;
+    }
+    stage.pushward.stored("dark 3").await;
+    stage.pushward.kill();
+    stage.pushward.start_again().await;
+    // Another resource, and no reference to the session before.
+    let inline = device(PHONE).replace("<tag>Phone</tag>", "<tag>Reinstalled</tag>");
+    let (mut alice, success) = stage.logged_in("SCRAM-SHA-1", &inline).await;
+    assert!(success.jid().starts_with("alice@localhost/Reinstalled/"), "{}", success.xml);
+    alice.expect(FEATURES).await;
+    assert_eq!(alice.bodies_until(&waiting).await, waiting);
+}
+
+#[tokio::test]
+async fn the_ends_of_the_archive_are_in_the_success() {
+    let mut stage = Stage::of(Legacy::Prosody(Prosody::with(&["mam"]).await)).await;
+    for body in numbered("archived", 1..=2) {
+        stage.bob.say("alice@localhost", &body).await;
+    }
+    let (_alice, success) = stage.logged_in("PLAIN", &device(PHONE)).await;
+    let metadata = success.root.child("bound").unwrap().child("metadata").unwrap_or_else(|| panic!("{}", success.xml));
+    assert_eq!(metadata.ns, "urn:xmpp:mam:2");
+    for end in ["start", "end"] {
+        let end = metadata.child(end).unwrap_or_else(|| panic!("no {end}: {}", success.xml));
+        assert!(end.attribute("id").is_some() && end.attribute("timestamp").is_some(), "{}", success.xml);
+    }
+}
+
 /// The profile of SASL that xmpp.js used, and whether it resumed inside.
 async fn profile(alice: &mut Peer) -> (String, bool) {
     let success = alice.event("success").await;
@@ -549,7 +610,7 @@ async fn xmppjs_logs_in_by_sasl2_and_resumes_inside_its_login_at_every_return() 
         let mut alice =
             Peer::trusting(&stage.pushward, Library::XmppJs, "alice@localhost/phone", (security, wire.address));
         alice.order(&json!({"do": "connect"}));
-        assert_eq!(profile(&mut alice).await, ("urn:xmpp:sasl:2".to_owned(), false));
+        assert_eq!(profile(&mut alice).await, (SASL2.to_owned(), false));
         let online = alice.event("online").await;
         let jid = online["jid"].as_str().unwrap().to_owned();
         // Bind 2 derives the resource from the tag. SASL of RFC 6120 would give `phone`.
@@ -564,7 +625,7 @@ async fn xmppjs_logs_in_by_sasl2_and_resumes_inside_its_login_at_every_return() 
             eventually(PATIENCE, || format!("a dark session, {round}"), || (darkened() >= round).then_some(())).await;
             stage.bob.say("alice@localhost", &dark).await;
             wire.mend();
-            assert_eq!(profile(&mut alice).await, ("urn:xmpp:sasl:2".to_owned(), true));
+            assert_eq!(profile(&mut alice).await, (SASL2.to_owned(), true));
             alice.event("resumed").await;
             expected.extend([live, dark]);
         }
@@ -585,6 +646,6 @@ async fn xmppjs_logs_in_by_sasl_to_a_host_without_modern_login() {
     let mut alice =
         Peer::trusting(&stage.pushward, Library::XmppJs, "alice@localhost/phone", (Security::StartTls, address));
     alice.order(&json!({"do": "connect"}));
-    assert_eq!(profile(&mut alice).await, ("urn:ietf:params:xml:ns:xmpp-sasl".to_owned(), false));
+    assert_eq!(profile(&mut alice).await, (SASL.to_owned(), false));
     assert_eq!(alice.event("online").await["jid"], "alice@localhost/phone");
 }

@@ -4,14 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::scripted::{asked, bound, phone, result, started};
-use super::{FEATURES, PHONE, TABLET, assert_refused, device};
+use super::{FEATURES, PHONE, SASL, SASL2, TABLET, assert_refused, device};
 use crate::support::{
     CARBONS, Client, Element, HEADER, PASSWORD, PATIENCE, Pushward, Scram, StubConnection, StubUpstream, Success,
     authenticate, bodies, header_from, lost, message, opened, plain, resume, with_password,
 };
 
-const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
-const SASL2: &str = "urn:xmpp:sasl:2";
 const CHALLENGE: &str = "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
 
 fn plain_for(authzid: &str, authcid: &str, inline: &str) -> String {

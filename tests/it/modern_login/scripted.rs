@@ -64,7 +64,7 @@ pub(super) async fn phone(
 }
 
 #[tokio::test]
-async fn what_the_server_sends_early_follows_the_features_and_is_counted() {
+async fn early_stanzas_follow_the_features_and_are_counted() {
     let (mut stub, pushward) = started(&["<iq"]).await;
     let (mut alice, _) = opened(&pushward, "alice").await;
     alice.send(with_password("alice", &device(PHONE))).await;
