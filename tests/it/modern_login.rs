@@ -361,6 +361,52 @@ async fn a_device_that_logs_in_beside_its_half_open_connection_loses_nothing(ser
     alice.roundtrip().await;
 }
 
+/// Returns an address in lower case, with a full-width letter as the usual one. ejabberd binds the name as it was sent.
+fn prepared(jid: &str) -> String {
+    jid.replace('ａ', "a").to_lowercase()
+}
+
+/// Servers differ in which they accept. Pushward has told the client an account before the server names it.
+async fn a_name_in_another_form_is_refused_or_is_the_same_account(server: Legacy) {
+    let stage = Stage::of(server).await;
+    for name in ["ALICE", "alice@localhost", "Alice@LOCALHOST", " alice", "alice ", "ａlice", "alice@elsewhere.example"]
+    {
+        for inline in [String::new(), device(PHONE)] {
+            for mechanism in ["PLAIN", "SCRAM-SHA-1"] {
+                let mut alice = stage.pushward.connect().await;
+                alice.open().await;
+                let mut scram = Scram::new(name, PASSWORD);
+                let answer = if mechanism == "PLAIN" {
+                    alice.send(with_password(name, &inline)).await;
+                    alice.next().await
+                } else {
+                    alice.send(authenticate(mechanism, &scram.first(), &inline)).await;
+                    let answer = alice.next().await;
+                    if answer.starts_with("<challenge") {
+                        let response = scram.last(&Element::parse(&answer).text);
+                        alice.send(format!("<response xmlns='{SASL2}'>{response}</response>")).await;
+                        alice.next().await
+                    } else {
+                        answer
+                    }
+                };
+                if answer.starts_with("<failure") {
+                    continue;
+                }
+                let success = Success::of(answer);
+                alice.expect(FEATURES).await;
+                if inline.is_empty() {
+                    assert_eq!(success.jid(), "alice@localhost", "{name}");
+                    assert_eq!(prepared(&alice.bind("phone").await), "alice@localhost/phone");
+                } else {
+                    assert!(prepared(success.jid()).starts_with("alice@localhost/phone/"), "{name}: {}", success.xml);
+                }
+                alice.roundtrip().await;
+            }
+        }
+    }
+}
+
 /// Some are no part of a valid resource, and servers differ in what they do then.
 async fn any_tag_ends_in_a_session(server: Legacy) {
     let stage = Stage::of(server).await;
@@ -438,6 +484,7 @@ macro_rules! stories {
                 refused_and_aborted_attempts_may_be_followed_by_either_profile
                 a_device_gets_its_resource_again_and_its_held_session_ends_in_order
                 any_tag_ends_in_a_session
+                a_name_in_another_form_is_refused_or_is_the_same_account
                 a_device_that_logs_in_beside_its_half_open_connection_loses_nothing
                 messages_from_before_the_login_come_after_presence_and_are_not_cleared;
         )*}
