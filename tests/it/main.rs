@@ -32,6 +32,7 @@ mod login_waits;
 mod losses;
 mod mailboxes;
 mod malformed;
+mod modern_login;
 mod operator;
 mod page;
 mod person;

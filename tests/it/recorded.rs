@@ -3,6 +3,7 @@
 
 mod conversations;
 mod dino;
+mod inline;
 mod monal;
 mod siskin;
 

@@ -7,18 +7,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::support::{
-    Client, Element, HEADER, PASSWORD, PATIENCE, Prosody, Pushward, STARTTLS, Setup, StubConnection, StubOptions,
-    StubUpstream, bodies, hashed_token, lost, message, numbered, plain, token,
+    Client, Element, HEADER, PASSWORD, PATIENCE, Prosody, Pushward, SM, STARTTLS, Setup, StubConnection, StubOptions,
+    StubUpstream, Success, authenticate, bodies, hashed_token, header_from, logged_in, lost, message, numbered, opened,
+    plain, resume, token, with_password,
 };
 
-const SM: &str = "urn:xmpp:sm:3";
 const AGENT: &str = "d4565fa7-4d72-4749-b3d3-740edbf87770";
 const SCRAM_RESPONSE: &str = "<response xmlns='urn:xmpp:sasl:2'>Yz1iaXdzLHI9Y2xpZW50c2VydmVyLHA9cHJvb2Y=</response>";
-
-/// Returns the header of a client that sends its own address.
-fn header_from(user: &str) -> String {
-    HEADER.replace("version='1.0'>", &format!("from='{user}@localhost' version='1.0' xml:lang='en'>"))
-}
 
 fn user_agent(agent: &str) -> String {
     format!("<user-agent id='{agent}'><software>Conversations 2.19.5</software><device>Pixel</device></user-agent>")
@@ -32,17 +27,6 @@ fn conversations_bind() -> String {
     )
 }
 
-fn authenticate(mechanism: &str, initial: &str, inline: &str) -> String {
-    format!(
-        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'><initial-response>{initial}</initial-response>\
-         {inline}</authenticate>"
-    )
-}
-
-fn with_password(user: &str, inline: &str) -> String {
-    authenticate("PLAIN", &BASE64.encode(format!("\0{user}\0{PASSWORD}")), inline)
-}
-
 fn with_scram(user: &str, inline: &str) -> String {
     authenticate("SCRAM-SHA-1", &BASE64.encode(format!("n,,n={user},r=client")), inline)
 }
@@ -53,79 +37,6 @@ fn with_token(user: &str, agent: &str, inline: &str) -> String {
         &hashed_token(user, &token(user, agent)),
         &format!("{inline}<fast xmlns='urn:xmpp:fast:0'/>"),
     )
-}
-
-fn resume(previd: &str, h: u32) -> String {
-    format!("<resume xmlns='{SM}' previd='{previd}' h='{h}'/>")
-}
-
-/// The content of a `<success/>`.
-#[derive(Debug)]
-struct Success {
-    xml: String,
-    root: Element,
-}
-
-impl Success {
-    fn of(xml: String) -> Self {
-        let root = Element::parse(&xml);
-        assert_eq!((root.name.as_str(), root.ns.as_str()), ("success", "urn:xmpp:sasl:2"), "{xml}");
-        Self { xml, root }
-    }
-
-    /// Returns the JID that the server authenticated.
-    fn jid(&self) -> &str {
-        &self.root.child("authorization-identifier").expect("a JID").text
-    }
-
-    fn managed(&self, name: &str) -> Option<&Element> {
-        self.root.all(name).into_iter().find(|element| element.ns == SM)
-    }
-
-    /// Returns the resumption id in `<bound/>`.
-    fn id(&self) -> String {
-        let bound = self.root.child("bound").unwrap_or_else(|| panic!("not bound: {}", self.xml));
-        let enabled = bound.children.iter().find(|child| child.name == "enabled" && child.ns == SM);
-        let enabled = enabled.unwrap_or_else(|| panic!("no stream management: {}", self.xml));
-        assert_eq!(enabled.attribute("resume"), Some("true"));
-        assert!(enabled.attribute("max").is_some_and(|max| max.parse::<u32>().is_ok()), "{}", self.xml);
-        enabled.attribute("id").expect("an id").to_owned()
-    }
-
-    /// Returns the `h` of `<resumed/>`, after all the checks that clients make.
-    fn resumed(&self, previd: &str, jid: &str) -> u32 {
-        let resumed = self.managed("resumed").unwrap_or_else(|| panic!("not resumed: {}", self.xml));
-        // Conversations starts over if it is another id, and gives up if both elements are there.
-        assert_eq!(resumed.attribute("previd"), Some(previd));
-        assert!(self.root.child("bound").is_none(), "{}", self.xml);
-        // Dino and xmpp.js use this JID as their own from now on, including the resource.
-        assert_eq!(self.jid(), jid);
-        resumed.attribute("h").and_then(|h| h.parse().ok()).expect("an h")
-    }
-
-    /// Returns the `h` of the `<failed/>` beside `<bound/>`.
-    fn failed(&self) -> Option<u32> {
-        let failed = self.root.children.iter().find(|child| child.name == "failed" && child.ns == SM);
-        let failed = failed.unwrap_or_else(|| panic!("not failed: {}", self.xml));
-        assert!(failed.child("item-not-found").is_some(), "{}", self.xml);
-        failed.attribute("h").map(|h| h.parse().unwrap())
-    }
-}
-
-/// Opens a connection up to the features inside TLS.
-async fn opened(pushward: &Pushward, user: &str) -> (Client, String) {
-    let mut client = pushward.connect().await;
-    client.send(header_from(user)).await;
-    let features = client.expect("<stream:features").await;
-    (client, features)
-}
-
-/// Logs in and returns the success. The features, if they follow, are not read yet.
-async fn logged_in(pushward: &Pushward, user: &str, authenticate: &str) -> (Client, Success) {
-    let (mut client, _) = opened(pushward, user).await;
-    client.send(authenticate).await;
-    let success = Success::of(client.next().await);
-    (client, success)
 }
 
 /// A session of alice as Conversations begins it, on a scripted server.

@@ -190,8 +190,8 @@ fn configure(directory: &Path, certificate: Option<&Path>, ports: Ports) {
         ports.clients.port()
     );
     let limits = "<io><limits><stanzas>0</stanzas><stanzasize>1048576</stanzasize></limits></io>";
-    let plain = "<sasl><plain/></sasl>";
-    let mechanisms = format!("<mechanisms>{plain}</mechanisms><ssl-mechanisms>{plain}</ssl-mechanisms>");
+    let sasl = "<sasl><plain/><scram-sha-1/></sasl>";
+    let mechanisms = format!("<mechanisms>{sasl}</mechanisms><ssl-mechanisms>{sasl}</ssl-mechanisms>");
     let accounts =
         format!("<authreg><path>{libraries}</path><module>db</module>{mechanisms}{}</authreg>", database("c2s"));
     write("c2s", &format!("{router}{local}{limits}{accounts}"));

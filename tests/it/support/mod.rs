@@ -17,6 +17,7 @@ mod push_server;
 mod push_service;
 mod pushward;
 mod sasl2;
+mod sasl2_client;
 mod scene;
 mod server;
 mod stub;
@@ -49,6 +50,9 @@ pub(crate) use push_server::{PushServer, PushServerOptions};
 pub(crate) use push_service::{Answer, Publish, PushService};
 pub(crate) use pushward::{Pushward, Setup, binary};
 pub(crate) use sasl2::{hashed_token, token};
+pub(crate) use sasl2_client::{
+    CARBONS, SM, Scram, Success, authenticate, header_from, logged_in, opened, resume, with_password,
+};
 pub(crate) use scene::{Scene, another, enable_push, failed, fresh, lost, request, resumed};
 pub(crate) use server::Server;
 pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};

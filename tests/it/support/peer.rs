@@ -94,7 +94,7 @@ impl Library {
 /// A process with one client.
 ///
 /// Its events: `online` with the `jid`, `resumed`, `message` with its `body`, `iq` with `id` and `type`,
-/// `disconnected`.
+/// `disconnected`. xmpp.js also has `success` with the `profile` of SASL, and whether it `resumed` a session.
 pub(crate) struct Peer {
     library: Library,
     process: Process,

@@ -40,6 +40,11 @@ function make(who) {
     if (stanza.is("message")) report("message", { body: stanza.getChildText("body") });
     if (stanza.is("iq")) report("iq", { id: stanza.attrs.id, type: stanza.attrs.type });
   });
+  xmpp.on("nonza", (element) => {
+    if (!element.is("success")) return;
+    const resumed = element.getChild("resumed", "urn:xmpp:sm:3") !== undefined;
+    report("success", { profile: element.getNS(), resumed });
+  });
   xmpp.streamManagement.on("resumed", () => report("resumed"));
   return xmpp;
 }
