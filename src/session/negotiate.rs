@@ -285,7 +285,8 @@ impl Negotiation {
                 return Err(LoginEnd::ServerLost);
             }
             legs.pass_to_client(element);
-            return Ok(state);
+            // The client waits for one answer, which it cannot get any more.
+            return if matches!(state, LoginState::Fronted(_)) { Err(LoginEnd::ServerClosed) } else { Ok(state) };
         }
         let is_features = node.is("features", ns::STREAMS);
         match state {

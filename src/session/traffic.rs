@@ -19,7 +19,9 @@ use super::sm::{Handled, nonza};
 use crate::push::mucsub::MUCSUB;
 use crate::push::notification::Publish;
 use crate::seq::ServerSeq;
-use crate::xml::{self, Element, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns, stanza_error};
+use crate::xml::{
+    self, Element, ErrorType, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns, stanza_error,
+};
 
 impl Session {
     pub(super) fn on_client_frame(&mut self, now: Instant, frame: Frame) {
@@ -153,6 +155,10 @@ impl Session {
             Some(ClientRequest::Removal) => self.server.on_removal_request(now, &id()),
             Some(ClientRequest::Password) => self.server.on_password_request(&id()),
             Some(ClientRequest::Archive) => self.device.account_mut().on_archive_query(),
+            Some(ClientRequest::Bind) => {
+                self.deliver_reply(now, stanza_error(&node, ErrorType::Cancel, StanzaCondition::NotAllowed));
+                return true;
+            }
             Some(ClientRequest::Push(request)) => {
                 let Self { settings, effects, device, .. } = self;
                 let reply = device.account_mut().on_push_request(now, &node, request, settings, effects);
@@ -376,7 +382,7 @@ impl Session {
     }
 
     /// Writes a stanza to the client, or makes it wait.
-    fn deliver(&mut self, now: Instant, stanza: Incoming) {
+    pub(super) fn deliver(&mut self, now: Instant, stanza: Incoming) {
         if self.gives_back() {
             // The stanza is not acknowledged any more, so the server delivers it elsewhere.
             return self.device.hold_given_back(now, stanza);
@@ -388,12 +394,5 @@ impl Session {
             self.begin_end(now, EndReason::Exhausted);
         }
         self.device.deliver(now, stanza, &mut self.server, &mut self.effects);
-    }
-
-    /// Delivers a reply of our own, which counts and waits like any other stanza.
-    pub(super) fn deliver_reply(&mut self, now: Instant, reply: Bytes) {
-        if let Ok(element) = Element::parse(reply, self.device.client().header()) {
-            self.deliver(now, Incoming { element, server_seq: None, cause: Cause::Reply });
-        }
     }
 }

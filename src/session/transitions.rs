@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Session;
+use super::cause::Cause;
 use super::contract::Output;
+use super::delivery::Incoming;
 use super::device::Silence;
 use super::event::{Closing, EndReason, Event, Stored, Token, WakeReason};
 use super::identity::Resumption;
@@ -13,7 +15,7 @@ use super::lifecycle::{Last, Leave};
 use super::server::Settling;
 use super::succession::Successor;
 use crate::seq::Seq;
-use crate::xml::{self, StreamCondition};
+use crate::xml::{self, Element, StreamCondition};
 
 /// The time that a resumption waits for the server to confirm what the client sent before.
 const RESUME_PATIENCE: Duration = Duration::from_secs(2);
@@ -387,5 +389,12 @@ impl Session {
         self.lifecycle.end();
         self.server.end();
         self.effects.push(Output::End(reason));
+    }
+
+    /// Delivers a reply of our own, which counts and waits like any other stanza.
+    pub(super) fn deliver_reply(&mut self, now: Instant, reply: Bytes) {
+        if let Ok(element) = Element::parse(reply, self.device.client().header()) {
+            self.deliver(now, Incoming { element, server_seq: None, cause: Cause::Reply });
+        }
     }
 }

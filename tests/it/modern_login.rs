@@ -159,12 +159,9 @@ async fn plain_and_scram_log_in_and_everything_that_was_asked_for_works(server: 
         if carbons {
             copies_reach(&mut alice, &mut stage).await;
         }
-        // jabberd2 binds a second resource to the stream.
-        if !matches!(stage.server, Legacy::Jabberd2(_)) {
-            alice.send("<iq type='set' id='again'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>").await;
-            let again = Element::parse(&alice.answer("again").await);
-            assert_eq!(again.attribute("type"), Some("error"), "{again:?}");
-        }
+        alice.send("<iq type='set' id='again'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>").await;
+        let again = Element::parse(&alice.answer("again").await);
+        assert_eq!(again.attribute("type"), Some("error"), "{again:?}");
         assert_eq!(alice.whitespace(), 0);
         alice.send("</stream:stream>").await;
         alice.closed(PATIENCE).await;

@@ -336,6 +336,16 @@ fn a_server_that_is_lost_before_the_success_is_a_stream_error() {
 }
 
 #[test]
+fn a_stream_error_of_the_server_is_the_only_one() {
+    let mut login = asking(&settings(), "");
+    let theirs = "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+    login.upstream(theirs);
+    login.input(LoginInput::Upstream(Frame::Close));
+    assert_eq!(login.to_client, [theirs, "</stream:stream>"]);
+    assert_eq!(login.closed, Some(CloseReason::UpstreamClosed));
+}
+
+#[test]
 fn the_same_login_resumes_inline_and_the_server_is_not_asked_for_more() {
     let mut login = offered();
     login.client(&authenticate(&format!("{}{RESUME}", bind(ENABLE))));

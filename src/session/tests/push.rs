@@ -61,6 +61,17 @@ fn a_server_without_disco_for_accounts_is_answered_for() {
 }
 
 #[test]
+fn a_second_bind_is_refused_and_the_server_does_not_get_it() {
+    let mut rig = Rig::new();
+    rig.client(
+        "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>x</resource></bind></iq>",
+    );
+    assert!(!rig.to_upstream.iter().any(|xml| xml.contains("xmpp-bind")), "{:?}", rig.to_upstream);
+    let answer = rig.to_client.last().unwrap();
+    assert!(answer.contains("id='b'") && answer.contains("<not-allowed "), "{answer}");
+}
+
+#[test]
 fn disco_of_others_is_left_alone() {
     let mut rig = Rig::new();
     rig.client("<iq type='get' id='d' to='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");

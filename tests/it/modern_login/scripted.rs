@@ -225,6 +225,18 @@ async fn a_session_whose_server_was_lost_is_failed_beside_a_new_one_that_has_its
     alice.acked_up_to(1).await;
 }
 
+#[tokio::test]
+async fn a_stream_error_of_the_server_is_the_only_one() {
+    let (mut stub, pushward) = started(&["<iq"]).await;
+    let (mut alice, _) = opened(&pushward, "alice").await;
+    alice.send(with_password("alice", &device(PHONE))).await;
+    let mut server = stub.connection().await;
+    server.expect("xmpp-bind").await;
+    let theirs = "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+    server.send(format!("{theirs}</stream:stream>"));
+    assert_eq!(alice.closed(PATIENCE).await, [theirs, "</stream:stream>"]);
+}
+
 /// While the login waits for the server, the client is not read: its loss is noticed with the next write.
 #[tokio::test]
 async fn a_client_that_is_lost_during_its_login_leaves_a_session_only_if_it_could_resume() {
