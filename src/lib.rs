@@ -51,7 +51,8 @@
 //! [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`],
 //! [`session::mechanism_filter`]), then either a bind, which creates the [`session::Session`] that this task drives from then on, or
 //! a proven `<resume/>`, which moves the connection to the task of the held session. With SASL2 both are requested inside
-//! the login and answered inside its `<success/>`.
+//! the login and answered inside its `<success/>`. If the server has no SASL2, Pushward offers it ([`session::fronting`]), and
+//! tokens ([`push::fast`]) by which a client returns to its held session without the server.
 //!
 //! The connection to the server is plain or TLS ([`net::upstream`]; [`session::upgrade`] negotiates STARTTLS).
 //! [`net::trust`] verifies the server's certificate.
@@ -67,7 +68,8 @@
 //! 2. **Durable before acked.** Durable kinds are acknowledged to either side only once the other side has taken them or the
 //!    disk holds them. Other presence and iq answers wait in memory and count as handled, since acks are cumulative.
 //! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.
-//! 4. **No account gets another account's session.** Resuming needs the unguessable id *and* proof, from the server, of the same bare JID.
+//! 4. **No account gets another account's session.** Resuming needs the unguessable id *and* proof of the same bare JID: from the
+//!    server, or by a token that Pushward issued in a login which the server accepted, and which is not revoked.
 //! 5. **Our own traffic is invisible.** Publishes and their answers, probes, pings, upstream acks never reach the client.
 //! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise (calls
 //!    for devices that asked for `jingle` excepted).

@@ -14,7 +14,7 @@ pub enum Stage {
     Accepted,
     /// TLS is established.
     Secured,
-    /// The client has named a host, and the server is being connected.
+    /// The client has named a host, and the server is being connected or was not needed yet.
     Opened,
 }
 

@@ -104,12 +104,20 @@ impl Fronting {
 
     /// Notes what the server has sent to a client before its login. Features that are too long are not kept.
     pub fn on_features(&self, host: &str, header: &Arc<Header>, features: &Element, leg: Leg) {
-        if let Some(mut limits) = self.limits(host).filter(|_| features.bytes().len() <= FEATURES) {
-            let is_known = |known: &KnownServer| known.features.bytes() == features.bytes() && known.leg == leg;
-            if !limits.known.as_ref().is_some_and(|known| is_known(known) && known.header.means_the_same(header)) {
-                let (header, features) = (Arc::clone(header), features.compact());
-                limits.known = Some(KnownServer { header, features, leg });
-            }
+        let Some(mut limits) = self.limits(host) else { return };
+        let is_known = |known: &KnownServer| {
+            known.features.bytes() == features.bytes() && known.leg == leg && known.header.declares_the_same(header)
+        };
+        if !limits.known.as_ref().is_some_and(is_known) {
+            let known = KnownServer { header: Arc::clone(header), features: features.compact(), leg };
+            limits.known = (features.bytes().len() <= FEATURES).then_some(known);
+        }
+    }
+
+    /// Forgets what the server sends: it has changed.
+    pub fn forget(&self, host: &str) {
+        if let Some(mut limits) = self.limits(host) {
+            limits.known = None;
         }
     }
 

@@ -22,7 +22,7 @@
 //! | `end` | the ends of a login without a session: reason, stream error |
 //! | `legs` | outputs; the streams that an end has to close |
 //! | `streams`, `login` | data of several states: the open streams, and the accepted login |
-//! | `early`, `opening` | the first offer: from memory, before the server is connected; `Opening` |
+//! | `early`, `opening`, `features` | the first offer: from memory, before the server is connected; `Opening`; from its features |
 //! | `authenticating`, `inline` | `Authenticating` (SASL, SASL2), and the requests inside `<authenticate/>` |
 //! | `fronted` | `Fronted` (SASL2 in front of a server that lacks it) |
 //! | `restart` | `Restarting`, `Reopening` (SASL) |
@@ -34,6 +34,7 @@ mod binding;
 mod contract;
 mod early;
 mod end;
+mod features;
 mod fronted;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -168,17 +169,17 @@ impl Negotiation {
             LoginInput::Upstream(Frame::Close) => Err(LoginEnd::ServerClosed),
             LoginInput::Connected(leg) => Ok(self.on_connected(state, leg)),
             LoginInput::UpstreamLost => Err(LoginEnd::ServerLost),
-            LoginInput::Found(found) => self.on_found(state, found),
-            LoginInput::Gone(ended) => self.on_gone(state, ended),
+            LoginInput::Found(found) => {
+                state.on_found(found, &mut self.legs)?;
+                Ok(state)
+            }
+            LoginInput::Gone(ended) => state.on_gone(ended, &self.settings, &mut self.legs),
             LoginInput::TooHigh(too_high) => Err(too_high.into()),
             LoginInput::TokenRefused(refusal) => {
                 state.on_token_refused(refusal, &mut self.legs);
                 Ok(state)
             }
-            LoginInput::TokenIssued(issued) => {
-                state.on_token_issued(issued);
-                Ok(state)
-            }
+            LoginInput::TokenIssued(issued) => state.on_token_issued(issued, &self.settings, &mut self.legs),
             LoginInput::Stop(Stop::ServerSilent) => self.on_server_silent(state),
             LoginInput::Stop(stop) => Err(stop.into()),
         }
@@ -242,7 +243,7 @@ impl Negotiation {
             LoginState::Opening(opening) => opening.on_header(header, &mut self.legs),
             LoginState::Reopening(reopening) => reopening.on_header(header, &mut self.legs),
             LoginState::Fronted(fronted) => fronted.on_header(&header)?,
-            LoginState::Authenticating(sasl) => sasl.on_header(&header)?,
+            LoginState::Authenticating(sasl) => sasl.on_header(&header, &self.settings)?,
             LoginState::Start
             | LoginState::Connecting(_)
             | LoginState::HandingOver(_)
@@ -285,13 +286,12 @@ impl Negotiation {
                 return Err(LoginEnd::ServerLost);
             }
             legs.pass_to_client(element);
-            // The client waits for one answer, which it cannot get any more.
-            return if matches!(state, LoginState::Fronted(_)) { Err(LoginEnd::ServerClosed) } else { Ok(state) };
+            return state.on_stream_error(&node, legs);
         }
         let is_features = node.is("features", ns::STREAMS);
         match state {
             LoginState::Opening(opening) if is_features => {
-                opening.on_features(element, settings, legs).map(LoginState::Authenticating)
+                opening.on_features(element, settings, legs).map(|sasl| LoginState::Authenticating(Box::new(sasl)))
             }
             LoginState::Authenticating(mut sasl) => {
                 if sasl.on_late_features(element, self.lockout, settings, legs)? {
@@ -358,56 +358,6 @@ impl Negotiation {
         let LoginState::Fronted(fronted) = state else { return Err(LoginEnd::ServerSilent) };
         let step = fronted.on_late(&self.settings, &mut self.legs)?;
         Ok(LoginState::after_fronted(step, &mut self.legs))
-    }
-
-    // Resumption
-
-    fn on_found(
-        &mut self,
-        mut state: LoginState,
-        found: Result<HeldSession, Option<Ended>>,
-    ) -> Result<LoginState, LoginEnd> {
-        match &mut state {
-            LoginState::Authenticating(sasl) => sasl.on_found(found, &mut self.legs),
-            LoginState::Binding(binding) => binding.on_found(found, &mut self.legs)?,
-            LoginState::Start
-            | LoginState::Connecting(_)
-            | LoginState::Opening(_)
-            | LoginState::HandingOver(_)
-            | LoginState::Welcomed(_)
-            | LoginState::Fronted(_)
-            | LoginState::Restarting(_)
-            | LoginState::Reopening(_)
-            | LoginState::Done => {}
-        }
-        Ok(state)
-    }
-
-    fn on_gone(&mut self, state: LoginState, ended: Option<Ended>) -> Result<LoginState, LoginEnd> {
-        match state {
-            LoginState::HandingOver(handing_over) => {
-                handing_over.on_gone(ended, &self.settings, &mut self.legs).map(LoginState::Welcomed)
-            }
-            LoginState::Authenticating(mut sasl) => {
-                sasl.check_token(&mut self.legs);
-                Ok(LoginState::Authenticating(sasl))
-            }
-            LoginState::Fronted(mut fronted) => {
-                fronted.on_gone(ended, &mut self.legs);
-                Ok(LoginState::Fronted(fronted))
-            }
-            LoginState::Binding(mut binding) => {
-                binding.on_gone(ended, &mut self.legs)?;
-                Ok(LoginState::Binding(binding))
-            }
-            LoginState::Start
-            | LoginState::Connecting(_)
-            | LoginState::Opening(_)
-            | LoginState::Welcomed(_)
-            | LoginState::Restarting(_)
-            | LoginState::Reopening(_)
-            | LoginState::Done => Ok(state),
-        }
     }
 }
 

@@ -84,6 +84,12 @@ impl Header {
         Arc::ptr_eq(own, other) || is_equal()
     }
 
+    /// Returns whether both declare the same namespaces. They may differ in their default language.
+    pub fn declares_the_same(&self, other: &Header) -> bool {
+        let (own, other) = (&self.context, &other.context);
+        Arc::ptr_eq(own, other) || own.default == other.default && own.prefixes == other.prefixes
+    }
+
     /// Returns whether both share one allocation of the same context. Cheaper than [`Header::means_the_same`].
     pub(super) fn shares_context(&self, other: &Header) -> bool {
         Arc::ptr_eq(&self.context, &other.context)

@@ -247,8 +247,9 @@ async fn what_happens_to_a_session_is_counted() {
     let address = page(&scene.pushward).await;
     let (_, _, metrics) = http(address, "GET", "/metrics").await;
     for line in [
-        "pushward_logins_total{outcome=\"bound\"} 1",
-        "pushward_logins_total{outcome=\"resumed\"} 1",
+        "pushward_logins_total{outcome=\"bound\",profile=\"sasl1\",fronted=\"false\"} 1",
+        "pushward_logins_total{outcome=\"resumed\",profile=\"sasl1\",fronted=\"false\"} 1",
+        "pushward_logins_total{outcome=\"resumed\",profile=\"sasl2\",fronted=\"true\"} 0",
         "pushward_resumptions_total{outcome=\"resumed\"} 1",
         "pushward_resumptions_total{outcome=\"not_proven\"} 0",
         "pushward_handshakes_total{outcome=\"established\"} 2",

@@ -1,5 +1,6 @@
 //! [`SessionDriver`] drives a [`Session`]: it is the task that owns both legs until the session ends.
 
+mod admission;
 pub(super) mod begin;
 mod leave;
 mod outputs;
@@ -32,7 +33,7 @@ use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
 use crate::session::sasl::LoginMethod;
-use crate::session::{Attachment, EndReason, Input, OtherSession, Replies, Resumption, Session};
+use crate::session::{Attachment, EndReason, Input, OtherSession, Replies, Session};
 
 /// The size of a stanza, in bytes, above which its processing delays other sessions on the same worker.
 const LARGE: usize = 1 << 20;
@@ -224,7 +225,8 @@ impl SessionDriver {
             return;
         }
         let Attach { mut client, peer, login, began, mut resumption, reply } = attach;
-        if let Err(reason) = self.admit(&mut resumption, began) {
+        let admitted = admission::admit(&self.relay, &self.handle, &self.session, &mut resumption, began);
+        if let Err(reason) = admitted {
             // The login may have ended, too.
             drop(reply.send(Err(Refused { client, reason })));
             return;
@@ -245,14 +247,6 @@ impl SessionDriver {
         self.take(Input::Attach(Box::new(resumption)));
         // Frames that the client sent directly after its `<resume/>`.
         self.frames_from_client();
-    }
-
-    /// Checks a resumption, and redeems its token. Without a valid token the client does not learn whether its count is right.
-    fn admit(&self, resumption: &mut Resumption, began: Instant) -> Result<(), AttachRefusal> {
-        let tokens = self.relay.accounts().tokens();
-        tokens.examine(self.handle.account(), &resumption.tokens).map_err(AttachRefusal::Token)?;
-        self.session.check_resume(resumption.h).map_err(AttachRefusal::TooHigh)?;
-        tokens.complete(&self.handle, resumption, began).map_err(AttachRefusal::Token)
     }
 
     // Received frames

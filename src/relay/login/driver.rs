@@ -49,26 +49,32 @@ enum LoginEvent {
     Stop(Stop),
 }
 
+/// The progress of a login, for its limits and for metrics.
+struct LoginProgress {
+    /// The time at which the client's connection was secured.
+    began: Instant,
+    authentication: Authentication,
+    /// The method by which the client has logged in.
+    method: Option<LoginMethod>,
+    /// The outcome of the client's last resumption attempt. It counts as proven only once the session has the connection.
+    resumption: Option<ResumeOutcome>,
+    outcome: LoginOutcome,
+}
+
 struct LoginDriver<'a> {
     relay: &'a Relay,
     /// The snapshot that was in force when the client connected.
     snapshot: Arc<Snapshot>,
     negotiation: Negotiation,
     addresses: Addresses,
-    /// The time at which the client's connection was secured.
-    began: Instant,
     /// `None` once the connection was handed over.
     client: Option<Box<Client>>,
     upstream: Option<UpstreamConn>,
     eviction: Eviction,
     timer: Timer,
     server_clock: ServerClock,
-    authentication: Authentication,
-    method: Option<LoginMethod>,
+    progress: LoginProgress,
     bound: Option<Bound>,
-    /// The outcome of the client's last resumption attempt. It counts as proven only once the session has the connection.
-    resumption: Option<ResumeOutcome>,
-    outcome: LoginOutcome,
     /// An event that came during another wait.
     interrupted: Option<LoginEvent>,
     done: bool,
@@ -90,24 +96,26 @@ pub(in crate::relay) async fn run(
         negotiation,
         snapshot,
         addresses,
-        began: Instant::now(),
         client: Some(client),
         upstream: None,
         eviction,
         timer: Timer::new(Instant::now()),
         server_clock: ServerClock::default(),
-        authentication: Authentication::Pending,
-        method: None,
+        progress: LoginProgress {
+            began: Instant::now(),
+            authentication: Authentication::Pending,
+            method: None,
+            resumption: None,
+            outcome: LoginOutcome::Lost,
+        },
         bound: None,
-        resumption: None,
-        outcome: LoginOutcome::Lost,
         interrupted: None,
         done: false,
     };
     driver.drive().await;
     driver.count_resumption();
-    relay.metrics().login(driver.outcome, driver.method);
-    let LoginDriver { client, upstream, bound, method, .. } = driver;
+    relay.metrics().login(driver.progress.outcome, driver.progress.method);
+    let LoginDriver { client, upstream, bound, progress: LoginProgress { method, .. }, .. } = driver;
     match (bound, client, upstream) {
         (Some(bound), Some(client), Some(upstream)) => {
             Some(Box::new(Login { bound, client, peer: addresses.client, upstream, method }))
@@ -252,7 +260,7 @@ impl LoginDriver<'_> {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "client sent an invalid XML stream");
-                    self.relay.overload().on_frame_error(&error, self.authentication);
+                    self.relay.overload().on_frame_error(&error, self.progress.authentication);
                     self.negotiation.refuse_bytes(&error);
                     self.perform().await;
                 }
@@ -283,7 +291,7 @@ impl LoginDriver<'_> {
     }
 
     fn count_resumption(&mut self) {
-        if let Some(outcome) = self.resumption.take() {
+        if let Some(outcome) = self.progress.resumption.take() {
             self.relay.metrics().resumption(outcome);
         }
     }

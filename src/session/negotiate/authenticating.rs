@@ -1,6 +1,7 @@
 //! SASL in both profiles (RFC 6120 §6, XEP-0388), one exchange at a time. Messages pass through unchanged, or are translated if
 //! the server lacks SASL2.
 
+mod attempt;
 mod front;
 mod token;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use super::contract::{Ended, Lockout, LoginOutput, SaslFailure, ServerAnswer};
 use super::end::LoginEnd;
 use super::fronted::FrontedLogin;
-use super::inline::{BindRequests, Inline, InlineResume, token_request};
+use super::inline::InlineResume;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::proof::HeldSession;
@@ -17,22 +18,18 @@ use super::restart::Restarting;
 use super::streams::Streams;
 use super::welcome::Sasl2Success;
 use crate::jid::{BareJid, Jid};
+use crate::session::Settings;
 use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::rewrite::fronted;
 use crate::session::rewrite::offers::Offer;
 use crate::session::rewrite::sasl2::{self, authenticate};
-use crate::session::sasl::{LoginMethod, Profile, SaslExchange, SaslIdentity};
+use crate::session::sasl::{LoginMethod, Profile, SaslIdentity};
 use crate::session::sm::nonza;
-use crate::session::{Settings, SmId, TokenWish};
 use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, excerpt, ns, stanza_error};
-use front::{LateServer, ServerLink};
-use token::TokenAttempt;
+use attempt::{SaslAttempt, SaslTurn, ServerLink, sasl_message};
 
 /// The number of login attempts that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
-
-/// The maximum length of a user agent's id that is kept: it should be a UUID (XEP-0388 §2.3).
-const AGENT_ID: usize = 256;
 
 /// The client authenticates.
 #[derive(Debug)]
@@ -46,43 +43,15 @@ pub(super) struct Authenticating {
     turn: SaslTurn,
 }
 
-/// The party that has to act next.
-#[derive(Debug)]
-enum SaslTurn {
-    /// The client.
-    Client,
-    /// The server: it has the client's last SASL message.
-    Server,
-    /// The registry: it is asked for the session that this `<authenticate/>` requests to resume.
-    Registry(Box<(Element, nonza::Resume)>),
-    /// The session that a token may open, or the record of its account.
-    Session,
-    /// The server, which is being connected.
-    Late(Box<LateServer>),
-}
-
-/// One attempt to log in, and the client's data beside the SASL messages.
-#[derive(Debug, Default)]
-struct SaslAttempt {
-    exchange: SaslExchange,
-    inline: Inline,
-    agent: Option<String>,
-    presented: Option<SmId>,
-    /// The condition with which Pushward itself refuses the attempt, once the server has aborted its exchange.
-    refusal: Option<&'static str>,
-    /// The token that the client presents.
-    token: Option<TokenAttempt>,
-}
-
 /// The result of an element of the server.
 #[derive(Debug)]
 pub(super) enum SaslStep {
     /// SASL continues.
-    GoesOn(Authenticating),
+    GoesOn(Box<Authenticating>),
     /// The login is complete: both streams restart.
     Restart(Restarting),
     /// The login is complete, by SASL2.
-    Sasl2Success(Sasl2Success),
+    Sasl2Success(Box<Sasl2Success>),
     /// The login is complete, by SASL2 in front of a server that lacks it.
     Fronted(Box<FrontedLogin>),
 }
@@ -133,6 +102,10 @@ impl Authenticating {
             self.connect(element, legs);
             return Ok(());
         }
+        if self.has_nothing_to_abort(&node) {
+            legs.reply(fronted::refusal(node.ns(), "aborted"));
+            return Ok(());
+        }
         let own = node.ns() == self.attempt.exchange.profile().ns();
         match node.name() {
             "auth" if node.ns() == ns::SASL => self.attempt = SaslAttempt::begin(Profile::Sasl, &node),
@@ -144,7 +117,7 @@ impl Authenticating {
                 self.on_fronted_client(&node, legs);
                 return Ok(());
             }
-            "response" if own => self.attempt.exchange.client_message(&node.text()),
+            "response" if own => self.attempt.exchange.client_message(&sasl_message(&node)),
             "abort" if own => {}
             // XEP-0388 §2.6.2: further tasks, such as a second factor.
             "next" | "task-data" if own && node.ns() == ns::SASL2 && !self.is_fronted() => {}
@@ -232,7 +205,7 @@ impl Authenticating {
 
     /// Takes an element of the server.
     pub(super) fn on_server(
-        mut self,
+        mut self: Box<Self>,
         element: &Element,
         settings: &Settings,
         legs: &mut Legs,
@@ -285,7 +258,7 @@ impl Authenticating {
         }
     }
 
-    fn on_success(self, success: &Element, legs: &mut Legs) -> Result<SaslStep, LoginEnd> {
+    fn on_success(self: Box<Self>, success: &Element, legs: &mut Legs) -> Result<SaslStep, LoginEnd> {
         if self.is_fronted() {
             return self.on_fronted_success(&success.node(), legs).map(SaslStep::Fronted);
         }
@@ -302,7 +275,8 @@ impl Authenticating {
             }
             Profile::Sasl2 => {
                 legs.out(LoginOutput::Authenticated(LoginMethod::Sasl2));
-                SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline))
+                let success = Sasl2Success::new(self.streams, login, success.clone(), inline);
+                SaslStep::Sasl2Success(Box::new(success))
             }
         })
     }
@@ -318,30 +292,6 @@ impl Authenticating {
             _ => return,
         };
         legs.out(LoginOutput::UpstreamWarning { host: self.streams.host().to_owned(), warning });
-    }
-}
-
-impl SaslAttempt {
-    /// Reads the element that begins an exchange. Earlier attempts have no effect on it.
-    fn begin(profile: Profile, node: &Node<'_>) -> Self {
-        let mechanism = node.attr("mechanism").unwrap_or_default().into_owned();
-        let mut exchange = SaslExchange::begin(profile, mechanism);
-        match profile {
-            Profile::Sasl => {
-                exchange.client_message(&node.text());
-                Self { exchange, ..Self::default() }
-            }
-            Profile::Sasl2 => {
-                let initial = node.child("initial-response", ns::SASL2);
-                exchange.client_message(&initial.map(|initial| initial.text()).unwrap_or_default());
-                let agent = node.child("user-agent", ns::SASL2).and_then(|agent| agent.attr("id"));
-                let agent = agent.map(|id| id.into_owned()).filter(|id| !id.is_empty() && id.len() <= AGENT_ID);
-                let token = agent.as_ref().zip(token_request(node));
-                let token = token.map(|(agent, mechanism)| TokenWish { agent: agent.clone(), mechanism });
-                let inline = Inline { resume: InlineResume::None, bind: BindRequests::read(node), token };
-                Self { exchange, inline, agent, ..Self::default() }
-            }
-        }
     }
 }
 

@@ -67,6 +67,11 @@ impl AwaitingBind {
         matches!(self.request, BindRequest::None)
     }
 
+    /// The account of the login, as far as it is known.
+    pub(super) fn account(&self) -> Option<BareJid> {
+        self.login.likely_account()
+    }
+
     /// The answer that the server has to send next, if any.
     pub(super) fn awaits(&self) -> Option<ServerAnswer> {
         match self.request {

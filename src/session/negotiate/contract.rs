@@ -126,6 +126,8 @@ pub enum LoginOutput {
     ToUpstream(Bytes),
     /// Connect to the server of this host, then pass [`LoginInput::Connected`].
     Connect(String),
+    /// The client's header is answered without the server.
+    Answered,
     /// The server accepted the login: the larger limits apply from now on.
     Authenticated(LoginMethod),
     /// A fronted login is complete. It took this number of round trips less than SASL of RFC 6120 and the requests behind it.

@@ -22,11 +22,12 @@ pub(super) fn begin(client: LoginClientStream, settings: &Settings, legs: &mut L
         legs.out(LoginOutput::Connect(client.host().to_owned()));
         return LoginState::Connecting(client);
     };
+    legs.out(LoginOutput::Answered);
     legs.open_client(&header);
     let streams = client.answered(header, known.leg);
     let offer = streams.offer(&known.features, FeaturesPhase::Unauthenticated, settings);
     legs.write_client(offer.shown.clone());
-    LoginState::Authenticating(Authenticating::without_server(streams, offer))
+    LoginState::Authenticating(Box::new(Authenticating::without_server(streams, offer)))
 }
 
 /// Returns whether the client may have a token: its header names its account (XEP-0484 §4.1).
@@ -40,5 +41,5 @@ fn may_have_token(client: &LoginClientStream, settings: &Settings) -> bool {
 fn own_header(client: &LoginClientStream, known: &KnownServer, legs: &Legs) -> Option<Arc<Header>> {
     let bytes = xml::stream_header(client.host(), &legs.random_id(), client.header().lang());
     let header = Header::parse(bytes).ok()?;
-    known.header.means_the_same(&header).then(|| Arc::new(header))
+    known.header.declares_the_same(&header).then(|| Arc::new(header))
 }

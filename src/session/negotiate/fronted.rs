@@ -22,13 +22,13 @@ use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::streams::Streams;
-use crate::jid::{self, FullJid};
+use crate::jid::{self, BareJid, FullJid};
 use crate::push::fast::IssuedToken;
 use crate::session::rewrite::FeaturesPhase;
 use crate::session::rewrite::fronted::{BoundParts, Success, bound, success, token};
 use crate::session::sm::nonza;
 use crate::session::{Resumption, ResumptionTokens, Settings, TokenWish};
-use crate::xml::{Element, Frame, Header, Kind, Skipped, StanzaCondition, XmlWriter, ns};
+use crate::xml::{Element, Frame, Header, Kind, Node, Skipped, StanzaCondition, XmlWriter, ns};
 use extras::Extras;
 
 /// The number of frames and of their bytes that wait for the client's `<success/>`. With more, the login does not wait for further
@@ -137,15 +137,30 @@ impl FrontedLogin {
     fn restart(&mut self, failed: Option<Bytes>, legs: &mut Legs) {
         self.failed = failed;
         legs.restart_server(self.streams.client_header());
-        if let (Some(account), Some(wish)) = (self.login.told().cloned(), self.wish.take()) {
-            legs.out(LoginOutput::IssueToken { account, wish });
-        }
         self.phase = FrontedPhase::Header;
     }
 
     /// Takes the token that was issued for this login.
-    pub(super) fn on_token(&mut self, issued: Option<IssuedToken>) {
+    pub(super) fn on_token(
+        mut self: Box<Self>,
+        issued: Option<IssuedToken>,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<FrontedStep, LoginEnd> {
         self.token = issued;
+        match &self.phase {
+            FrontedPhase::Extras { extras, .. } if extras.are_done() => self.welcome_bound(settings, legs),
+            FrontedPhase::HandingOver
+            | FrontedPhase::Header
+            | FrontedPhase::Features
+            | FrontedPhase::Bind { .. }
+            | FrontedPhase::Extras { .. } => Ok(FrontedStep::GoesOn(self)),
+        }
+    }
+
+    /// The account that the server has let in, as far as it is known.
+    pub(super) fn account(&self) -> Option<&BareJid> {
+        self.login.told()
     }
 
     /// The answer that the server has to send next.
@@ -169,7 +184,7 @@ impl FrontedLogin {
 
     /// Takes the server's header. The client has the first one: stanzas that depend on other declarations could not be passed on.
     pub(super) fn on_header(&mut self, header: &Header) -> Result<(), LoginEnd> {
-        let (FrontedPhase::Header, true) = (&self.phase, self.streams.server_header().means_the_same(header)) else {
+        let (FrontedPhase::Header, true) = (&self.phase, self.streams.server_header().declares_the_same(header)) else {
             return Err(LoginEnd::ServerError);
         };
         self.phase = FrontedPhase::Features;
@@ -290,8 +305,15 @@ impl FrontedLogin {
             _ if is_error => return self.welcome_unbound(&features, settings, legs),
             _ => return Err(LoginEnd::ServerError),
         };
-        let extras = Extras::ask(&self.requests, settings.fronting.parts(self.streams.host()), legs);
-        let are_done = extras.are_done();
+        let needs_session = requires_session(&features.node());
+        let parts = settings.fronting.parts(self.streams.host());
+        let extras = Extras::ask(&self.requests, needs_session, parts, legs);
+        // The server has named the account now.
+        let wish = self.wish.take();
+        let are_done = extras.are_done() && wish.is_none();
+        if let Some(wish) = wish {
+            legs.out(LoginOutput::IssueToken { account: jid.to_bare(), wish });
+        }
         self.phase = FrontedPhase::Extras { jid, features, extras };
         if are_done { self.welcome_bound(settings, legs) } else { Ok(FrontedStep::GoesOn(self)) }
     }
@@ -356,8 +378,13 @@ impl FrontedLogin {
         let told = self.login.told().ok_or(LoginEnd::ServerError)?;
         let identifier = jid.map_or(told.as_str(), |jid| jid.as_str());
         let (additional_data, failed) = (self.additional_data.as_deref(), self.failed.as_deref());
-        // A token for the account that the client named opens no session of another one.
-        let token = self.token.as_ref().filter(|_| jid.is_none_or(|jid| jid.to_bare() == *told)).map(token);
+        let token = self.token.as_ref().map(token);
         Ok(success(Success { additional_data, identifier, bound, failed, token: token.as_deref() }))
     }
+}
+
+/// Returns whether a server wants a session to be established after the bind (RFC 3921 §3).
+fn requires_session(features: &Node<'_>) -> bool {
+    let session = features.child("session", ns::SESSION);
+    session.is_some_and(|session| session.child("optional", ns::SESSION).is_none())
 }

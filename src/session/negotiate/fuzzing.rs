@@ -473,6 +473,7 @@ impl<'d> World<'d> {
             LoginOutput::Close(_) => self.is_done = true,
             LoginOutput::SaslFailed(_)
             | LoginOutput::RoundTripsSaved(_)
+            | LoginOutput::Answered
             | LoginOutput::RevokeTokens(_)
             | LoginOutput::LoginFailed
             | LoginOutput::LoginRefused

@@ -48,6 +48,12 @@ impl AcceptedLogin {
         self.told.as_ref()
     }
 
+    /// The account, as far as it is known. This proves nothing.
+    pub(super) fn likely_account(&self) -> Option<BareJid> {
+        let guess = || self.identity.as_ref().and_then(|id| BareJid::of_user(&id.authcid, &id.host));
+        self.account.clone().or_else(|| self.told.clone()).or_else(guess)
+    }
+
     /// The id of the user agent.
     pub(super) fn agent(&self) -> Option<&str> {
         self.agent.as_deref()

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use super::authenticating::Authenticating;
-use super::contract::{LoginOutput, ServerAnswer};
+use super::contract::ServerAnswer;
 use super::end::LoginEnd;
+use super::features;
 use super::legs::Legs;
-use super::streams::{LoginClientStream, Streams};
+use super::streams::LoginClientStream;
 use crate::session::Settings;
-use crate::session::mechanism_filter::{Leg, UpstreamWarning};
-use crate::session::rewrite::FeaturesPhase;
-use crate::session::rewrite::offers::Offer;
+use crate::session::mechanism_filter::Leg;
 use crate::xml::{Element, Header};
 
 /// The client's header was passed on: the server's header and features are awaited.
@@ -48,30 +47,8 @@ impl OpeningLogin {
     ) -> Result<Authenticating, LoginEnd> {
         let Some(server_header) = self.server_header else { return Err(LoginEnd::ServerError) };
         let streams = self.client.answered(server_header, self.leg);
-        let offer = admit_features(&streams, features, settings, legs)?;
+        let offer = features::admit(&streams, features, settings, legs)?;
         legs.write_client(offer.shown.clone());
         Ok(Authenticating::new(streams, offer))
     }
-}
-
-/// Returns what the client may see of a server's features, if it can log in at all. The offer is remembered for clients that come
-/// before the server is connected.
-pub(super) fn admit_features(
-    streams: &Streams,
-    features: &Element,
-    settings: &Settings,
-    legs: &mut Legs,
-) -> Result<Arc<Offer>, LoginEnd> {
-    let offer = streams.offer(features, FeaturesPhase::Unauthenticated, settings);
-    if streams.leg() == Leg::Plain && offer.requires_tls {
-        let (host, warning) = (streams.host().to_owned(), UpstreamWarning::TlsRequired);
-        legs.out(LoginOutput::UpstreamWarning { host, warning });
-        return Err(LoginEnd::ServerRequiresTls);
-    }
-    if offer.has_sasl2 {
-        settings.fronting.on_own_sasl2(streams.host());
-    } else if offer.fronted.is_some() {
-        settings.fronting.on_features(streams.host(), streams.server_header(), features, streams.leg());
-    }
-    Ok(offer)
 }

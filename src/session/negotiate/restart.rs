@@ -7,6 +7,7 @@ use super::contract::ServerAnswer;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::streams::Streams;
+use crate::jid::BareJid;
 use crate::session::Settings;
 use crate::session::rewrite::FeaturesPhase;
 use crate::xml::{Element, Header};
@@ -29,6 +30,11 @@ impl Restarting {
         self.streams.host()
     }
 
+    /// The account of the login, as far as it is known.
+    pub(super) fn account(&self) -> Option<BareJid> {
+        self.login.likely_account()
+    }
+
     /// Passes the client's header on to the server.
     pub(super) fn on_header(mut self, header: Arc<Header>, legs: &mut Legs) -> Reopening {
         legs.reopen_server(&header);
@@ -49,6 +55,11 @@ impl Reopening {
     /// The answer that the server has to send next.
     pub(super) fn awaits(&self) -> ServerAnswer {
         self.awaits
+    }
+
+    /// The account of the login, as far as it is known.
+    pub(super) fn account(&self) -> Option<BareJid> {
+        self.login.likely_account()
     }
 
     /// Takes the server's header.

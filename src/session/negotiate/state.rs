@@ -2,16 +2,18 @@
 
 use super::authenticating::{Authenticating, SaslStep};
 use super::binding::{AwaitingBind, BindStep};
-use super::contract::{LoginOutput, ServerAnswer, TokenRefusal};
+use super::contract::{Ended, LoginOutput, ServerAnswer, TokenRefusal};
 use super::end::LoginEnd;
 use super::fronted::{FrontedLogin, FrontedStep};
 use super::legs::Legs;
 use super::opening::OpeningLogin;
+use super::proof::HeldSession;
 use super::restart::{Reopening, Restarting};
 use super::streams::LoginClientStream;
 use super::welcome::{HandingOver, LoginSuccess, Welcomed};
 use crate::push::fast::IssuedToken;
 use crate::session::Settings;
+use crate::xml::{Node, ns};
 
 /// The progress of a login.
 #[derive(Debug)]
@@ -23,11 +25,11 @@ pub(super) enum LoginState {
     /// The server's header and features are awaited.
     Opening(OpeningLogin),
     /// The client authenticates.
-    Authenticating(Authenticating),
+    Authenticating(Box<Authenticating>),
     /// A held session gets the connection. If that fails, the client gets this `<success/>`.
-    HandingOver(HandingOver),
+    HandingOver(Box<HandingOver>),
     /// SASL2's `<success/>` was passed on: the server's features are awaited.
-    Welcomed(Welcomed),
+    Welcomed(Box<Welcomed>),
     /// SASL2 in front of a server that lacks it: the client waits for its `<success/>`.
     Fronted(Box<FrontedLogin>),
     /// SASL's `<success/>` was passed on: the client restarts its stream.
@@ -84,6 +86,55 @@ impl LoginState {
         }
     }
 
+    /// Takes the answer to the lookup of a session.
+    pub(super) fn on_found(
+        &mut self,
+        found: Result<HeldSession, Option<Ended>>,
+        legs: &mut Legs,
+    ) -> Result<(), LoginEnd> {
+        match self {
+            Self::Authenticating(sasl) => sasl.on_found(found, legs),
+            Self::Binding(binding) => binding.on_found(found, legs)?,
+            Self::Start
+            | Self::Connecting(_)
+            | Self::Opening(_)
+            | Self::HandingOver(_)
+            | Self::Welcomed(_)
+            | Self::Fronted(_)
+            | Self::Restarting(_)
+            | Self::Reopening(_)
+            | Self::Done => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the notice that a session ended before it got the connection.
+    pub(super) fn on_gone(
+        mut self,
+        ended: Option<Ended>,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<Self, LoginEnd> {
+        match &mut self {
+            Self::Authenticating(sasl) => sasl.check_token(legs),
+            Self::Fronted(fronted) => fronted.on_gone(ended, legs),
+            Self::Binding(binding) => binding.on_gone(ended, legs)?,
+            Self::HandingOver(_) => {
+                let Self::HandingOver(handing_over) = self else { return Ok(self) };
+                let welcomed = handing_over.on_gone(ended, settings, legs)?;
+                return Ok(Self::Welcomed(Box::new(welcomed)));
+            }
+            Self::Start
+            | Self::Connecting(_)
+            | Self::Opening(_)
+            | Self::Welcomed(_)
+            | Self::Restarting(_)
+            | Self::Reopening(_)
+            | Self::Done => {}
+        }
+        Ok(self)
+    }
+
     /// Takes the refusal of a token.
     pub(super) fn on_token_refused(&mut self, refusal: TokenRefusal, legs: &mut Legs) {
         if let Self::Authenticating(sasl) = self {
@@ -92,10 +143,39 @@ impl LoginState {
     }
 
     /// Takes the token that was issued for a login.
-    pub(super) fn on_token_issued(&mut self, issued: Option<IssuedToken>) {
-        if let Self::Fronted(fronted) = self {
-            fronted.on_token(issued);
+    pub(super) fn on_token_issued(
+        self,
+        issued: Option<IssuedToken>,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<Self, LoginEnd> {
+        let Self::Fronted(fronted) = self else { return Ok(self) };
+        Ok(Self::after_fronted(fronted.on_token(issued, settings, legs)?, legs))
+    }
+
+    /// Takes a stream error of the server, which was passed on. RFC 6120 §4.9: some mean that the account is not trusted any more.
+    pub(super) fn on_stream_error(self, error: &Node<'_>, legs: &mut Legs) -> Result<Self, LoginEnd> {
+        let account = match &self {
+            Self::Fronted(fronted) => fronted.account().cloned(),
+            Self::Restarting(restarting) => restarting.account(),
+            Self::Reopening(reopening) => reopening.account(),
+            Self::Binding(binding) => binding.account(),
+            Self::Start
+            | Self::Connecting(_)
+            | Self::Opening(_)
+            | Self::Authenticating(_)
+            | Self::HandingOver(_)
+            | Self::Welcomed(_)
+            | Self::Done => None,
+        };
+        let ends = ["not-authorized", "policy-violation", "reset"];
+        let is_ended =
+            error.children().any(|condition| condition.ns() == ns::STREAM_ERRORS && ends.contains(&condition.name()));
+        if let Some(account) = account.filter(|_| is_ended) {
+            legs.out(LoginOutput::RevokeTokens(account));
         }
+        // The client waits for one answer, which it cannot get any more.
+        if matches!(self, Self::Fronted(_)) { Err(LoginEnd::ServerClosed) } else { Ok(self) }
     }
 
     /// Returns the state that follows an element of the server during SASL.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::secret::Secret;
 use crate::session::Settings;
 use crate::session::fronting::{FrontedParts, TokenOffer};
 use crate::session::mechanism_filter::Leg;
@@ -15,13 +16,13 @@ pub(super) struct LoginClientStream {
     host: String,
     header: Arc<Header>,
     /// The channel binding of the client's TLS connection (RFC 9266), if it has one.
-    channel: Option<[u8; 32]>,
+    channel: Option<Secret<[u8; 32]>>,
 }
 
 impl LoginClientStream {
     /// Creates the stream that this header opened.
     pub(super) fn new(host: String, header: Arc<Header>, channel: Option<[u8; 32]>) -> Self {
-        Self { host, header, channel }
+        Self { host, header, channel: channel.map(Secret::new) }
     }
 
     /// The served host.
@@ -48,7 +49,7 @@ pub(super) struct Streams {
     client_header: Arc<Header>,
     server_header: Arc<Header>,
     leg: Leg,
-    channel: Option<[u8; 32]>,
+    channel: Option<Secret<[u8; 32]>>,
 }
 
 impl Streams {
@@ -79,7 +80,7 @@ impl Streams {
 
     /// The channel binding of the client's TLS connection (RFC 9266), if it has one.
     pub(super) fn channel(&self) -> Option<[u8; 32]> {
-        self.channel
+        self.channel.as_ref().map(|channel| *channel.expose())
     }
 
     /// Takes the header with which the client restarts its stream.

@@ -30,9 +30,9 @@ pub(super) struct Sasl2Success {
 #[derive(Debug)]
 pub(super) enum LoginSuccess {
     /// A held session gets the connection.
-    HandingOver(HandingOver),
+    HandingOver(Box<HandingOver>),
     /// The `<success/>` was sent to the client.
-    Welcomed(Welcomed),
+    Welcomed(Box<Welcomed>),
 }
 
 impl Sasl2Success {
@@ -57,13 +57,14 @@ impl Sasl2Success {
                         tokens: ResumptionTokens::default(),
                     },
                 });
-                return Ok(LoginSuccess::HandingOver(HandingOver(Box::new(self))));
+                return Ok(LoginSuccess::HandingOver(Box::new(HandingOver(self))));
             }
             InlineResume::Held(..) => Some(self.login.not_found(None)),
             InlineResume::Unknown(ended) => Some(self.login.not_found(ended)),
             InlineResume::Malformed => Some(nonza::failed(StanzaCondition::BadRequest, None)),
         };
-        self.welcome(failed, settings, legs).map(LoginSuccess::Welcomed)
+        let welcomed = self.welcome(failed, settings, legs)?;
+        Ok(LoginSuccess::Welcomed(Box::new(welcomed)))
     }
 
     /// Sends the client its `<success/>` without a resumption. Without a `<bound/>`, the client binds once it has the
@@ -88,7 +89,7 @@ impl Sasl2Success {
 
 /// A held session gets the connection. If that fails, the client gets the `<success/>`.
 #[derive(Debug)]
-pub(super) struct HandingOver(Box<Sasl2Success>);
+pub(super) struct HandingOver(Sasl2Success);
 
 impl HandingOver {
     /// Takes the notice that the session has ended. The client is welcomed without it.

@@ -24,8 +24,17 @@ const CHANNEL: [u8; 32] = [7; 32];
 /// Settings under which a client was connected before: the server is known.
 fn known() -> Arc<Settings> {
     let settings = settings();
-    offered_over(&settings, Leg::Plain, OFFER);
+    offered_with_header(&settings, FROM, OFFER);
     settings
+}
+
+/// A client whose header has these attributes gets these features of the server.
+fn offered_with_header(settings: &Arc<Settings>, attributes: &str, features: &str) {
+    let mut login = Login::with(Arc::clone(settings));
+    login.input(LoginInput::Client(client_header_with("example.org", attributes)));
+    login.input(LoginInput::Connected(Leg::Plain));
+    login.input(LoginInput::Upstream(Frame::Open(header())));
+    login.upstream(features);
 }
 
 /// A connection whose client's header has these attributes.
@@ -256,7 +265,7 @@ fn a_server_that_cannot_be_reached_or_declares_other_namespaces_ends_the_login()
     let other =
         "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:x='urn:x' id='2'>";
     login.input(LoginInput::Upstream(Frame::Open(Arc::new(Header::parse(Bytes::from(other)).unwrap()))));
-    assert_eq!(login.closed, Some(CloseReason::UpstreamError));
+    assert_eq!(login.closed, Some(CloseReason::OfferChanged));
 }
 
 #[test]
@@ -288,24 +297,32 @@ fn a_locked_out_address_has_no_token_checked() {
     assert_eq!((login.to_client.last().unwrap(), &login.finds[..]), (&refusal("temporary-auth-failure"), &[][..]));
 }
 
-#[test]
-fn a_login_by_password_gets_the_token_that_it_asks_for() {
+/// A login by password that asks for a token and is bound as this account.
+fn asking_for_token(jid: &str) -> Login {
     let mut login = offered_over(&settings(), Leg::Plain, OFFER);
     login.to_client.clear();
     login.client(&authenticate(&format!("{}{WISH}", bind(""))));
-    assert!(login.wished.is_empty(), "the server has not let it in");
     let_in(&mut login, "");
-    let wish =
-        TokenWish { agent: "d4565fa7-4d72-4749-b3d3-740edbf87770".into(), mechanism: TokenMechanism::Sha256None };
-    assert_eq!(login.wished, [(BareJid::new("juliet@example.org").unwrap(), wish.clone())]);
-    login.input(LoginInput::TokenIssued(Some(issued())));
     login.input(LoginInput::Upstream(Frame::Open(header())));
     login.upstream(BIND);
-    bound_as(&mut login, "juliet@example.org/Phone");
-    let metadata = id_of(&login, "metadata");
-    refuse(&mut login, &metadata);
-    assert!(login.to_client[0].contains("<token xmlns='urn:xmpp:fast:0' expiry='"), "{:?}", login.to_client);
+    assert!(login.wished.is_empty(), "the server has not named the account");
+    bound_as(&mut login, jid);
+    login
+}
 
+#[test]
+fn a_login_by_password_gets_the_token_that_it_asks_for() {
+    let wish =
+        TokenWish { agent: "d4565fa7-4d72-4749-b3d3-740edbf87770".into(), mechanism: TokenMechanism::Sha256None };
+    for jid in ["juliet@example.org/Phone", "romeo@example.org/Phone"] {
+        let mut login = asking_for_token(jid);
+        let account = FullJid::new(jid).unwrap().to_bare();
+        assert_eq!(login.wished, [(account, wish.clone())], "the token is for the account that the server has bound");
+        login.input(LoginInput::TokenIssued(Some(issued())));
+        let metadata = id_of(&login, "metadata");
+        refuse(&mut login, &metadata);
+        assert!(login.to_client[0].contains("<token xmlns='urn:xmpp:fast:0' expiry='"), "{:?}", login.to_client);
+    }
     let mut login = offered_over(&settings(), Leg::Plain, OFFER);
     login.client(&authenticate(&format!("{RESUME}{WISH}")));
     login.found("juliet");
@@ -314,18 +331,98 @@ fn a_login_by_password_gets_the_token_that_it_asks_for() {
 }
 
 #[test]
-fn a_token_for_another_account_than_the_bound_one_is_not_given_out() {
+fn a_login_whose_account_only_pushward_has_named_gets_no_token() {
     let mut login = offered_over(&settings(), Leg::Plain, OFFER);
+    login.to_client.clear();
+    login.client(&authenticate(WISH));
+    let_in(&mut login, "");
+    login.input(LoginInput::Upstream(Frame::Open(header())));
+    login.upstream(BIND);
+    assert!(login.to_client[0].contains("<success ") && login.wished.is_empty(), "{:?}", login.to_client);
+}
+
+#[test]
+fn a_login_that_waits_only_for_its_token_is_welcomed_with_it() {
+    let settings = settings();
+    settings.fronting.on_metadata_refused("example.org");
+    let mut login = offered_over(&settings, Leg::Plain, OFFER);
     login.to_client.clear();
     login.client(&authenticate(&format!("{}{WISH}", bind(""))));
     let_in(&mut login, "");
-    login.input(LoginInput::TokenIssued(Some(issued())));
     login.input(LoginInput::Upstream(Frame::Open(header())));
     login.upstream(BIND);
-    bound_as(&mut login, "romeo@example.org/Phone");
-    let metadata = id_of(&login, "metadata");
-    refuse(&mut login, &metadata);
+    bound_as(&mut login, "juliet@example.org/Phone");
+    assert!(login.bound.is_none());
+    login.input(LoginInput::TokenIssued(None));
     assert!(login.bound.is_some() && !login.to_client[0].contains("<token"), "{:?}", login.to_client);
+}
+
+#[test]
+fn another_default_language_of_the_server_does_not_matter_and_other_namespaces_are_forgotten() {
+    let settings = known();
+    let header_with = |attributes: &str| {
+        let xml = format!(
+            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='2'{attributes}>"
+        );
+        LoginInput::Upstream(Frame::Open(Arc::new(Header::parse(Bytes::from(xml)).unwrap())))
+    };
+    let late = |attributes: &str| {
+        let mut login = opened(&settings, " from='juliet@example.org' xml:lang='de'");
+        assert!(login.connects.is_empty());
+        login.client(&authenticate(""));
+        login.input(LoginInput::Connected(Leg::Plain));
+        login.input(header_with(attributes));
+        login
+    };
+    let mut login = late(" xml:lang='fr'");
+    login.upstream(OFFER);
+    assert_eq!(login.to_upstream.last().unwrap(), &auth("\0juliet\0secret"));
+    let login = late(" xmlns:x='urn:x'");
+    assert!(login.to_client.last().unwrap().contains("<temporary-auth-failure"), "{:?}", login.to_client);
+    assert_eq!((login.closed, opened(&settings, FROM).connects.len()), (Some(CloseReason::OfferChanged), 1));
+}
+
+#[test]
+fn features_are_remembered_of_clients_that_name_their_account_and_forgotten_when_they_change() {
+    let settings = settings();
+    offered_with_header(&settings, "", OFFER);
+    assert_eq!(opened(&settings, FROM).connects.len(), 1, "ejabberd shows SASL2 only to those that name it");
+    offered_with_header(&settings, FROM, OFFER);
+    assert_eq!(opened(&settings, FROM).connects.len(), 0);
+    offered_with_header(&settings, "", &OFFER.replace("PLAIN", "X-A").replace("SCRAM-SHA-1", "X-B"));
+    assert_eq!(opened(&settings, FROM).connects.len(), 1);
+}
+
+#[test]
+fn an_abort_or_response_without_an_exchange_needs_no_server() {
+    for profile in ["urn:ietf:params:xml:ns:xmpp-sasl", "urn:xmpp:sasl:2"] {
+        for name in ["abort", "response"] {
+            let mut login = opened(&known(), FROM);
+            login.client(&format!("<{name} xmlns='{profile}'/>"));
+            assert!(login.to_client.last().unwrap().contains("<aborted "), "{:?}", login.to_client);
+            login.client(&authenticate(""));
+            assert_eq!(login.connects.len(), 1, "another attempt works");
+        }
+    }
+}
+
+#[test]
+fn a_stream_error_before_the_session_ends_the_tokens_too() {
+    for (condition, ends) in
+        [("policy-violation", true), ("reset", true), ("not-authorized", true), ("conflict", false)]
+    {
+        let error = format!("<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>");
+        let mut fronted = offered_over(&settings(), Leg::Plain, OFFER);
+        fronted.client(&authenticate(""));
+        let_in(&mut fronted, "");
+        for mut login in [fronted, Login::authenticated("juliet")] {
+            login.upstream(&error);
+            assert_eq!(login.revoked.len(), usize::from(ends), "{condition}");
+        }
+    }
+    let mut login = offered_over(&settings(), Leg::Plain, OFFER);
+    login.upstream("<stream:error><reset xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>");
+    assert!(login.revoked.is_empty(), "nobody has logged in");
 }
 
 #[test]

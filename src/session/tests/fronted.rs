@@ -230,6 +230,30 @@ fn the_resource_is_the_same_at_the_next_login_of_the_agent() {
 }
 
 #[test]
+fn a_server_that_wants_a_session_gets_its_request_first() {
+    for (session, wants) in [("<session xmlns='urn:ietf:params:xml:ns:xmpp-session'>", false), ("", false), ("x", true)]
+    {
+        let session = match (session, wants) {
+            ("", _) => String::new(),
+            (open, false) => format!("{open}<optional/></session>"),
+            _ => "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>".to_owned(),
+        };
+        let mut login = offered();
+        login.client(&authenticate(&bind(CARBONS)));
+        let_in(&mut login, "");
+        login.input(LoginInput::Upstream(Frame::Open(header())));
+        login.upstream(&BIND.replace("<sm ", &format!("{session}<sm ")));
+        bound_as(&mut login, "juliet@example.org/Phone");
+        let asked: Vec<_> = login.to_upstream.iter().filter(|xml| xml.contains("xmpp-session")).collect();
+        assert_eq!(asked.len(), usize::from(wants), "{session}");
+        if wants {
+            let at = |part: &str| login.to_upstream.iter().position(|xml| xml.contains(part)).unwrap();
+            assert!(at("xmpp-session") < at("carbons"));
+        }
+    }
+}
+
+#[test]
 fn a_late_answer_is_not_waited_for_and_never_reaches_the_client() {
     let mut login = asking(&settings(), CARBONS);
     let carbons = id_of(&login, "carbons");
@@ -485,6 +509,9 @@ fn an_abort_aborts_and_another_attempt_works() {
     login.to_upstream.clear();
     login.client("<abort xmlns='urn:xmpp:sasl:2'/>");
     assert_eq!((&login.to_upstream[..], login.to_client.last().unwrap()), (&[][..], &refusal("aborted")));
+    login.to_client.clear();
+    login.client("<response xmlns='urn:xmpp:sasl:2'/>");
+    assert_eq!((&login.to_upstream[..], &login.to_client[..]), (&[][..], &[refusal("aborted")][..]));
     login.auth("juliet");
     login.upstream("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
     assert_eq!(login.restarts, 1);

@@ -140,6 +140,7 @@ impl Login {
                 LoginOutput::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 LoginOutput::Connect(host) => self.connects.push(host),
                 LoginOutput::Authenticated(method) => self.method = Some(method),
+                LoginOutput::Answered => {}
                 LoginOutput::RoundTripsSaved(saved) => self.round_trips_saved += saved,
                 LoginOutput::SaslFailed(failure) => self.sasl_failed.push(failure),
                 LoginOutput::LoginFailed => self.failed += 1,
@@ -286,6 +287,18 @@ fn what_a_failed_login_said_proves_nothing() {
     login.client(RESUME);
     login.found("juliet");
     assert_eq!(login.resumed_from(), None);
+}
+
+#[test]
+fn a_name_in_a_message_with_child_elements_proves_nothing() {
+    let mut login = Login::opened();
+    let message = base64::engine::general_purpose::STANDARD.encode("\0juliet\0secret");
+    login.client(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}<x/></auth>"));
+    login.upstream(SUCCESS);
+    login.restart();
+    login.client(RESUME);
+    login.found("juliet");
+    assert!(login.handed_over.is_none() && login.to_upstream[0].contains("xmpp-bind"), "the server is asked");
 }
 
 #[test]

@@ -41,11 +41,12 @@ impl LoginDriver<'_> {
             LoginOutput::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
             LoginOutput::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
             LoginOutput::Connect(host) => return self.connect(&host).await,
+            LoginOutput::Answered => self.reach_opened(),
             LoginOutput::RoundTripsSaved(saved) => self.relay.metrics().round_trips_saved(saved),
             LoginOutput::Authenticated(method) => {
-                self.method = Some(method);
+                self.progress.method = Some(method);
                 let limits = self.snapshot.limits(Authentication::Done);
-                self.authentication = Authentication::Done;
+                self.progress.authentication = Authentication::Done;
                 let client = self.client.as_mut()?;
                 client.framer().set_limits(limits);
                 client.permit()?.authenticated();
@@ -79,7 +80,7 @@ impl LoginDriver<'_> {
             }
             LoginOutput::Bound(bound) => {
                 self.bound = Some(*bound);
-                self.outcome = LoginOutcome::Bound;
+                self.progress.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
             LoginOutput::CheckToken { account, proof } => return self.check_token(&account, &proof).await,
@@ -88,7 +89,7 @@ impl LoginDriver<'_> {
             LoginOutput::UpstreamWarning { host, warning } => self.relay.warnings().warn(host, warning),
             LoginOutput::Close(reason) => {
                 self.report_close(reason);
-                self.outcome = LoginOutcome::Closed(reason);
+                self.progress.outcome = LoginOutcome::Closed(reason);
                 self.done = true;
             }
         }
@@ -120,14 +121,18 @@ impl LoginDriver<'_> {
         tracing::debug!(reason = reason.name(), "connection closed before login");
     }
 
+    fn reach_opened(&mut self) {
+        if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
+            permit.reaches(Stage::Opened);
+        }
+    }
+
     async fn connect(&mut self, host: &str) -> Option<LoginInput> {
         let snapshot = Arc::clone(&self.snapshot);
         let Some(way) = snapshot.ways.to(host) else {
             return Some(LoginInput::UpstreamLost);
         };
-        if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
-            permit.reaches(Stage::Opened);
-        }
+        self.reach_opened();
         let terms = ConnectTerms {
             connect_timeout: self.snapshot.config.limits.timeouts.connect,
             write_timeout: self.snapshot.config.stream_management.write_timeout,

@@ -29,7 +29,7 @@ impl LoginDriver<'_> {
             Some(handle) if !handle.is_ending() => Ok(handle.held().clone()),
             Some(_) | None => Err(self.ended(id).await?),
         };
-        self.resumption = Some(match &found {
+        self.progress.resumption = Some(match &found {
             Ok(_) => ResumeOutcome::NotProven,
             Err(ended) => no_session(ended),
         });
@@ -52,7 +52,7 @@ impl LoginDriver<'_> {
     /// Handles a session that has ended since it was found.
     async fn gone(&mut self, id: &SmId) -> Option<LoginInput> {
         let ended = self.ended(id).await?;
-        self.resumption = Some(no_session(&ended));
+        self.progress.resumption = Some(no_session(&ended));
         Some(LoginInput::Gone(ended))
     }
 
@@ -64,8 +64,8 @@ impl LoginDriver<'_> {
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
         let is_by_token = resumption.tokens.proof.is_some();
-        let login = if is_by_token { Some(LoginMethod::FrontedToken) } else { self.method };
-        let (peer, began) = (self.addresses.client, self.began);
+        let login = if is_by_token { Some(LoginMethod::FrontedToken) } else { self.progress.method };
+        let (peer, began) = (self.addresses.client, self.progress.began);
         let command = Command::Attach(Box::new(Attach { client, peer, login, began, resumption, reply }));
         if let Err(Command::Attach(attach)) = handle.deliver(command) {
             self.client = Some(attach.client);
@@ -76,15 +76,16 @@ impl LoginDriver<'_> {
                 self.client = Some(client);
                 return match reason {
                     AttachRefusal::TooHigh(too_high) => {
-                        self.resumption = Some(ResumeOutcome::TooHigh);
+                        self.progress.resumption = Some(ResumeOutcome::TooHigh);
                         Some(LoginInput::TooHigh(too_high))
                     }
                     AttachRefusal::Token(verdict) => Some(self.refuse_token(&verdict)),
                     AttachRefusal::Ended => self.gone(id).await,
                 };
             }
-            // The session accepted the connection, or ended while it held it.
-            Ok(Ok(Ok(())) | Err(_)) => {}
+            Ok(Ok(Ok(()))) => self.count_saved(login),
+            // The session ended while it held the connection.
+            Ok(Err(_)) => {}
             Err(_) => {
                 self.relay.metrics().deadline_passed(Wait::HandOver);
                 tracing::error!(within = ?HAND_OVER, "session did not accept the resuming connection in time");
@@ -93,9 +94,8 @@ impl LoginDriver<'_> {
         if let Some(upstream) = &mut self.upstream {
             upstream.write(crate::xml::STREAM_CLOSE);
         }
-        (self.resumption, self.outcome) = (Some(ResumeOutcome::Resumed), LoginOutcome::Resumed);
-        self.count_saved(login);
-        self.method = login;
+        (self.progress.resumption, self.progress.outcome) = (Some(ResumeOutcome::Resumed), LoginOutcome::Resumed);
+        self.progress.method = login;
         self.done = true;
         None
     }
@@ -150,7 +150,7 @@ impl LoginDriver<'_> {
     pub(super) fn issue_token(&self, account: &BareJid, wish: TokenWish) -> LoginInput {
         let TokenWish { agent, mechanism } = wish;
         let request = TokenRequest { agent, mechanism, root: clock::unix_secs() };
-        LoginInput::TokenIssued(self.relay.accounts().tokens().issue(account, request, self.began))
+        LoginInput::TokenIssued(self.relay.accounts().tokens().issue(account, request, self.progress.began))
     }
 }
 

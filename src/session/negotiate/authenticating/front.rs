@@ -1,41 +1,20 @@
 //! SASL2 in front of a server that lacks it: its messages go to the server in RFC 6120's profile. The server is connected late if the
 //! client got what the server offered to others before.
 
-use super::{Authenticating, SaslAttempt, SaslTurn};
+use super::Authenticating;
+use super::attempt::{LateServer, SaslAttempt, SaslTurn, ServerLink};
 use crate::session::Settings;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::negotiate::contract::{Lockout, LoginOutput, ServerAnswer};
 use crate::session::negotiate::end::LoginEnd;
+use crate::session::negotiate::features;
 use crate::session::negotiate::fronted::FrontedLogin;
 use crate::session::negotiate::legs::Legs;
 use crate::session::negotiate::login::AcceptedLogin;
-use crate::session::negotiate::opening::admit_features;
 use crate::session::rewrite::fronted;
+use crate::session::rewrite::offers::Offer;
 use crate::session::sasl::{LoginMethod, Profile, SaslIdentity};
 use crate::xml::{Element, Header, Kind, Node, ns};
-
-/// The connection to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ServerLink {
-    /// There is none yet.
-    Absent,
-    /// The server has the client's header.
-    Open,
-}
-
-/// A server that is connected because of this element of the client.
-#[derive(Debug)]
-pub(super) struct LateServer {
-    element: Element,
-    awaits: Option<ServerAnswer>,
-}
-
-impl LateServer {
-    /// The answer that the server has to send next, once it is connected.
-    pub(super) fn awaits(&self) -> Option<ServerAnswer> {
-        self.awaits
-    }
-}
 
 impl Authenticating {
     /// Returns whether an element of one profile comes while an exchange of the other is open.
@@ -46,6 +25,15 @@ impl Authenticating {
             _ => return false,
         };
         self.offer.fronted.is_some() && self.attempt.exchange.is_open(other)
+    }
+
+    /// Returns whether an element would end or continue an exchange that is not open, and the server does not expect it: it is not
+    /// connected, or has never seen the profile.
+    pub(super) fn has_nothing_to_abort(&self, node: &Node<'_>) -> bool {
+        let (is_sasl1, is_sasl2) = (node.ns() == ns::SASL, node.ns() == ns::SASL2 && self.offer.fronted.is_some());
+        let unexpected =
+            is_sasl1 && self.link == ServerLink::Absent || is_sasl2 && !self.attempt.exchange.is_open(Profile::Sasl2);
+        matches!(node.name(), "abort" | "response") && unexpected
     }
 
     /// Returns the condition with which an `<authenticate/>` is refused before the server is asked, if it is.
@@ -66,9 +54,6 @@ impl Authenticating {
 
     /// Takes a `<response/>` or `<abort/>`.
     pub(super) fn on_fronted_client(&mut self, node: &Node<'_>, legs: &mut Legs) {
-        if !self.attempt.exchange.is_open(Profile::Sasl2) {
-            return legs.reply(fronted::refusal(ns::SASL2, "aborted"));
-        }
         self.turn = SaslTurn::Server;
         if node.name() == "abort" {
             return legs.write_server(fronted::abort());
@@ -149,11 +134,17 @@ impl Authenticating {
     }
 
     /// Takes the server's header. The client has one that declares the same.
-    pub(in crate::session::negotiate) fn on_header(&mut self, header: &Header) -> Result<(), LoginEnd> {
+    pub(in crate::session::negotiate) fn on_header(
+        &mut self,
+        header: &Header,
+        settings: &Settings,
+    ) -> Result<(), LoginEnd> {
         match &mut self.turn {
-            SaslTurn::Late(late)
-                if late.awaits == Some(ServerAnswer::Header) && self.streams.server_header().means_the_same(header) =>
-            {
+            SaslTurn::Late(late) if late.awaits == Some(ServerAnswer::Header) => {
+                if !self.streams.server_header().declares_the_same(header) {
+                    settings.fronting.forget(self.streams.host());
+                    return Err(LoginEnd::OfferChanged(profile_of(&late.element.node()).ns()));
+                }
                 late.awaits = Some(ServerAnswer::Features);
                 Ok(())
             }
@@ -166,31 +157,35 @@ impl Authenticating {
     /// Takes the server's features, if they are awaited: the client's element goes on. Returns whether they were.
     pub(in crate::session::negotiate) fn on_late_features(
         &mut self,
-        features: &Element,
+        sent: &Element,
         lockout: Lockout,
         settings: &Settings,
         legs: &mut Legs,
     ) -> Result<bool, LoginEnd> {
         let SaslTurn::Late(late) = &self.turn else { return Ok(false) };
-        if late.awaits != Some(ServerAnswer::Features) || !features.is("features", ns::STREAMS) {
+        if late.awaits != Some(ServerAnswer::Features) || !sent.is("features", ns::STREAMS) {
             return Ok(false);
         }
         let element = late.element.clone();
-        let offer = admit_features(&self.streams, features, settings, legs)?;
+        let offer = features::admit(&self.streams, sent, settings, legs)?;
         let node = element.node();
         let mechanism = node.attr("mechanism").unwrap_or_default();
-        let is_offered = match node.name() {
-            "authenticate" => offer.fronted.as_ref().is_some_and(|fronted| fronted.has(&mechanism)),
-            "auth" => offer.sasl1.iter().any(|offered| *offered == mechanism),
-            _ => true,
+        let profile = profile_of(&node);
+        let has = |offer: &Offer| match profile {
+            Profile::Sasl => offer.sasl1.iter().any(|offered| *offered == mechanism),
+            Profile::Sasl2 => offer.fronted.as_ref().is_some_and(|fronted| fronted.has(&mechanism)),
         };
         // A mechanism that neither offer has is refused as any other.
-        let was_offered = self.offer.sasl1.iter().any(|offered| *offered == mechanism);
-        if was_offered && !is_offered {
-            return Err(LoginEnd::OfferChanged(if node.name() == "auth" { ns::SASL } else { ns::SASL2 }));
+        if element.kind() != Kind::Iq && has(&self.offer) && !has(&offer) {
+            return Err(LoginEnd::OfferChanged(profile.ns()));
         }
         (self.offer, self.link, self.turn) = (offer, ServerLink::Open, SaslTurn::Client);
         self.on_client(&element, lockout, legs)?;
         Ok(true)
     }
+}
+
+/// Returns the profile of the element that begins a login.
+fn profile_of(begin: &Node<'_>) -> Profile {
+    if begin.name() == "auth" { Profile::Sasl } else { Profile::Sasl2 }
 }

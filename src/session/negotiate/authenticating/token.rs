@@ -4,7 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Authenticating, SaslTurn};
+use super::Authenticating;
+use super::attempt::{SaslTurn, TokenAttempt};
 use crate::jid::BareJid;
 use crate::push::fast::{InitiatorMessage, TokenMechanism, TokenProof};
 use crate::session::negotiate::contract::{Ended, LoginOutput, TokenRefusal};
@@ -14,13 +15,6 @@ use crate::session::rewrite::fronted;
 use crate::session::sm::nonza;
 use crate::session::{Resumption, ResumptionTokens, SmId};
 use crate::xml::{Element, Node, ns};
-
-/// A client that presents a token.
-#[derive(Clone, Debug)]
-pub(super) struct TokenAttempt {
-    account: BareJid,
-    proof: TokenProof,
-}
 
 impl Authenticating {
     /// Returns the mechanism of an `<authenticate/>` by token, if it is one. The others go to the server.

@@ -1,4 +1,5 @@
-//! The requests that complete a bind: message carbons, and the metadata of the archive (XEP-0386 §3).
+//! The requests that complete a bind: a session where the server wants one (RFC 3921 §3), message carbons, and the metadata of the
+//! archive (XEP-0386 §3).
 
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 #[derive(Debug)]
 pub(super) struct Extras {
     ids: RequestIds,
+    session: ExtraRequest,
     carbons: ExtraRequest,
     metadata: ExtraRequest,
 }
@@ -44,7 +46,12 @@ impl ExtraRequest {
 
 impl Extras {
     /// Sends the requests that the server has not refused to other clients.
-    pub(super) fn ask(requests: &BindRequests, parts: Option<FrontedParts>, legs: &mut Legs) -> Self {
+    pub(super) fn ask(
+        requests: &BindRequests,
+        needs_session: bool,
+        parts: Option<FrontedParts>,
+        legs: &mut Legs,
+    ) -> Self {
         let ids = RequestIds::new(legs.random());
         let ask = |kind: &str, name: &str, namespace: &str, legs: &mut Legs| {
             let id = ids.next(legs.random());
@@ -53,16 +60,17 @@ impl Extras {
             legs.write_server(xml.finish());
             ExtraRequest::Sent(id)
         };
+        let session = if needs_session { ask("set", "session", ns::SESSION, legs) } else { ExtraRequest::NotSent };
         let carbons = requests.carbons && parts.is_none_or(|parts| parts.carbons);
         let carbons = if carbons { ask("set", "enable", ns::CARBONS, legs) } else { ExtraRequest::NotSent };
         let metadata = parts.is_none_or(|parts| parts.metadata);
         let metadata = if metadata { ask("get", "metadata", ns::MAM, legs) } else { ExtraRequest::NotSent };
-        Self { ids, carbons, metadata }
+        Self { ids, session, carbons, metadata }
     }
 
     /// Returns whether no answer is awaited.
     pub(super) fn are_done(&self) -> bool {
-        !self.carbons.is_sent() && !self.metadata.is_sent()
+        ![&self.session, &self.carbons, &self.metadata].into_iter().any(ExtraRequest::is_sent)
     }
 
     /// Returns whether the server has enabled message carbons.
@@ -93,7 +101,9 @@ impl Extras {
             return false;
         }
         let is_result = kind.as_deref() == Some("result");
-        if self.carbons.has_id(&id) {
+        if self.session.has_id(&id) {
+            self.session = if is_result { ExtraRequest::Done(None) } else { ExtraRequest::Refused };
+        } else if self.carbons.has_id(&id) {
             self.carbons = if is_result { ExtraRequest::Done(None) } else { ExtraRequest::Refused };
             if is_refused(&node) {
                 settings.fronting.on_carbons_refused(host);
