@@ -105,7 +105,7 @@ impl fmt::Display for UpstreamWarning {
                     does not offer SASL2 for this host any more"
             }
             Self::OtherAccount => {
-                "the server bound a client to another account than the one that the client was told: the login has ended"
+                "the server bound a client to another account than the one that the client was announced: the login has ended"
             }
         })
     }

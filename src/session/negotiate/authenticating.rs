@@ -49,7 +49,7 @@ pub(super) enum SaslStep {
     /// SASL continues.
     GoesOn(Box<Authenticating>),
     /// The login is complete: both streams restart.
-    Restart(Restarting),
+    Restart(Box<Restarting>),
     /// The login is complete, by SASL2.
     Sasl2Success(Box<Sasl2Success>),
     /// The login is complete, by SASL2 in front of a server that lacks it.
@@ -271,7 +271,7 @@ impl Authenticating {
                 legs.out(LoginOutput::Authenticated(LoginMethod::Sasl1));
                 legs.pass_to_client(success);
                 legs.restart(self.streams.client_header());
-                SaslStep::Restart(Restarting::new(self.streams, login))
+                SaslStep::Restart(Box::new(Restarting::new(self.streams, login)))
             }
             Profile::Sasl2 => {
                 legs.out(LoginOutput::Authenticated(LoginMethod::Sasl2));

@@ -211,8 +211,8 @@ impl AwaitingBind {
         legs: &mut Legs,
     ) -> Result<BindStep, LoginEnd> {
         let jid = bound_jid(node);
-        if let (Some(jid), Some(told)) = (&jid, self.login.told())
-            && jid.to_bare() != *told
+        if let (Some(jid), Some(announced)) = (&jid, self.login.announced())
+            && jid.to_bare() != *announced
         {
             let (host, warning) = (self.streams.host().to_owned(), UpstreamWarning::OtherAccount);
             legs.out(LoginOutput::UpstreamWarning { host, warning });

@@ -212,7 +212,7 @@ pub enum CloseReason {
     UpstreamLost,
     /// The server broke the protocol.
     UpstreamError,
-    /// The server bound another account than the one that the client was told.
+    /// The server bound another account than the one that was named to the client.
     OtherAccount,
     /// The server does not offer any more what the client chose.
     OfferChanged,

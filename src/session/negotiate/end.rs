@@ -45,7 +45,7 @@ pub(super) enum LoginEnd {
     ServerRequiresTls,
     /// The server broke the protocol.
     ServerError,
-    /// The server bound another account than the one that the client was told.
+    /// The server bound another account than the one that was named to the client.
     OtherAccount,
     /// A resumption was not proven, after a bind that only served to prove it.
     ResumeRefused,

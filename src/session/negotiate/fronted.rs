@@ -160,7 +160,7 @@ impl FrontedLogin {
 
     /// The account that the server has let in, as far as it is known.
     pub(super) fn account(&self) -> Option<&BareJid> {
-        self.login.told()
+        self.login.announced()
     }
 
     /// The answer that the server has to send next.
@@ -275,7 +275,7 @@ impl FrontedLogin {
         if !self.requests.is_present || features.node().child("bind", ns::BIND).is_none() {
             return self.welcome_unbound(features, settings, legs);
         }
-        let account = self.login.told().ok_or(LoginEnd::ServerError)?;
+        let account = self.login.announced().ok_or(LoginEnd::ServerError)?;
         let (tag, agent) = (self.requests.tag.as_deref(), self.login.agent());
         let resource = settings.fronting.resource(tag, account, agent, legs.random());
         if let Some(proof) = self.login.proof() {
@@ -375,8 +375,8 @@ impl FrontedLogin {
 
     /// Returns the `<success/>`: of a client with this JID, or of one that has not bound.
     fn success(&self, jid: Option<&FullJid>, bound: Option<&[u8]>) -> Result<Bytes, LoginEnd> {
-        let told = self.login.told().ok_or(LoginEnd::ServerError)?;
-        let identifier = jid.map_or(told.as_str(), |jid| jid.as_str());
+        let announced = self.login.announced().ok_or(LoginEnd::ServerError)?;
+        let identifier = jid.map_or(announced.as_str(), |jid| jid.as_str());
         let (additional_data, failed) = (self.additional_data.as_deref(), self.failed.as_deref());
         let token = self.token.as_ref().map(token);
         Ok(success(Success { additional_data, identifier, bound, failed, token: token.as_deref() }))

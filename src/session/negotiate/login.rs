@@ -20,8 +20,8 @@ pub(super) struct AcceptedLogin {
     identity: Option<SaslIdentity>,
     /// The account that the server named (XEP-0388 §2.6.1).
     account: Option<BareJid>,
-    /// The account that Pushward tells the client. It proves nothing.
-    told: Option<BareJid>,
+    /// The account that Pushward names to the client. It proves nothing.
+    announced: Option<BareJid>,
     agent: Option<String>,
     presented: Option<SmId>,
 }
@@ -30,7 +30,7 @@ impl AcceptedLogin {
     /// Creates a login from the SASL exchange. `presented` and `agent` are the resumption id and the user agent that came
     /// with it.
     pub(super) fn new(identity: Option<SaslIdentity>, presented: Option<SmId>, agent: Option<String>) -> Self {
-        Self { identity, account: None, told: None, agent, presented }
+        Self { identity, account: None, announced: None, agent, presented }
     }
 
     /// The same login with the account that the server named, if it named one.
@@ -38,20 +38,20 @@ impl AcceptedLogin {
         Self { account, ..self }
     }
 
-    /// The same login, of which Pushward tells the client that it is of this account.
-    pub(super) fn telling(self, account: BareJid) -> Self {
-        Self { told: Some(account), ..self }
+    /// The same login, for which Pushward names this account to the client.
+    pub(super) fn announcing(self, account: BareJid) -> Self {
+        Self { announced: Some(account), ..self }
     }
 
-    /// The account that Pushward tells the client.
-    pub(super) fn told(&self) -> Option<&BareJid> {
-        self.told.as_ref()
+    /// The account that Pushward names to the client.
+    pub(super) fn announced(&self) -> Option<&BareJid> {
+        self.announced.as_ref()
     }
 
     /// The account, as far as it is known. This proves nothing.
     pub(super) fn likely_account(&self) -> Option<BareJid> {
         let guess = || self.identity.as_ref().and_then(|id| BareJid::of_user(&id.authcid, &id.host));
-        self.account.clone().or_else(|| self.told.clone()).or_else(guess)
+        self.account.clone().or_else(|| self.announced.clone()).or_else(guess)
     }
 
     /// The id of the user agent.

@@ -182,7 +182,7 @@ impl LoginState {
     pub(super) fn after_sasl(verdict: SaslStep, settings: &Settings, legs: &mut Legs) -> Result<Self, LoginEnd> {
         match verdict {
             SaslStep::GoesOn(sasl) => Ok(Self::Authenticating(sasl)),
-            SaslStep::Restart(restarting) => Ok(Self::Restarting(restarting)),
+            SaslStep::Restart(restarting) => Ok(Self::Restarting(*restarting)),
             SaslStep::Fronted(fronted) => Ok(Self::Fronted(fronted)),
             SaslStep::Sasl2Success(success) => match success.admit(settings, legs)? {
                 LoginSuccess::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),

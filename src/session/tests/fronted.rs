@@ -319,7 +319,7 @@ fn without_a_bind_the_client_binds_by_itself() {
 }
 
 #[test]
-fn a_server_that_binds_another_account_than_the_client_was_told_ends_the_login() {
+fn a_server_that_binds_another_account_than_it_named_ends_the_login() {
     let mut login = offered();
     login.client(&authenticate(""));
     let_in(&mut login, "");

@@ -82,7 +82,7 @@ impl Authenticating {
         let account = exchange.names().flatten().and_then(|names| names.account(&host)).filter(|_| refusal.is_none());
         let account = account.ok_or(LoginEnd::ServerError)?;
         let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
-        let login = AcceptedLogin::new(identity, presented, agent).telling(account);
+        let login = AcceptedLogin::new(identity, presented, agent).announcing(account);
         legs.out(LoginOutput::Authenticated(LoginMethod::FrontedSasl2));
         let data = fronted::data(&success.text()).map(str::to_owned);
         FrontedLogin::begin(self.streams, login, data, inline, legs)
