@@ -291,7 +291,7 @@ impl Negotiation {
         let is_features = node.is("features", ns::STREAMS);
         match state {
             LoginState::Opening(opening) if is_features => {
-                opening.on_features(element, settings, legs).map(LoginState::Authenticating)
+                opening.on_features(element, settings, legs).map(|sasl| LoginState::Authenticating(Box::new(sasl)))
             }
             LoginState::Authenticating(mut sasl) => {
                 if sasl.on_late_features(element, self.lockout, settings, legs)? {

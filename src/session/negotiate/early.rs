@@ -26,7 +26,7 @@ pub(super) fn begin(client: LoginClientStream, settings: &Settings, legs: &mut L
     let streams = client.answered(header, known.leg);
     let offer = streams.offer(&known.features, FeaturesPhase::Unauthenticated, settings);
     legs.write_client(offer.shown.clone());
-    LoginState::Authenticating(Authenticating::without_server(streams, offer))
+    LoginState::Authenticating(Box::new(Authenticating::without_server(streams, offer)))
 }
 
 /// Returns whether the client may have a token: its header names its account (XEP-0484 §4.1).

@@ -23,7 +23,7 @@ pub(super) enum LoginState {
     /// The server's header and features are awaited.
     Opening(OpeningLogin),
     /// The client authenticates.
-    Authenticating(Authenticating),
+    Authenticating(Box<Authenticating>),
     /// A held session gets the connection. If that fails, the client gets this `<success/>`.
     HandingOver(HandingOver),
     /// SASL2's `<success/>` was passed on: the server's features are awaited.
@@ -101,12 +101,12 @@ impl LoginState {
     /// Returns the state that follows an element of the server during SASL.
     pub(super) fn after_sasl(verdict: SaslStep, settings: &Settings, legs: &mut Legs) -> Result<Self, LoginEnd> {
         match verdict {
-            SaslStep::GoesOn(sasl) => Ok(Self::Authenticating(sasl)),
+            SaslStep::GoesOn(sasl) => Ok(Self::Authenticating(Box::new(sasl))),
             SaslStep::Restart(restarting) => Ok(Self::Restarting(restarting)),
             SaslStep::Fronted(fronted) => Ok(Self::Fronted(fronted)),
             SaslStep::Sasl2Success(success) => match success.admit(settings, legs)? {
                 LoginSuccess::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),
-                LoginSuccess::Welcomed(welcomed) => Ok(Self::Welcomed(welcomed)),
+                LoginSuccess::Welcomed(welcomed) => Ok(Self::Welcomed(*welcomed)),
             },
         }
     }

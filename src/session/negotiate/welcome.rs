@@ -32,7 +32,7 @@ pub(super) enum LoginSuccess {
     /// A held session gets the connection.
     HandingOver(HandingOver),
     /// The `<success/>` was sent to the client.
-    Welcomed(Welcomed),
+    Welcomed(Box<Welcomed>),
 }
 
 impl Sasl2Success {
@@ -63,7 +63,7 @@ impl Sasl2Success {
             InlineResume::Unknown(ended) => Some(self.login.not_found(ended)),
             InlineResume::Malformed => Some(nonza::failed(StanzaCondition::BadRequest, None)),
         };
-        self.welcome(failed, settings, legs).map(LoginSuccess::Welcomed)
+        self.welcome(failed, settings, legs).map(|welcomed| LoginSuccess::Welcomed(Box::new(welcomed)))
     }
 
     /// Sends the client its `<success/>` without a resumption. Without a `<bound/>`, the client binds once it has the
