@@ -8,6 +8,7 @@ use super::end::LoginEnd;
 use super::legs::Legs;
 use super::streams::{LoginClientStream, Streams};
 use crate::session::Settings;
+use crate::session::fronting::KnownServer;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::rewrite::FeaturesPhase;
 use crate::session::rewrite::offers::Offer;
@@ -71,7 +72,9 @@ pub(super) fn admit_features(
     if offer.has_sasl2 {
         settings.fronting.on_own_sasl2(streams.host());
     } else if offer.fronted.is_some() {
-        settings.fronting.on_features(streams.host(), streams.server_header(), features, streams.leg());
+        let (header, features, leg) = (streams.server_header().clone(), features.clone(), streams.leg());
+        let known = KnownServer { header, features, leg };
+        settings.fronting.on_features(streams.host(), streams.client_header().lang(), known);
     }
     Ok(offer)
 }
