@@ -222,9 +222,9 @@ async fn a_new_token_is_given_on_request_and_the_old_one_works_until_the_new_one
     let (_client, success) = logged_in(&phone.pushward, "alice", &with_password("alice", &request)).await;
     success.resumed(&first.id, &first.jid);
     drop(phone.stub.connection().await);
-    let none = std::mem::replace(&mut phone.device.token, Token::of(&success, EXPR).expect("a token"));
+    // It does not end the token of the other mechanism before it is used. Then it may (XEP-0484 §3.5).
     phone.accepts("").await;
-    phone.device.token = none;
+    phone.device.token = Token::of(&success, EXPR).expect("a token");
     phone.accepts("").await;
     phone.assert_secrets_stay(&first);
 }
@@ -422,4 +422,54 @@ async fn a_token_needs_a_user_agent_and_a_session_of_it() {
     assert_refused(&client.next().await, SASL2, Some("not-authorized"));
     late.returns(&pushward, "").await;
     stub.assert_not_connected();
+}
+
+/// Some servers answer in the language of the client's header, some in their own, and some in none.
+async fn clients_of_each_language_get_their_header_without_the_server(server: Legacy) {
+    let stage = Stage::with(server, Setup::with_metrics).await;
+    let headers =
+        ["xml:lang='en'", "xml:lang='de'", ""].map(|lang| header_from("alice").replace("xml:lang='en'", lang));
+    let first_header = async |header: &str| {
+        let mut client = stage.pushward.connect().await;
+        client.send(header).await;
+        client.expect(FEATURES).await;
+        let transcript = client.transcript();
+        let seen = transcript.lines().find(|line| line.contains("<stream:stream")).unwrap();
+        seen.split_once("xml:lang=").map(|(_, lang)| lang.chars().take(4).collect::<String>())
+    };
+    let mut languages = Vec::new();
+    for header in &headers {
+        languages.push(first_header(header).await);
+    }
+    let connects = stage.pushward.metric(CONNECTS).await;
+    for (header, language) in headers.iter().zip(&languages) {
+        assert_eq!(first_header(header).await, *language);
+    }
+    assert_eq!(stage.pushward.metric(CONNECTS).await, connects);
+    for header in &headers {
+        let mut client = stage.pushward.connect().await;
+        client.send(format!("{header}{}", with_password("alice", ""))).await;
+        client.expect(FEATURES).await;
+        Success::of(client.next().await);
+    }
+}
+
+#[tokio::test]
+async fn prosody_clients_of_each_language_get_their_header_without_the_server() {
+    clients_of_each_language_get_their_header_without_the_server(Legacy::prosody().await).await;
+}
+
+#[tokio::test]
+async fn ejabberd_clients_of_each_language_get_their_header_without_the_server() {
+    clients_of_each_language_get_their_header_without_the_server(Legacy::ejabberd().await).await;
+}
+
+#[tokio::test]
+async fn jabberd2_clients_of_each_language_get_their_header_without_the_server() {
+    clients_of_each_language_get_their_header_without_the_server(Legacy::jabberd2().await).await;
+}
+
+#[tokio::test]
+async fn jabberd2_a_device_returns_by_rotating_tokens_without_loss_and_repetition() {
+    a_device_returns_by_rotating_tokens_without_loss_and_repetition(Legacy::jabberd2().await, EXPR).await;
 }
