@@ -325,7 +325,7 @@ async fn a_device_gets_its_resource_again_and_its_held_session_ends_in_order(ser
     alice.send("<presence/>").await;
     assert_eq!(bodies(&alice.messages(1).await), ["dark"]);
     let ended = stage.pushward.logged(&["session ended", &jid]).await;
-    assert!(ended.contains("Superseded"), "{ended}");
+    assert!(ended.contains("superseded"), "{ended}");
     stage.bob.say(&jid, "live").await;
     assert_eq!(bodies(&alice.messages(1).await), ["live"], "once");
 
