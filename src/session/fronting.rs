@@ -25,6 +25,9 @@ const TAG: usize = 512;
 /// The maximum length of features that are kept, in bytes.
 const FEATURES: usize = 16 * 1024;
 
+/// The number of languages of clients' streams for which the header of a server is kept.
+const LANGUAGES: usize = 16;
+
 /// The hosts with `modern_login`.
 #[derive(Debug, Default)]
 pub struct Fronting {
@@ -41,7 +44,8 @@ struct ServerLimits {
     has_sasl2: bool,
     refuses_carbons: bool,
     refuses_metadata: bool,
-    known: Option<KnownServer>,
+    /// What it has sent, by the language of the client's stream: some servers answer in that language.
+    known: Vec<(Option<Box<str>>, KnownServer)>,
 }
 
 /// The parts that are offered with SASL2.
@@ -102,28 +106,39 @@ impl Fronting {
         }
     }
 
-    /// Notes what the server has sent to a client before its login. Features that are too long are not kept.
-    pub fn on_features(&self, host: &str, header: &Arc<Header>, features: &Element, leg: Leg) {
+    /// Notes what the server has sent to a client with a stream of this language before its login. Features that are too long
+    /// are not kept.
+    pub fn on_features(&self, host: &str, lang: Option<&str>, server: KnownServer) {
         let Some(mut limits) = self.limits(host) else { return };
-        let is_known = |known: &KnownServer| {
-            known.features.bytes() == features.bytes() && known.leg == leg && known.header.declares_the_same(header)
-        };
-        if !limits.known.as_ref().is_some_and(is_known) {
-            let known = KnownServer { header: Arc::clone(header), features: features.compact(), leg };
-            limits.known = (features.bytes().len() <= FEATURES).then_some(known);
+        let known = &mut limits.known;
+        if server.features.bytes().len() > FEATURES {
+            return known.clear();
         }
+        // Other features replace those that clients of other languages would get.
+        known.retain(|(_, known)| known.features.bytes() == server.features.bytes() && known.leg == server.leg);
+        let same = |(of, _): &(Option<Box<str>>, _)| of.as_deref() == lang;
+        if known.iter().find(|known| same(known)).is_some_and(|(_, known)| known.header.means_the_same(&server.header))
+        {
+            return;
+        }
+        known.retain(|known| !same(known));
+        if known.len() == LANGUAGES {
+            known.remove(0);
+        }
+        known.push((lang.map(Into::into), KnownServer { features: server.features.compact(), ..server }));
     }
 
     /// Forgets what the server sends: it has changed.
     pub fn forget(&self, host: &str) {
         if let Some(mut limits) = self.limits(host) {
-            limits.known = None;
+            limits.known.clear();
         }
     }
 
-    /// Returns what the server sends to a client before its login, if it is known.
-    pub fn known(&self, host: &str) -> Option<KnownServer> {
-        self.limits(host)?.known.clone()
+    /// Returns what the server sends to a client with a stream of this language before its login, if it is known.
+    pub fn known(&self, host: &str, lang: Option<&str>) -> Option<KnownServer> {
+        let limits = self.limits(host)?;
+        limits.known.iter().find(|(of, _)| of.as_deref() == lang).map(|(_, known)| known.clone())
     }
 
     /// Notes that the server refuses message carbons.
@@ -228,5 +243,22 @@ mod tests {
         for none in [None, Some(""), Some("  "), Some("x".repeat(TAG + 1).as_str())] {
             assert_eq!(fronting.resource(none, &juliet, Some("a"), 1).len(), 12, "{none:?}");
         }
+    }
+
+    #[test]
+    fn the_number_of_languages_is_limited() {
+        let fronting = fronting();
+        let header = Arc::new(Header::parse(crate::xml::stream_header("example.org", "1", None)).unwrap());
+        let features = Element::parse("<features xmlns='jabber:client'/>".into(), &header).unwrap();
+        let learn = |lang: Option<&str>| {
+            let known = KnownServer { header: Arc::clone(&header), features: features.clone(), leg: Leg::Plain };
+            fronting.on_features("example.org", lang, known);
+        };
+        learn(None);
+        (0..LANGUAGES).for_each(|lang| learn(Some(&lang.to_string())));
+        learn(Some("1"));
+        assert!(fronting.known("example.org", None).is_none(), "the oldest is forgotten");
+        assert!((0..LANGUAGES).all(|lang| fronting.known("example.org", Some(&lang.to_string())).is_some()));
+        assert!(fronting.known("example.org", Some("other")).is_none());
     }
 }

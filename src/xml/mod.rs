@@ -86,7 +86,7 @@ pub use limits::FrameLimits;
 pub use memory::{MemoryShare, SharedMemory};
 pub use node::{Children, Node};
 pub use skip::{SkipReason, Skipped};
-pub use writer::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
+pub use writer::{STREAM_CLOSE, XmlWriter, stream_error, stream_header, stream_header_like};
 
 #[cfg(test)]
 mod tests;

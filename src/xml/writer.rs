@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quick_xml::escape::escape;
 
 use super::condition::StreamCondition;
+use super::header::Header;
 use super::ns;
 
 /// The end of a stream (RFC 6120 §4.4).
@@ -147,6 +148,22 @@ pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
     ))
 }
 
+/// The same, with the namespaces and the language of another header: elements have the same meaning under both.
+pub fn stream_header_like(header: &Header, from: &str, id: &str) -> Bytes {
+    let value = |value| escaped(value, WriterPlace::Value);
+    let mut out = format!("<?xml version='1.0'?><{}", String::from_utf8_lossy(header.name()));
+    for (prefix, uri) in header.prefixes() {
+        let colon = if prefix.is_empty() { "" } else { ":" };
+        out.push_str(&format!(" xmlns{colon}{prefix}='{}'", value(uri)));
+    }
+    out.push_str(&format!(" id='{}' from='{}' version='1.0'", value(id), value(from)));
+    if let Some(lang) = header.lang() {
+        out.push_str(&format!(" xml:lang='{}'", value(lang)));
+    }
+    out.push('>');
+    Bytes::from(out)
+}
+
 /// Returns a stream error and the end of the stream (RFC 6120 §4.9). `application` is an application-specific condition
 /// as XML.
 pub fn stream_error(condition: StreamCondition, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
@@ -191,6 +208,21 @@ mod tests {
         assert_eq!((header.version(), header.lang()), (Some("1.0"), Some("de")));
         let prefixes: Vec<_> = header.prefixes().collect();
         assert_eq!(prefixes, [("", ns::CLIENT), ("stream", ns::STREAMS)]);
+    }
+
+    #[test]
+    fn a_header_like_another_one_gives_elements_the_same_meaning() {
+        for declarations in [
+            "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xml:lang='de'",
+            "xmlns:stream='http://etherx.jabber.org/streams' xmlns:x='urn:a&amp;b' xmlns='jabber:client'",
+            "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xml:lang=''",
+        ] {
+            let other = format!("<?xml version='1.0'?><stream:stream {declarations} id='1' from='a' version='1.0'>");
+            let other = Header::parse(Bytes::from(other)).unwrap();
+            let like = Header::parse(stream_header_like(&other, "example.org", "2")).unwrap();
+            assert!(like.means_the_same(&other), "{declarations}");
+            assert_eq!((like.id(), like.from(), like.version()), (Some("2"), Some("example.org"), Some("1.0")));
+        }
     }
 
     #[test]

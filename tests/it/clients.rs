@@ -23,7 +23,7 @@ async fn loses_its_network_is_pushed_for_once_and_gets_every_message_once(
     security: Security,
 ) {
     let mut service = PushService::connect(&prosody).await;
-    let pushward = Pushward::start(Setup::new(prosody.address)).await;
+    let pushward = Pushward::start(Setup::new(prosody.address).with_metrics()).await;
     let wire = Wire::to(if security == Security::DirectTls { pushward.direct } else { pushward.starttls }).await;
     let mut bob = Client::plain(prosody.address).await;
     bob.login("bob", "desk").await;
@@ -41,6 +41,10 @@ async fn loses_its_network_is_pushed_for_once_and_gets_every_message_once(
     bob.say("alice@localhost", "to alice").await;
     assert_eq!(alice.event("message").await["body"], "to alice");
 
+    // A server that has SASL2 gives tokens of its own.
+    let by_token = library == Library::XmppJs && !prosody.has_sasl2();
+    let connects = "pushward_upstream_connects_total{host=\"localhost\",outcome=\"connected\"}";
+    let before = pushward.metric(connects).await;
     wire.cut();
     pushward.logged(&["dark", jid]).await;
     for body in numbered("dark", 1..=3) {
@@ -59,6 +63,11 @@ async fn loses_its_network_is_pushed_for_once_and_gets_every_message_once(
     bob.say("alice@localhost", "live").await;
     assert_eq!(alice.bodies_until("live").await, ["to alice", "dark 1", "dark 2", "dark 3", "live"]);
     service.assert_quiet(Duration::from_millis(300)).await;
+    let returned = pushward.metric("pushward_fast_logins_total{outcome=\"accepted\"}").await;
+    assert_eq!(returned, u64::from(by_token));
+    if by_token {
+        assert_eq!(pushward.metric(connects).await, before, "a token needs no server");
+    }
 }
 
 macro_rules! stories {

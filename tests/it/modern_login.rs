@@ -1,7 +1,10 @@
 //! SASL2 and Bind 2 in front of real servers that have neither: the login, and that the session behind it is whole.
 
 mod attacks;
+mod fast;
+mod revocations;
 mod scripted;
+mod tokens;
 
 use std::net::SocketAddr;
 
@@ -12,8 +15,8 @@ use serde_json::json;
 
 use crate::support::{
     Authority, CARBONS, Client, Ejabberd, Element, Jabberd2, Library, PASSWORD, PATIENCE, Peer, Prosody, Pushward, SM,
-    Scram, Security, Setup, Success, Wire, authenticate, bodies, eventually, header_from, logged_in, numbered, opened,
-    plain, resume, with_password,
+    Scram, Security, Setup, Success, Wire, asks, authenticate, bodies, eventually, header_from, logged_in, numbered,
+    opened, plain, resume, with_password,
 };
 
 const FEATURES: &str = "<stream:features";
@@ -25,10 +28,7 @@ const ABORT: &str = "<abort xmlns='urn:xmpp:sasl:2'/>";
 
 /// Returns what a device asks for inside its login: a resource, message carbons and stream management.
 fn device(agent: &str) -> String {
-    format!(
-        "<user-agent id='{agent}'><software>Phone</software></user-agent><bind xmlns='urn:xmpp:bind:0'><tag>Phone</tag>\
-         <enable xmlns='{CARBONS}'/><enable xmlns='{SM}' resume='true'/></bind>"
-    )
+    asks(agent)
 }
 
 /// A server without SASL2.
@@ -325,7 +325,7 @@ async fn a_device_gets_its_resource_again_and_its_held_session_ends_in_order(ser
     alice.send("<presence/>").await;
     assert_eq!(bodies(&alice.messages(1).await), ["dark"]);
     let ended = stage.pushward.logged(&["session ended", &jid]).await;
-    assert!(ended.contains("Superseded"), "{ended}");
+    assert!(ended.contains("superseded"), "{ended}");
     stage.bob.say(&jid, "live").await;
     assert_eq!(bodies(&alice.messages(1).await), ["live"], "once");
 

@@ -16,7 +16,8 @@ use crate::xml::{self, Header};
 
 /// Takes the stream of a client: offers what is known of the server, or connects to it.
 pub(super) fn begin(client: LoginClientStream, settings: &Settings, legs: &mut Legs) -> LoginState {
-    let known = settings.fronting.known(client.host()).filter(|_| may_have_token(&client, settings));
+    let known =
+        settings.fronting.known(client.host(), client.header().lang()).filter(|_| may_have_token(&client, settings));
     let header = known.as_ref().and_then(|known| own_header(&client, known, legs));
     let (Some(known), Some(header)) = (known, header) else {
         legs.out(LoginOutput::Connect(client.host().to_owned()));
@@ -37,9 +38,9 @@ fn may_have_token(client: &LoginClientStream, settings: &Settings) -> bool {
     is_here && settings.fast.is_on() && settings.fronting.parts(client.host()).is_some()
 }
 
-/// Returns a header with a stream id of our own, if stanzas of the server can follow it unchanged.
+/// Returns a header with a stream id of our own that stanzas of the server can follow unchanged.
 fn own_header(client: &LoginClientStream, known: &KnownServer, legs: &Legs) -> Option<Arc<Header>> {
-    let bytes = xml::stream_header(client.host(), &legs.random_id(), client.header().lang());
+    let bytes = xml::stream_header_like(&known.header, client.host(), &legs.random_id());
     let header = Header::parse(bytes).ok()?;
     known.header.declares_the_same(&header).then(|| Arc::new(header))
 }

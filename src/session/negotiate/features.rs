@@ -7,6 +7,7 @@ use super::end::LoginEnd;
 use super::legs::Legs;
 use super::streams::Streams;
 use crate::session::Settings;
+use crate::session::fronting::KnownServer;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::rewrite::FeaturesPhase;
 use crate::session::rewrite::offers::Offer;
@@ -34,7 +35,9 @@ pub(super) fn admit(
         settings.fronting.forget(streams.host());
     } else if streams.client_header().from().is_some() {
         // Only to such clients does ejabberd offer its own SASL2.
-        settings.fronting.on_features(streams.host(), streams.server_header(), features, streams.leg());
+        let (header, features, leg) = (streams.server_header().clone(), features.clone(), streams.leg());
+        let known = KnownServer { header, features, leg };
+        settings.fronting.on_features(streams.host(), streams.client_header().lang(), known);
     }
     Ok(offer)
 }

@@ -94,6 +94,44 @@ fn a_client_that_may_have_a_token_gets_the_last_features_and_no_server_is_connec
     assert_ne!(header_of(opened(&settings, FROM)), header_of(opened(&settings, FROM)), "each stream has its own id");
 }
 
+/// Some servers answer in the language of the client's header, others in their own or in none. The header that a client gets from
+/// memory had the language of the client itself, and was never used where the server's has another one.
+#[test]
+fn a_client_gets_the_header_that_the_server_sends_in_its_language() {
+    let settings = settings();
+    let server = |lang: &str| {
+        let xml = format!(
+            "<stream:stream xmlns:stream='http://etherx.jabber.org/streams' xmlns='jabber:client' xmlns:x='urn:x' id='2'{lang}>"
+        );
+        LoginInput::Upstream(Frame::Open(Arc::new(Header::parse(Bytes::from(xml)).unwrap())))
+    };
+    let languages = [(" xml:lang='de'", " xml:lang='de'"), (" xml:lang='fr'", " xml:lang='en'"), ("", "")];
+    for (asked, answered) in languages {
+        let mut login = opened(&settings, &format!("{FROM}{asked}"));
+        assert_eq!(login.connects, ["example.org"], "nothing is known for this language");
+        login.input(LoginInput::Connected(Leg::Plain));
+        login.input(server(answered));
+        login.upstream(OFFER);
+    }
+    for (asked, answered) in languages {
+        let mut login = opened(&settings, &format!("{FROM}{asked}"));
+        assert!(login.connects.is_empty());
+        let header = login.to_client[0].clone();
+        assert!(
+            header.contains(" xmlns:x='urn:x'") && header.ends_with(&format!(" version='1.0'{answered}>")),
+            "{header}"
+        );
+        login.client(&authenticate(""));
+        login.input(LoginInput::Connected(Leg::Plain));
+        login.input(server(answered));
+        login.upstream(OFFER);
+        assert_eq!(login.closed, None);
+    }
+    // The features are the same in all languages.
+    offered_with_header(&settings, FROM, &OFFER.replace("PLAIN", "X-OTHER"));
+    assert_eq!(opened(&settings, &format!("{FROM} xml:lang='de'")).connects, ["example.org"]);
+}
+
 #[test]
 fn the_server_is_connected_at_the_header_if_no_token_is_possible_or_nothing_is_known() {
     let off = Settings { fast: FastSettings { ttl: Duration::ZERO }, ..(*known()).clone() };
@@ -359,7 +397,8 @@ fn a_login_that_waits_only_for_its_token_is_welcomed_with_it() {
 
 #[test]
 fn another_default_language_of_the_server_does_not_matter_and_other_namespaces_are_forgotten() {
-    let settings = known();
+    let settings = settings();
+    offered_with_header(&settings, " from='juliet@example.org' xml:lang='de'", OFFER);
     let header_with = |attributes: &str| {
         let xml = format!(
             "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='2'{attributes}>"
@@ -379,7 +418,8 @@ fn another_default_language_of_the_server_does_not_matter_and_other_namespaces_a
     assert_eq!(login.to_upstream.last().unwrap(), &auth("\0juliet\0secret"));
     let login = late(" xmlns:x='urn:x'");
     assert!(login.to_client.last().unwrap().contains("<temporary-auth-failure"), "{:?}", login.to_client);
-    assert_eq!((login.closed, opened(&settings, FROM).connects.len()), (Some(CloseReason::OfferChanged), 1));
+    assert_eq!(login.closed, Some(CloseReason::OfferChanged));
+    assert_eq!(opened(&settings, " from='juliet@example.org' xml:lang='de'").connects.len(), 1);
 }
 
 #[test]

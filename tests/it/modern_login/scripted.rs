@@ -51,8 +51,18 @@ pub(super) async fn phone(
     pushward: &Pushward,
     inline: &str,
 ) -> (Client, StubConnection, Success) {
-    let (mut alice, _) = opened(pushward, "alice").await;
-    alice.send(with_password("alice", inline)).await;
+    phone_of("alice", stub, pushward, inline).await
+}
+
+/// The same for another user.
+pub(super) async fn phone_of(
+    user: &str,
+    stub: &mut StubUpstream,
+    pushward: &Pushward,
+    inline: &str,
+) -> (Client, StubConnection, Success) {
+    let (mut alice, _) = opened(pushward, user).await;
+    alice.send(with_password(user, inline)).await;
     let mut server = stub.session().await;
     let (carbons, metadata) = (asked(&mut server, CARBONS).await, asked(&mut server, "metadata").await);
     server.send(result(&carbons, ""));

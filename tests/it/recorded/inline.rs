@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Phone, Stage, assert_delayed};
 use crate::support::{
-    CARBONS, Client, Element, PASSWORD, PATIENCE, SM, STARTTLS, Scram, Success, bodies, hashed_token, lost, resume,
+    CARBONS, Client, Device, EXPR, Element, PASSWORD, PATIENCE, SM, STARTTLS, Scram, Success, bodies, hashed_token,
+    lost, resume,
 };
 
 const CONVERSATIONS: &str = concat!(
@@ -189,6 +190,87 @@ async fn conversations_with_a_token_of_another_server_goes_on_with_its_password(
     let success = proven(&mut client, scram).await;
     let mut phone = Phone { client, header: CONVERSATIONS, sent: 0 };
     conversations_begins(&mut phone, &success).await;
+}
+
+/// Header and login by token in one write, as Conversations sends them that has a token and knows the features.
+async fn by_token(stage: &Stage, device: &Device, inline: &str) -> (Client, Element) {
+    let mut client = stage.pushward.connect().await;
+    let initial = device.token.initial("alice", &device.token.binding(&client));
+    let inline = format!(r#"{CONVERSATIONS_DEVICE}{inline}<fast xmlns="urn:xmpp:fast:0"/>"#);
+    client.send(format!("{CONVERSATIONS}{}", authenticate(device.token.mechanism, &initial, &inline))).await;
+    check_offer(&client.expect("<stream:features").await);
+    let answer = Element::parse(&client.next_item().await);
+    (client, answer)
+}
+
+#[tokio::test]
+async fn conversations_returns_by_token_and_by_its_password_on_the_same_stream_if_that_fails() {
+    const AGENT: &str = "d4565fa7-4d72-4749-b3d3-740edbf87770";
+    let mut stage = Stage::new().await;
+    let mut client = Client::starttls(stage.pushward.starttls, &stage.pushward.tls()).await;
+    client.send(CONVERSATIONS).await;
+    let features = client.expect("<stream:features").await;
+    check_offer(&features);
+    // It takes the best mechanism for its TLS version, and asks for a token of that.
+    let features = Element::parse(&features);
+    let [fast] = features.all("fast")[..] else { panic!("{features:?}") };
+    assert_eq!(fast.all("mechanism")[0].text, EXPR);
+    let scram = Scram::new("alice", PASSWORD);
+    let request = format!(r#"{CONVERSATIONS_DEVICE}<request-token xmlns="urn:xmpp:fast:0" mechanism="{EXPR}"/>"#);
+    client.send(authenticate("SCRAM-SHA-1", &scram.first(), &request)).await;
+    let success = proven(&mut client, scram).await;
+    let mut phone = Phone { client, header: CONVERSATIONS, sent: 0 };
+    conversations_begins(&mut phone, &success).await;
+    let mut device = Device::of(&success, "alice", AGENT, EXPR);
+
+    for round in 1..=3 {
+        let body = format!("waits {round}");
+        phone.check_stream();
+        let before = phone.sent;
+        device.handled = phone.client.handled;
+        lost(&stage.pushward, phone.client, &device.jid).await;
+        stage.say(&[&body]).await;
+        stage.service.publish(PATIENCE).await;
+        let mut client = stage.pushward.connect().await;
+        let login = device.authenticate(&client, r#"<fast xmlns="urn:xmpp:fast:0"/>"#);
+        client.send(format!("{CONVERSATIONS}{login}")).await;
+        check_offer(&client.expect("<stream:features").await);
+        // No features follow, and the next is what waited.
+        device.accepted(&mut client).await;
+        assert_eq!(client.acked, [before]);
+        client.send(r#"<r xmlns="urn:xmpp:sm:3"/><active xmlns="urn:xmpp:csi:0"/>"#).await;
+        let waited = client.next().await;
+        assert_eq!(bodies(std::slice::from_ref(&waited)), [body]);
+        assert_delayed(&waited);
+        client.ack().await;
+        phone = Phone { client, header: CONVERSATIONS, sent: before };
+        phone.acked(PING).await;
+    }
+
+    // Its session is gone: it drops its token, and logs in by its password at once.
+    device.handled = phone.client.handled;
+    let before = phone.sent;
+    lost(&stage.pushward, phone.client, &device.jid).await;
+    stage.say(&["after the restart"]).await;
+    stage.service.publish(PATIENCE).await;
+    stage.pushward.restart().await;
+    let (mut client, failure) = by_token(&stage, &device, &resume(&device.id, device.handled)).await;
+    assert_eq!((failure.name.as_str(), failure.ns.as_str()), ("failure", "urn:xmpp:sasl:2"));
+    assert_eq!(failure.children[0].name, "not-authorized");
+    let scram = Scram::new("alice", PASSWORD);
+    let request = format!("{request}{}", resume(&device.id, device.handled));
+    client.send(authenticate("SCRAM-SHA-1", &scram.first(), &request)).await;
+    let success = proven(&mut client, scram).await;
+    assert_eq!((success.failed(), success.jid()), (Some(before), device.jid.as_str()));
+    let mut phone = Phone { client, header: CONVERSATIONS, sent: 0 };
+    conversations_begins(&mut phone, &success).await;
+    assert_eq!(bodies(&phone.client.messages(1).await), ["after the restart"]);
+    let device = Device::of(&success, "alice", AGENT, EXPR);
+    phone.check_stream();
+    let handled = phone.client.handled;
+    lost(&stage.pushward, phone.client, &device.jid).await;
+    let (_client, success) = by_token(&stage, &device, &resume(&device.id, handled)).await;
+    assert!(success.all("resumed").len() == 1, "{success:?}");
 }
 
 #[tokio::test]

@@ -157,6 +157,12 @@ impl Client {
         (connection.protocol_version().unwrap(), alpn)
     }
 
+    /// Returns the channel binding `tls-exporter` of the connection (RFC 9266).
+    pub(crate) fn exporter(&self) -> Vec<u8> {
+        let Socket::Tls(tls) = &self.socket else { panic!("not TLS") };
+        tls.get_ref().1.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", None).unwrap()
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         timeout(PATIENCE, self.socket.write(bytes.as_ref())).await.expect("a write in time").expect("a write");
     }

@@ -47,6 +47,11 @@ pub(crate) struct Prosody {
 }
 
 impl Prosody {
+    /// Returns whether it has SASL2.
+    pub(crate) fn has_sasl2(&self) -> bool {
+        fs::read_to_string(self.directory.path().join("prosody.cfg.lua")).unwrap().contains("\"sasl2\"")
+    }
+
     /// Starts a server for `localhost` with the accounts alice, bob and carol, and the component `push.localhost`.
     pub(crate) async fn start() -> Self {
         Self::with(&[]).await

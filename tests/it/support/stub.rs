@@ -114,6 +114,7 @@ pub(crate) struct StubUpstream {
     /// The address of the listener.
     pub(crate) address: SocketAddr,
     connections: mpsc::UnboundedReceiver<StubConnection>,
+    options: Arc<Mutex<StubOptions>>,
 }
 
 impl StubUpstream {
@@ -121,16 +122,29 @@ impl StubUpstream {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, connections) = mpsc::unbounded_channel();
+        let options = Arc::new(Mutex::new(options));
+        let current = Arc::clone(&options);
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 socket.set_nodelay(true).unwrap();
-                if sender.send(StubConnection::serve(socket, options.clone())).is_err() {
+                let options = current.lock().unwrap().clone();
+                if sender.send(StubConnection::serve(socket, options)).is_err() {
                     return;
                 }
             }
         });
-        Self { address, connections }
+        Self { address, connections, options }
+    }
+
+    /// Changes the offers and answers on later connections.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut StubOptions)) {
+        change(&mut self.options.lock().unwrap());
+    }
+
+    /// Fails if a connection has come that the test has not taken yet.
+    pub(crate) fn assert_not_connected(&mut self) {
+        assert!(self.connections.try_recv().is_err(), "the upstream was connected");
     }
 
     /// Returns the next connection, in the order in which they came.
