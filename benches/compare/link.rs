@@ -53,6 +53,13 @@ pub(crate) struct Link {
 impl Link {
     /// Connects, and performs the TLS handshake.
     pub(crate) async fn connect(target: &Target) -> io::Result<Self> {
+        let mut link = Self::open(target).await?;
+        link.secure().await?;
+        Ok(link)
+    }
+
+    /// Connects. The TLS handshake follows with [`Link::secure`].
+    pub(crate) async fn open(target: &Target) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let source = Ipv4Addr::from_bits(0x7f00_0101 + NEXT.fetch_add(1, Ordering::Relaxed) % SOURCES);
         let socket = TcpSocket::new_v4()?;
@@ -66,18 +73,23 @@ impl Link {
             tls.set_buffer_limit(None);
             Box::new(tls)
         });
-        let mut link = Self { tcp, tls, inbox: Vec::new() };
-        link.patient(Self::handshake).await?;
-        Ok(link)
+        Ok(Self { tcp, tls, inbox: Vec::new() })
     }
 
-    async fn handshake(&mut self) -> io::Result<()> {
-        self.flush().await?;
-        while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
-            self.read().await?;
+    /// Performs the TLS handshake, if there is one. Returns its round trips.
+    pub(crate) async fn secure(&mut self) -> io::Result<u32> {
+        self.patient(Self::handshake).await
+    }
+
+    async fn handshake(&mut self) -> io::Result<u32> {
+        let mut round_trips = 0;
+        while let Some(tls) = self.tls.as_ref().filter(|tls| tls.is_handshaking()) {
+            round_trips += u32::from(tls.wants_write());
             self.flush().await?;
+            self.read().await?;
         }
-        Ok(())
+        self.flush().await?;
+        Ok(round_trips)
     }
 
     /// Logs in with SASL PLAIN, up to the features after it.

@@ -12,6 +12,7 @@
 //! | `link.rs`, `tls.rs`, `shape.rs` | a client of low cost; the messages that it sends, and the check of those that arrive |
 //! | `stub.rs`, `published.rs` | the server, and its push service |
 //! | `flow.rs`, `logins.rs`, `memory.rs`, `dark.rs` | the measurements |
+//! | `returns.rs`, `ways.rs`, `scram.rs`, `relay.rs` | the return of a client in several ways, also with added latency |
 //! | `scale.rs`, `spool.rs` | growth with the number of sessions; commits and size of the spool |
 //! | `quantity.rs`, `report.rs`, `chart.rs` | the criteria for Pushward; the table and the plot |
 //! | `profile.rs` | Pushward's processor time by parts of the program |
@@ -47,13 +48,17 @@ mod prosody;
 mod proxy;
 mod published;
 mod quantity;
+mod relay;
 mod report;
+mod returns;
 mod scale;
+mod scram;
 mod shape;
 mod spool;
 mod stats;
 mod stub;
 mod tls;
+mod ways;
 
 use dark::{Home, Writer};
 use flow::Pace;
@@ -65,6 +70,7 @@ use prosody::Prosody;
 use proxy::{Common, Proxy, Running};
 use published::Published;
 use report::Report;
+use returns::Returns;
 use shape::Shape;
 use stub::Stub;
 
@@ -83,6 +89,7 @@ pub(crate) struct Bench {
     stub: Stub,
     published: Arc<Published>,
     report: Report,
+    returns: Returns,
     profiles: Profiles,
 }
 
@@ -102,8 +109,8 @@ async fn main() {
         client: tls::client(),
         directory,
     };
-    let (report, profiles) = (Report::default(), Profiles::default());
-    let mut bench = Bench { options, common, stub, published, report, profiles };
+    let (report, returns, profiles) = (Report::default(), Returns::default(), Profiles::default());
+    let mut bench = Bench { options, common, stub, published, report, returns, profiles };
     let proxies = bench.proxies();
     let result = if bench.options.scale {
         scale::measure(&bench, &proxies, descriptors).await
@@ -111,7 +118,7 @@ async fn main() {
         spool::measure(&bench).await
     } else {
         bench.compare(&proxies).await;
-        bench.report.table() + &bench.profiles.table()
+        bench.tables()
     };
     let text = format!("{result}\n{}", machine::describe(&bench.options, &proxies));
     println!("\n{text}");
@@ -158,11 +165,18 @@ impl Bench {
         }
     }
 
+    /// Returns the tables of what was measured.
+    fn tables(&self) -> String {
+        let tables = [self.report.table(), self.returns.table(), self.profiles.table()];
+        tables.into_iter().filter(|table| !table.is_empty()).collect::<Vec<_>>().join("\n")
+    }
+
     async fn part(&mut self, part: Part, proxy: Proxy, round: usize) {
         match (part, proxy) {
             (Part::Dark | Part::Push, Proxy::Pushward) => self.dark(part, round).await,
             (Part::Dark | Part::Push, Proxy::Prosody) => self.prosody(part, round).await,
-            (Part::Dark | Part::Push, _) | (_, Proxy::Prosody) => {}
+            (Part::Return, Proxy::Pushward) => self.returns().await,
+            (Part::Dark | Part::Push | Part::Return, _) | (_, Proxy::Prosody) => {}
             (Part::Idle, _) => self.idle(proxy, round).await,
             (Part::Paced, _) => self.paced(proxy, round).await,
             (Part::Logins, _) => self.logins(proxy, round, Step::LogIn, ["logins.rate", "logins.cpu"]).await,
@@ -243,6 +257,11 @@ impl Bench {
             self.profile(&running, "Push");
             self.add_pushes(Proxy::Pushward, round, &pushes);
         }
+    }
+
+    async fn returns(&mut self) {
+        let running = self.common.start(Proxy::Pushward, ORDINARY).await;
+        self.returns.measure(&running, &self.stub, self.options.size().returns).await;
     }
 
     async fn prosody(&mut self, part: Part, round: usize) {

@@ -87,6 +87,8 @@ pub(crate) enum Part {
     Dark,
     /// Notifications
     Push,
+    /// The return of a client in several ways
+    Return,
 }
 
 /// The amount of measurement.
@@ -104,6 +106,8 @@ pub(crate) struct Size {
     pub(crate) waiting: usize,
     /// Number of sessions that return.
     pub(crate) returning: usize,
+    /// Number of sessions that return in each of several ways.
+    pub(crate) returns: usize,
 }
 
 impl Options {
@@ -116,10 +120,10 @@ impl Options {
     pub(crate) fn size(&self) -> Size {
         if self.quick {
             let time = Duration::from_millis(600);
-            Size { time, idle: 300, dark: 200, prosody: 50, waiting: 10, returning: 20 }
+            Size { time, idle: 300, dark: 200, prosody: 50, waiting: 10, returning: 20, returns: 20 }
         } else {
             let time = Duration::from_secs(4);
-            Size { time, idle: 5000, dark: 2000, prosody: 300, waiting: 20, returning: 100 }
+            Size { time, idle: 5000, dark: 2000, prosody: 300, waiting: 20, returning: 100, returns: 200 }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Pushward's processor time during a measurement by parts of the program, as `perf` samples it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -89,8 +88,6 @@ impl Profiles {
             let shares = self.0.iter().map(|(_, shares)| format!("{:.0}", shares.get(part).unwrap_or(&0.0)));
             rows.push([part.to_owned()].into_iter().chain(shares).collect());
         }
-        let mut text = String::new();
-        writeln!(text, "\n{}", columns(&rows)).unwrap();
-        text
+        columns(&rows)
     }
 }

@@ -76,8 +76,11 @@ impl Report {
         proxies
     }
 
-    /// Returns the table in Markdown, with aligned columns.
+    /// Returns the table in Markdown, with aligned columns. It is empty if nothing was measured.
     pub(crate) fn table(&self) -> String {
+        if self.values.is_empty() {
+            return String::new();
+        }
         let proxies = self.measured();
         let mut rows = vec![vec!["quantity".to_owned()]];
         rows[0].extend(proxies.iter().map(|proxy| proxy.name().to_owned()));

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::link::attribute;
 use super::published::Published;
+use super::scram;
 
 /// Size of one read in bytes.
 const READ: usize = 64 * 1024;
@@ -22,7 +23,8 @@ const BACKLOG: u32 = 4096;
 /// Maximum wait for users to come online.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const BEFORE: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>";
+const BEFORE: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism>\
+                      <mechanism>PLAIN</mechanism></mechanisms>";
 const AFTER: &str = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>";
 const MANAGEMENT: &str = "<sm xmlns='urn:xmpp:sm:3'/>";
 
@@ -39,6 +41,8 @@ struct Shared {
     /// Length of every message that a client sends.
     message: AtomicUsize,
     users: Mutex<HashMap<String, Arc<Peer>>>,
+    /// Number of connections that were accepted.
+    accepted: AtomicUsize,
     published: Arc<Published>,
 }
 
@@ -85,7 +89,8 @@ impl Peer {
 impl Stub {
     pub(crate) fn start(published: Arc<Published>, managed: bool) -> Self {
         let users = Mutex::new(HashMap::new());
-        let shared = Arc::new(Shared { managed, message: AtomicUsize::new(0), users, published });
+        let (message, accepted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { managed, message, users, accepted, published });
         let (say, address) = std::sync::mpsc::channel();
         let serving = Arc::clone(&shared);
         let thread = move || {
@@ -105,6 +110,11 @@ impl Stub {
     /// Sets the length of later messages.
     pub(crate) fn expect(&self, message: usize) {
         self.shared.message.store(message, Ordering::Relaxed);
+    }
+
+    /// Returns the number of connections since the start.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Returns the connection of a user who is online.
@@ -131,10 +141,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let (tcp, _) = listener.accept().await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let peer = Peer::new(tcp);
-        let connection =
-            Connection { shared: Arc::clone(&shared), peer, user: None, partner: None, bound: false, handled: 0 };
-        tokio::spawn(connection.serve());
+        shared.accepted.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(Connection::new(Arc::clone(&shared), Peer::new(tcp)).serve());
     }
 }
 
@@ -142,6 +150,8 @@ struct Connection {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     user: Option<String>,
+    /// Its login, if that is not complete.
+    scram: Option<scram::Server>,
     /// The receiver of its messages.
     partner: Option<Arc<Peer>>,
     bound: bool,
@@ -158,6 +168,10 @@ enum Item<'a> {
 }
 
 impl Connection {
+    fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
+        Self { shared, peer, user: None, scram: None, partner: None, bound: false, handled: 0 }
+    }
+
     async fn serve(mut self) {
         // A proxy may end a connection in any way.
         self.serve_stream().await.ok();
@@ -221,14 +235,15 @@ impl Connection {
     fn answer(&mut self, text: &str, out: &mut Vec<u8>) {
         let answer = if text.starts_with("<stream:stream") {
             let features = if self.user.is_some() { AFTER } else { BEFORE };
+            // As ejabberd: the language of the client.
+            let lang = attribute(text, "xml:lang").map(|lang| format!(" xml:lang='{lang}'")).unwrap_or_default();
             let management = if self.user.is_some() && self.shared.managed { MANAGEMENT } else { "" };
             format!(
                 "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
-                 id='stub' from='localhost' version='1.0'><stream:features>{features}{management}</stream:features>"
+                 id='stub' from='localhost' version='1.0'{lang}><stream:features>{features}{management}</stream:features>"
             )
-        } else if text.starts_with("<auth") {
-            self.user = Some(user(text));
-            "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".into()
+        } else if text.starts_with("<auth") || text.starts_with("<response") {
+            self.log_in(text)
         } else if text.starts_with("<enable ") {
             self.handled = 0;
             "<enabled xmlns='urn:xmpp:sm:3'/>".into()
@@ -246,6 +261,22 @@ impl Connection {
             return;
         };
         out.extend_from_slice(answer.as_bytes());
+    }
+
+    fn log_in(&mut self, text: &str) -> String {
+        let data = text.split(['>', '<']).nth(2).unwrap();
+        if let Some(scram) = self.scram.take() {
+            let proof = scram.finish(data);
+            self.user = Some(scram.user);
+            return format!("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{proof}</success>");
+        }
+        if attribute(text, "mechanism").as_deref() == Some(scram::MECHANISM) {
+            let (scram, challenge) = scram::Server::begin(data);
+            self.scram = Some(scram);
+            return format!("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{challenge}</challenge>");
+        }
+        self.user = Some(user(data));
+        "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".into()
     }
 
     fn request(&mut self, text: &str) -> String {
@@ -292,8 +323,8 @@ pub(crate) fn element(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, &end).map(|at| at + end.len())
 }
 
-fn user(auth: &str) -> String {
-    let proof = auth.split(['>', '<']).nth(2).unwrap();
+/// Returns the user of SASL PLAIN.
+fn user(proof: &str) -> String {
     let proof = String::from_utf8(BASE64.decode(proof).unwrap()).unwrap();
     proof.split('\0').nth(1).unwrap().to_owned()
 }
