@@ -146,17 +146,9 @@ impl Rig {
         let mut account = Account::default();
         account.apply(log_in());
         let header = header();
-        let bound = Bound {
-            jid: FullJid::new("juliet@example.org/phone").unwrap(),
-            identity: None,
-            client_header: Arc::clone(&header),
-            server_header: header,
-            presented: None,
-            agent: None,
-            enabled: None,
-            inactive: false,
-            server: ServerFeatures { csi: true, sm: true },
-        };
+        let jid = FullJid::new("juliet@example.org/phone").unwrap();
+        let server = ServerFeatures { csi: true, sm: true };
+        let bound = Bound { server, ..Bound::new(jid, Arc::clone(&header), header) };
         let recognition = DeviceRecognition::Guessed;
         let owner = Owner { device: DEVICE, recognition, account: account.clone(), waits: false, older: false };
         let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
@@ -207,7 +199,7 @@ impl Rig {
             Output::Spool(stanzas) => return stanzas.last().map(|last| Input::Spooled { up_to: last.seq }),
             Output::Publish(publish) => {
                 self.notifications += 1;
-                let result = PublishResult { target: publish.target, outcome: Outcome::Accepted };
+                let result = PublishResult { id: publish.id, target: publish.target, outcome: Outcome::Accepted };
                 return Some(Input::Published(Box::new(result)));
             }
             other => drop(black_box(other)),

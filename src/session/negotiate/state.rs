@@ -186,7 +186,7 @@ impl LoginState {
             SaslStep::Fronted(fronted) => Ok(Self::Fronted(fronted)),
             SaslStep::Sasl2Success(success) => match success.admit(settings, legs)? {
                 LoginSuccess::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),
-                LoginSuccess::Welcomed(welcomed) => Ok(Self::Welcomed(*welcomed)),
+                LoginSuccess::Welcomed(welcomed) => Ok(Self::Welcomed(welcomed)),
             },
         }
     }
