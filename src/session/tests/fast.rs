@@ -128,7 +128,7 @@ fn a_client_gets_the_header_that_the_server_sends_in_its_language() {
         assert_eq!(login.closed, None);
     }
     // The features are the same in all languages.
-    offered_with_header(&settings, FROM, &OFFER.replace("PLAIN", "X-OTHER"));
+    offered_with_header(&settings, &format!("{FROM} xml:lang='it'"), &OFFER.replace("PLAIN", "X-OTHER"));
     assert_eq!(opened(&settings, &format!("{FROM} xml:lang='de'")).connects, ["example.org"]);
 }
 
