@@ -61,12 +61,13 @@ impl ClientTokens {
         self.current.load().settings.fast.clone()
     }
 
-    /// Issues a token to a client whose login is accepted. `began`: the time at which its login began. `None` if tokens are
+    /// Issues a token to a client whose login is accepted. `authcid`: see [`FastToken::authcid`](crate::push::fast::FastToken). `began`: the time at which its login began. `None` if tokens are
     /// off, if those of the account were revoked since the login began, or if the token would have expired already.
     pub(super) fn issue(
         self: &Arc<Self>,
         account: &BareJid,
         request: TokenRequest,
+        authcid: Option<String>,
         began: Instant,
     ) -> Option<IssuedToken> {
         let ttl = Some(self.settings()).filter(FastSettings::is_on)?.ttl;
@@ -74,7 +75,8 @@ impl ClientTokens {
             if self.revoked_since(account, began) {
                 return None;
             }
-            let issued = IssuedToken::new(request, ttl, clock::unix_secs(), rand::random)?;
+            let mut issued = IssuedToken::new(request, ttl, clock::unix_secs(), rand::random)?;
+            issued.token.authcid = authcid;
             self.submit(account, changes, TokenChange::Issued(Box::new(issued.token.clone())));
             Some(issued)
         })
@@ -102,7 +104,9 @@ impl ClientTokens {
             let (id, count) = (accepted.id, proof.count);
             let is_removed = session.login() <= self.registry.published_account(account).removed;
             let agent = record.device(session.device()).and_then(|device| device.agent.as_deref());
-            let opens = !is_removed && agent == Some(proof.agent.as_str());
+            let own = session.held().identity.as_ref().map(|identity| identity.authcid.as_str());
+            let is_login = accepted.authcid.is_none() || accepted.authcid.as_deref() == own;
+            let opens = !is_removed && is_login && agent == Some(proof.agent.as_str());
             if opens {
                 self.submit(account, changes, TokenChange::Used { id, count, at });
             }
@@ -113,9 +117,9 @@ impl ClientTokens {
         })
     }
 
-    /// Decides about a proof with `invalidate` for which there is no session, and ends the token if the proof is valid.
-    /// Reads the disk for every account, so that the time does not show which accounts have a session.
-    pub(super) async fn invalidate(self: &Arc<Self>, account: &BareJid, proof: &TokenProof) -> TokenVerdict {
+    /// Decides about a proof for which there is no session, and ends the token if the proof is valid and asks for that. Reads the
+    /// disk for every account, so that the time does not show which accounts have a session.
+    pub(super) async fn check(self: &Arc<Self>, account: &BareJid, proof: &TokenProof) -> TokenVerdict {
         let read = self.store.account_now(account).await.unwrap_or_else(|error| {
             self.log_not_stored(&error);
             Account::default()
@@ -124,7 +128,9 @@ impl ClientTokens {
             let published = self.record(account);
             let record = if published.revision > read.revision { &*published } else { &read };
             let verdict = self.verdict(changes.after(record).verify(proof, clock::unix_secs()));
-            if let TokenVerdict::Accepted(accepted) = &verdict {
+            if let TokenVerdict::Accepted(accepted) = &verdict
+                && proof.invalidate
+            {
                 self.submit(account, changes, TokenChange::Ended { id: accepted.id });
             }
             verdict
@@ -160,7 +166,8 @@ impl ClientTokens {
         };
         let root = redeemed.as_ref().map_or_else(clock::unix_secs, |accepted| accepted.root);
         let issued = resumption.tokens.wish.take().and_then(|TokenWish { agent, mechanism }| {
-            self.issue(session.account(), TokenRequest { agent, mechanism, root }, began)
+            let authcid = redeemed.as_ref().and_then(|accepted| accepted.authcid.clone());
+            self.issue(session.account(), TokenRequest { agent, mechanism, root }, authcid, began)
         });
         resumption.complete(redeemed.as_ref().map(|accepted| &accepted.responder[..]), issued.as_ref());
         Ok(())

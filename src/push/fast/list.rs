@@ -88,7 +88,10 @@ impl TokenList {
             None => TokenVerdict::Unknown,
             Some(token) if token.has_expired(now) => TokenVerdict::Expired,
             Some(token) if count.is_some() && *count <= token.count => TokenVerdict::Replayed,
-            Some(token) => TokenVerdict::Accepted(AcceptedToken { id: token.id, root: token.root, responder }),
+            Some(token) => {
+                let (id, root, authcid) = (token.id, token.root, token.authcid.clone());
+                TokenVerdict::Accepted(AcceptedToken { id, root, authcid, responder })
+            }
         }
     }
 

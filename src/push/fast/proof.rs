@@ -62,6 +62,8 @@ pub struct AcceptedToken {
     pub id: TokenId,
     /// The time of the last login that the server itself accepted, for [`TokenRequest::root`](super::TokenRequest).
     pub root: UnixSecs,
+    /// The login to whose sessions it is limited, if it is ([`FastToken::authcid`](super::FastToken)).
+    pub authcid: Option<String>,
     /// The server's message of the mechanism, before base64: an HMAC.
     pub responder: [u8; 32],
 }

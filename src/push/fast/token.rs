@@ -41,6 +41,9 @@ pub struct FastToken {
     /// True if it was used. So its client has it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub used: bool,
+    /// The name of the login that got it, if the server had not named the account: it opens only sessions of the same login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authcid: Option<String>,
     pub(super) key: TokenKey,
 }
 
@@ -95,8 +98,18 @@ impl IssuedToken {
         let [id, _] = halves(random());
         let text = TokenText::new(random);
         let key = text.key();
-        let token =
-            FastToken { id: TokenId(id), agent, mechanism, issued: now, expires, root, count: None, used: false, key };
+        let token = FastToken {
+            id: TokenId(id),
+            agent,
+            mechanism,
+            issued: now,
+            expires,
+            root,
+            count: None,
+            used: false,
+            authcid: None,
+            key,
+        };
         Some(Self { text, token })
     }
 

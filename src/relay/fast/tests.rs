@@ -13,6 +13,7 @@ use crate::relay::rig;
 use crate::relay::snapshot::Snapshot;
 use crate::secret::Secret;
 use crate::session::negotiate::HeldSession;
+use crate::session::sasl::SaslIdentity;
 use crate::store::tests::engine::{Fault, Faults};
 
 struct Rig {
@@ -44,7 +45,7 @@ impl Rig {
     }
 
     fn issue(&self) -> IssuedToken {
-        self.tokens().issue(&self.account, self.request(), Instant::now()).unwrap()
+        self.tokens().issue(&self.account, self.request(), None, Instant::now()).unwrap()
     }
 
     /// Returns the outcome of a login by token to the session.
@@ -68,7 +69,8 @@ impl Rig {
 
 async fn session(relay: &Relay, account: &BareJid, agent: &str) -> Arc<Handle> {
     let login = relay.store().next_login();
-    let held = HeldSession { account: account.clone(), identity: None };
+    let identity = SaslIdentity { host: account.domain().to_owned(), authcid: "romeo".to_owned() };
+    let held = HeldSession { account: account.clone(), identity: Some(identity) };
     let (handle, _) = relay.registry().enter(login, held, agent.to_owned());
     let candidate = DeviceId(login.0);
     let (resource, agent) = (agent.to_owned(), Some(agent.to_owned()));
@@ -86,6 +88,19 @@ fn name(verdict: &TokenVerdict) -> &'static str {
         TokenVerdict::Replayed => "replayed",
         TokenVerdict::WrongHash => "wrong",
         TokenVerdict::Unknown => "unknown",
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_login_without_a_bind_opens_sessions_of_the_same_login_only() {
+    let rig = Rig::new().await;
+    for (authcid, opens) in [("Romeo", false), ("other", false), ("romeo", true)] {
+        let authcid = Some(authcid.to_owned());
+        let issued = rig.tokens().issue(&rig.account, rig.request(), authcid.clone(), Instant::now()).unwrap();
+        assert_eq!(rig.redeem(&issued, None), if opens { "accepted" } else { "unknown" }, "{authcid:?}");
+        let verdict = rig.tokens().verify(&rig.account, &proof(&issued, None));
+        let TokenVerdict::Accepted(accepted) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(accepted.authcid, authcid, "its successor is limited, too");
     }
 }
 
@@ -168,7 +183,7 @@ async fn a_revocation_has_its_effect_before_it_is_stored_and_on_logins_that_have
     let began = Instant::now();
     let revoked = rig.tokens().revoke(&rig.account);
     assert_eq!(rig.redeem(&token, None), "unknown");
-    assert!(rig.tokens().issue(&rig.account, rig.request(), began).is_none());
+    assert!(rig.tokens().issue(&rig.account, rig.request(), None, began).is_none());
     let next = rig.issue();
     assert_eq!((rig.redeem(&next, None), rig.redeem(&token, None)), ("accepted", "wrong"));
     rig.faults.set(Fault::None);
@@ -206,11 +221,11 @@ async fn a_client_ends_its_token_with_and_without_a_session() {
     rig.relay.registry().leave(&rig.phone);
     assert_eq!(name(&rig.tokens().verify(&rig.account, &proof(&token, None))), "unknown", "it is on disk only");
     let wrong = TokenProof { agent: "laptop".to_owned(), ..ending(&token) };
-    assert_eq!(name(&rig.tokens().invalidate(&rig.account, &wrong).await), "unknown");
-    assert_eq!(name(&rig.tokens().invalidate(&rig.account, &ending(&token)).await), "accepted");
+    assert_eq!(name(&rig.tokens().check(&rig.account, &wrong).await), "unknown");
+    assert_eq!(name(&rig.tokens().check(&rig.account, &ending(&token)).await), "accepted");
     assert_eq!(rig.stored_after().await.len(), 1);
-    assert_eq!(name(&rig.tokens().invalidate(&rig.account, &ending(&token)).await), "wrong");
-    assert_eq!(name(&rig.tokens().invalidate(&rig.account, &ending(&other)).await), "accepted");
+    assert_eq!(name(&rig.tokens().check(&rig.account, &ending(&token)).await), "wrong");
+    assert_eq!(name(&rig.tokens().check(&rig.account, &ending(&other)).await), "accepted");
     assert_eq!(rig.stored_after().await, []);
     // The session of another user agent: the token ends, and opens nothing.
     let token = rig.issue();
@@ -233,7 +248,7 @@ async fn without_a_ttl_there_are_no_tokens() {
     rig.relay.switch(off);
     assert_eq!(rig.redeem(&token, None), "unknown");
     assert_eq!(name(&rig.tokens().verify(&rig.account, &proof(&token, None))), "unknown");
-    assert!(rig.tokens().issue(&rig.account, rig.request(), Instant::now()).is_none());
+    assert!(rig.tokens().issue(&rig.account, rig.request(), None, Instant::now()).is_none());
 }
 
 /// Regression test of the order: the operator's command removes the record, and a login that had begun stored a token.
@@ -243,7 +258,7 @@ async fn a_forgotten_account_gets_no_token_from_a_login_that_had_begun() {
     let (token, began) = (rig.issue(), Instant::now());
     rig.relay.revoke_tokens(&rig.account);
     rig.relay.store().change(&rig.account, Change::Removed).await.unwrap();
-    assert!(rig.tokens().issue(&rig.account, rig.request(), began).is_none());
+    assert!(rig.tokens().issue(&rig.account, rig.request(), None, began).is_none());
     assert_eq!(rig.redeem(&token, None), "unknown");
     assert_eq!(rig.stored_after().await, []);
 }

@@ -474,20 +474,20 @@ async fn a_revocation_of_tokens_does_not_wait_for_earlier_requests() {
     let root = clock::unix_secs();
     let request = TokenRequest { agent: "phone".to_owned(), mechanism: TokenMechanism::Sha256None, root };
     let began = std::time::Instant::now();
-    let issued = tokens.issue(&account, request.clone(), began).unwrap();
+    let issued = tokens.issue(&account, request.clone(), None, began).unwrap();
     faults.set(Fault::StallsBefore);
     rig.spool([1]);
     rig.ask();
     assert!(matches!(tokens.verify(&account, &proof(&issued, None)), TokenVerdict::Accepted(_)));
     rig.jobs.ask(StoreRequest::Change(None, Change::Token(TokenChange::Revoked)));
     assert_eq!(tokens.verify(&account, &proof(&issued, None)), TokenVerdict::Unknown);
-    assert!(tokens.issue(&account, request.clone(), began).is_none() && tokens.revoked_since(&account, began));
+    assert!(tokens.issue(&account, request.clone(), None, began).is_none() && tokens.revoked_since(&account, began));
     faults.set(Fault::None);
     assert_eq!(rig.all().await, ["spooled 1", "took over", "changed"]);
     assert!(rig.relay.store().account(&account).await.unwrap().tokens.is_empty());
     // The server has removed the account.
     let began = std::time::Instant::now();
     rig.jobs.ask(StoreRequest::Change(None, Change::Removed));
-    assert!(tokens.issue(&account, request, began).is_none());
+    assert!(tokens.issue(&account, request, None, began).is_none());
     assert_eq!(rig.all().await, ["changed"]);
 }

@@ -165,6 +165,8 @@ pub enum LoginOutput {
         account: BareJid,
         /// The request of the client.
         wish: TokenWish,
+        /// The name of the login, if the server has not named the account: the token opens only sessions of the same login.
+        authcid: Option<String>,
     },
     /// End all tokens of this account: the server does not let it in any more.
     RevokeTokens(BareJid),

@@ -11,6 +11,7 @@
 //! for inside its `<authenticate/>` is done. What Pushward writes there proves nothing: a resumption needs the proof that it needs
 //! after SASL of RFC 6120 (`proof`).
 
+mod early_frames;
 mod extras;
 
 use bytes::Bytes;
@@ -29,11 +30,8 @@ use crate::session::rewrite::fronted::{BoundParts, Success, bound, success, toke
 use crate::session::sm::nonza;
 use crate::session::{Resumption, ResumptionTokens, Settings, TokenWish};
 use crate::xml::{Element, Frame, Header, Kind, Node, Skipped, StanzaCondition, XmlWriter, ns};
+use early_frames::EarlyFrames;
 use extras::Extras;
-
-/// The number of frames and of their bytes that wait for the client's `<success/>`. With more, the login does not wait for further
-/// answers.
-const EARLY: (usize, usize) = (64, 64 * 1024);
 
 /// A login that the server has accepted. The client waits for its `<success/>`.
 #[derive(Debug)]
@@ -69,6 +67,8 @@ enum FrontedPhase {
     },
     /// The answers to further requests are awaited.
     Extras { jid: FullJid, features: Element, extras: Extras },
+    /// The client binds by itself. Its token is being issued.
+    Unbound { features: Element },
 }
 
 /// The result of an event.
@@ -78,27 +78,6 @@ pub(super) enum FrontedStep {
     GoesOn(Box<FrontedLogin>),
     /// The client has its `<success/>`.
     Welcomed(BindStep),
-}
-
-#[derive(Debug, Default)]
-struct EarlyFrames {
-    frames: Vec<Frame>,
-    bytes: usize,
-}
-
-impl EarlyFrames {
-    fn push(&mut self, frame: Frame) {
-        self.bytes += match &frame {
-            Frame::Element(element) => element.bytes().len(),
-            Frame::Skipped(skipped) => skipped.element.bytes().len(),
-            Frame::Open(_) | Frame::Whitespace | Frame::Close => 0,
-        };
-        self.frames.push(frame);
-    }
-
-    fn is_full(&self) -> bool {
-        self.frames.len() >= EARLY.0 || self.bytes >= EARLY.1
-    }
 }
 
 impl FrontedLogin {
@@ -150,6 +129,10 @@ impl FrontedLogin {
         self.token = issued;
         match &self.phase {
             FrontedPhase::Extras { extras, .. } if extras.are_done() => self.welcome_bound(settings, legs),
+            FrontedPhase::Unbound { features } => {
+                let features = features.clone();
+                self.welcome_unbound(&features, settings, legs)
+            }
             FrontedPhase::HandingOver
             | FrontedPhase::Header
             | FrontedPhase::Features
@@ -166,7 +149,7 @@ impl FrontedLogin {
     /// The answer that the server has to send next.
     pub(super) fn awaits(&self) -> Option<ServerAnswer> {
         match self.phase {
-            FrontedPhase::HandingOver => None,
+            FrontedPhase::HandingOver | FrontedPhase::Unbound { .. } => None,
             FrontedPhase::Header => Some(ServerAnswer::Header),
             FrontedPhase::Features => Some(ServerAnswer::Features),
             FrontedPhase::Bind { .. } => Some(ServerAnswer::Bind),
@@ -200,7 +183,9 @@ impl FrontedLogin {
     ) -> Result<FrontedStep, LoginEnd> {
         let node = element.node();
         match &mut self.phase {
-            FrontedPhase::HandingOver | FrontedPhase::Header => return Err(LoginEnd::ServerError),
+            FrontedPhase::HandingOver | FrontedPhase::Header | FrontedPhase::Unbound { .. } => {
+                return Err(LoginEnd::ServerError);
+            }
             FrontedPhase::Features if node.is("features", ns::STREAMS) => {
                 return self.on_features(element, settings, legs);
             }
@@ -238,12 +223,15 @@ impl FrontedLogin {
     ) -> Result<FrontedStep, LoginEnd> {
         let element = &skipped.element;
         let is_answer = match &self.phase {
-            FrontedPhase::HandingOver | FrontedPhase::Header | FrontedPhase::Features => element.kind() == Kind::Other,
+            FrontedPhase::HandingOver
+            | FrontedPhase::Header
+            | FrontedPhase::Features
+            | FrontedPhase::Unbound { .. }
+            | FrontedPhase::Extras { .. } => element.kind() == Kind::Other,
             FrontedPhase::Bind { id, .. } => {
                 let question = BindQuestion { id, host: self.streams.host(), account: None };
                 element.kind() == Kind::Other || is_bind_answer(element, &element.node(), &question)
             }
-            FrontedPhase::Extras { .. } => element.kind() == Kind::Other,
         };
         if is_answer {
             return Err(LoginEnd::ServerError);
@@ -261,6 +249,7 @@ impl FrontedLogin {
             | FrontedPhase::Header
             | FrontedPhase::Features
             | FrontedPhase::Bind { .. }
+            | FrontedPhase::Unbound { .. }
             | FrontedPhase::Extras { .. } => Ok(FrontedStep::GoesOn(self)),
         }
     }
@@ -273,7 +262,7 @@ impl FrontedLogin {
         legs: &mut Legs,
     ) -> Result<FrontedStep, LoginEnd> {
         if !self.requests.is_present || features.node().child("bind", ns::BIND).is_none() {
-            return self.welcome_unbound(features, settings, legs);
+            return self.leave_unbound(features, settings, legs);
         }
         let account = self.login.announced().ok_or(LoginEnd::ServerError)?;
         let (tag, agent) = (self.requests.tag.as_deref(), self.login.agent());
@@ -302,7 +291,7 @@ impl FrontedLogin {
         };
         let jid = match jid {
             Some(jid) if !is_error => jid,
-            _ if is_error => return self.welcome_unbound(&features, settings, legs),
+            _ if is_error => return self.leave_unbound(&features, settings, legs),
             _ => return Err(LoginEnd::ServerError),
         };
         let needs_session = requires_session(&features.node());
@@ -312,7 +301,7 @@ impl FrontedLogin {
         let wish = self.wish.take();
         let are_done = extras.are_done() && wish.is_none();
         if let Some(wish) = wish {
-            legs.out(LoginOutput::IssueToken { account: jid.to_bare(), wish });
+            legs.out(LoginOutput::IssueToken { account: jid.to_bare(), wish, authcid: None });
         }
         self.phase = FrontedPhase::Extras { jid, features, extras };
         if are_done { self.welcome_bound(settings, legs) } else { Ok(FrontedStep::GoesOn(self)) }
@@ -322,10 +311,28 @@ impl FrontedLogin {
     pub(super) fn on_late(self: Box<Self>, settings: &Settings, legs: &mut Legs) -> Result<FrontedStep, LoginEnd> {
         match self.phase {
             FrontedPhase::Extras { .. } => self.welcome_bound(settings, legs),
-            FrontedPhase::HandingOver | FrontedPhase::Header | FrontedPhase::Features | FrontedPhase::Bind { .. } => {
-                Err(LoginEnd::ServerSilent)
-            }
+            FrontedPhase::HandingOver
+            | FrontedPhase::Header
+            | FrontedPhase::Features
+            | FrontedPhase::Unbound { .. }
+            | FrontedPhase::Bind { .. } => Err(LoginEnd::ServerSilent),
         }
+    }
+
+    /// Leaves the bind to the client. The server has not named the account, so a token opens only sessions of the same login.
+    fn leave_unbound(
+        mut self: Box<Self>,
+        features: &Element,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<FrontedStep, LoginEnd> {
+        let (account, authcid) = (self.login.announced().cloned(), self.login.authcid());
+        let (Some(wish), Some(account), Some(authcid)) = (self.wish.take(), account, authcid) else {
+            return self.welcome_unbound(features, settings, legs);
+        };
+        legs.out(LoginOutput::IssueToken { account, wish, authcid: Some(authcid) });
+        self.phase = FrontedPhase::Unbound { features: features.clone() };
+        Ok(FrontedStep::GoesOn(self))
     }
 
     /// Sends the client its `<success/>` and the features with which it binds.

@@ -54,6 +54,11 @@ impl AcceptedLogin {
         self.account.clone().or_else(|| self.announced.clone()).or_else(guess)
     }
 
+    /// The name in the SASL exchange, if it was in the clear.
+    pub(super) fn authcid(&self) -> Option<String> {
+        self.identity.as_ref().map(|identity| identity.authcid.clone())
+    }
+
     /// The id of the user agent.
     pub(super) fn agent(&self) -> Option<&str> {
         self.agent.as_deref()

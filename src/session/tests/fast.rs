@@ -7,8 +7,8 @@ use super::super::SmId;
 use super::super::mechanism_filter::Leg;
 use super::super::negotiate::{CloseReason, Ended, HeldSession, Lockout, LoginInput, TokenRefusal};
 use super::fronted::{
-    AGENT, BIND, OFFER, RESUME, auth, authenticate, bind, bound_as, id_of, let_in, offered_over, plain, refusal,
-    refuse, settings,
+    AGENT, BIND, OFFER, RESUME, auth, authenticate, authenticate_with, bind, bound_as, id_of, let_in, offered_over,
+    plain, refusal, refuse, settings,
 };
 use super::login::{Login, client_header_with};
 use super::*;
@@ -355,7 +355,11 @@ fn a_login_by_password_gets_the_token_that_it_asks_for() {
     for jid in ["juliet@example.org/Phone", "romeo@example.org/Phone"] {
         let mut login = asking_for_token(jid);
         let account = FullJid::new(jid).unwrap().to_bare();
-        assert_eq!(login.wished, [(account, wish.clone())], "the token is for the account that the server has bound");
+        assert_eq!(
+            login.wished,
+            [(account, wish.clone(), None)],
+            "the token is for the account that the server has bound"
+        );
         login.input(LoginInput::TokenIssued(Some(issued())));
         let metadata = id_of(&login, "metadata");
         refuse(&mut login, &metadata);
@@ -369,14 +373,23 @@ fn a_login_by_password_gets_the_token_that_it_asks_for() {
 }
 
 #[test]
-fn a_login_whose_account_only_pushward_has_named_gets_no_token() {
-    let mut login = offered_over(&settings(), Leg::Plain, OFFER);
-    login.to_client.clear();
-    login.client(&authenticate(WISH));
-    let_in(&mut login, "");
-    login.input(LoginInput::Upstream(Frame::Open(header())));
-    login.upstream(BIND);
-    assert!(login.to_client[0].contains("<success ") && login.wished.is_empty(), "{:?}", login.to_client);
+fn a_token_for_an_account_that_only_pushward_has_named_is_limited_to_the_login() {
+    let let_in_as = |message: &str| {
+        let mut login = offered_over(&settings(), Leg::Plain, OFFER);
+        login.to_client.clear();
+        login.client(&authenticate_with(message, WISH));
+        let_in(&mut login, "");
+        login.input(LoginInput::Upstream(Frame::Open(header())));
+        login.upstream(BIND);
+        login
+    };
+    let mut login = let_in_as("\0juliet\0secret");
+    assert_eq!((login.wished[0].0.as_str(), login.wished[0].2.as_deref()), ("juliet@example.org", Some("juliet")));
+    assert!(login.to_client.is_empty());
+    login.input(LoginInput::TokenIssued(Some(issued())));
+    assert!(login.to_client[0].contains("<token ") && login.negotiation.can_read_client(), "{:?}", login.to_client);
+    let login = let_in_as("juliet@example.org\0juliet\0secret");
+    assert!(login.wished.is_empty() && login.to_client[0].contains("<success "), "the name proves nothing");
 }
 
 #[test]

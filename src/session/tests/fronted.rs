@@ -62,7 +62,7 @@ pub(super) fn bind(inner: &str) -> String {
     format!("<bind xmlns='urn:xmpp:bind:0'><tag>Phone</tag>{inner}</bind>")
 }
 
-fn authenticate_with(message: &str, inline: &str) -> String {
+pub(super) fn authenticate_with(message: &str, inline: &str) -> String {
     let initial = plain(message);
     format!(
         "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'><initial-response>{initial}</initial-response>{AGENT}\

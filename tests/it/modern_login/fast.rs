@@ -7,8 +7,8 @@ use super::{FEATURES, Legacy, PHONE, SASL2, Stage, TABLET, assert_refused, chat,
 use crate::admin::ask;
 use crate::support::{
     Client, Device, EXPR, Element, FAST, NONE, PASSWORD, PATIENCE, Pushward, SM, Scram, Setup, StubConnection,
-    StubUpstream, Success, Token, asks, bodies, header_from, logged_in, lost, message, numbered, opened, plain, resume,
-    wish, with_password,
+    StubUpstream, Success, Token, asks, authenticate, bodies, header_from, logged_in, lost, message, numbered, opened,
+    plain, resume, wish, with_password,
 };
 
 const CONNECTS: &str = "pushward_upstream_connects_total{host=\"localhost\",outcome=\"connected\"}";
@@ -399,14 +399,29 @@ async fn a_token_needs_a_user_agent_and_a_session_of_it() {
         let (_client, _server, success) = phone(&mut stub, &pushward, &inline).await;
         assert!(success.root.child("token").is_none(), "{unknown}: {}", success.xml);
     }
-    // Without a bind inside the login the server has not named the account.
+    // A client may ask for a token without a bind. It can only use it once it has a session.
     let (mut client, _) = opened(&pushward, "alice").await;
     let only = format!("<user-agent id='{PHONE}'/>{}", wish(NONE));
     client.send(with_password("alice", &only)).await;
     let success = Success::of(client.next().await);
-    assert!(success.root.child("token").is_none(), "{}", success.xml);
+    let token = Token::of(&success, NONE).expect("a token");
     client.expect(FEATURES).await;
     client.bind("late").await;
+    let id = client.enable().await.id;
+    let _server = stub.session().await;
+    let late = Device {
+        user: "alice",
+        agent: PHONE,
+        id,
+        jid: "alice@localhost/late".into(),
+        handled: 0,
+        token: token.clone(),
+    };
+    let (mut client, _) = opened(&pushward, "alice").await;
+    client.send(authenticate(NONE, &token.initial("alice", &[]), &format!("{}{FAST}", asks(PHONE)))).await;
+    assert_refused(&client.next().await, SASL2, Some("not-authorized"));
+    late.returns(&pushward, "").await;
+    stub.assert_not_connected();
 }
 
 /// Some servers answer in the language of the client's header, some in their own, and some in none.

@@ -84,7 +84,9 @@ impl LoginDriver<'_> {
                 self.done = true;
             }
             LoginOutput::CheckToken { account, proof } => return self.check_token(&account, &proof).await,
-            LoginOutput::IssueToken { account, wish } => return Some(self.issue_token(&account, wish)),
+            LoginOutput::IssueToken { account, wish, authcid } => {
+                return Some(self.issue_token(&account, wish, authcid));
+            }
             LoginOutput::RevokeTokens(account) => self.relay.revoke_tokens(&account),
             LoginOutput::UpstreamWarning { host, warning } => self.relay.warnings().warn(host, warning),
             LoginOutput::Close(reason) => {

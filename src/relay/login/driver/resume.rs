@@ -119,10 +119,7 @@ impl LoginDriver<'_> {
     /// Checks a token for which there is no session.
     pub(super) async fn check_token(&mut self, account: &BareJid, proof: &TokenProof) -> Option<LoginInput> {
         let tokens = self.relay.accounts().tokens();
-        let verdict = match proof.invalidate {
-            true => self.wait_for(tokens.invalidate(account, proof), OperationDeadline::Store).await?,
-            false => tokens.verify(account, proof),
-        };
+        let verdict = self.wait_for(tokens.check(account, proof), OperationDeadline::Store).await?;
         Some(self.refuse_token(&verdict))
     }
 
@@ -147,10 +144,10 @@ impl LoginDriver<'_> {
     }
 
     /// Issues a token to a client that logs in by its password.
-    pub(super) fn issue_token(&self, account: &BareJid, wish: TokenWish) -> LoginInput {
+    pub(super) fn issue_token(&self, account: &BareJid, wish: TokenWish, authcid: Option<String>) -> LoginInput {
         let TokenWish { agent, mechanism } = wish;
         let request = TokenRequest { agent, mechanism, root: clock::unix_secs() };
-        LoginInput::TokenIssued(self.relay.accounts().tokens().issue(account, request, self.progress.began))
+        LoginInput::TokenIssued(self.relay.accounts().tokens().issue(account, request, authcid, self.progress.began))
     }
 }
 
