@@ -148,9 +148,9 @@ impl Delivery {
         self.queue.first_unsettled()
     }
 
-    /// Returns whether the client is to be asked which of the written stanzas it has read.
+    /// Returns whether the client is to be asked what it has read: stanzas notify, or others wait for the memory of these.
     pub(super) fn has_unread(&self) -> bool {
-        self.queue.notifying() > 0 && self.queue.awaits_ack()
+        self.queue.awaits_ack() && (self.queue.notifying() > 0 || self.queue.has_tail() && !self.is_loading())
     }
 
     /// The bytes of memory in addition to the queue.

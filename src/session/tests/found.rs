@@ -187,3 +187,46 @@ fn what_comes_while_the_session_ends_is_spooled_at_once() {
     assert_eq!(rig.spool.len(), 1);
     assert_eq!(rig.ended, None);
 }
+
+/// Stanzas that do not notify filled the memory, and a message waited on disk behind them. Nobody asked the client for the
+/// acknowledgement that makes room, until the client had been silent for `idle_probe`: it got the message minutes late, or
+/// never, if it was never silent.
+fn check_client_gets_what_waits_on_disk(mut rig: Rig, answer: impl Fn(&str) -> Option<String>) {
+    for n in 1..=40 {
+        rig.upstream(&format!("<iq type='get' id='{n}' from='romeo@example.net/x'><ping xmlns='urn:xmpp:ping'/></iq>"));
+    }
+    rig.upstream(&message(41));
+    assert!(rig.delivered().is_empty() && !rig.spool.is_empty());
+    let mut read = 0;
+    for _ in 0..60 {
+        rig.seconds(1);
+        let answers: Vec<_> = rig.to_client[read..].iter().filter_map(|xml| answer(xml)).collect();
+        read = rig.to_client.len();
+        let written = rig.to_client.iter().filter(|xml| xml.starts_with("<iq") || xml.starts_with("<message")).count();
+        for answer in answers {
+            rig.client(&answer.replace("COUNT", &written.to_string()));
+        }
+        rig.client("<presence/>");
+    }
+    assert_eq!((rig.delivered(), rig.spool.len()), (vec![41], 0));
+}
+
+#[test]
+fn a_client_that_acknowledges_gets_what_waits_on_disk_while_it_is_busy() {
+    let rig = enabled(Rig::with(Settings { session_queue: 1600, ..Settings::default() }));
+    check_client_gets_what_waits_on_disk(rig, |xml| {
+        xml.starts_with("<r ").then(|| "<a xmlns='urn:xmpp:sm:3' h='COUNT'/>".into())
+    });
+}
+
+#[test]
+fn a_client_that_is_pinged_gets_what_waits_on_disk_while_it_is_busy() {
+    let mut rig = Rig::with(Settings { session_queue: 1600, ..Settings::default() });
+    rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
+    rig.clear();
+    check_client_gets_what_waits_on_disk(rig, |xml| {
+        let ping = Some(xml).filter(|xml| xml.starts_with("<iq") && xml.contains("from='example.org'"))?;
+        let id = element(ping).node().attr("id").unwrap().into_owned();
+        Some(format!("<iq type='result' id='{id}' to='example.org'/>"))
+    });
+}

@@ -302,6 +302,8 @@ struct Life {
     old: Vec<Attachment>,
     resumable: Option<String>,
     leg: Leg,
+    /// The number of the server's requests that the session received.
+    requests: usize,
     /// The client's stanzas that the session received, and the number of them at `<enable/>`.
     fed: Vec<oracle::Fed>,
     enabled_at: Option<usize>,
@@ -341,6 +343,8 @@ struct World {
     disk: Disk,
     /// Numbered stanzas for the client.
     handed: Vec<Handed>,
+    /// The number of stanzas that the server sent without a number.
+    unnumbered: usize,
     /// An older session of the device, and whether it is the one that acts at present.
     older: Option<Older>,
     is_older: bool,
@@ -388,6 +392,7 @@ impl World {
             client: Client::default(),
             disk: Disk::new(account(variant)),
             handed: Vec::new(),
+            unnumbered: 0,
             older: None,
             is_older: false,
             again: Vec::new(),
@@ -731,6 +736,7 @@ impl Life {
             old: Vec::new(),
             resumable: None,
             leg: Leg::new(number > 0, server_sm),
+            requests: 0,
             fed: Vec::new(),
             enabled_at: None,
             last_h: 0,

@@ -74,6 +74,7 @@ impl Leg {
 
 impl World {
     pub(super) fn server_sends(&mut self, xml: String) {
+        self.unnumbered += usize::from(is_stanza(&xml));
         self.life.leg.send(xml);
     }
 
@@ -125,6 +126,7 @@ impl World {
         let sent = self.life.leg.send(format!("<presence from='friend{who}@example.net/x'{kind}/>"));
         if let Some(sent) = sent {
             sent.contact = Some((who, here));
+            self.unnumbered += 1;
         }
     }
 
@@ -136,6 +138,7 @@ impl World {
             fed = true;
             self.say(|| format!("server: {}", sent.xml));
             self.life.leg.fed += u64::from(sent.counted);
+            self.life.requests += usize::from(sent.xml.starts_with("<iq type='get'"));
             if let Some(n) = sent.number.filter(|_| !sent.again) {
                 self.handed[n].fed = Some(self.now);
                 self.life.sent.push(n);
