@@ -13,6 +13,7 @@ use crate::relay::snapshot::Authentication;
 use crate::session::EndReason;
 use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::negotiate::{CloseReason, LoginInput, LoginOutput};
+use crate::session::sasl::LoginMethod;
 use crate::xml::MemoryShare;
 
 impl LoginDriver<'_> {
@@ -43,14 +44,7 @@ impl LoginDriver<'_> {
             LoginOutput::Connect(host) => return self.connect(&host).await,
             LoginOutput::Answered => self.reach_opened(),
             LoginOutput::RoundTripsSaved(saved) => self.relay.metrics().round_trips_saved(saved),
-            LoginOutput::Authenticated(method) => {
-                self.progress.method = Some(method);
-                let limits = self.snapshot.limits(Authentication::Done);
-                self.progress.authentication = Authentication::Done;
-                let client = self.client.as_mut()?;
-                client.framer().set_limits(limits);
-                client.permit()?.authenticated();
-            }
+            LoginOutput::Authenticated(method) => self.on_authenticated(method),
             LoginOutput::SaslFailed(failure) => self.relay.reports().on_sasl_failure(&failure),
             LoginOutput::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
             LoginOutput::LoginRefused => {
@@ -121,6 +115,18 @@ impl LoginDriver<'_> {
             | CloseReason::Shutdown => {}
         }
         tracing::debug!(reason = reason.name(), "connection closed before login");
+    }
+
+    /// Applies the limits of a client that has logged in.
+    fn on_authenticated(&mut self, method: LoginMethod) {
+        self.progress.method = Some(method);
+        self.progress.authentication = Authentication::Done;
+        let limits = self.snapshot.limits(Authentication::Done);
+        let Some(client) = &mut self.client else { return };
+        client.framer().set_limits(limits);
+        if let Some(permit) = client.permit() {
+            permit.authenticated();
+        }
     }
 
     fn reach_opened(&mut self) {
