@@ -247,7 +247,8 @@ async fn conversations_returns_by_token_and_by_its_password_on_the_same_stream_i
         phone.acked(PING).await;
     }
 
-    // Its session is gone: it drops its token, and logs in by its password at once.
+    // Its session is gone: it drops its token, and logs in by its password at once. What it acknowledged has arrived before.
+    phone.account_features().await;
     device.handled = phone.client.handled;
     let before = phone.sent;
     lost(&stage.pushward, phone.client, &device.jid).await;
