@@ -8,13 +8,13 @@ use super::absent::{AbsentDependencies, AbsentDevices};
 use super::accounts::Accounts;
 use super::background::Background;
 use super::certificates::CertificateCheck;
-use super::client::{Client, Registry};
+use super::client::Registry;
 use super::fast::ClientTokens;
 use super::overload::Overload;
 use super::publishing::Publishing;
 use super::reachability;
 use super::report::Reports;
-use super::snapshot::{Authentication, Current, Snapshot};
+use super::snapshot::{Current, Snapshot};
 use super::upstream_warnings::UpstreamWarnings;
 use crate::clock;
 use crate::jid::BareJid;
@@ -183,14 +183,6 @@ impl Relay {
     /// As [`Store::change`].
     pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
         self.accounts.change(account, change).await
-    }
-
-    /// Gives a client the limits of a login: its token has opened a session.
-    pub(super) fn admit_by_token(&self, client: &mut Client) {
-        client.framer().set_limits(self.current().limits(Authentication::Done));
-        if let Some(permit) = client.permit() {
-            permit.authenticated();
-        }
     }
 
     /// Ends all tokens of an account's clients. They are not valid any more when this returns.

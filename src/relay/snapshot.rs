@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
+use super::client::Client;
 use crate::config::Config;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::roots::RootsError;
@@ -140,6 +141,14 @@ impl Snapshot {
             Authentication::Done => limits.stanzas.client,
         };
         FrameLimits::client(bytes, limits.stanzas.depth)
+    }
+
+    /// Gives a client that has logged in the limits of a login.
+    pub(super) fn admit(&self, client: &mut Client) {
+        client.framer().set_limits(self.limits(Authentication::Done));
+        if let Some(permit) = client.permit() {
+            permit.authenticated();
+        }
     }
 
     /// Returns the limits for the frames of a server.

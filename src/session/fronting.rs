@@ -44,7 +44,7 @@ struct ServerLimits {
     has_sasl2: bool,
     refuses_carbons: bool,
     refuses_metadata: bool,
-    /// What it has sent, by the language of the client's stream: some servers answer in that language.
+    /// Its headers and features, by the language of the client's stream: some servers answer in that language.
     known: Vec<(Option<Box<str>>, KnownServer)>,
 }
 
@@ -66,7 +66,7 @@ pub struct TokenOffer {
     pub with_binding: bool,
 }
 
-/// What a server has sent to the last client that was connected to it.
+/// The header and features that a server has sent to the last client that was connected to it.
 #[derive(Clone, Debug)]
 pub struct KnownServer {
     /// Its header.

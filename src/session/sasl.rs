@@ -75,7 +75,7 @@ impl LoginMethod {
         }
     }
 
-    /// Whether Pushward offered the profile in place of the server.
+    /// Returns whether Pushward offered the profile in place of the server.
     pub fn is_fronted(self) -> bool {
         match self {
             Self::Sasl1 | Self::Sasl2 => false,

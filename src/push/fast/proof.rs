@@ -1,4 +1,4 @@
-//! What a client presents to log in by token, and the decision about it.
+//! The proof that a client presents to log in by token, and the decision about it.
 
 use super::mechanism::TokenBinding;
 use super::token::TokenId;

@@ -232,7 +232,7 @@ impl SessionDriver {
             return;
         }
         if login == Some(LoginMethod::FrontedToken) {
-            self.relay.admit_by_token(&mut client);
+            self.relay.current().admit(&mut client);
         }
         {
             let mut headers = self.relay.headers();

@@ -47,7 +47,7 @@ pub(super) struct FrontedLogin {
     /// The `<failed/>` that answers a request to resume.
     failed: Option<Bytes>,
     phase: FrontedPhase,
-    /// What the server has sent since the restart for the client.
+    /// Frames for the client that the server has sent since the restart.
     early: EarlyFrames,
 }
 

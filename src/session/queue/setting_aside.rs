@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(queue.spare(None, Seq::range(5 * S..=5 * S)), []);
     }
 
-    /// What is not acknowledged to the server goes back to it, whether memory has the content or not.
+    /// A stanza that is not acknowledged to the server goes back to it, whether memory has the content or not.
     #[test]
     fn what_only_the_disk_has_is_still_known_by_its_numbers() {
         let mut queue = Queue::new(8 * 100);

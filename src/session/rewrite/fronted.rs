@@ -23,7 +23,7 @@ const EMPTY: &str = "=";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontedOffer {
     mechanisms: Box<[String]>,
-    /// What is offered inside.
+    /// The features that are offered inside.
     pub parts: FrontedParts,
 }
 

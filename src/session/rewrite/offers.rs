@@ -79,7 +79,7 @@ pub struct Terms {
     pub leg: Leg,
     /// The maximum size of a client's stanza, in bytes.
     pub max_bytes: usize,
-    /// What to offer with SASL2 if the server lacks it; `None` if SASL2 is not offered for it.
+    /// The features to offer with SASL2 if the server lacks it; `None` if SASL2 is not offered for it.
     pub fronted: Option<FrontedParts>,
 }
 

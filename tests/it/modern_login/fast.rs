@@ -356,7 +356,7 @@ async fn tokens_outlive_a_restart_although_their_sessions_do_not() {
     let mut phone = Device::of(&success, "alice", PHONE, NONE);
     lost(&stage.pushward, alice, &phone.jid).await;
     stage.bob.say(&phone.jid, "dark").await;
-    // What is on disk opens nothing: it has only the key of the HMAC.
+    // The record on disk opens nothing: it has only the key of the HMAC.
     stage.pushward.stored("HT-SHA-256-NONE").await;
     stage.pushward.restart().await;
     for round in 0..3 {

@@ -1,4 +1,4 @@
-//! What ends the tokens of an account: the server's own signs that its password or its trust has changed, and nothing else.
+//! The end of an account's tokens: the server's own signs that its password or its trust has changed, and nothing else.
 
 use super::fast::{Enrolled, enrolled};
 use super::scripted::{asked, bound, error, result};

@@ -58,7 +58,7 @@ impl Token {
     }
 }
 
-/// What a client keeps: the session of a user agent, and a token.
+/// The data that a client keeps: the session of a user agent, and a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) user: &'static str,

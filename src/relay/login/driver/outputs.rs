@@ -121,11 +121,8 @@ impl LoginDriver<'_> {
     fn on_authenticated(&mut self, method: LoginMethod) {
         self.progress.method = Some(method);
         self.progress.authentication = Authentication::Done;
-        let limits = self.snapshot.limits(Authentication::Done);
-        let Some(client) = &mut self.client else { return };
-        client.framer().set_limits(limits);
-        if let Some(permit) = client.permit() {
-            permit.authenticated();
+        if let Some(client) = &mut self.client {
+            self.snapshot.admit(client);
         }
     }
 

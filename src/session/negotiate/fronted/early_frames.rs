@@ -6,7 +6,7 @@ use crate::xml::Frame;
 /// answers.
 const EARLY: (usize, usize) = (64, 64 * 1024);
 
-/// What the server has sent to a client that waits for its `<success/>`.
+/// Frames of the server for a client that waits for its `<success/>`.
 #[derive(Debug, Default)]
 pub(super) struct EarlyFrames {
     pub(super) frames: Vec<Frame>,
