@@ -7,10 +7,11 @@
 
 mod stanzas;
 
+use pushward::clock::Instant;
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pushward::clock::{UnixMillis, UnixSecs};

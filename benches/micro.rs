@@ -3,8 +3,9 @@
 
 mod stanzas;
 
+use pushward::clock::Instant;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

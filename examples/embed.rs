@@ -8,10 +8,11 @@
 //! the phone resumes, and the message is delivered. There is no socket, no disk and no waiting: bytes are strings, the store is a
 //! value, and time passes because the program says so. A real embedder does with each [`Output`] what `src/relay` does.
 
+use pushward::clock::Instant;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pushward::clock::UnixMillis;

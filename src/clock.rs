@@ -1,12 +1,17 @@
-//! Calendar time: [`UnixSecs`] and [`UnixMillis`], and the only functions that read the calendar clock.
+//! Calendar time: [`UnixSecs`] and [`UnixMillis`], and the only functions that read the calendar clock. Time for deadlines:
+//! [`Instant`], since the calendar clock may jump.
 //!
-//! The core (`xml`, `session`, `push`, `jid`) uses the types and never calls [`now`], [`unix_secs`] or [`unix_millis`];
-//! its callers pass the time. Deadlines use `std::time::Instant`, since the calendar clock may jump.
+//! The core (`xml`, `session`, `push`, `jid`) uses the types and never calls [`now`], [`unix_secs`], [`unix_millis`] or
+//! [`Instant::now`]; its callers pass the time.
+
+mod instant;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+pub use instant::Instant;
 
 /// Seconds since the Unix epoch. Times before it count as zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,14 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::history::{History, Sample};
 use super::page_data::{DaemonData, PageData};
 use super::protocol::DaemonStatus;
 use super::reachability::Reachability;
 use super::store_queries::{LatestAnswer, Unanswered};
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::metrics::{DiskUsage, Measured, SessionCounts, Wait};
 use crate::relay::Relay;
 use crate::store::Measures;

@@ -1,11 +1,11 @@
 //! Sends test notifications on the operator's command, to show whether a push service can be reached.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::task::JoinSet;
 
 use super::protocol::{Ping, PingOutcome, shortened};
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::push::notification::{Publish, Summary};
 use crate::push::registration::Registration;

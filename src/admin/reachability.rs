@@ -1,9 +1,10 @@
 //! [`Reachability`]: checks whether upstream servers can be reached, with a cached result.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use crate::clock::Instant;
 use crate::relay::Relay;
 
 /// The time for which a result is cached. Probes of several load balancers cost each server one connection.

@@ -5,12 +5,13 @@
 //! threads, however many queries arrive.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::clock::Instant;
 use crate::store::StoreError;
 use crate::sync::lock;
 

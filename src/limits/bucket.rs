@@ -1,7 +1,9 @@
 //! A token bucket without a clock of its own: bounds the rate of something and the length of a burst. [`Rate`] and [`Bucket`]
 //! serve the throttle and the failed logins.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::Instant;
 
 /// Nanoseconds in a second.
 const SECOND: u128 = 1_000_000_000;
@@ -55,21 +57,19 @@ impl Bucket {
     /// As [`Bucket::take`], but bounds the time until the debt is replenished.
     pub fn take_at_most(&mut self, now: Instant, rate: Rate, units: u64, debt: Duration) {
         let full = self.full.map_or(now, |full| full.max(now));
-        // On overflow of the clock the value stays.
-        let after = full.checked_add(rate.cost(units)).unwrap_or(full);
-        let last = now.checked_add(rate.burst.saturating_add(debt)).unwrap_or(after);
+        let (after, last) = (full + rate.cost(units), now + rate.burst.saturating_add(debt));
         self.full = Some(after.min(last));
     }
 
     /// Returns the time at which units are available again, if there are none now.
     pub fn ready_at(&self, now: Instant, rate: Rate) -> Option<Instant> {
         // At this time the last unit was taken; after it, the bucket is in debt.
-        self.full.and_then(|full| full.checked_sub(rate.burst)).filter(|at| *at > now)
+        self.full.map(|full| full - rate.burst).filter(|at| *at > now)
     }
 
     /// Returns whether less than a whole unit is available.
     pub fn is_empty(&self, now: Instant, rate: Rate) -> bool {
-        self.full.is_some_and(|full| full.saturating_duration_since(now) + rate.cost(1) > rate.burst)
+        self.full.is_some_and(|full| full.duration_since(now) + rate.cost(1) > rate.burst)
     }
 
     /// Returns whether the bucket is full, so that it need not be kept.

@@ -9,10 +9,11 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::bucket::{Bucket, Rate};
 use super::network::Network;
+use crate::clock::Instant;
 use crate::sync::lock;
 
 /// The longest time that an address is locked out. Failures of simultaneous logins are all counted, so the debt could
@@ -38,7 +39,7 @@ struct Failures {
 impl Failures {
     /// Returns whether another address can be remembered, after forgetting those whose failures no longer count.
     fn has_room(&mut self, now: Instant) -> bool {
-        let is_time = self.swept.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP);
+        let is_time = self.swept.is_none_or(|at| now.duration_since(at) >= SWEEP);
         if self.by_network.len() >= REMEMBERED && is_time {
             self.swept = Some(now);
             self.by_network.retain(|_, bucket| !bucket.is_full(now));

@@ -1,10 +1,9 @@
 //! Throttling of a client that sends too fast: it is read more slowly, and nothing that it sent is dropped. Each session has
 //! one [`Throttle`].
 
-use std::time::Instant;
-
 use super::Limit;
 use super::bucket::{Bucket, Rate};
+use crate::clock::Instant;
 
 /// The current rates; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use std::fmt::Display;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::limit::Limit;
+use crate::clock::Instant;
 use crate::metrics::LimitsReached;
 use crate::sync::lock;
 
@@ -42,7 +43,7 @@ struct Suppression {
 impl Suppression {
     /// Returns the number of suppressed lines, if a line may be written now.
     fn next(&mut self, now: Instant) -> Option<u64> {
-        if self.at.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
+        if self.at.is_some_and(|at| now.duration_since(at) < PAUSE) {
             self.suppressed += 1;
             return None;
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::backlog::WriteBacklog;
 pub use super::backlog::{Departure, HIGH_WATER, REPLY_MARK};
 use super::wire::Wire;
+use crate::clock::Instant;
 use crate::limits::Permit;
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
 

@@ -1,7 +1,7 @@
 //! [`Exchange`]: the traffic on one of our own streams while it is up. It writes publishes and processes the peer's answers.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::select;
@@ -15,6 +15,7 @@ use super::namespace;
 use super::peer::{CLOSE_TIMEOUT, PeerLink, PublishJob, PublishStream, Reaction, StreamPeer, StreamTimeouts, answer};
 use super::pending::{AnsweredPublish, PendingPublishes};
 use super::selection::Attempt;
+use crate::clock::Instant;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, StreamCondition, excerpt, ns, stream_error};
@@ -107,7 +108,7 @@ impl Exchange {
         let reads = !self.conn.replies_full();
         match self.unread {
             Some(since) if reads => {
-                self.pending.postpone(now.saturating_duration_since(since));
+                self.pending.postpone(now.duration_since(since));
                 self.unread = None;
             }
             None if !reads => self.unread = Some(now),

@@ -1,8 +1,9 @@
 //! [`PendingPublishes`]: publishes that were sent over one of our own streams and are not answered yet.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::jid::Jid;
 
 /// The publish that an answer belongs to.

@@ -1,7 +1,7 @@
 //! [`Publisher`]: publishes over the eligible transports, one after the other.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use super::selection::{Attempt, ServiceStatus, TransportSelection};
 use super::session;
 use super::settings::{CurrentSettings, TransportSettings};
 use super::stream::{self, PublishQueue, StreamTask};
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::Transport;
 use crate::jid::BareJid;
 use crate::metrics::Fates;
@@ -172,7 +172,7 @@ impl Publisher {
         let domain = target.service.domain();
         let (now, time) = (Instant::now(), clock::now());
         let one_way = self.pool.one_way_until(domain).filter(|_| fit.contains(&Transport::S2s));
-        let one_way_until = one_way.map(|until| time + until.saturating_duration_since(now));
+        let one_way_until = one_way.map(|until| time + until.duration_since(now));
         let service_status = lock(&self.selection).service_status(now, domain, &fit);
         ServiceStatus { one_way_until, ..service_status }
     }

@@ -1,8 +1,9 @@
 //! [`ReconnectBackoff`]: the pause before one of our own streams is connected again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::UnsentReason;
+use crate::clock::Instant;
 
 /// The minimum pause between two attempts to connect.
 const SHORTEST: Duration = Duration::from_secs(1);

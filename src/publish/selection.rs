@@ -2,9 +2,10 @@
 //! service.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::error::UnsentReason;
+use crate::clock::Instant;
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 use crate::registry::Published;

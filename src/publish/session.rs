@@ -2,13 +2,14 @@
 //! for the outcomes.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::error::UnsentReason;
 use super::selection::Attempt;
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::push::notification::{Publish, PublishId};
 use crate::push::outcome::Outcome;

@@ -2,7 +2,7 @@
 //! it, and answers every publish.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,6 +17,7 @@ use super::exchange::{Exchange, ExchangeEvent};
 use super::peer::{CLOSE_TIMEOUT, Claim, PeerLink, PublishJob, StreamPeer, StreamTimeouts};
 use super::reconnect_backoff::ReconnectBackoff;
 use super::selection::Attempt;
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;

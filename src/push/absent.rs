@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::account::DeviceId;
 use super::notification::{Detail, Publish, Summary};
@@ -12,6 +12,7 @@ use super::pusher::{Arrival, Push, Pusher, Verdict};
 use super::registration::{Registration, Target};
 use super::settings::PushSettings;
 use super::waiting::{Audience, Facts};
+use crate::clock::Instant;
 use crate::seq::Seq;
 
 /// A stanza that a session saw and that concerns other devices.
@@ -111,7 +112,7 @@ impl Away {
             audience = audience.with(place);
         }
         self.seen = self.seen.next();
-        let since = now.checked_sub(LONG).unwrap_or(now);
+        let since = now - LONG;
         let (seq, facts) = (self.seen, notice.facts);
         if facts.class.is_important() {
             self.newest = Some(notice.detail.clone());

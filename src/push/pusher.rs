@@ -2,7 +2,7 @@
 //! [`Absent`](super::absent::Absent) use it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::classify::{Class, Noise};
 use super::filter::Blocked;
@@ -11,6 +11,7 @@ use super::registration::Target;
 use super::schedule::{Due, Schedule};
 use super::settings::PushSettings;
 use super::waiting::{Audience, CallEnder, CallId, Facts, WaitingCounts, WaitingStanzas};
+use crate::clock::Instant;
 use crate::seq::Seq;
 
 /// The age from which a call does not ring any more.

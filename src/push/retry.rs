@@ -1,6 +1,8 @@
 //! The retry times of a publish that did not reach its push service.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::Instant;
 
 /// The first pause. Each following pause is twice as long.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::registration::Target;
 use super::retry::Backoff;
 use super::settings::PushSettings;
+use crate::clock::Instant;
 
 /// The time for which a call counts towards [`CALLS`].
 const CALL_WINDOW: Duration = Duration::from_secs(60);

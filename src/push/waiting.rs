@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::classify::{Class, Classified};
+use crate::clock::Instant;
 use crate::hash;
 use crate::jid::BareJid;
 use crate::seq::Seq;

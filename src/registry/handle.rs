@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use super::mailbox::{self, NotTaken, mailbox};
 use super::published::Published;
 pub use super::succession::SessionRequests;
 use super::succession::Succession;
-use crate::clock::UnixSecs;
+use crate::clock::{Instant, UnixSecs};
 use crate::jid::{BareJid, Jid};
 use crate::push::account::{DeviceId, LoginId};
 use crate::push::fast::TokenVerdict;

@@ -2,7 +2,7 @@
 //! devices and new notices about them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::select;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::background::Background;
 use super::publishing::Publishing;
 use super::snapshot::Current;
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::limits::RateLimitedLog;
 use crate::metrics::Metrics;

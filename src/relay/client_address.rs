@@ -1,7 +1,6 @@
 //! The address of a client: the peer address of its connection, or the one in the PROXY header of a trusted proxy.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use tokio::net::TcpStream;
 use tokio::select;
@@ -10,6 +9,7 @@ use tracing::Span;
 use tracing::field::display;
 
 use super::shared::Relay;
+use crate::clock::Instant;
 use crate::config::Listen;
 use crate::limits::{ConnectionRefusal, Eviction, Permit};
 use crate::net::proxy_protocol::{self, Addresses, HeaderError};

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client::Handle;
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::session::DeviceMemory;

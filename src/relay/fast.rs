@@ -15,7 +15,6 @@ mod tests;
 mod unpublished;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use dashmap::DashMap;
 use tokio::sync::oneshot;
@@ -23,7 +22,7 @@ use tokio::sync::oneshot;
 use super::background::Background;
 use super::client::{Handle, Registry};
 use super::snapshot::Current;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::jid::BareJid;
 use crate::limits::RateLimitedLog;
 use crate::push::account::{Account, Change};

@@ -1,7 +1,6 @@
 //! The handshake of a client connection: STARTTLS or direct TLS. [`secure`] turns an accepted socket into a client over TLS.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustls::ServerConfig;
 use thiserror::Error;
@@ -14,6 +13,7 @@ use super::client::Client;
 use super::client_address::KnownClient;
 use super::shared::Relay;
 use super::snapshot::{Authentication, Snapshot};
+use crate::clock::Instant;
 use crate::config::ListenTls;
 use crate::limits::{Eviction, Limit, Stage};
 use crate::metrics::HandshakeOutcome;

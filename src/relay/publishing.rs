@@ -1,14 +1,14 @@
 //! Publishes for sessions and accounts ([`Publishing`]), and stores the consequences of the outcomes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::accounts::Accounts;
 use super::client::{Command, Handle};
 use super::snapshot::Current;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::Transport;
 use crate::jid::BareJid;
 use crate::metrics::Metrics;

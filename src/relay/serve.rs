@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::net::TcpStream;
 use tracing::Instrument;
 
 use super::shared::Relay;
 use super::{bound, client_address, handshake, login};
+use crate::clock::Instant;
 use crate::config::Listen;
 use crate::net::listener::Admission;
 

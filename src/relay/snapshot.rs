@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
 use super::client::Client;
+use crate::clock::Instant;
 use crate::config::Config;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::roots::RootsError;

@@ -1,10 +1,10 @@
 //! Publishes the status of a session for operators.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client::Handle;
 use super::report::Volume;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::limits::{Bucket, Rate};
 use crate::metrics::{Metrics, UnsavedGauge};
 use crate::push::pusher::Verdict;

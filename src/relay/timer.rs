@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use tokio::time::{Sleep, sleep_until};
+
+use crate::clock::Instant;
 
 /// A timer that is only reset if the deadline comes nearer. If the deadline has moved further away, the timer is reset when
 /// it expires. One timer serves all events of a task, because adding a timer takes locks that all tasks share.

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -13,6 +13,7 @@ use super::client::Registry;
 use super::publishing::Publishing;
 use super::shared::Relay;
 use super::snapshot::Current;
+use crate::clock::Instant;
 use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
 use crate::push::retry::Backoff;

@@ -4,7 +4,6 @@ mod deferred_reply;
 pub(super) mod request;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -14,6 +13,7 @@ use super::effects::Effects;
 use super::event::{Event, Stored, Token};
 use super::identity::{Identity, Owner};
 use super::settings::Settings;
+use crate::clock::Instant;
 use crate::push::account::{Account, Change, DeviceId, DeviceRecognition};
 use crate::push::affiliation::Affiliation;
 use crate::push::guard::Guard;

@@ -5,7 +5,7 @@ mod client_acks;
 mod resumption;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,6 +20,7 @@ use super::rewrite::sasl2;
 use super::settings::Settings;
 use super::sm::nonza::{self, Enabled, ack};
 use super::sm::{Handled, TooHigh};
+use crate::clock::Instant;
 use crate::xml::{Element, Header, Node};
 use client_acks::Acknowledgements;
 pub(super) use client_acks::PingAnswer;

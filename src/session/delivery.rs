@@ -15,7 +15,6 @@ mod suspects;
 mod written;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::account::AccountView;
 use super::archive::is_archived;
@@ -40,6 +39,7 @@ use super::settings::Settings;
 use super::spool_refusal::{ShedCounts, Spool};
 use super::stamp::Stamps;
 use super::travel::{is_from_room, marks};
+use crate::clock::Instant;
 use crate::push::rooms::Rooms;
 use crate::seq::{Seq, ServerSeq};
 use crate::xml::{Element, Kind};

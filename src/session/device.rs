@@ -10,7 +10,7 @@ mod stanzas;
 mod store;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -33,6 +33,7 @@ use super::settings::Settings;
 use super::sm::nonza::Enabled;
 use super::spool_refusal::ASK_AGAIN;
 use super::succession::{NewerSession, Successor};
+use crate::clock::Instant;
 use crate::push::account::Change;
 use crate::xml::{Element, Frame, Header};
 

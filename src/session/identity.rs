@@ -1,7 +1,6 @@
 //! The data with which a session begins, and its identity.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::ids::RequestIds;
 use super::names::{RandomSource, SmId};
@@ -10,7 +9,7 @@ use super::rewrite::offers::ServerFeatures;
 use super::sasl::SaslIdentity;
 use super::sender::is_server;
 use super::sm;
-use crate::clock::UnixMillis;
+use crate::clock::{Instant, UnixMillis};
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId, DeviceRecognition};
 use crate::push::fast::{IssuedToken, TokenMechanism, TokenProof};
@@ -127,7 +126,7 @@ impl Identity {
 
     /// Milliseconds on the session's own clock, which wraps after 49 days. Only differences are meaningful.
     pub(super) fn elapsed_ms(&self, now: Instant) -> u32 {
-        let passed = now.saturating_duration_since(self.clock.now).as_millis();
+        let passed = now.duration_since(self.clock.now).as_millis();
         u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
     }
 
@@ -198,7 +197,7 @@ pub struct Clock {
 impl Clock {
     /// Returns the calendar time of a moment after the clocks were read.
     pub fn calendar(&self, at: Instant) -> UnixMillis {
-        self.wall.plus(at.saturating_duration_since(self.now))
+        self.wall.plus(at.duration_since(self.now))
     }
 }
 

@@ -4,11 +4,14 @@
 //! which delivers them elsewhere. Then the server gets the last `<a/>` and the footer. Stanzas that it sends until its own
 //! footer are handled as well.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::event::EndReason;
+use crate::clock::Instant;
 use crate::seq::Seq;
 
+/// The time that a resumption waits for the server to confirm what the client sent before.
+pub(super) const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 /// The time that the spool has for the last stanzas.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
 /// The time that the server has to answer a ping after its last stanza, if only this session can return the stanzas.

@@ -1,9 +1,10 @@
 //! The reachability of the client: live, suspect (an ack is overdue), or dark (held without a connection). `ClientStream`
 //! owns one [`Liveness`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::pause::Pause;
+use crate::clock::Instant;
 use crate::session::settings::StreamManagement;
 
 /// The pause before a client that acknowledges is asked again, so that a series of stanzas does not cost a question each.
@@ -267,7 +268,7 @@ impl Liveness {
     }
 
     fn wake_time(&self, since: Instant, until: Instant) -> Instant {
-        until.checked_sub(self.wake_before_expiry).unwrap_or(since).max(since)
+        (until - self.wake_before_expiry).max(since)
     }
 
     /// The alarm that is due. The suspect state begins here.

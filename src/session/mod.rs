@@ -122,8 +122,8 @@ mod travel;
 pub mod upgrade;
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use crate::clock::Instant;
 use crate::jid::Jid;
 use crate::push::account::DeviceId;
 use crate::push::guard::Guard;

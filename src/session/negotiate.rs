@@ -50,7 +50,6 @@ mod welcome;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use end::LoginEnd;
 use legs::Legs;
@@ -61,6 +60,7 @@ use streams::LoginClientStream;
 use super::hosts::served_host;
 use super::mechanism_filter::Leg;
 use super::{RandomSource, Settings};
+use crate::clock::Instant;
 use crate::xml::{Element, Frame, FrameError, Header, Kind, Skipped, StreamCondition, ns};
 
 pub use contract::{

@@ -1,10 +1,11 @@
 //! The push decisions of a session: when it pushes for its device, notices to other devices, and outcomes of publishes.
 
 mod calls;
+mod disk_stanza;
 mod situation;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::account::AccountView;
 use super::contract::{OtherSession, Output};
@@ -16,6 +17,7 @@ use super::marks::{has_set_aside, is_set_aside};
 use super::queue::Queued;
 use super::ringing::{Ringing, may_ring};
 use super::settings::Settings;
+use crate::clock::Instant;
 use crate::push::absent::Notice;
 use crate::push::classify::{self, Class, Classified, Context};
 use crate::push::filter::{self, Blocked};
@@ -28,6 +30,7 @@ use crate::push::roster::Roster;
 use crate::push::waiting::{Audience, Facts};
 use crate::seq::Seq;
 use crate::xml::{Element, Node, ns};
+use disk_stanza::DiskStanza;
 pub(super) use situation::{Fresh, Kept, Situation};
 
 /// Decides about pushes for the device.
@@ -48,13 +51,6 @@ pub(super) struct Notifier {
     /// True if other devices of the account have registrations, but no session.
     has_absent_devices: bool,
     other_session: OtherSession,
-}
-
-/// A stanza that only the disk has.
-#[derive(Debug)]
-struct DiskStanza {
-    seq: Seq,
-    stanza: Element,
 }
 
 /// A stanza that has just been read.

@@ -1,9 +1,10 @@
 //! Orphans: stanzas of other devices of the account that their devices do not fetch. After some time, a connected device
 //! gets them (in the spirit of XEP-0160).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::contract::Orphans;
+use crate::clock::Instant;
 
 /// The time of the next search for orphans, and their kind.
 #[derive(Debug, Default)]

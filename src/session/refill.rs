@@ -1,7 +1,8 @@
 //! The reading of stanzas from disk: the open request, and the retry after a failure.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::push::account::LoginId;
 use crate::seq::Seq;
 

@@ -1,8 +1,9 @@
 //! A call that a live client has not acknowledged.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::account::AccountView;
+use crate::clock::Instant;
 use crate::seq::Seq;
 use crate::xml::{Element, ns};
 

@@ -8,7 +8,7 @@ mod pending;
 mod writer;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,6 +20,7 @@ use super::identity::Identity;
 use super::settings::Settings;
 use super::sm::Handled;
 use super::sm::nonza::{self, ack};
+use crate::clock::Instant;
 use crate::push::outcome::Outcome;
 use crate::seq::ServerSeq;
 use crate::xml::{self, Element, Node, XmlWriter, ns};

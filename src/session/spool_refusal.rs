@@ -4,12 +4,13 @@
 //! connected, the server is not read beyond a limit. While it is not, the oldest stanzas beyond the limit are returned to
 //! their senders, so that the acknowledgements to the server advance.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::kind::is_request;
 use super::queue::OnlineClients;
+use crate::clock::Instant;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, ErrorType, Kind, StanzaCondition, stanza_error};
 

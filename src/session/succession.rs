@@ -4,7 +4,9 @@
 //! client is not connected or has the same full JID. Otherwise its client is asked for a sign of life. If it answers, it is
 //! a second copy of the same installation, and both sessions stay until the older one loses its client.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::Instant;
 
 /// The time that the asked client has to send anything.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -1,7 +1,5 @@
 //! Frames of both streams, the end of the server's stream, and stanzas on their way from one stream to the other.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 
 use super::Session;
@@ -16,6 +14,7 @@ use super::kind::{is_request, refusal};
 use super::presence::Linger;
 use super::server::{AnsweredRequest, SessionPublish, StreamError};
 use super::sm::{Handled, nonza};
+use crate::clock::Instant;
 use crate::push::mucsub::MUCSUB;
 use crate::push::notification::Publish;
 use crate::seq::ServerSeq;

@@ -1,7 +1,5 @@
 //! The state changes of a session: loss of its client, resumption, replacement by a newer session, and the end.
 
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 
 use super::Session;
@@ -11,14 +9,12 @@ use super::delivery::Incoming;
 use super::device::Silence;
 use super::event::{Closing, EndReason, Event, Stored, Token, WakeReason};
 use super::identity::Resumption;
-use super::lifecycle::{Last, Leave};
+use super::lifecycle::{Last, Leave, RESUME_PATIENCE};
 use super::server::Settling;
 use super::succession::Successor;
+use crate::clock::Instant;
 use crate::seq::Seq;
 use crate::xml::{self, Element, StreamCondition};
-
-/// The time that a resumption waits for the server to confirm what the client sent before.
-const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Session {
     // Loss of the client and resumption

@@ -5,8 +5,9 @@
 //! version: a login that may fail is better than one that cannot start.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::sync::lock;
 use rustls::ProtocolVersion;
 

@@ -2,8 +2,9 @@
 //! an address of the user's choice.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::jid::BareJid;
 
 /// The limit for new push services of an account within [`HOUR`].

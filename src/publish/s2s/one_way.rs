@@ -2,7 +2,9 @@
 //! from them on the stream.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::Instant;
 
 /// The time for which no answers are requested on the stream of a push service.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

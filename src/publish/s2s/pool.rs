@@ -1,7 +1,6 @@
 //! [`Pool`]: the streams to push services, and the rules for the stanzas that the services may send on them.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -15,6 +14,7 @@ use super::inbound::{self, InboundVerdict};
 use super::new_services::NewServices;
 use super::one_way::OneWay;
 use super::permits::{StreamPermit, StreamPermits};
+use crate::clock::Instant;
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
 use crate::limits::RateLimitedLog;

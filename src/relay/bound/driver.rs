@@ -10,7 +10,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use tokio::runtime;
 
@@ -19,6 +18,7 @@ use super::membership::Membership;
 use super::siblings::Siblings;
 use super::turn::{FirstEvents, TaskEvent, TaskTurn};
 use super::watched::WatchedValues;
+use crate::clock::Instant;
 use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
 use crate::publish::session::{Requester, SessionPublishes};

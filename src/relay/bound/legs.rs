@@ -2,9 +2,10 @@
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::turn::TaskEvent;
+use crate::clock::Instant;
 use crate::limits::{Rates, Throttle, Watch};
 use crate::metrics::{MeteredLeg, Tap};
 use crate::net::conn::{ConnEvent, Departure, Io};

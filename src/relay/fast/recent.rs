@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::sync::lock;
 
@@ -31,7 +32,7 @@ impl RecentRevocations {
     pub(super) fn note(&self, account: &BareJid, now: Instant) {
         let mut remembered = lock(&self.0);
         remembered.accounts.insert(account.clone(), now);
-        let is_due = remembered.pruned.is_none_or(|pruned| now.saturating_duration_since(pruned) > LOGIN);
+        let is_due = remembered.pruned.is_none_or(|pruned| now.duration_since(pruned) > LOGIN);
         if is_due || remembered.accounts.len() > ACCOUNTS {
             remembered.prune(now);
         }
@@ -56,7 +57,7 @@ impl RememberedRevocations {
         } else {
             None
         };
-        let is_old = |at: Instant| now.saturating_duration_since(at) > LOGIN || last.is_some_and(|last| at <= last);
+        let is_old = |at: Instant| now.duration_since(at) > LOGIN || last.is_some_and(|last| at <= last);
         let forgotten = times.iter().copied().filter(|at| is_old(*at)).max();
         self.forgotten = self.forgotten.max(forgotten);
         self.accounts.retain(|_, at| !is_old(*at));

@@ -473,7 +473,7 @@ async fn a_revocation_of_tokens_does_not_wait_for_earlier_requests() {
     let (tokens, account) = (Arc::clone(rig.relay.accounts().tokens()), rig.own.account.clone());
     let root = clock::unix_secs();
     let request = TokenRequest { agent: "phone".to_owned(), mechanism: TokenMechanism::Sha256None, root };
-    let began = std::time::Instant::now();
+    let began = crate::clock::Instant::now();
     let issued = tokens.issue(&account, request.clone(), None, began).unwrap();
     faults.set(Fault::StallsBefore);
     rig.spool([1]);
@@ -486,7 +486,7 @@ async fn a_revocation_of_tokens_does_not_wait_for_earlier_requests() {
     assert_eq!(rig.all().await, ["spooled 1", "took over", "changed"]);
     assert!(rig.relay.store().account(&account).await.unwrap().tokens.is_empty());
     // The server has removed the account.
-    let began = std::time::Instant::now();
+    let began = crate::clock::Instant::now();
     rig.jobs.ask(StoreRequest::Change(None, Change::Removed));
     assert!(tokens.issue(&account, request, None, began).is_none());
     assert_eq!(rig.all().await, ["changed"]);

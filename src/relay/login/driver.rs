@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use tokio::select;
 use tokio::time::sleep_until;
@@ -16,6 +15,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use super::patience::{OperationDeadline, STORE};
 use super::server_clock::{RequestState, ServerClock};
+use crate::clock::Instant;
 use crate::limits::{ConnectionRefusal, Eviction};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::{ConnEvent, Io};

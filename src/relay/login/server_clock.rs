@@ -1,7 +1,8 @@
 //! [`ServerClock`]: the timeout for the server's answers during a login.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::session::negotiate::Awaited;
 
 /// The state of a request to the server.

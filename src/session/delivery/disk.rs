@@ -1,8 +1,9 @@
 //! The part of a [`Delivery`] that moves stanzas to the spool and back, and handles a spool that refuses them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Delivery;
+use crate::clock::Instant;
 use crate::push::account::LoginId;
 use crate::seq::{Seq, ServerSeq};
 use crate::session::account::AccountView;
@@ -27,11 +28,10 @@ impl Delivery {
     /// The time at which durable stanzas are to be spooled, because no other party is certain to keep them.
     pub(in crate::session) fn spool_due(&self, client: &ClientStream) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
-        let settings = &self.settings.stream_management;
         let wait = match oldest.server_seq {
             _ if client.is_dark() => Duration::ZERO,
-            Some(_) => settings.spool_after_counted(),
-            None => settings.spool_after_uncounted(),
+            Some(_) => self.settings.stream_management.spool_after_counted(),
+            None => self.settings.stream_management.spool_after_uncounted(),
         };
         let received = oldest.received.minus(oldest.ahead.duration());
         let start = self.identity.clock();

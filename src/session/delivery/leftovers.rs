@@ -1,7 +1,6 @@
 //! The stanzas that the client does not have when its session ends.
 
-use std::time::Instant;
-
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::seq::{Seq, ServerSeq};
 use crate::session::archive::is_archived;

@@ -1,10 +1,11 @@
 //! The part of a [`Delivery`] that applies the rules of the poison guard ([`Guard`](crate::push::guard::Guard)): it reports ends
 //! of the client, writes a suspect stanza alone, and sets stanzas aside.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Delivery;
 use super::leftovers::discard;
+use crate::clock::Instant;
 use crate::push::guard::{End, Finding, First, Guard};
 use crate::session::account::AccountView;
 use crate::session::attachment_watch::AttachmentWatch;

@@ -1,8 +1,7 @@
 //! Stanzas from and to the client, and the loss and resumption of its connection.
 
-use std::time::Instant;
-
 use super::DeviceSide;
+use crate::clock::Instant;
 use crate::session::backlog::FirstPresence;
 use crate::session::client::PingAnswer;
 use crate::session::csi::{Urgency, urgency};

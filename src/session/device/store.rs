@@ -1,10 +1,9 @@
 //! The answers of the store and of push services: the account, publishes, stanzas on disk.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 
 use super::DeviceSide;
+use crate::clock::Instant;
 use crate::push::account::{Account, Change};
 use crate::push::fast::TokenChange;
 use crate::push::outcome::Outcome;

@@ -6,13 +6,13 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::{Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop, TokenRefusal};
+use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::secret::Secret;
 use crate::session::fronting::Fronting;

@@ -1,9 +1,8 @@
 //! Calls for a live device. It is notified by push if it does not acknowledge them.
 
-use std::time::Instant;
-
 use super::situation::Situation;
 use super::{HoldEnd, Notifier};
+use crate::clock::Instant;
 use crate::push::classify::{Class, Classified};
 use crate::push::notification::{Detail, Summary};
 use crate::push::pusher::{Arrival, Verdict};

@@ -1,7 +1,6 @@
 //! The state of the device on which the notifier bases its decisions.
 
-use std::time::Instant;
-
+use crate::clock::Instant;
 use crate::seq::Seq;
 use crate::session::account::AccountView;
 use crate::session::delivery::Delivery;

@@ -1,7 +1,6 @@
 //! The server's answers to requests, and its stream errors.
 
-use std::time::Instant;
-
+use crate::clock::Instant;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::xml::{Node, ns};

@@ -4,8 +4,9 @@
 //! ordered stream, and any answer to it confirms them.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::seq::ServerSeq;
 use crate::session::contract::Replies;
 use crate::session::pause::Pause;

@@ -1,7 +1,8 @@
 //! The server's leg of stream management: the stanzas that came, and how many of them were acknowledged.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::seq::ServerSeq;
 use crate::session::sm::Handled;
 

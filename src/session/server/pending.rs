@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::answered::AnsweredRequest;
+use crate::clock::Instant;
 use crate::hash::keyed;
 use crate::jid::Jid;
 use crate::push::outcome::Outcome;

@@ -1,9 +1,10 @@
 //! The writing end of the stream to the server. It writes nothing after the footer, and whitespace as a keepalive.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock::Instant;
 use crate::session::contract::Output;
 use crate::session::effects::Effects;
 

@@ -55,7 +55,7 @@ mod tokens;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -66,7 +66,7 @@ use super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, PublishResult, Resumption,
     Session, Settings, Stored, WakeReason, sm,
 };
-use crate::clock::{UnixMillis, UnixSecs};
+use crate::clock::{Instant, UnixMillis, UnixSecs};
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition, LoginId};

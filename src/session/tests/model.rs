@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -25,7 +25,7 @@ use super::super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
 use super::{DEVICE, header, random};
-use crate::clock::{UnixMillis, UnixSecs};
+use crate::clock::{Instant, UnixMillis, UnixSecs};
 use crate::jid::FullJid;
 use crate::push::account::{Account, Device, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Registration, Target};
@@ -646,7 +646,7 @@ impl World {
         let until = self.now + duration;
         let next = |world: &Self| world.deadline().into_iter().chain(world.older_deadline()).min();
         while let Some(at) = next(self).filter(|at| *at <= until) {
-            self.wall = self.wall.plus(at.saturating_duration_since(self.now));
+            self.wall = self.wall.plus(at.duration_since(self.now));
             self.now = self.now.max(at);
             if self.deadline().is_some_and(|at| at <= self.now) {
                 self.handle(Input::Timeout);
@@ -659,7 +659,7 @@ impl World {
                 return;
             }
         }
-        self.wall = self.wall.plus(until.saturating_duration_since(self.now));
+        self.wall = self.wall.plus(until.duration_since(self.now));
         self.now = until;
         self.minded = until;
     }

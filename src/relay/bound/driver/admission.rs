@@ -1,7 +1,6 @@
 //! The admission of a connection that resumes a session.
 
-use std::time::Instant;
-
+use crate::clock::Instant;
 use crate::registry::AttachRefusal;
 use crate::relay::client::Handle;
 use crate::relay::shared::Relay;

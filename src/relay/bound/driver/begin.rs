@@ -1,12 +1,12 @@
 //! The beginning of a session's task: it enters the registry, and the store returns its device.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::SessionDriver;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::metrics::Wait;
 use crate::publish::session::SessionPublishes;
 use crate::relay::bound::legs::SessionLegs;

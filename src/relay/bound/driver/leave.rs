@@ -1,12 +1,13 @@
 //! The end of a session's task.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::select;
 use tokio::time::sleep_until;
 
 use super::SessionDriver;
+use crate::clock::Instant;
 use crate::metrics::Wait;
 use crate::push::account::Change;
 use crate::registry::{AttachRefusal, Mail};

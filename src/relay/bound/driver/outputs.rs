@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::SessionDriver;
+use crate::clock::Instant;
 use crate::publish::Eligible;
 use crate::publish::session::Requester;
 use crate::push::notification::Publish;

@@ -1,9 +1,9 @@
 //! Performs the outputs of the negotiation.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::LoginDriver;
+use crate::clock::Instant;
 use crate::limits::{ConnectionRefusal, Limit, Stage};
 use crate::metrics::{ConnectOutcome, LoginOutcome};
 use crate::net::proxy_protocol::{self, Tls};

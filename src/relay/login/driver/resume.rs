@@ -1,12 +1,12 @@
 //! Resumption during a login: finds the session and passes the connection to it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::LoginDriver;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::jid::BareJid;
 use crate::metrics::{FastOutcome, LoginOutcome, ResumeOutcome, Wait};
 use crate::push::fast::{TokenProof, TokenRequest, TokenVerdict};
