@@ -4,6 +4,7 @@ mod listeners;
 mod operator;
 mod reload;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Daemon {
         let (accepting, shutdown, connections) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));
-        relay.recover().await;
+        relay.recover(HashSet::new()).await;
         let mut listeners = Listeners::new(Arc::clone(&relay), accepting.clone(), connections.clone());
         let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
         let mut passed = Sockets::passed()?;

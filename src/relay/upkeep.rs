@@ -1,6 +1,7 @@
 //! Periodic background work: recovery after a restart, deletion of old data, wake pushes, certificate checks,
 //! revocations.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::shared::Relay;
 use super::wake_pushes::WakePushes;
 use crate::clock;
 use crate::config::Config;
+use crate::push::account::LoginId;
 use crate::store::Ttl;
 
 /// The maximum interval between two deletions of old data.
@@ -20,9 +22,10 @@ const AGEING: Duration = Duration::from_secs(3600);
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Relay {
-    /// Closes the sessions that the previous process lost. Must run before the first client connects.
-    pub async fn recover(&self) {
-        match self.store().recover(clock::unix_secs()).await {
+    /// Closes the sessions that the previous process lost: all except for those of the logins that were `kept`. Must run
+    /// before the first client connects.
+    pub async fn recover(&self, kept: HashSet<LoginId>) {
+        match self.store().recover(clock::unix_secs(), Arc::new(kept)).await {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => tracing::warn!(sessions = lost.len(), "previous process ended uncleanly: sessions lost"),
             Err(error) => tracing::error!(%error, "cannot count lost sessions"),

@@ -1,6 +1,7 @@
 //! The calls of [`Store`] for accounts, devices, tombstones and wakes, for recovery after a restart and for expiry. Sessions
 //! make them through `relay`; the upkeep task calls [`Store::recover`] and [`Store::expire`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Store;
@@ -260,14 +261,16 @@ impl Store {
 
     // Age, and a restart
 
-    /// Handles the sessions that were open when the previous process ended: they are lost. Marks their devices as closed,
-    /// saves a wake for those that own a registration and have none yet, deletes empty spools, and returns the slots of all
-    /// these devices, in one transaction. Accounts that cannot be read are skipped. Call it once, before any login.
+    /// Handles the sessions that were open when the previous process ended: they are lost, except for those of the logins
+    /// that were `kept`. Marks their devices as closed, saves a wake for those that own a registration and have none yet,
+    /// deletes empty spools, removes the number of the handover, and returns the slots of all these devices, in one
+    /// transaction. Accounts that cannot be read are skipped. Call it once, before any login.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Closed`].
-    pub async fn recover(&self, now: UnixSecs) -> Result<Vec<Slot>, StoreError> {
-        let Effect::Recovered(slots) = self.write_many(|revision| Op::Recover { now, revision }).await? else {
+    pub async fn recover(&self, now: UnixSecs, kept: Arc<HashSet<LoginId>>) -> Result<Vec<Slot>, StoreError> {
+        let recover = |revision| Op::Recover { now, revision, kept: Arc::clone(&kept) };
+        let Effect::Recovered(slots) = self.write_many(recover).await? else {
             return Err(StoreError::WrongAnswer);
         };
         Ok(slots)

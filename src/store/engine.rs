@@ -4,6 +4,7 @@
 //! answers reads. It is chosen when the store is opened ([`Engines`](super::engines::Engines)); callers of the store do not
 //! know which one it is.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -61,6 +62,8 @@ pub(super) struct OpeningState {
     pub(super) login: LoginId,
     /// The highest revision of an account that was stored.
     pub(super) revision: u64,
+    /// The number of the handover that the previous process began.
+    pub(super) handover: Option<NonZeroU64>,
     /// The key from which resources are made.
     pub(super) resource_key: Secret<u128>,
     /// The counts of the spools.

@@ -47,6 +47,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -171,6 +172,7 @@ impl Store {
             newest: NewestRecords::behind(opening.revision),
             logins: Logins::behind(opening.login),
             resource_key: std::mem::take(&mut opening.resource_key),
+            handover: opening.handover,
             hurry: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         });
@@ -195,6 +197,20 @@ impl Store {
     /// Returns the random key of this database for the resources of clients ([`Fronting`](crate::session::fronting::Fronting)).
     pub fn resource_key(&self) -> Secret<u128> {
         self.shared.resource_key.clone()
+    }
+
+    /// Returns the number of the handover that the previous process had begun when the database was opened.
+    /// [`Store::recover`] removes it from the database, so that a handover is used at most once.
+    pub fn handover(&self) -> Option<NonZeroU64> {
+        self.shared.handover
+    }
+
+    /// Notes on disk that a handover with this number was begun.
+    ///
+    /// # Errors
+    /// As [`Store::change`].
+    pub async fn begin_handover(&self, number: NonZeroU64) -> Result<(), StoreError> {
+        self.write(Op::SaveHandover { number }).await.map(drop)
     }
 
     /// Returns the number of changes that were accepted and are not answered yet.

@@ -4,7 +4,10 @@
 //! repetition does no harm: it is *idempotent* (a repetition changes nothing), or *checked* (the engine detects that it was
 //! done).
 
+use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::error::StoreError;
 use super::schema::Count;
@@ -60,10 +63,13 @@ pub(super) enum Op {
     SaveWake { slot: Slot, wake: Wake },
     /// Deletes the note that a device is to be woken. Idempotent.
     DeleteWake { slot: Slot },
-    /// Closes the logins that a crash left open, and saves wakes for their devices.
+    /// Notes that a handover with this number was begun. Idempotent.
+    SaveHandover { number: NonZeroU64 },
+    /// Closes the logins that the previous process left open, except for those that were `kept`, saves wakes for their
+    /// devices, and removes the number of the handover.
     ///
-    /// Idempotent in what it writes. A repetition finds no open login and returns no device.
-    Recover { now: UnixSecs, revision: u64 },
+    /// Idempotent in what it writes. A repetition finds no other open login and returns no device.
+    Recover { now: UnixSecs, revision: u64, kept: Arc<HashSet<LoginId>> },
     /// Forgets registrations and devices of these accounts that were not seen since `before`.
     ///
     /// Idempotent; a repetition returns 0.
@@ -95,6 +101,7 @@ impl Op {
             | Self::ExpireTombstones { .. }
             | Self::SaveWake { .. }
             | Self::DeleteWake { .. }
+            | Self::SaveHandover { .. }
             | Self::Recover { .. }
             | Self::Forget { .. }
             | Self::SaveCount { .. } => false,

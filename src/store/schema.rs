@@ -8,7 +8,7 @@
 //! | `doomed` | bare JID, login → the sequence number up to which the stanzas of the spool are deleted |
 //! | `tombstones`, `buried` | resumption id → tombstone; bare JID, resumption id |
 //! | `wakes` | bare JID, device → wake |
-//! | `meta` | `schema` → the version of the tables; `login`, `revision` → the highest ones that were used; `resources`, `resources_low` → the key of resources |
+//! | `meta` | `schema` → the version of the tables; `login`, `revision` → the highest ones that were used; `resources`, `resources_low` → the key of resources; `handover` → the number of the handover that was begun |
 //!
 //! # Versions
 //!
@@ -75,6 +75,8 @@ pub(super) mod key {
     pub(in crate::store) const REVISION: &str = "revision";
     /// The upper and the lower half of the key from which resources are made ([`Store::resource_key`](crate::store::Store)).
     pub(in crate::store) const RESOURCES: [&str; 2] = ["resources", "resources_low"];
+    /// The number of the handover that this process began. The next start removes it.
+    pub(in crate::store) const HANDOVER: &str = "handover";
     /// The login under which the stanzas of a slot are stored while the slot is converted.
     pub(in crate::store) const CONVERTING: &str = "converting";
 }

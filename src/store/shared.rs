@@ -1,5 +1,6 @@
 //! The state that the writer shares with the handles of the store.
 
+use std::num::NonZeroU64;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) logins: Logins,
     /// The key from which resources are made.
     pub(super) resource_key: Secret<u128>,
+    /// The number of the handover that the previous process began.
+    pub(super) handover: Option<NonZeroU64>,
     /// True if a caller now waits for a job that no caller waited for.
     pub(super) hurry: AtomicBool,
     /// True if the store is shut down.

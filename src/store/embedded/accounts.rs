@@ -1,5 +1,7 @@
 //! The tables of the accounts and of the numbers that the database keeps ([`META`]).
 
+use std::num::NonZeroU64;
+
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::jid::BareJid;
@@ -63,6 +65,18 @@ impl<'t> AccountRows<'t> {
             }
         }
         Ok(found)
+    }
+
+    /// Stores or removes the number of the handover that was begun.
+    pub(super) fn set_handover(&mut self, number: Option<NonZeroU64>) -> Result<(), StoreError> {
+        let differs = match number {
+            Some(number) => {
+                self.meta.insert(key::HANDOVER, number.get())?.is_none_or(|old| old.value() != number.get())
+            }
+            None => self.meta.remove(key::HANDOVER)?.is_some(),
+        };
+        self.differs |= differs;
+        Ok(())
     }
 
     /// Raises the highest login that was used to this one.

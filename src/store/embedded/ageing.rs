@@ -1,5 +1,6 @@
 //! Recovery after a restart, and the expiry of registrations, tombstones and stanzas.
 
+use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow};
 
 use redb::ReadTransaction;
@@ -9,7 +10,7 @@ use super::tables::Tables;
 use super::{accounts, change, deliver, inherit};
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
-use crate::push::account::LoginId;
+use crate::push::account::{Device, LoginId};
 use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::error::{StoreError, tolerate};
@@ -18,17 +19,27 @@ use crate::store::query::Piece;
 use crate::store::schema::{ACCOUNTS, Row, SPOOLS, TOMBSTONES, decode_account};
 use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
 
-/// Closes the logins that a crash left open, saves wakes for their devices, and returns the devices.
-pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Result<Vec<Slot>, StoreError> {
+/// Closes the logins that the previous process left open, except for those that were `kept`, saves wakes for their devices,
+/// and returns the devices.
+pub(super) fn recover(
+    tx: &mut Tables<'_>,
+    now: UnixSecs,
+    revision: u64,
+    kept: &HashSet<LoginId>,
+) -> Result<Vec<Slot>, StoreError> {
     // This must come first, while the accounts still say which logins were open.
     let (unreadable, empty) = tx.spools.scan_all()?;
     inherit::rebuild_rows(tx, unreadable)?;
     let mut slots = Vec::new();
-    for (account, old) in tx.accounts.find(|state| state.devices.iter().any(|device| device.is_open()))? {
+    let is_lost = |device: &Device| device.open.iter().any(|login| !kept.contains(login));
+    for (account, old) in tx.accounts.find(|state| state.devices.iter().any(is_lost))? {
         let mut state = old.clone();
         state.revision = revision;
-        for device in state.devices.iter_mut().filter(|device| device.is_open()) {
-            device.open.clear();
+        for device in state.devices.iter_mut().filter(|device| is_lost(device)) {
+            device.open.retain(|login| kept.contains(login));
+            if device.is_open() {
+                continue;
+            }
             let slot = Slot { account: account.clone(), device: device.id };
             if old.owned(device.id).next().is_some() {
                 tx.wakes.save_unless_noted(&slot, Wake { since: now, reason: WakeReason::Restart })?;
@@ -37,8 +48,9 @@ pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Resu
         }
         change::replace(tx, &account, &old, &state)?;
     }
-    // No session is open, so empty spools are not needed.
-    empty.iter().try_for_each(|spool| tx.spools.delete_spool(spool))?;
+    // No other session is open, so their empty spools are not needed.
+    let unused = empty.iter().filter(|spool| !kept.contains(&spool.login));
+    unused.into_iter().try_for_each(|spool| tx.spools.delete_spool(spool))?;
     Ok(slots)
 }
 

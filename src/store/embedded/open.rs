@@ -1,5 +1,7 @@
 //! Opening of a database: creates missing tables, converts older versions, and counts.
 
+use std::num::NonZeroU64;
+
 use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 
 use super::{accounts, convert_version_1, spools};
@@ -95,6 +97,7 @@ pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
     let meta = transaction.open_table(META)?;
     let number = |name| accounts::number(&meta, name).map(Option::unwrap_or_default);
     let resource_key = Secret::new(resource_key(&meta)?.unwrap_or_default());
+    let handover = NonZeroU64::new(number(key::HANDOVER)?);
     let (mut login, revision) = (LoginId(number(key::LOGIN)?), number(key::REVISION)?);
     let (stanzas, doomed) = (transaction.open_table(STANZAS)?, transaction.open_table(DOOMED)?);
     let (mut counts, mut not_counted) = (Vec::new(), Vec::new());
@@ -120,5 +123,5 @@ pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
         };
         counts.push((spool, count));
     }
-    Ok(OpeningState { login, revision, resource_key, counts, not_counted })
+    Ok(OpeningState { login, revision, handover, resource_key, counts, not_counted })
 }

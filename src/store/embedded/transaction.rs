@@ -87,7 +87,14 @@ impl Tables<'_> {
                 self.wakes.delete(&slot.account, slot.device)?;
                 Effect::Nothing
             }
-            Op::Recover { now, revision } => Effect::Recovered(ageing::recover(self, *now, *revision)?),
+            Op::SaveHandover { number } => {
+                self.accounts.set_handover(Some(*number))?;
+                Effect::Nothing
+            }
+            Op::Recover { now, revision, kept } => {
+                self.accounts.set_handover(None)?;
+                Effect::Recovered(ageing::recover(self, *now, *revision, kept)?)
+            }
             Op::Forget { accounts, before, revision } => ageing::forget(self, accounts, *before, *revision)?,
             Op::Expire { spool, before } => Effect::Expired(ageing::expire(self, spool, *before)?),
             Op::SaveCount { spool, count, has_ended } => {

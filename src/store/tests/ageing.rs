@@ -1,8 +1,9 @@
 //! Tests of expiry and of recovery after a restart.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use super::slots::{check_counts, enable_on, ended, item, items, login, put, seqs, slot};
+use super::slots::{check_counts, enable_on, ended, item, items, login, of, put, seqs, slot};
 use super::*;
 
 const TTL: Ttl = Ttl {
@@ -117,7 +118,7 @@ async fn an_unreadable_account_stops_neither_ageing_nor_a_start() {
     drop(store);
     overwrite(directory.path(), &account("bad"), b"\x03from the future");
     let store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.recover(UnixSecs::new(5)).await.unwrap(), [slot("romeo", 1)]);
+    assert_eq!(store.recover(UnixSecs::new(5), Arc::default()).await.unwrap(), [slot("romeo", 1)]);
     assert_eq!(store.expire(UnixSecs::new(1000), TTL).await.unwrap(), Expired::default());
     assert_eq!(store.account(&account("romeo")).await.unwrap(), Account::default());
     assert_eq!(seqs(&store, &slot("bad", 1)).await, [1]);
@@ -137,12 +138,62 @@ async fn after_a_crash_lost_devices_are_named_and_those_with_push_are_to_be_woke
     }
     store.change(&account("romeo"), ended(3)).await.unwrap();
     let before = store.commits();
-    let lost = store.recover(UnixSecs::new(50)).await.unwrap();
+    let lost = store.recover(UnixSecs::new(50), Arc::default()).await.unwrap();
     assert_eq!(lost, [slot("juliet", 1), slot("romeo", 1), slot("romeo", 2)]);
     assert_eq!(store.commits(), before + 1);
     let restart = Wake { since: UnixSecs::new(50), reason: WakeReason::Restart };
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), restart)]);
     assert!(store.account(&account("romeo")).await.unwrap().devices.iter().all(|device| !device.is_open()));
-    assert_eq!(store.recover(UnixSecs::new(60)).await.unwrap(), []);
+    assert_eq!(store.recover(UnixSecs::new(60), Arc::default()).await.unwrap(), []);
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), restart)]);
+}
+
+#[tokio::test]
+async fn logins_that_another_process_has_taken_up_stay_open_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let number = NonZeroU64::new(7).unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.handover(), None);
+    for device in [1, 2] {
+        store.change(&account("romeo"), login(device, &format!("r{device}"), 1)).await.unwrap();
+        store.change(&account("romeo"), enable_on(device, &format!("n{device}"), 1)).await.unwrap();
+        put(&store, &slot("romeo", device), items([1, 2])).await.unwrap();
+    }
+    store.begin_handover(number).await.unwrap();
+    store.shutdown().await;
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.handover(), Some(number));
+    let kept = Arc::new(HashSet::from([LoginId(1)]));
+    assert_eq!(store.recover(UnixSecs::new(50), Arc::clone(&kept)).await.unwrap(), [slot("romeo", 2)]);
+    let state = store.account(&account("romeo")).await.unwrap();
+    assert!(state.device(DeviceId(1)).unwrap().is_open() && !state.device(DeviceId(2)).unwrap().is_open());
+    let restart = Wake { since: UnixSecs::new(50), reason: WakeReason::Restart };
+    assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 2), restart)]);
+    // The session of the first login goes on: its spool continues behind its last stanza.
+    put(&store, &slot("romeo", 1), items([3])).await.unwrap();
+    assert_eq!(seqs(&store, &slot("romeo", 1)).await, [1, 2, 3]);
+    check_counts(&store);
+    store.shutdown().await;
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.handover(), None, "a handover is used once");
+    assert_eq!(store.recover(UnixSecs::new(60), Arc::default()).await.unwrap(), [slot("romeo", 1)]);
+}
+
+#[tokio::test]
+async fn the_row_of_a_spool_without_stanzas_stays_for_a_session_that_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    store.change(&account("romeo"), login(1, "r1", 1)).await.unwrap();
+    put(&store, &slot("romeo", 1), items([1, 2])).await.unwrap();
+    store.unspool(&of(&slot("romeo", 1)), Seq::new(2)).await.unwrap();
+    store.shutdown().await;
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    store.recover(UnixSecs::new(5), Arc::new(HashSet::from([LoginId(1)]))).await.unwrap();
+    // A stanza with a number that was used before would be refused, or taken for the one that was delivered.
+    assert!(put(&store, &slot("romeo", 1), items([2])).await.is_err());
+    put(&store, &slot("romeo", 1), items([3])).await.unwrap();
+    assert_eq!(seqs(&store, &slot("romeo", 1)).await, [3]);
 }

@@ -74,7 +74,7 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
             Tombstone { account: account(name), device: DeviceId(device), h, at: UnixSecs::new(1_700_000_004) };
         assert_eq!(store.tombstone(id).await.unwrap(), Some(tombstone));
     }
-    let lost = store.recover(UnixSecs::new(1_700_000_009)).await.unwrap();
+    let lost = store.recover(UnixSecs::new(1_700_000_009), Arc::default()).await.unwrap();
     assert_eq!(lost.iter().map(|slot| slot.device.0).collect::<Vec<_>>(), [4, u64::MAX, 1]);
     assert_eq!(store.wakes().await.unwrap(), [wake(1, UnixSecs::new(1_700_000_009), WakeReason::Restart), expired]);
 
@@ -176,7 +176,7 @@ async fn what_cannot_be_read_in_the_version_before_stops_neither_the_start_nor_w
         transaction.commit().unwrap();
     }
     let store = Store::open(directory.path()).unwrap();
-    store.recover(UnixSecs::new(1)).await.unwrap();
+    store.recover(UnixSecs::new(1), Arc::default()).await.unwrap();
     let mut read = Vec::new();
     for (slot, _) in store.backlogs().await.unwrap() {
         let taken = store.take_over(&slot.account, slot.device, store.next_login()).await.unwrap();

@@ -67,7 +67,7 @@ async fn a_session_takes_over_what_ended_ones_of_its_device_have_left_in_the_ord
     store.shutdown().await;
     drop(store);
     let store = Store::open(directory.path()).unwrap();
-    store.recover(UnixSecs::new(1)).await.unwrap();
+    store.recover(UnixSecs::new(1), Arc::default()).await.unwrap();
     let inherited = store.take_over(&romeo, DeviceId(3), LoginId(8)).await.unwrap();
     assert_eq!(inherited.iter().map(|i| i.spool.0).collect::<Vec<_>>(), [1, 4]);
     assert_eq!(store.next_login(), LoginId(8), "a login that only took over leaves no trace but in the rows");
@@ -110,7 +110,7 @@ async fn the_rows_of_sessions_that_left_nothing_go_with_them() {
     };
     store.backlog(&slot("romeo", 1)).await.unwrap();
     assert_eq!(rows(&store), 1);
-    store.recover(UnixSecs::new(1)).await.unwrap();
+    store.recover(UnixSecs::new(1), Arc::default()).await.unwrap();
     assert_eq!(rows(&store), 0);
     check_counts(&store);
 }

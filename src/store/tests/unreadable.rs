@@ -192,7 +192,7 @@ async fn a_row_that_cannot_be_read_is_built_again() {
     drop(store);
 
     let store = Store::open(directory.path()).unwrap();
-    let lost = store.recover(UnixSecs::new(1)).await.unwrap();
+    let lost = store.recover(UnixSecs::new(1), Arc::default()).await.unwrap();
     assert_eq!(lost.iter().map(|slot| slot.device.0).collect::<Vec<_>>(), [6, 1, 2]);
     let backlogs = store.backlogs().await.unwrap();
     let counts: HashMap<_, _> = backlogs.iter().map(|(slot, backlog)| (slot.device.0, backlog.count)).collect();
@@ -226,7 +226,7 @@ async fn an_account_that_cannot_be_read_does_not_keep_a_session_from_going_on() 
     store.shutdown().await;
     drop(store);
     let store = Store::open(directory.path()).unwrap();
-    store.recover(UnixSecs::new(1)).await.unwrap();
+    store.recover(UnixSecs::new(1), Arc::default()).await.unwrap();
     assert_eq!(store.backlogs().await.unwrap().len(), 1);
 }
 

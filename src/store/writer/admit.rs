@@ -100,6 +100,7 @@ impl Writer {
             }
             Op::Remove { .. }
             | Op::Delete(_)
+            | Op::SaveHandover { .. }
             | Op::Recover { .. }
             | Op::Forget { .. }
             | Op::SaveTombstone { .. }

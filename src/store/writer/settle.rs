@@ -49,6 +49,7 @@ impl Writer {
                 | Op::ExpireTombstones { .. }
                 | Op::SaveWake { .. }
                 | Op::DeleteWake { .. }
+                | Op::SaveHandover { .. }
                 | Op::Recover { .. }
                 | Op::Forget { .. }
                 | Op::SaveCount { .. } => {}
