@@ -9,17 +9,26 @@ use crate::xml::{Frame, ns};
 const OVERHEAD: usize = 160;
 
 /// Frames in the order in which they came. Few sessions have any.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Behind(Option<Box<Frames>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Frames {
     frames: VecDeque<Frame>,
+    #[serde(skip)]
     bytes: usize,
+    #[serde(skip)]
     stanzas: u64,
 }
 
 impl Behind {
+    /// Counts the frames after they were read from a record.
+    pub(super) fn restore(&mut self) {
+        for frame in self.0.take().map(|waiting| waiting.frames).unwrap_or_default() {
+            self.push(frame);
+        }
+    }
+
     pub(super) fn push(&mut self, frame: Frame) {
         let waiting = self.0.get_or_insert_default();
         waiting.bytes += weight(&frame);

@@ -27,7 +27,9 @@ pub(super) use client_acks::PingAnswer;
 use resumption::ResumptionId;
 
 /// The stream to the client, over one connection after another.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct ClientStream {
+    #[serde(skip)]
     identity: Arc<Identity>,
     attachment: Attachment,
     /// The header of the stream that the current attachment reads.
@@ -58,6 +60,11 @@ impl ClientStream {
             activity,
             is_closed: false,
         }
+    }
+
+    /// Completes a stream that was read from a record.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>) {
+        self.identity = Arc::clone(identity);
     }
 
     pub(super) fn attachment(&self) -> Attachment {

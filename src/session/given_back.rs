@@ -6,7 +6,7 @@ use super::queue::Queued;
 use crate::xml::Kind;
 
 /// Messages left to the server, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct GivenBack {
     messages: Vec<Queued>,
     /// The bytes of the messages that came after the session's end.
@@ -26,7 +26,7 @@ impl GivenBack {
 
     /// Holds a message that came after the session's end, if `limit` leaves room for its bytes.
     pub(super) fn hold_later(&mut self, item: Queued, limit: usize) {
-        let later = self.later + item.element.bytes().len();
+        let later = self.later.saturating_add(item.element.bytes().len());
         if is_kept(&item) && later <= limit {
             self.later = later;
             self.messages.push(item);

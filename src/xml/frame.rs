@@ -21,7 +21,7 @@ use super::skip::{ElementSkip, Read, SkipReason, Skipped};
 const LARGEST: usize = i32::MAX as usize;
 
 /// A unit of an XML stream (RFC 6120 §4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Frame {
     /// The stream was opened, or restarted.
     Open(Arc<Header>),

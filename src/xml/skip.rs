@@ -22,7 +22,7 @@ const VALUE: usize = 3071;
 const NAME: usize = 256;
 
 /// The reason why an element was skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum SkipReason {
     /// The element is larger than `[limits] upstream_stanza`.
     TooLarge,
@@ -71,7 +71,7 @@ impl SkipReason {
 }
 
 /// An element that was skipped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Skipped {
     /// An empty element of the same kind. A stanza keeps its `type`, `id`, `from` and `to`.
     pub element: Element,
@@ -84,7 +84,7 @@ pub struct Skipped {
 }
 
 /// The state of the search within the element.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 enum Within {
     Content,
     /// After `<`.
@@ -112,7 +112,7 @@ pub(super) struct Read {
 }
 
 /// The progress in an element that is skipped.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct ElementSkip {
     within: Within,
     depth: usize,

@@ -10,23 +10,31 @@ use crate::seq::{Seq, ServerSeq};
 const REQUESTS: usize = 64 << 10;
 
 /// A stanza that is set aside. If it is [`Queued::gone`], only the spool has its content.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct AsideStanza {
     item: Queued,
     mark: Mark,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Stanzas {
     items: Vec<AsideStanza>,
+    #[serde(skip)]
     bytes: usize,
 }
 
 /// The stanzas that are set aside, oldest first. Most sessions have none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct SetAside(Option<Box<Stanzas>>);
 
 impl SetAside {
+    /// Counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self) {
+        if let Some(aside) = &mut self.0 {
+            aside.bytes = aside.items.iter().map(|stanza| stanza.item.weight()).sum();
+        }
+    }
+
     fn stanzas(&self) -> impl Iterator<Item = &AsideStanza> {
         self.0.iter().flat_map(|aside| &aside.items)
     }

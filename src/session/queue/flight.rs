@@ -8,7 +8,7 @@ use super::unsaved::Unsaved;
 use crate::seq::{Seq, ServerSeq};
 
 /// An entry that only the disk will hold.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 enum InFlight {
     /// A stanza.
     Stanza(Queued),
@@ -37,9 +37,10 @@ impl InFlight {
 }
 
 /// Stanzas on their way to the disk, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Flight {
     waiting: VecDeque<InFlight>,
+    #[serde(skip)]
     bytes: usize,
     /// The ranges of adopted stanzas. None of these stanzas has a server number.
     reserved: Vec<RangeInclusive<Seq>>,
@@ -108,6 +109,11 @@ impl Flight {
 
 /// Changes.
 impl Flight {
+    /// Counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self) {
+        self.bytes = self.waiting.iter().map(InFlight::weight).sum();
+    }
+
     pub(super) fn push(&mut self, item: Queued) {
         self.bytes += item.weight();
         self.waiting.push_back(InFlight::Stanza(item));

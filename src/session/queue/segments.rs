@@ -16,7 +16,7 @@ pub(super) const CHECKED: usize = 64;
 
 /// The written and the unwritten stanzas, by ascending number. One deque holds both, so that writing a stanza does not move
 /// it.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Segments {
     items: VecDeque<Queued>,
     /// The length of the written segment.
@@ -28,8 +28,11 @@ pub(super) struct Segments {
     committed: Seq,
     /// The highest number that the client has acknowledged.
     passed: Seq,
+    #[serde(skip)]
     bytes: usize,
+    #[serde(skip)]
     notifying: usize,
+    #[serde(skip)]
     unsaved: Unsaved,
 }
 
@@ -150,6 +153,13 @@ impl Segments {
 
 /// Changes.
 impl Segments {
+    /// Counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self) {
+        let items = std::mem::take(&mut self.items);
+        items.iter().for_each(|item| self.count(item));
+        self.items = items;
+    }
+
     /// Appends a stanza.
     pub(super) fn push(&mut self, item: Queued) {
         self.count(&item);

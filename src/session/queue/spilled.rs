@@ -14,7 +14,7 @@ use crate::xml::{Element, Header};
 const FEW: usize = 4;
 
 /// The data in memory about a spilled message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct SpilledPlace {
     seq: Seq,
     /// The number of bytes that were added after the element's name for the spool.
@@ -24,7 +24,7 @@ struct SpilledPlace {
 }
 
 /// The spilled messages, oldest first. All came on streams with the same header.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct SpilledPlaces {
     header: Arc<Header>,
     places: VecDeque<SpilledPlace>,
@@ -44,7 +44,7 @@ pub enum ArchiveCopy {
 pub struct NoStanza;
 
 /// The messages that are spilled. Other stanzas between them may be in memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Spill(Option<Box<SpilledPlaces>>);
 
 impl Spill {
