@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::chars::skip_space;
 use super::element::Element;
@@ -97,6 +97,28 @@ enum Expected {
     Failed(FrameError),
 }
 
+/// The state of a [`Framer`], with which another process continues its stream.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct FramerRecord {
+    /// Bytes that do not belong to a frame that was returned.
+    unread: Bytes,
+    default: Box<str>,
+    expected: ExpectedRecord,
+    /// True if elements that cannot be forwarded are skipped.
+    skips: bool,
+    /// The element that is being skipped.
+    current: Option<ElementSkip>,
+}
+
+/// The part of the stream that comes next, in a record.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+enum ExpectedRecord {
+    Header,
+    Stream(Arc<Header>),
+    Closed,
+    Failed,
+}
+
 impl Framer {
     /// Creates a framer for client streams: the default namespace is `jabber:client`.
     pub fn new(limits: FrameLimits) -> Self {
@@ -116,10 +138,42 @@ impl Framer {
         }
     }
 
+    /// Writes the state between two calls of [`Framer::next_frame`], with which another process continues. The check of an
+    /// element whose end has not come is not part of it, but its bytes are.
+    pub fn freeze(&self) -> FramerRecord {
+        let expected = match &self.expected {
+            Expected::Header(_) => ExpectedRecord::Header,
+            Expected::Stream(header) => ExpectedRecord::Stream(Arc::clone(header)),
+            Expected::Closed => ExpectedRecord::Closed,
+            Expected::Failed(_) => ExpectedRecord::Failed,
+        };
+        let unread = Bytes::copy_from_slice(&self.buffer);
+        let current = self.skips.as_ref().and_then(|skips| skips.current.clone());
+        FramerRecord { unread, default: self.default.into(), expected, skips: self.skips.is_some(), current }
+    }
+
+    /// Continues with the state of a record. The frames that follow are the same as without the record. After an error, returns
+    /// another error. Shared memory is given by [`Framer::skip_unfit`]. Returns `None` if the default namespace is not
+    /// known.
+    pub fn thaw(record: FramerRecord, limits: FrameLimits) -> Option<Self> {
+        let default = [ns::CLIENT, ns::SERVER, ns::COMPONENT_ACCEPT].into_iter().find(|ns| *ns == &*record.default)?;
+        let expected = match record.expected {
+            ExpectedRecord::Header => Expected::Header(HeaderScan::default()),
+            ExpectedRecord::Stream(header) => Expected::Stream(header),
+            ExpectedRecord::Closed => Expected::Closed,
+            ExpectedRecord::Failed => Expected::Failed(FrameError::BadFormat { what: "content behind an error" }),
+        };
+        let skips = Skips { share: None, charge: None, current: record.current };
+        let skips = record.skips.then(|| Box::new(skips));
+        let buffer = BytesMut::from(record.unread);
+        Some(Framer { buffer, expected, skips, ..Framer::with_default_namespace(limits, default) })
+    }
+
     /// Skips elements that cannot be forwarded, instead of failing, if their end can be found. Also skips elements
     /// without room in `share`. Used for streams from the host's own server.
     pub fn skip_unfit(&mut self, share: Option<MemoryShare>) {
-        self.skips = Some(Box::new(Skips { share, charge: None, current: None }));
+        let current = self.skips.take().and_then(|skips| skips.current);
+        self.skips = Some(Box::new(Skips { share, charge: None, current }));
     }
 
     /// Replaces the limits for bytes that are not framed yet.

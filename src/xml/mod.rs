@@ -24,7 +24,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `frame.rs` | [`Framer`], [`Frame`]: the stream |
+//! | `frame.rs` | [`Framer`], [`Frame`]: the stream; [`FramerRecord`] |
 //! | `skip.rs` | [`Skipped`]: skipping an element that cannot be passed on |
 //! | `namespace_rewrite.rs` | rewriting an element for another stream |
 //! | `answer.rs` | [`answer()`], [`stanza_error`], [`is_request`]: answers to stanzas |
@@ -79,7 +79,7 @@ pub use element::Element;
 pub use error::{FrameError, Restricted, Unfit};
 pub(crate) use exact::normalized;
 pub use excerpt::excerpt;
-pub use frame::{Frame, Framer};
+pub use frame::{Frame, Framer, FramerRecord};
 pub use header::{Header, HeaderCache};
 pub use kind::Kind;
 pub use limits::FrameLimits;
