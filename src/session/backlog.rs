@@ -3,7 +3,7 @@
 
 use super::behind::Behind;
 use super::identity::Owner;
-use crate::xml::{Element, Frame, Kind, ns};
+use crate::xml::{Element, Frame, HeaderPool, Kind, ns};
 
 /// The progress of the backlog, up to the client's first available presence.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -69,8 +69,8 @@ impl BacklogReading {
     }
 
     /// Completes a state that was read from a record.
-    pub(super) fn restore(&mut self) {
-        self.behind.restore();
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.behind.restore(headers);
     }
 
     // Older sessions

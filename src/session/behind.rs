@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::xml::{Frame, ns};
+use crate::xml::{Frame, HeaderPool, ns};
 
 /// The memory charge of a frame in addition to its bytes.
 const OVERHEAD: usize = 160;
@@ -22,9 +22,12 @@ struct Frames {
 }
 
 impl Behind {
-    /// Counts the frames after they were read from a record.
-    pub(super) fn restore(&mut self) {
-        for frame in self.0.take().map(|waiting| waiting.frames).unwrap_or_default() {
+    /// Completes and counts the frames after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        for mut frame in self.0.take().map(|waiting| waiting.frames).unwrap_or_default() {
+            if let Frame::Element(element) = &mut frame {
+                element.share_header(headers);
+            }
             self.push(frame);
         }
     }

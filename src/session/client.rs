@@ -21,7 +21,7 @@ use super::settings::Settings;
 use super::sm::nonza::{self, Enabled, ack};
 use super::sm::{Handled, TooHigh};
 use crate::clock::Instant;
-use crate::xml::{Element, Header, Node};
+use crate::xml::{Element, Header, HeaderPool, Node};
 use client_acks::Acknowledgements;
 pub(super) use client_acks::PingAnswer;
 use resumption::ResumptionId;
@@ -63,8 +63,9 @@ impl ClientStream {
     }
 
     /// Completes a stream that was read from a record.
-    pub(super) fn restore(&mut self, identity: &Arc<Identity>) {
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) {
         self.identity = Arc::clone(identity);
+        headers.share(&mut self.header);
     }
 
     pub(super) fn attachment(&self) -> Attachment {

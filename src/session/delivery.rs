@@ -42,7 +42,7 @@ use super::travel::marks;
 use crate::clock::Instant;
 use crate::push::rooms::Rooms;
 use crate::seq::{Seq, ServerSeq};
-use crate::xml::{Element, Kind};
+use crate::xml::{Element, HeaderPool, Kind};
 use arrivals::Arrivals;
 pub(super) use incoming::{Incoming, Placed};
 use written::for_client;
@@ -97,9 +97,10 @@ impl Delivery {
     }
 
     /// Completes a delivery that was read from a record. Returns whether it is consistent.
-    pub(super) fn restore(&mut self, identity: &Arc<Identity>) -> bool {
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) -> bool {
         self.identity = Arc::clone(identity);
-        self.queue.restore()
+        self.given_back.iter_mut().for_each(|given_back| given_back.restore(headers));
+        self.queue.restore(headers)
     }
 
     pub(super) fn on_settings(&mut self, settings: Arc<Settings>) {

@@ -35,7 +35,7 @@ use super::spool_refusal::ASK_AGAIN;
 use super::succession::{NewerSession, Successor};
 use crate::clock::Instant;
 use crate::push::account::Change;
-use crate::xml::{Element, Frame, Header};
+use crate::xml::{Element, Frame, Header, HeaderPool};
 
 /// The device's side of a session.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -93,13 +93,13 @@ impl DeviceSide {
     }
 
     /// Completes a device's side that was read from a record, except for its settings. Returns whether it is consistent.
-    pub(super) fn restore(&mut self, identity: &Arc<Identity>) -> bool {
-        self.client.restore(identity);
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) -> bool {
+        self.client.restore(identity, headers);
         self.account.restore(identity);
-        self.notifier.restore(identity);
-        self.backlog.restore();
+        self.notifier.restore(identity, headers);
+        self.backlog.restore(headers);
         self.identity = Arc::clone(identity);
-        self.delivery.restore(identity)
+        self.delivery.restore(identity, headers)
     }
 
     pub(super) fn on_settings(&mut self, settings: Arc<Settings>) {

@@ -3,7 +3,7 @@
 //! keeps them for the device.
 
 use super::queue::Queued;
-use crate::xml::Kind;
+use crate::xml::{HeaderPool, Kind};
 
 /// Messages left to the server, oldest first.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -14,6 +14,11 @@ pub(super) struct GivenBack {
 }
 
 impl GivenBack {
+    /// Completes the messages after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.messages.iter_mut().for_each(|item| item.element.share_header(headers));
+    }
+
     /// Holds the messages among these stanzas. Their bytes are already accounted for.
     pub(super) fn hold(&mut self, stanzas: impl Iterator<Item = Queued>) {
         self.messages.extend(stanzas.filter(is_kept));

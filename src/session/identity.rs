@@ -13,7 +13,7 @@ use crate::clock::{Instant, UnixMillis};
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId, DeviceRecognition};
 use crate::push::fast::{IssuedToken, TokenMechanism, TokenProof};
-use crate::xml::{Element, Frame, Header, Node};
+use crate::xml::{Element, Frame, Header, HeaderPool, Node};
 
 /// The result of a login, with which a [`Session`](super::Session) begins.
 #[derive(Debug)]
@@ -79,6 +79,13 @@ pub(super) struct IdentityRecord {
     server: ServerFeatures,
     clock: Clock,
     request_ids: RequestIds,
+}
+
+impl IdentityRecord {
+    /// Shares the header with other headers of the record.
+    pub(super) fn share_header(&mut self, headers: &mut HeaderPool<'_>) {
+        headers.share(&mut self.client_header);
+    }
 }
 
 impl Identity {

@@ -79,7 +79,7 @@ use crate::clock::Instant;
 use crate::jid::Jid;
 use crate::push::account::DeviceId;
 use crate::push::guard::Guard;
-use crate::xml::FrameError;
+use crate::xml::{FrameError, HeaderCache};
 pub use cause::Cause;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
 pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
@@ -151,8 +151,22 @@ impl Session {
     /// # Errors
     /// The record has a version that this program cannot read, or is damaged.
     pub fn thaw(record: &[u8], settings: Arc<Settings>, random: RandomSource) -> Result<Self, ThawError> {
+        Self::thaw_sharing(record, settings, random, &mut HeaderCache::default())
+    }
+
+    /// The same as [`Session::thaw`], for many sessions whose streams have similar headers. The sessions share one
+    /// allocation of equal namespace contexts.
+    ///
+    /// # Errors
+    /// The same as of [`Session::thaw`].
+    pub fn thaw_sharing(
+        record: &[u8],
+        settings: Arc<Settings>,
+        random: RandomSource,
+        headers: &mut HeaderCache,
+    ) -> Result<Self, ThawError> {
         let mut thawed = Thawed::read(record)?;
-        let identity = thawed.restore(&settings, random)?;
+        let identity = thawed.restore(&settings, random, headers)?;
         let Thawed { device, server, lifecycle, .. } = thawed;
         let (effects, aside) = (Effects::default(), AsideMemory::default());
         Ok(Self { settings, identity, effects, device, server, lifecycle, aside })

@@ -30,7 +30,7 @@ use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::push::waiting::{Audience, Facts};
 use crate::seq::Seq;
-use crate::xml::Element;
+use crate::xml::{Element, HeaderPool};
 use disk_stanza::DiskStanza;
 pub(super) use situation::{Fresh, Kept, Situation};
 
@@ -92,8 +92,9 @@ impl Notifier {
     }
 
     /// Completes a notifier that was read from a record.
-    pub(super) fn restore(&mut self, identity: &Arc<Identity>) {
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) {
         self.identity = Arc::clone(identity);
+        self.disk_stanza.iter_mut().for_each(|only| only.stanza.share_header(headers));
     }
 
     /// The bytes of memory in use.

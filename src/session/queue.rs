@@ -46,7 +46,7 @@ use std::sync::Arc;
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
 use crate::seq::{Seq, ServerSeq};
-use crate::xml::Element;
+use crate::xml::{Element, HeaderPool};
 
 use aside::SetAside;
 use earlier::Earlier;
@@ -105,10 +105,11 @@ impl Queue {
     }
 
     /// Completes a queue that was read from a record. Returns whether it is consistent.
-    pub(super) fn restore(&mut self) -> bool {
-        self.segments.restore();
-        self.flight.restore();
-        self.aside.restore();
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) -> bool {
+        self.segments.restore(headers);
+        self.flight.restore(headers);
+        self.aside.restore(headers);
+        self.spill.restore(headers);
         self.tail.restore();
         self.room.set(self.bytes() + self.flight.bytes());
         self.check()

@@ -13,6 +13,7 @@ use super::lifecycle::Lifecycle;
 use super::names::RandomSource;
 use super::server::ServerStream;
 use super::settings::Settings;
+use crate::xml::{HeaderCache, HeaderPool};
 
 /// The version of the records that are written. It changes with every change of a type that is part of a record.
 pub const RECORD_VERSION: u32 = 1;
@@ -78,14 +79,17 @@ impl Thawed {
         if state.is_empty() { Ok(thawed) } else { Err(ThawError::Trailing) }
     }
 
-    /// Gives the components their identity and settings. Returns the identity.
+    /// Gives the components their identity, their settings, and headers that are shared. Returns the identity.
     pub(super) fn restore(
         &mut self,
         settings: &Arc<Settings>,
         random: RandomSource,
+        cache: &mut HeaderCache,
     ) -> Result<Arc<Identity>, ThawError> {
+        let mut headers = HeaderPool::new(cache);
+        self.identity.share_header(&mut headers);
         let identity = Arc::new(Identity::of(self.identity.clone(), random));
-        if !self.device.restore(&identity) || !self.server.restore(&identity) {
+        if !self.device.restore(&identity, &mut headers) || !self.server.restore(&identity) {
             return Err(ThawError::Inconsistent);
         }
         self.device.on_settings(Arc::clone(settings));

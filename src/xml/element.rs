@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::FrameError;
-use super::header::Header;
+use super::header::{Header, HeaderPool};
 use super::kind::Kind;
 use super::limits::FrameLimits;
 use super::memory::Charge;
@@ -97,6 +97,11 @@ impl Element {
     /// Returns the header of the stream on which the element was received.
     pub fn header(&self) -> &Arc<Header> {
         &self.header
+    }
+
+    /// Shares its header with other elements that are read from a record.
+    pub fn share_header(&mut self, pool: &mut HeaderPool<'_>) {
+        pool.share(&mut self.header);
     }
 
     /// Copies the element into its own memory, so that it does not keep the shared read buffer alive.

@@ -339,6 +339,7 @@ impl Framer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xml::HeaderPool;
 
     #[test]
     fn an_interned_header_has_the_same_meaning_and_is_shared_by_similar_streams() {
@@ -364,6 +365,23 @@ mod tests {
         }
         let again = first.interned(&mut cache);
         assert!(first.shares_context(&again) && !Arc::ptr_eq(&first, &again));
+    }
+
+    #[test]
+    fn headers_of_records_are_shared_with_each_other_and_with_other_streams() {
+        let (mut cache, other) = (HeaderCache::default(), Header::parse(HEADER.into()).unwrap());
+        let other = other.interned(&mut cache);
+        let read = |header: &Arc<Header>| -> Arc<Header> {
+            rmp_serde::from_slice(&rmp_serde::to_vec_named(header).unwrap()).unwrap()
+        };
+        let received = Arc::new(Header::parse(HEADER.into()).unwrap());
+        let mut headers = [read(&received), read(&other), read(&received), read(&other), read(&Header::bare())];
+        let mut pool = HeaderPool::new(&mut cache);
+        headers.iter_mut().for_each(|header| pool.share(header));
+        let [one, interned, same, same_interned, bare] = headers;
+        assert!(Arc::ptr_eq(&one, &same) && Arc::ptr_eq(&interned, &same_interned) && !Arc::ptr_eq(&one, &interned));
+        assert!(one.shares_context(&other) && interned.shares_context(&other) && Arc::ptr_eq(&bare, &Header::bare()));
+        assert_eq!((one.bytes(), one.to(), interned.to()), (HEADER.as_bytes(), Some("example.org"), None));
     }
 
     const HEADER: &str = "<?xml version='1.0'?>\n<stream:stream xmlns='jabber:client' \

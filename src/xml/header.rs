@@ -75,7 +75,41 @@ impl std::fmt::Debug for HeaderCache {
     }
 }
 
+/// The headers of elements that are read from one record. Equal headers become one again, and their contexts are shared
+/// with other streams.
+#[derive(Debug)]
+pub struct HeaderPool<'c> {
+    cache: &'c mut HeaderCache,
+    known: Vec<Arc<Header>>,
+}
+
+impl<'c> HeaderPool<'c> {
+    /// Starts with the header of [`Header::bare`].
+    pub fn new(cache: &'c mut HeaderCache) -> Self {
+        Self { cache, known: vec![Header::bare()] }
+    }
+
+    /// Replaces a header by an equal one that came before, if there is one.
+    pub fn share(&mut self, header: &mut Arc<Header>) {
+        if let Some(known) = self.known.iter().find(|known| known.is_same(header)) {
+            *header = Arc::clone(known);
+            return;
+        }
+        if let Some(own) = Arc::get_mut(header) {
+            own.context = self.cache.intern(&own.context);
+        }
+        if self.known.len() < HeaderCache::SIZE {
+            self.known.push(Arc::clone(header));
+        }
+    }
+}
+
 impl Header {
+    fn is_same(&self, other: &Header) -> bool {
+        let own = |header: &Header| header.own().map(|own| own.bytes.clone());
+        own(self) == own(other) && self.context == other.context
+    }
+
     pub(super) fn new(context: NamespaceContext, own: OwnHeader) -> Self {
         Header { context: Arc::new(context), own: Some(Box::new(own)) }
     }

@@ -36,7 +36,7 @@
 //! | `exact/` | the exact path, and the stream header |
 //! | `progress.rs` | the progress of an element, shared by both paths |
 //! | `open_elements.rs`, `scope.rs` | open elements; namespace declarations and their scopes |
-//! | `header.rs` | [`Header`], [`HeaderCache`]: the stream header and its namespace context |
+//! | `header.rs` | [`Header`], [`HeaderCache`], [`HeaderPool`]: the stream header and its namespace context |
 //! | `hash_table.rs`, `chars.rs` | names found by their hash; characters |
 //! | `error.rs`, `condition.rs` | [`FrameError`]; the conditions of stream and stanza errors |
 //! | `limits.rs`, `memory.rs` | [`FrameLimits`]; [`SharedMemory`] of large elements |
@@ -80,7 +80,7 @@ pub use error::{FrameError, Restricted, Unfit};
 pub(crate) use exact::normalized;
 pub use excerpt::excerpt;
 pub use frame::{Frame, Framer, FramerRecord};
-pub use header::{Header, HeaderCache};
+pub use header::{Header, HeaderCache, HeaderPool};
 pub use kind::Kind;
 pub use limits::FrameLimits;
 pub use memory::{MemoryShare, SharedMemory};

@@ -4,6 +4,7 @@
 use super::queued::Queued;
 use crate::push::guard::Mark;
 use crate::seq::{Seq, ServerSeq};
+use crate::xml::HeaderPool;
 
 /// The bytes in addition to the room for contents up to which placeholders keep what the refusals of iq requests are made of.
 /// Requests beyond this wait on disk until a session takes or drops them.
@@ -28,8 +29,9 @@ struct Stanzas {
 pub(super) struct SetAside(Option<Box<Stanzas>>);
 
 impl SetAside {
-    /// Counts the stanzas after they were read from a record.
-    pub(super) fn restore(&mut self) {
+    /// Completes and counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.iter_mut().for_each(|item| item.element.share_header(headers));
         if let Some(aside) = &mut self.0 {
             aside.bytes = aside.items.iter().map(|stanza| stanza.item.weight()).sum();
         }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::queued::Queued;
 use super::unsaved::Unsaved;
 use crate::seq::{Seq, ServerSeq};
+use crate::xml::HeaderPool;
 
 /// An entry that only the disk will hold.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -109,8 +110,13 @@ impl Flight {
 
 /// Changes.
 impl Flight {
-    /// Counts the stanzas after they were read from a record.
-    pub(super) fn restore(&mut self) {
+    /// Completes and counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        for waiting in &mut self.waiting {
+            if let InFlight::Stanza(item) = waiting {
+                item.element.share_header(headers);
+            }
+        }
         self.bytes = self.waiting.iter().map(InFlight::weight).sum();
     }
 

@@ -7,6 +7,7 @@ use super::prefixes::Prefixes;
 use super::queued::Queued;
 use super::unsaved::Unsaved;
 use crate::seq::{Seq, ServerSeq};
+use crate::xml::HeaderPool;
 
 /// The capacity that is kept while there are no stanzas.
 const FEW: usize = 4;
@@ -153,10 +154,13 @@ impl Segments {
 
 /// Changes.
 impl Segments {
-    /// Counts the stanzas after they were read from a record.
-    pub(super) fn restore(&mut self) {
-        let items = std::mem::take(&mut self.items);
-        items.iter().for_each(|item| self.count(item));
+    /// Completes and counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        let mut items = std::mem::take(&mut self.items);
+        for item in &mut items {
+            item.element.share_header(headers);
+            self.count(item);
+        }
         self.items = items;
     }
 

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::queued::Queued;
 use super::spooled::Spooled;
 use crate::seq::Seq;
-use crate::xml::{Element, Header};
+use crate::xml::{Element, Header, HeaderPool};
 
 /// The initial capacity.
 const FEW: usize = 4;
@@ -48,6 +48,11 @@ pub struct NoStanza;
 pub(super) struct Spill(Option<Box<SpilledPlaces>>);
 
 impl Spill {
+    /// Completes the entries after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.0.iter_mut().for_each(|spilled| headers.share(&mut spilled.header));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

@@ -330,6 +330,19 @@ fn every_component_gets_the_identity_of_the_session() {
 }
 
 #[test]
+fn the_stanzas_of_a_session_that_continues_share_the_headers_of_their_streams() {
+    let rig = dark();
+    let thawed = thaw(&rig.session.freeze()).unwrap();
+    let queue = thawed.device.delivery().queue();
+    let stanzas: Vec<_> = queue.iter().chain(queue.in_flight()).collect();
+    assert!(stanzas.len() > 10);
+    let distinct = |stanzas: &[&crate::session::queue::Queued]| {
+        stanzas.iter().map(|item| Arc::as_ptr(item.element.header())).collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!(distinct(&stanzas), 1);
+}
+
+#[test]
 fn a_session_that_continues_takes_its_memory_from_the_budget_and_gives_it_back() {
     for (name, rig) in sessions() {
         let record = rig.session.freeze();
