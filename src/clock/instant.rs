@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// jumps, and all processes of a machine read the same value, so that a session can be handed over with its deadlines.
 ///
 /// Sums and differences stop at the ends of the range, which is 292 years in both directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Instant(i64);
 

@@ -24,7 +24,7 @@ const OLD: LoginId = LoginId(0);
 const SM_IDS: usize = 4;
 
 /// The way in which the device of a login was recognized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum DeviceRecognition {
     /// By its user agent, or by a resumption id of its own.
     Certain,

@@ -1,7 +1,7 @@
 //! The rooms that the account's client is in (XEP-0045), with its nicks. A room reflects the client's messages, and
 //! [`Rooms`] recognizes them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::address::{address, bare};
 use super::mucsub::Subscriptions;
@@ -22,10 +22,10 @@ const ROOM: usize = 96;
 const OCCUPANT_ID_CHARS: usize = 128;
 
 /// The rooms a client has joined.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Rooms {
     /// The client's occupant, by the bare JID of the room.
-    occupants: HashMap<String, Occupant>,
+    occupants: BTreeMap<String, Occupant>,
     /// The bytes of their names.
     bytes: usize,
     /// The rooms that send their messages without being joined.
@@ -33,7 +33,7 @@ pub struct Rooms {
 }
 
 /// The client as an occupant of a room.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Occupant {
     nick: String,
     id: Option<String>,

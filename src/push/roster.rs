@@ -7,7 +7,7 @@ use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
 /// The contacts of an account, as far as the roster was seen. Stores a hash of each address, not the address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Roster {
     /// The secret key of the hashes. Without it nobody can choose addresses that collide.
     seed: u64,

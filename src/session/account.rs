@@ -20,13 +20,15 @@ use crate::push::guard::Guard;
 use crate::push::mucsub::Subscription;
 use crate::push::registration::{Extensions, Registration, Request, RequestError, Target};
 use crate::xml::{Element, ErrorType, Node, StanzaCondition, stanza_error};
-use deferred_reply::DeferredReplies;
+use deferred_reply::{DeferredReplies, DeferredReply};
 
 /// The number of unanswered changes above which room subscriptions are not noted.
 const OPEN_CHANGES: u32 = 32;
 
 /// The account as a session sees it: the stored state, plus the session's own changes that are not stored yet.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct AccountView {
+    #[serde(skip)]
     identity: Arc<Identity>,
     device: DeviceId,
     recognition: DeviceRecognition,
@@ -78,6 +80,11 @@ impl AccountView {
             uses_archive: false,
             is_removed: false,
         }
+    }
+
+    /// Completes a view that was read from a record.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>) {
+        self.identity = Arc::clone(identity);
     }
 
     pub(super) fn device(&self) -> DeviceId {
@@ -245,7 +252,7 @@ impl AccountView {
 
     /// Returns whether a registration request of the client waits for the store.
     pub(super) fn awaits_registration(&self) -> bool {
-        self.deferred_replies.iter().any(|deferred| matches!(deferred.event(), Event::PushEnabled(_)))
+        self.deferred_replies.iter().any(DeferredReply::enables)
     }
 
     /// The bytes of memory that the open requests use.
@@ -269,10 +276,10 @@ impl AccountView {
             // A later owner of the account's name must not be notified by this registration.
             return Some(stanza_error(iq, ErrorType::Cancel, StanzaCondition::ItemNotFound));
         }
-        let (change, event) = match request {
+        let (change, enabled) = match request {
             Err(error) => return Some(stanza_error(iq, error.kind(), error.condition())),
             Ok(Request::Enable { target, options, extensions }) => {
-                let event = Event::PushEnabled(target.clone());
+                let enabled = Some(target.clone());
                 let registration = Registration {
                     target,
                     options,
@@ -284,12 +291,12 @@ impl AccountView {
                     extensions,
                 };
                 let (recognition, max_devices) = (self.recognition, settings.push.max_devices);
-                (Change::Enable { registration, recognition, max_devices }, event)
+                (Change::Enable { registration, recognition, max_devices }, enabled)
             }
-            Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
+            Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, None),
         };
         let on_failure = stanza_error(iq, ErrorType::Wait, StanzaCondition::InternalServerError);
-        let token = self.deferred_replies.add(event, iq_result(iq), on_failure);
+        let token = self.deferred_replies.add(enabled, iq_result(iq), on_failure);
         self.store(Some(token), change, effects);
         None
     }

@@ -1,7 +1,7 @@
 //! The state of the current attachment for the poison guard.
 
 /// The watch over an attachment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct AttachmentWatch {
     /// The time at which it began, in milliseconds on the session's own clock.
     began: u32,

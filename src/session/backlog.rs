@@ -3,10 +3,10 @@
 
 use super::behind::Behind;
 use super::identity::Owner;
-use crate::xml::{Element, Frame, Kind, ns};
+use crate::xml::{Element, Frame, HeaderPool, Kind, ns};
 
 /// The progress of the backlog, up to the client's first available presence.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 enum BacklogState {
     /// The device's spools have stanzas of earlier sessions. These go first.
     Unread,
@@ -19,7 +19,7 @@ enum BacklogState {
 }
 
 /// The backlog of a device, and the frames that wait for it.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct BacklogReading {
     state: BacklogState,
     /// True while older sessions of the device have not ended or answered.
@@ -66,6 +66,11 @@ impl BacklogReading {
             EarlierSessions::LeftStanzas | EarlierSessions::Unsettled => BacklogState::Unread,
         };
         Self { state, awaits_older: earlier == EarlierSessions::Unsettled, behind: Behind::default() }
+    }
+
+    /// Completes a state that was read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.behind.restore(headers);
     }
 
     // Older sessions

@@ -3,23 +3,35 @@
 
 use std::collections::VecDeque;
 
-use crate::xml::{Frame, ns};
+use crate::xml::{Frame, HeaderPool, ns};
 
 /// The memory charge of a frame in addition to its bytes.
 const OVERHEAD: usize = 160;
 
 /// Frames in the order in which they came. Few sessions have any.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Behind(Option<Box<Frames>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Frames {
     frames: VecDeque<Frame>,
+    #[serde(skip)]
     bytes: usize,
+    #[serde(skip)]
     stanzas: u64,
 }
 
 impl Behind {
+    /// Completes and counts the frames after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        for mut frame in self.0.take().map(|waiting| waiting.frames).unwrap_or_default() {
+            if let Frame::Element(element) = &mut frame {
+                element.share_header(headers);
+            }
+            self.push(frame);
+        }
+    }
+
     pub(super) fn push(&mut self, frame: Frame) {
         let waiting = self.0.get_or_insert_default();
         waiting.bytes += weight(&frame);

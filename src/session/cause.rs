@@ -1,7 +1,7 @@
 //! The reason why a stanza is written to the client.
 
 /// The reason why a stanza is written to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Cause {
     /// Another entity sent it.
     Relayed,

@@ -21,13 +21,15 @@ use super::settings::Settings;
 use super::sm::nonza::{self, Enabled, ack};
 use super::sm::{Handled, TooHigh};
 use crate::clock::Instant;
-use crate::xml::{Element, Header, Node};
+use crate::xml::{Element, Header, HeaderPool, Node};
 use client_acks::Acknowledgements;
 pub(super) use client_acks::PingAnswer;
 use resumption::ResumptionId;
 
 /// The stream to the client, over one connection after another.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct ClientStream {
+    #[serde(skip)]
     identity: Arc<Identity>,
     attachment: Attachment,
     /// The header of the stream that the current attachment reads.
@@ -58,6 +60,12 @@ impl ClientStream {
             activity,
             is_closed: false,
         }
+    }
+
+    /// Completes a stream that was read from a record.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) {
+        self.identity = Arc::clone(identity);
+        headers.share(&mut self.header);
     }
 
     pub(super) fn attachment(&self) -> Attachment {

@@ -188,7 +188,7 @@ pub enum Output {
 }
 
 /// The state of the device's other sessions. Nothing is pushed while one of them has a live client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OtherSession {
     /// None has a live client.
     Away,
@@ -206,7 +206,7 @@ pub enum Replies {
 }
 
 /// Stanzas of other devices of the account that have no session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Orphans {
     /// Of devices without a registration.
     OfUnregistered,

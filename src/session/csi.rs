@@ -1,7 +1,7 @@
 //! Client state indication (XEP-0352) for servers that have none. Stanzas that need not wake a client in the background are
 //! held until a stanza comes that must.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::push::classify::{Class, Classified, Noise};
@@ -12,7 +12,7 @@ use crate::xml::{Kind, Node, ns};
 const HELD: usize = 256;
 
 /// The state of the client: in use, or in the background (XEP-0352).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Activity {
     Active,
     Inactive,
@@ -28,10 +28,10 @@ pub(super) enum Urgency {
 }
 
 /// The stanzas that are held for a client in the background.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct HeldStanzas {
     /// The newest stanza of each kind that makes older ones obsolete.
-    newest: HashMap<u64, Seq>,
+    newest: BTreeMap<u64, Seq>,
     count: usize,
 }
 

@@ -6,8 +6,9 @@
 //! | `disk` | stanzas that go to the spool and come back; stanzas that the spool refuses |
 //! | `suspects` | the poison guard: suspect stanzas are written alone, others are set aside |
 //! | `leftovers` | stanzas that the client does not have when the session ends |
-//! | `incoming`, `written` | a stanza as it comes, and as it is written |
+//! | `incoming`, `arrivals`, `written` | a stanza as it comes, as it waits, and as it is written |
 
+mod arrivals;
 mod disk;
 mod incoming;
 mod leftovers;
@@ -27,9 +28,9 @@ use super::effects::Effects;
 use super::event::Event;
 use super::given_back::GivenBack;
 use super::identity::Identity;
-use super::kind::{is_durable, is_request, refusal};
+use super::kind::{is_request, refusal};
 use super::presence::{Coalesced, OwnPresence, Waiting};
-use super::queue::{Budget, OnlineClients, Placement, Queue, Queued};
+use super::queue::{Budget, Placement, Queue, Queued};
 use super::redelivered::OwnMessages;
 use super::refill::Refill;
 use super::remembered::DeviceMemory;
@@ -37,12 +38,12 @@ use super::replies::SpooledReplies;
 use super::server::ServerStream;
 use super::settings::Settings;
 use super::spool_refusal::{ShedCounts, Spool};
-use super::stamp::Stamps;
-use super::travel::{is_from_room, marks};
+use super::travel::marks;
 use crate::clock::Instant;
 use crate::push::rooms::Rooms;
 use crate::seq::{Seq, ServerSeq};
-use crate::xml::{Element, Kind};
+use crate::xml::{Element, HeaderPool, Kind};
+use arrivals::Arrivals;
 pub(super) use incoming::{Incoming, Placed};
 use written::for_client;
 
@@ -50,11 +51,14 @@ use written::for_client;
 const REPLAY_BURST: usize = 100;
 
 /// The stanzas that the client does not have.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Delivery {
+    #[serde(skip)]
     identity: Arc<Identity>,
+    #[serde(skip)]
     settings: Arc<Settings>,
     queue: Queue,
-    stamps: Stamps,
+    arrivals: Arrivals,
     /// The state of the spool: it accepts stanzas, refuses them, or is asked again.
     spool: Spool,
     /// The stanzas that were shed since the last report.
@@ -69,29 +73,34 @@ pub(super) struct Delivery {
     attachment_watch: AttachmentWatch,
     given_back: Option<Box<GivenBack>>,
     /// The memory that all sessions of the device share.
+    #[serde(skip)]
     memory: Arc<DeviceMemory>,
-    /// The presence of other clients of the account.
-    online_clients: OnlineClients,
 }
 
 impl Delivery {
     pub(super) fn new(identity: Arc<Identity>, settings: Arc<Settings>) -> Self {
         Self {
             queue: Queue::new(settings.session_queue),
+            presence: Waiting::new(settings.seed),
             identity,
             settings,
-            stamps: Stamps::default(),
+            arrivals: Arrivals::default(),
             spool: Spool::Accepts,
             shed: ShedCounts::default(),
             refill: Refill::default(),
             replies: SpooledReplies::default(),
             held: None,
-            presence: Waiting::default(),
             attachment_watch: AttachmentWatch::default(),
             given_back: None,
             memory: Arc::default(),
-            online_clients: OnlineClients::None,
         }
+    }
+
+    /// Completes a delivery that was read from a record. Returns whether it is consistent.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) -> bool {
+        self.identity = Arc::clone(identity);
+        self.given_back.iter_mut().for_each(|given_back| given_back.restore(headers));
+        self.queue.restore(headers)
     }
 
     pub(super) fn on_settings(&mut self, settings: Arc<Settings>) {
@@ -112,7 +121,7 @@ impl Delivery {
 
     /// Notes whether other clients of the account are online.
     pub(super) fn note_other_clients(&mut self, has_other_clients: bool) {
-        self.online_clients = if has_other_clients { OnlineClients::Others } else { OnlineClients::None };
+        self.arrivals.note_other_clients(has_other_clients);
     }
 
     /// Charges the bytes that the store is working on to the shared memory.
@@ -223,7 +232,8 @@ impl Delivery {
         // A stanza that may wait long must not keep a larger buffer alive.
         let compact = client.is_dark() || matches!(place, Placement::SpoolOnly(_));
         let element = if compact { element.compact() } else { element };
-        let item = self.item(now, Incoming { element, server_seq, cause }, seq, rooms);
+        let stanza = Incoming { element, server_seq, cause };
+        let item = self.arrivals.item(self.identity.calendar(now), stanza, seq, rooms);
         match place {
             Placement::Memory(_) => {
                 self.queue.hold(item.because(cause));
@@ -237,16 +247,6 @@ impl Delivery {
                 Placed::Spool(seq)
             }
         }
-    }
-
-    fn item(&mut self, now: Instant, stanza: Incoming, seq: Seq, rooms: &Rooms) -> Queued {
-        let Incoming { element, server_seq, .. } = stanza;
-        let stamp = self.stamps.next(self.identity.calendar(now));
-        let online_clients = if is_from_room(&element, rooms) { OnlineClients::Room } else { self.online_clients };
-        let durable = is_durable(&element);
-        let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
-        let item = item.with_online_clients(online_clients).of_leg(server_seq);
-        if durable { item.durable() } else { item }
     }
 
     /// Makes a stanza without room in memory wait for the spool.
@@ -349,7 +349,7 @@ impl Delivery {
     /// Holds a stanza that came after the session's end. It is not acknowledged to the server, which delivers it elsewhere.
     pub(super) fn hold_given_back(&mut self, now: Instant, stanza: Incoming, rooms: &Rooms) {
         let limit = self.settings.session_queue;
-        let item = self.item(now, stanza, Seq::ZERO, rooms);
+        let item = self.arrivals.item(self.identity.calendar(now), stanza, Seq::ZERO, rooms);
         self.given_back.get_or_insert_default().hold_later(item, limit);
     }
 

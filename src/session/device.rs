@@ -35,11 +35,14 @@ use super::spool_refusal::ASK_AGAIN;
 use super::succession::{NewerSession, Successor};
 use crate::clock::Instant;
 use crate::push::account::Change;
-use crate::xml::{Element, Frame, Header};
+use crate::xml::{Element, Frame, Header, HeaderPool};
 
 /// The device's side of a session.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct DeviceSide {
+    #[serde(skip)]
     identity: Arc<Identity>,
+    #[serde(skip)]
     settings: Arc<Settings>,
     client: ClientStream,
     account: AccountView,
@@ -80,13 +83,23 @@ impl DeviceSide {
             delivery: Delivery::new(Arc::clone(&identity), Arc::clone(&settings)),
             notifier: Notifier::new(Arc::clone(&identity), Arc::clone(&settings), &account),
             account,
-            presence: OwnPresence::default(),
+            presence: OwnPresence::new(settings.seed),
             backlog,
             orphans: OrphanSearch::default(),
             succession: NewerSession::default(),
             identity,
             settings,
         }
+    }
+
+    /// Completes a device's side that was read from a record, except for its settings. Returns whether it is consistent.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) -> bool {
+        self.client.restore(identity, headers);
+        self.account.restore(identity);
+        self.notifier.restore(identity, headers);
+        self.backlog.restore(headers);
+        self.identity = Arc::clone(identity);
+        self.delivery.restore(identity, headers)
     }
 
     pub(super) fn on_settings(&mut self, settings: Arc<Settings>) {

@@ -68,6 +68,11 @@ impl Effects {
         output
     }
 
+    /// Returns whether all effects were taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
     #[cfg(any(test, fuzzing))]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Output> {
         self.outputs.iter()

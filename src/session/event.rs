@@ -58,7 +58,7 @@ pub enum Stored {
 }
 
 /// A store request that a client waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Token(pub(super) u64);
 
 /// A stanza in a report, without its addresses and content.
@@ -161,7 +161,7 @@ impl Event {
 }
 
 /// The reason why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum EndReason {
     /// The client closed its stream.
     ClientClosed,

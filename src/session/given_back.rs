@@ -3,10 +3,10 @@
 //! keeps them for the device.
 
 use super::queue::Queued;
-use crate::xml::Kind;
+use crate::xml::{HeaderPool, Kind};
 
 /// Messages left to the server, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct GivenBack {
     messages: Vec<Queued>,
     /// The bytes of the messages that came after the session's end.
@@ -14,6 +14,11 @@ pub(super) struct GivenBack {
 }
 
 impl GivenBack {
+    /// Completes the messages after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.messages.iter_mut().for_each(|item| item.element.share_header(headers));
+    }
+
     /// Holds the messages among these stanzas. Their bytes are already accounted for.
     pub(super) fn hold(&mut self, stanzas: impl Iterator<Item = Queued>) {
         self.messages.extend(stanzas.filter(is_kept));
@@ -26,7 +31,7 @@ impl GivenBack {
 
     /// Holds a message that came after the session's end, if `limit` leaves room for its bytes.
     pub(super) fn hold_later(&mut self, item: Queued, limit: usize) {
-        let later = self.later + item.element.bytes().len();
+        let later = self.later.saturating_add(item.element.bytes().len());
         if is_kept(&item) && later <= limit {
             self.later = later;
             self.messages.push(item);

@@ -13,7 +13,7 @@ use crate::clock::{Instant, UnixMillis};
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId, DeviceRecognition};
 use crate::push::fast::{IssuedToken, TokenMechanism, TokenProof};
-use crate::xml::{Element, Frame, Header, Node};
+use crate::xml::{Element, Frame, Header, HeaderPool, Node};
 
 /// The result of a login, with which a [`Session`](super::Session) begins.
 #[derive(Debug)]
@@ -63,16 +63,29 @@ impl Bound {
 
 /// The constant data of a session. Its components share it.
 pub(super) struct Identity {
-    jid: FullJid,
+    record: IdentityRecord,
     account: BareJid,
-    /// The header that opened the stream to the server.
-    client_header: Arc<Header>,
     /// A header without declarations: stanzas in the spool depend on no stream.
     bare_header: Arc<Header>,
+    random: RandomSource,
+}
+
+/// The part of an identity that another process needs to continue the session.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub(super) struct IdentityRecord {
+    jid: FullJid,
+    /// The header that opened the stream to the server.
+    client_header: Arc<Header>,
     server: ServerFeatures,
     clock: Clock,
-    random: RandomSource,
     request_ids: RequestIds,
+}
+
+impl IdentityRecord {
+    /// Shares the header with other headers of the record.
+    pub(super) fn share_header(&mut self, headers: &mut HeaderPool<'_>) {
+        headers.share(&mut self.client_header);
+    }
 }
 
 impl Identity {
@@ -84,12 +97,20 @@ impl Identity {
         random: RandomSource,
         request_ids: RequestIds,
     ) -> Self {
-        let (account, bare_header) = (jid.to_bare(), Header::bare());
-        Self { jid, account, client_header, bare_header, server, clock, random, request_ids }
+        Self::of(IdentityRecord { jid, client_header, server, clock, request_ids }, random)
+    }
+
+    /// Continues the identity of a record.
+    pub(super) fn of(record: IdentityRecord, random: RandomSource) -> Self {
+        Self { account: record.jid.to_bare(), bare_header: Header::bare(), record, random }
+    }
+
+    pub(super) fn record(&self) -> &IdentityRecord {
+        &self.record
     }
 
     pub(super) fn jid(&self) -> &FullJid {
-        &self.jid
+        &self.record.jid
     }
 
     pub(super) fn account(&self) -> &BareJid {
@@ -97,11 +118,11 @@ impl Identity {
     }
 
     pub(super) fn domain(&self) -> &str {
-        self.jid.domain()
+        self.record.jid.domain()
     }
 
     pub(super) fn client_header(&self) -> &Arc<Header> {
-        &self.client_header
+        &self.record.client_header
     }
 
     pub(super) fn bare_header(&self) -> &Arc<Header> {
@@ -109,24 +130,24 @@ impl Identity {
     }
 
     pub(super) fn server_has_csi(&self) -> bool {
-        self.server.csi
+        self.record.server.csi
     }
 
     pub(super) fn server_has_sm(&self) -> bool {
-        self.server.sm
+        self.record.server.sm
     }
 
     pub(super) fn clock(&self) -> &Clock {
-        &self.clock
+        &self.record.clock
     }
 
     pub(super) fn calendar(&self, now: Instant) -> UnixMillis {
-        self.clock.calendar(now)
+        self.record.clock.calendar(now)
     }
 
     /// Milliseconds on the session's own clock, which wraps after 49 days. Only differences are meaningful.
     pub(super) fn elapsed_ms(&self, now: Instant) -> u32 {
-        let passed = now.duration_since(self.clock.now).as_millis();
+        let passed = now.duration_since(self.record.clock.now).as_millis();
         u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
     }
 
@@ -137,12 +158,12 @@ impl Identity {
 
     /// Creates an id for an iq request of Pushward itself.
     pub(super) fn new_request_id(&self) -> String {
-        self.request_ids.next(self.random())
+        self.record.request_ids.next(self.random())
     }
 
     /// The ids of Pushward's own requests.
     pub(super) fn request_ids(&self) -> &RequestIds {
-        &self.request_ids
+        &self.record.request_ids
     }
 
     pub(super) fn random_source(&self) -> RandomSource {
@@ -151,7 +172,7 @@ impl Identity {
 
     /// Returns whether an answer with this sender comes from the server.
     pub(super) fn is_server(&self, from: Option<&str>) -> bool {
-        is_server(from, &self.jid)
+        is_server(from, &self.record.jid)
     }
 
     pub(super) fn is_account(&self, to: &str) -> bool {
@@ -166,7 +187,17 @@ impl Identity {
     pub(super) fn is_addressed_from_elsewhere(&self, message: &Node<'_>) -> bool {
         let address = |name: &str| message.attr(name).map(|jid| Jid::new(&jid));
         let (from, to) = (address("from"), address("to"));
-        to.is_some_and(|to| to == self.jid) && from.is_some_and(|from| from.to_bare() != self.account)
+        to.is_some_and(|to| to == self.record.jid) && from.is_some_and(|from| from.to_bare() != self.account)
+    }
+}
+
+/// A placeholder, for components that are read from a record. The session replaces it.
+impl Default for Identity {
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "a constant")]
+        let jid = FullJid::new("account@domain/resource").expect("a full JID");
+        let clock = Clock { now: Instant::default(), wall: UnixMillis::default() };
+        Self::new(jid, Header::bare(), ServerFeatures::default(), clock, || 0, RequestIds::new(0))
     }
 }
 
@@ -186,7 +217,7 @@ pub struct Owner {
 }
 
 /// One moment on both clocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Clock {
     /// The monotonic clock.
     pub now: Instant,

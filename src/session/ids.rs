@@ -1,7 +1,7 @@
 //! Ids of the iq requests that Pushward itself sends on a session's streams.
 
 /// A generator of unguessable ids with a common prefix. Even a late answer is recognized by the prefix.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct RequestIds {
     prefix: String,
 }

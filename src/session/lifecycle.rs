@@ -24,7 +24,7 @@ const FOOTER_PATIENCE: Duration = Duration::from_secs(2);
 const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The way in which a client left while it had open requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Leave {
     /// It closed its stream, and gets its answers and a footer.
     Closed,
@@ -33,7 +33,7 @@ pub(super) enum Leave {
 }
 
 /// The progress of the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Phase {
     Running,
     /// The last stanzas are on their way to the disk.
@@ -44,7 +44,7 @@ enum Phase {
 }
 
 /// The state of the end before the footer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Last {
     pub(super) reason: EndReason,
     /// The number of the newest stanza when the end began. Later stanzas are handled while the server closes its stream.
@@ -61,7 +61,7 @@ impl Last {
 }
 
 /// The state of the end after the footer was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Footer {
     reason: EndReason,
     written: Instant,
@@ -82,7 +82,7 @@ impl EndReason {
 }
 
 /// A client that has left.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Leaving {
     how: Leave,
     /// The end of the wait for the store's answers.
@@ -90,7 +90,7 @@ struct Leaving {
 }
 
 /// The life of a session: the leaving of its client, and the progress of its end.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Lifecycle {
     phase: Phase,
     /// A client that has left while it had open requests.

@@ -11,7 +11,7 @@ use crate::session::settings::StreamManagement;
 /// It is well below `spool_after`.
 const PACE: Duration = Duration::from_millis(40);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Link {
     /// Connected, nothing overdue. `asked` is the time of the oldest `<r/>` without an `<a/>`.
     Live { asked: Option<Instant> },
@@ -63,7 +63,7 @@ pub enum Alarm {
 }
 
 /// The state of the link to the client. The caller passes the time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Liveness {
     link: Link,
     last_frame: Instant,
@@ -77,9 +77,13 @@ pub struct Liveness {
     probing: bool,
     /// The pause during which the client is not read.
     pause: Pause,
+    #[serde(skip)]
     max_ack_delay: Duration,
+    #[serde(skip)]
     ack_timeout: Duration,
+    #[serde(skip)]
     idle_probe: Duration,
+    #[serde(skip)]
     wake_before_expiry: Duration,
 }
 

@@ -15,56 +15,7 @@
 //!
 #![doc = include_str!("run_loop.md")]
 //!
-//! # Components
-//!
-//! Each component owns its fields and changes them by its own methods: `on_…` for events, verbs for actions, nouns for
-//! queries, `deadline` for its next time. A method adds outputs for the relay to the `Effects` that it is passed, and returns
-//! values that other components act on. [`Session`] passes events on (`traffic`) and drives its life (`transitions`).
-//!
-//! | component | owns |
-//! |---|---|
-//! | `DeviceSide` | the device: |
-//! | · `ClientStream` | attachment, acknowledgements and liveness of the client, resumption id and tombstone |
-//! | · `AccountView` | the account and the device, changes and requests that the store has not answered |
-//! | · `Delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
-//! | · `Notifier` | pushes, calls, rooms, the roster |
-//! | · `OwnPresence`, `BacklogReading`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; orphans of other devices |
-//! | · `NewerSession` | a newer session of the same device |
-//! | `ServerStream` | stream management with the server, what it confirms, requests that it has not answered |
-//! | `Lifecycle` | the progress towards the end |
-//!
-//! Dependencies point down: `device` → `notifier` → `delivery` → `client`, `server`, `account` → `effects`, `identity` →
-//! `contract` → leaves.
-//!
-//! # Files
-//!
-//! | file | contents |
-//! |---|---|
-//! | **Before the session** | |
-//! | [`starttls`], [`upgrade`] | the clear-text streams of a client and to a server before TLS |
-//! | [`negotiate`] and below | from the first header over TLS to a bound or resumed session |
-//! | [`fronting`] | SASL2 in front of servers that lack it: the hosts, and what is known of their servers |
-//! | [`sasl`], [`mechanism_filter`] | the name in a SASL exchange; SASL offers that cannot pass a proxy that terminates TLS |
-//! | **The session** | |
-//! | `contract`, `event` | [`Input`], [`Output`]; reports for the log and the metrics, reasons of ends |
-//! | `identity`, `names`, `settings` | data and identity of a session at its start; configuration that may change |
-//! | **The client** | |
-//! | `client/…` | its acknowledgements; the resumption id and its tombstone |
-//! | [`liveness`], `pause` | live, suspect, dark; pauses of clocks while a peer is not read |
-//! | [`sm`], `csi` | counters of stream management (XEP-0198); client state indication (XEP-0352) where the server has none |
-//! | **The server and the account** | |
-//! | `server/…`, `ids` | stream management, confirmations by the server, requests and their ids |
-//! | `answer`, `sender` | answers that Pushward writes itself; verification of an answer's sender |
-//! | `account/…` | iq requests of the client that concern Pushward, replies that wait for the store |
-//! | **Stanzas for the client** | |
-//! | [`queue`] and below | stanzas that wait for the client's acknowledgement |
-//! | `delivery/…`, `given_back` | disk, suspects of the poison guard, stanzas left at the end, stanzas left to the server |
-//! | `spool_refusal`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
-//! | `attachment_watch`, `marks` | the watch over an attachment for the poison guard; its hashes of stanzas |
-//! | `stamp`, `kind`, `archive` | delay stamps; durable stanzas and requests; stanzas in the server's archive |
-//! | `remembered`, `redelivered`, `travel` | the memory of a device: messages sent twice, messages that other devices may have |
-//! | `behind`, `ringing` | frames that wait for a presence; calls that a live client has not acknowledged |
-//! | [`rewrite`] and below | stanzas and stream features that are changed on their way |
+#![doc = include_str!("map.md")]
 
 mod account;
 mod answer;
@@ -97,6 +48,7 @@ mod orphans;
 mod pause;
 mod presence;
 pub mod queue;
+mod record;
 mod redelivered;
 mod refill;
 mod remembered;
@@ -127,12 +79,13 @@ use crate::clock::Instant;
 use crate::jid::Jid;
 use crate::push::account::DeviceId;
 use crate::push::guard::Guard;
-use crate::xml::FrameError;
+use crate::xml::{FrameError, HeaderCache};
 pub use cause::Cause;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
 pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
 pub use identity::{Bound, Clock, Owner, Resumption, ResumptionTokens, TokenWish};
 pub use names::{Attachment, RandomSource, SmId};
+pub use record::{RECORD_VERSION, RECORD_VERSIONS_READ, ThawError};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
 pub use spool_refusal::ShedCounts;
@@ -146,6 +99,7 @@ use ids::RequestIds;
 use lifecycle::Lifecycle;
 use liveness::Reach;
 use queue::{AsideMemory, Budget, Unsaved};
+use record::{Frozen, Thawed};
 use server::ServerStream;
 
 /// A bound session: both legs, the queue, and the pushes.
@@ -178,6 +132,44 @@ impl Session {
         }
         device.track_if_needed();
         Self { settings, identity, effects, device, server, lifecycle: Lifecycle::new(), aside: AsideMemory::default() }
+    }
+
+    /// Writes the state of the session into a record of version [`RECORD_VERSION`]. Call it between two inputs, when
+    /// [`Session::poll`] has returned `None`.
+    ///
+    /// Not in the record: the settings, and the memory that sessions share. Answers to the session's requests that come later
+    /// are for the session that continues.
+    pub fn freeze(&self) -> Vec<u8> {
+        debug_assert!(self.effects.is_empty(), "effects are not part of the record");
+        let Self { identity, device, server, lifecycle, .. } = self;
+        Frozen { identity: identity.record(), device, server, lifecycle }.write()
+    }
+
+    /// Continues the session of a record. As after [`Session::new`], [`Session::share_memory`] and
+    /// [`Session::share_device_memory`] may follow. The settings must have the same [`Settings::seed`] as before.
+    ///
+    /// # Errors
+    /// The record has a version that this program cannot read, or is damaged.
+    pub fn thaw(record: &[u8], settings: Arc<Settings>, random: RandomSource) -> Result<Self, ThawError> {
+        Self::thaw_sharing(record, settings, random, &mut HeaderCache::default())
+    }
+
+    /// The same as [`Session::thaw`], for many sessions whose streams have similar headers. The sessions share one
+    /// allocation of equal namespace contexts.
+    ///
+    /// # Errors
+    /// The same as of [`Session::thaw`].
+    pub fn thaw_sharing(
+        record: &[u8],
+        settings: Arc<Settings>,
+        random: RandomSource,
+        headers: &mut HeaderCache,
+    ) -> Result<Self, ThawError> {
+        let mut thawed = Thawed::read(record)?;
+        let identity = thawed.restore(&settings, random, headers)?;
+        let Thawed { device, server, lifecycle, .. } = thawed;
+        let (effects, aside) = (Effects::default(), AsideMemory::default());
+        Ok(Self { settings, identity, effects, device, server, lifecycle, aside })
     }
 
     /// Takes one event. Drain [`Session::poll`] before the next.
@@ -272,6 +264,7 @@ impl Session {
     /// Makes the session share memory with others. Call it before the first input.
     pub fn share_memory(&mut self, budget: Arc<Budget>) {
         self.aside = AsideMemory::of(Arc::clone(&budget));
+        self.aside.set(self.memory_aside());
         self.device.delivery_mut().share_memory(budget);
     }
 
@@ -385,8 +378,7 @@ impl Session {
 
     /// The push services that notify the device.
     pub fn services(&self) -> Vec<Jid> {
-        let services: Box<[Jid]> = self.device.account().owned().map(|r| r.target.service.clone()).collect();
-        services.into_vec()
+        self.device.account().owned().map(|r| r.target.service.clone()).collect::<Box<[Jid]>>().into_vec()
     }
 
     /// The bytes of memory that the session uses in addition to its queue.

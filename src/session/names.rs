@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub type RandomSource = fn() -> u128;
 
 /// One TCP connection of a client to a session. A later attachment has a larger number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Attachment(u32);
 
 impl Attachment {
@@ -20,7 +20,7 @@ impl Attachment {
 }
 
 /// A resumption identifier (XEP-0198 §5 `id`, `previd`): 128 random bits.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SmId(Arc<str>);
 
 impl SmId {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod disk_stanza;
+mod learning;
 mod situation;
 
 use std::sync::Arc;
@@ -29,13 +30,16 @@ use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::push::waiting::{Audience, Facts};
 use crate::seq::Seq;
-use crate::xml::{Element, Node, ns};
+use crate::xml::{Element, HeaderPool};
 use disk_stanza::DiskStanza;
 pub(super) use situation::{Fresh, Kept, Situation};
 
 /// Decides about pushes for the device.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Notifier {
+    #[serde(skip)]
     identity: Arc<Identity>,
+    #[serde(skip)]
     settings: Arc<Settings>,
     pusher: Pusher,
     rooms: Rooms,
@@ -87,56 +91,16 @@ impl Notifier {
         self.settings = settings;
     }
 
+    /// Completes a notifier that was read from a record.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>, headers: &mut HeaderPool<'_>) {
+        self.identity = Arc::clone(identity);
+        self.disk_stanza.iter_mut().for_each(|only| only.stanza.share_header(headers));
+    }
+
     /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         let disk_stanza = self.disk_stanza.as_deref().map_or(0, |only| only.stanza.bytes().len());
         self.rooms.memory() + self.roster.memory() + self.pusher.memory() + disk_stanza
-    }
-
-    // State of the account
-
-    /// Takes a new state of the account.
-    pub(super) fn on_account(&mut self, account: &AccountView) {
-        self.on_subscriptions(account);
-        self.has_absent_devices = account.absent().next().is_some();
-    }
-
-    /// Takes new room subscriptions of the account.
-    pub(super) fn on_subscriptions(&mut self, account: &AccountView) {
-        self.rooms.subscribed(&account.record().subscriptions);
-    }
-
-    /// The rooms that the client is in.
-    pub(super) fn rooms(&self) -> &Rooms {
-        &self.rooms
-    }
-
-    /// Notes presence that the client sends.
-    pub(super) fn on_presence_sent(&mut self, presence: &Node<'_>) {
-        self.rooms.sent(presence);
-    }
-
-    /// Notes presence that a room sends to the client.
-    pub(super) fn on_room_presence(&mut self, presence: &Element) {
-        if presence.mentions(ns::MUC_USER) {
-            self.rooms.received(&presence.node());
-        }
-    }
-
-    /// Returns whether to request the roster now: once, if it is needed. The client may have it stored, and request only
-    /// changes (RFC 6121 §2.6).
-    pub(super) fn take_roster_request(&mut self, account: &AccountView) -> bool {
-        let asks = !self.asked_for_roster && account.wants_roster();
-        self.asked_for_roster |= asks;
-        asks
-    }
-
-    /// Takes a roster, or a change of it, on its way to the client.
-    pub(super) fn on_iq(&mut self, iq: &Element) {
-        let is_roster = self.asked_for_roster && iq.mentions(ns::ROSTER);
-        if is_roster && self.identity.is_server(iq.node().attr("from").as_deref()) {
-            self.roster.learn(&iq.node());
-        }
     }
 
     // Classification of stanzas

@@ -7,10 +7,10 @@ use super::contract::Orphans;
 use crate::clock::Instant;
 
 /// The time of the next search for orphans, and their kind.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct OrphanSearch(Option<DueSearch>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct DueSearch {
     at: Instant,
     orphans: Orphans,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 
 /// The time since which a peer is not read, while it is not.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Pause(Option<Instant>);
 
 impl Pause {

@@ -1,11 +1,12 @@
 //! Presence: the client's last own presence, the addresses that it sends directed presence to, and presence of others that
 //! need not wait twice.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::BuildHasher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 
+use crate::hash::keyed;
 use crate::jid::Jid;
 use crate::seq::Seq;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
@@ -20,15 +21,15 @@ const LINGERING: usize = 4096;
 const SENDERS: usize = 4096;
 
 /// The bytes of a hash in a set, and of a hash with a sequence number.
-const HASH: usize = 10;
-const PLACE: usize = 28;
+const HASH: usize = 14;
+const PLACE: usize = 40;
 
 /// The number of contacts that the client is remembered to see as available. Beyond it, presence pairs are never cancelled
 /// out.
 const SHOWN: usize = 4096;
 
 /// The meaning of a presence stanza.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Sort {
     Available,
     Unavailable,
@@ -52,8 +53,10 @@ pub(super) enum Linger {
 }
 
 /// The client's own presence.
-#[derive(Debug, Default)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct OwnPresence {
+    /// The key of the hashes.
+    key: u64,
     /// True if the client is available to everyone.
     available: bool,
     /// Its last broadcast of available presence, as a lingering session shows it.
@@ -61,10 +64,15 @@ pub(super) struct OwnPresence {
     /// A broadcast `unavailable` that waits for the next frame.
     parting: Option<Box<Element>>,
     /// Hashes of the bare JIDs that the client sends presence to.
-    directed: HashSet<u64>,
+    directed: BTreeSet<u64>,
 }
 
 impl OwnPresence {
+    /// Creates the presence of a client that has sent none. `key` is random.
+    pub(super) fn new(key: u64) -> Self {
+        Self { key, available: false, lingering: None, parting: None, directed: BTreeSet::new() }
+    }
+
     /// Notes a presence stanza of the client, and returns whether it is an available broadcast.
     pub(super) fn sent(&mut self, element: &Element) -> bool {
         let node = element.node();
@@ -95,15 +103,14 @@ impl OwnPresence {
         self.directed.contains(&self.hash(to))
     }
 
-    /// Hashes the bare JID with a random key, so that no one can choose addresses that collide.
     fn hash(&self, jid: &Jid) -> u64 {
-        self.directed.hasher().hash_one(jid.bare())
+        hash(self.key, jid.bare())
     }
 
     /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         let held = self.parting.as_ref().map_or(0, |parting| parting.bytes().len());
-        held + self.lingering.as_ref().map_or(0, |lingering| lingering.len()) + self.directed.capacity() * HASH
+        held + self.lingering.as_ref().map_or(0, |lingering| lingering.len()) + self.directed.len() * HASH
     }
 
     /// Returns whether this is a broadcast `unavailable`.
@@ -169,13 +176,22 @@ fn write_copy(xml: &mut XmlWriter, node: &Node<'_>) {
     xml.text(&node.text()).end();
 }
 
+/// Hashes an address with a random key, so that no one can choose addresses that collide.
+fn hash(key: u64, address: &str) -> u64 {
+    let mut hasher = keyed(key);
+    address.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Presence of others: stanzas not written to the client yet, and contacts that the client sees as available.
-#[derive(Debug, Default)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Waiting {
+    /// The key of the hashes.
+    key: u64,
     /// The waiting stanzas, by a hash of the full JID.
-    by_sender: HashMap<u64, (Seq, Sort)>,
+    by_sender: BTreeMap<u64, (Seq, Sort)>,
     /// Hashes of the full JIDs that the client sees as available.
-    shown_available: HashSet<u64>,
+    shown_available: BTreeSet<u64>,
 }
 
 /// The action for a presence stanza for a dark client.
@@ -190,26 +206,31 @@ pub(super) enum Coalesced {
 }
 
 impl Waiting {
+    /// Creates the state before any presence. `key` is random.
+    pub(super) fn new(key: u64) -> Self {
+        Self { key, by_sender: BTreeMap::new(), shown_available: BTreeSet::new() }
+    }
+
     /// Decides whether an older presence of the same sender is obsolete. [`Waiting::queued`] must follow unless they cancel
     /// out.
     pub(super) fn coalesce(&mut self, element: &Element, own: &OwnPresence) -> Coalesced {
         let node = element.node();
         let Some((from, sort)) = plain(&node) else { return Coalesced::Keep };
-        let Some((older, older_sort)) = self.by_sender.remove(&self.by_sender.hasher().hash_one(from.as_str())) else {
+        let Some((older, older_sort)) = self.by_sender.remove(&hash(self.key, from.as_str())) else {
             return Coalesced::Keep;
         };
         let joined = own.is_joined(&from);
         let visited = sort == Sort::Unavailable && older_sort == Sort::Available;
         // The client must see a contact leave that was available before.
-        let known = self.shown_available.len() >= SHOWN
-            || self.shown_available.contains(&self.shown_available.hasher().hash_one(from.as_str()));
+        let known =
+            self.shown_available.len() >= SHOWN || self.shown_available.contains(&hash(self.key, from.as_str()));
         if visited && !joined && !known { Coalesced::Cancel(older) } else { Coalesced::Replace(older) }
     }
 
     /// Notes that a presence stanza was queued with this number.
     pub(super) fn queued(&mut self, element: &Element, seq: Seq) {
         if let Some((from, sort)) = plain(&element.node()) {
-            let sender = self.by_sender.hasher().hash_one(from.as_str());
+            let sender = hash(self.key, from.as_str());
             if self.by_sender.len() < SENDERS || self.by_sender.contains_key(&sender) {
                 self.by_sender.insert(sender, (seq, sort));
             }
@@ -220,12 +241,10 @@ impl Waiting {
     pub(super) fn written(&mut self, element: &Element) {
         match plain(&element.node()) {
             Some((from, Sort::Available)) if self.shown_available.len() < SHOWN => {
-                let from = self.shown_available.hasher().hash_one(from.as_str());
-                self.shown_available.insert(from);
+                self.shown_available.insert(hash(self.key, from.as_str()));
             }
             Some((from, Sort::Unavailable)) => {
-                let from = self.shown_available.hasher().hash_one(from.as_str());
-                self.shown_available.remove(&from);
+                self.shown_available.remove(&hash(self.key, from.as_str()));
             }
             _ => {}
         }
@@ -233,12 +252,12 @@ impl Waiting {
 
     /// Forgets the waiting stanzas, because all of them are written.
     pub(super) fn clear(&mut self) {
-        self.by_sender = HashMap::new();
+        self.by_sender.clear();
     }
 
     /// The bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
-        self.by_sender.capacity() * PLACE + self.shown_available.capacity() * HASH
+        self.by_sender.len() * PLACE + self.shown_available.len() * HASH
     }
 }
 
@@ -261,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_long_presence_is_remembered_in_short() {
-        let mut own = OwnPresence::default();
+        let mut own = OwnPresence::new(1);
         let status = "x".repeat(1 << 20);
         assert!(own.sent(&element(&format!("<presence><status>{status}</status><priority>5</priority></presence>"))));
         let shown = "<presence><show>xa</show><priority>0</priority></presence>";
@@ -273,7 +292,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_presence_is_bounded() {
-        let (mut own, mut waiting) = (OwnPresence::default(), Waiting::default());
+        let (mut own, mut waiting) = (OwnPresence::new(1), Waiting::new(1));
         for n in 0..SENDERS + 1000 {
             let long = "x".repeat(1000);
             own.sent(&element(&format!("<presence to='{n}{long}@{n}.example/{long}'/>")));

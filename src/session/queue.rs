@@ -46,7 +46,7 @@ use std::sync::Arc;
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
 use crate::seq::{Seq, ServerSeq};
-use crate::xml::Element;
+use crate::xml::{Element, HeaderPool};
 
 use aside::SetAside;
 use earlier::Earlier;
@@ -77,7 +77,7 @@ pub enum Placement {
 }
 
 /// The unacknowledged stanzas of a session. Memory is bounded; what exceeds it lives in the spool.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Queue {
     numbers: Numbers,
     segments: Segments,
@@ -104,6 +104,17 @@ impl Queue {
         }
     }
 
+    /// Completes a queue that was read from a record. Returns whether it is consistent.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) -> bool {
+        self.segments.restore(headers);
+        self.flight.restore(headers);
+        self.aside.restore(headers);
+        self.spill.restore(headers);
+        self.tail.restore();
+        self.room.set(self.bytes() + self.flight.bytes());
+        self.check()
+    }
+
     /// Changes the limit, in bytes. Stanzas that exceed a lower limit stay.
     pub fn change_limit(&mut self, limit: usize) {
         self.room.change_limit(limit);
@@ -113,6 +124,7 @@ impl Queue {
     pub fn share(&mut self, budget: Arc<Budget>) {
         self.room.share(budget);
         self.on_changed();
+        self.room.publish();
     }
 
     /// Publishes the queue's memory use to the queues that share memory with it.
@@ -181,7 +193,7 @@ impl Queue {
         debug_assert!(self.check(), "{self:?}");
     }
 
-    /// Returns whether the parts agree with each other. Only debug builds call it.
+    /// Returns whether the parts agree with each other. Called for a record, and by debug builds.
     fn check(&self) -> bool {
         let own = |item: &&Queued| !number::is_inherited(item.seq);
         let newest = self.segments.iter().rev().find(own);

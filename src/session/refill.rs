@@ -10,7 +10,7 @@ use crate::seq::Seq;
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// An open read request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Loading {
     /// The session that wrote the spool; `None` for the own session.
     pub(super) spool: Option<LoginId>,
@@ -28,7 +28,7 @@ pub(super) enum ReadAgain {
 }
 
 /// The state of reading from disk.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Refill {
     loading: Option<Loading>,
     /// The time of the next attempt after a failed read.

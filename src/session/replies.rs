@@ -6,10 +6,10 @@ use crate::seq::Seq;
 const REPLIES: usize = 64 << 10;
 
 /// Replies on their way to the disk. Few sessions have any.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct SpooledReplies(Option<Box<StoredReplies>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct StoredReplies {
     bytes: usize,
     last: Seq,

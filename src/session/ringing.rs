@@ -11,7 +11,7 @@ use crate::xml::{Element, ns};
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A call that is to be pushed if the client does not acknowledge it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Ringing {
     seq: Seq,
     until: Instant,

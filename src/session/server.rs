@@ -5,6 +5,7 @@ mod answered;
 mod handled_count;
 mod leg;
 mod pending;
+mod requests;
 mod writer;
 
 use std::sync::Arc;
@@ -32,7 +33,9 @@ use pending::{OpenPublish, Pending};
 use writer::ServerWriter;
 
 /// The stream to the server.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct ServerStream {
+    #[serde(skip)]
     identity: Arc<Identity>,
     leg: ServerLeg,
     confirmation: Confirmation,
@@ -51,6 +54,13 @@ impl ServerStream {
             writer: ServerWriter::new(now),
             identity,
         }
+    }
+
+    /// Completes a stream that was read from a record. Returns whether it is consistent.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>) -> bool {
+        self.identity = Arc::clone(identity);
+        self.pending.restore(identity);
+        self.confirmation.is_consistent()
     }
 
     /// Enables our own stream management with the server (XEP-0198 §3): without resumption, and independent of the
@@ -306,42 +316,6 @@ impl ServerStream {
     /// Takes the number of `<a/>`s that are to be sent to the client now.
     pub(super) fn take_answers(&mut self, now: Instant) -> usize {
         self.confirmation.take_answers(now)
-    }
-
-    // Requests
-
-    /// Notes that the client requested the features of its account.
-    pub(super) fn on_features_request(&mut self, id: &str) {
-        self.pending.query(id);
-    }
-
-    /// Notes that the client requested the removal of its account.
-    pub(super) fn on_removal_request(&mut self, now: Instant, id: &str) {
-        self.pending.removal(now, id);
-    }
-
-    /// Notes that the client requested another password for its account.
-    pub(super) fn on_password_request(&mut self, id: &str) {
-        self.pending.password(id);
-    }
-
-    /// Returns whether no answer of the server can concern Pushward.
-    pub(super) fn awaits_nothing(&self) -> bool {
-        self.pending.is_idle()
-    }
-
-    /// Returns whether an answer with this id belongs to a request of Pushward.
-    pub(super) fn is_ours(&self, id: &str) -> bool {
-        self.pending.is_ours(id)
-    }
-
-    /// Returns the request that an iq of the server answers. An iq request answers none that Pushward knows.
-    pub(super) fn on_answer(&mut self, node: &Node<'_>) -> AnsweredRequest {
-        let is_server = self.identity.is_server(node.attr("from").as_deref());
-        let answered = self.pending.on_answer(node, is_server);
-        let id = || node.attr("id").unwrap_or_default();
-        let is_ping = is_server && answered.is_late() && self.confirmation.ping_answered(&id());
-        if is_ping { AnsweredRequest::Ping } else { answered }
     }
 
     /// Declares the outcome of late publishes unknown. A late answer is still not passed to the client.

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::xml::{XmlWriter, ns};
 
 /// A count of handled stanzas: XEP-0198 §4 `h`, which wraps from 2^32-1 to 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Handled(u32);
 
 impl Handled {
@@ -68,7 +68,7 @@ impl TooHigh {
 }
 
 /// The counters of one leg since `<enabled/>`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct ClientLeg {
     sent: Handled,
     acked: Handled,
@@ -137,7 +137,7 @@ impl ClientLeg {
 }
 
 /// The way in which the client acknowledges written stanzas.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) enum Tracking {
     /// It does not: written stanzas count as read.
     None,

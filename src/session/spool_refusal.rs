@@ -20,7 +20,7 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 pub(super) const TRIAL: usize = 64 << 10;
 
 /// The state of the spool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Spool {
     Accepts,
     /// It has refused. It is asked again at this time.
@@ -44,7 +44,7 @@ impl Spool {
 }
 
 /// Stanzas that the spool did not take and memory could not keep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ShedCounts {
     /// The number returned to their senders with an error.
     pub returned: u32,

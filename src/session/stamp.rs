@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::clock::UnixMillis;
 
 /// The newest stamp of a session.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Stamps(UnixMillis);
 
 /// The difference by which a stamp is later than the clock, in steps of 32 ms. It is small because every waiting stanza has
 /// one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ahead(u8);
 
 impl Ahead {

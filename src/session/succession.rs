@@ -19,7 +19,7 @@ pub struct Successor {
 }
 
 /// The state of the newer session of the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum NewerSession {
     /// There is no newer session.
     #[default]

@@ -23,10 +23,25 @@ const MOST: usize = 2000;
 const HASH: usize = 24;
 
 /// The messages that a device has received recently.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "VecDeque<u64>", from = "VecDeque<u64>")]
 pub(super) struct ReceivedMessages {
     order: VecDeque<u64>,
     marks: HashSet<u64>,
+}
+
+impl From<ReceivedMessages> for VecDeque<u64> {
+    fn from(messages: ReceivedMessages) -> Self {
+        messages.order
+    }
+}
+
+impl From<VecDeque<u64>> for ReceivedMessages {
+    fn from(order: VecDeque<u64>) -> Self {
+        let mut messages = Self::default();
+        order.into_iter().for_each(|mark| messages.note(mark));
+        messages
+    }
 }
 
 impl ReceivedMessages {

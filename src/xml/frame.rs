@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::chars::skip_space;
 use super::element::Element;
@@ -21,7 +21,7 @@ use super::skip::{ElementSkip, Read, SkipReason, Skipped};
 const LARGEST: usize = i32::MAX as usize;
 
 /// A unit of an XML stream (RFC 6120 §4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Frame {
     /// The stream was opened, or restarted.
     Open(Arc<Header>),
@@ -97,6 +97,28 @@ enum Expected {
     Failed(FrameError),
 }
 
+/// The state of a [`Framer`], with which another process continues its stream.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct FramerRecord {
+    /// Bytes that do not belong to a frame that was returned.
+    unread: Bytes,
+    default: Box<str>,
+    expected: ExpectedRecord,
+    /// True if elements that cannot be forwarded are skipped.
+    skips: bool,
+    /// The element that is being skipped.
+    current: Option<ElementSkip>,
+}
+
+/// The part of the stream that comes next, in a record.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+enum ExpectedRecord {
+    Header,
+    Stream(Arc<Header>),
+    Closed,
+    Failed,
+}
+
 impl Framer {
     /// Creates a framer for client streams: the default namespace is `jabber:client`.
     pub fn new(limits: FrameLimits) -> Self {
@@ -116,10 +138,42 @@ impl Framer {
         }
     }
 
+    /// Writes the state between two calls of [`Framer::next_frame`], with which another process continues. The check of an
+    /// element whose end has not come is not part of it, but its bytes are.
+    pub fn freeze(&self) -> FramerRecord {
+        let expected = match &self.expected {
+            Expected::Header(_) => ExpectedRecord::Header,
+            Expected::Stream(header) => ExpectedRecord::Stream(Arc::clone(header)),
+            Expected::Closed => ExpectedRecord::Closed,
+            Expected::Failed(_) => ExpectedRecord::Failed,
+        };
+        let unread = Bytes::copy_from_slice(&self.buffer);
+        let current = self.skips.as_ref().and_then(|skips| skips.current.clone());
+        FramerRecord { unread, default: self.default.into(), expected, skips: self.skips.is_some(), current }
+    }
+
+    /// Continues with the state of a record. The frames that follow are the same as without the record. After an error, returns
+    /// another error. Shared memory is given by [`Framer::skip_unfit`]. Returns `None` if the default namespace is not
+    /// known.
+    pub fn thaw(record: FramerRecord, limits: FrameLimits) -> Option<Self> {
+        let default = [ns::CLIENT, ns::SERVER, ns::COMPONENT_ACCEPT].into_iter().find(|ns| *ns == &*record.default)?;
+        let expected = match record.expected {
+            ExpectedRecord::Header => Expected::Header(HeaderScan::default()),
+            ExpectedRecord::Stream(header) => Expected::Stream(header),
+            ExpectedRecord::Closed => Expected::Closed,
+            ExpectedRecord::Failed => Expected::Failed(FrameError::BadFormat { what: "content behind an error" }),
+        };
+        let skips = Skips { share: None, charge: None, current: record.current };
+        let skips = record.skips.then(|| Box::new(skips));
+        let buffer = BytesMut::from(record.unread);
+        Some(Framer { buffer, expected, skips, ..Framer::with_default_namespace(limits, default) })
+    }
+
     /// Skips elements that cannot be forwarded, instead of failing, if their end can be found. Also skips elements
     /// without room in `share`. Used for streams from the host's own server.
     pub fn skip_unfit(&mut self, share: Option<MemoryShare>) {
-        self.skips = Some(Box::new(Skips { share, charge: None, current: None }));
+        let current = self.skips.take().and_then(|skips| skips.current);
+        self.skips = Some(Box::new(Skips { share, charge: None, current }));
     }
 
     /// Replaces the limits for bytes that are not framed yet.
@@ -285,6 +339,7 @@ impl Framer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xml::HeaderPool;
 
     #[test]
     fn an_interned_header_has_the_same_meaning_and_is_shared_by_similar_streams() {
@@ -310,6 +365,23 @@ mod tests {
         }
         let again = first.interned(&mut cache);
         assert!(first.shares_context(&again) && !Arc::ptr_eq(&first, &again));
+    }
+
+    #[test]
+    fn headers_of_records_are_shared_with_each_other_and_with_other_streams() {
+        let (mut cache, other) = (HeaderCache::default(), Header::parse(HEADER.into()).unwrap());
+        let other = other.interned(&mut cache);
+        let read = |header: &Arc<Header>| -> Arc<Header> {
+            rmp_serde::from_slice(&rmp_serde::to_vec_named(header).unwrap()).unwrap()
+        };
+        let received = Arc::new(Header::parse(HEADER.into()).unwrap());
+        let mut headers = [read(&received), read(&other), read(&received), read(&other), read(&Header::bare())];
+        let mut pool = HeaderPool::new(&mut cache);
+        headers.iter_mut().for_each(|header| pool.share(header));
+        let [one, interned, same, same_interned, bare] = headers;
+        assert!(Arc::ptr_eq(&one, &same) && Arc::ptr_eq(&interned, &same_interned) && !Arc::ptr_eq(&one, &interned));
+        assert!(one.shares_context(&other) && interned.shares_context(&other) && Arc::ptr_eq(&bare, &Header::bare()));
+        assert_eq!((one.bytes(), one.to(), interned.to()), (HEADER.as_bytes(), Some("example.org"), None));
     }
 
     const HEADER: &str = "<?xml version='1.0'?>\n<stream:stream xmlns='jabber:client' \

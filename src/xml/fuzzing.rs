@@ -23,6 +23,9 @@ const SIZES: [usize; 10] = [0, 1, 2, 3, 7, 16, 63, 64, 65, 250];
 /// The limit `t`, in bytes: as in any configuration, more than the longest name that is compared when an element is skipped.
 const SMALLEST: usize = 400;
 
+/// The length of streams that are read by another framer after every chunk, which takes quadratic time.
+const REPLACED: usize = 2000;
+
 /// A frame, and its place in the stream.
 struct Placed {
     at: usize,
@@ -49,7 +52,7 @@ pub(crate) fn framer(data: &[u8]) {
         _ if has(b'v') => FrameLimits::server(1 << 16),
         _ => FrameLimits::new(1 << 16, 64),
     };
-    let whole = frame(&stream, &[], limits, has(b's'));
+    let whole = frame(&stream, &[], limits, has(b's'), false);
     for placed in &whole.frames {
         check_frame(placed, &stream, &limits);
     }
@@ -57,13 +60,19 @@ pub(crate) fn framer(data: &[u8]) {
     let digits = options.iter().filter(|letter| letter.is_ascii_digit());
     let sizes: Vec<usize> = digits.filter_map(|digit| SIZES.get(usize::from(digit - b'0')).copied()).collect();
     for sizes in [&sizes[..], &[1]] {
-        let parts = frame(&stream, sizes, limits, has(b's'));
+        let parts = frame(&stream, sizes, limits, has(b's'), false);
         assert_eq!(describe(&parts), describe(&whole), "in chunks of {sizes:?}");
+        // After every chunk another framer begins again with the element that is incomplete.
+        if stream.len() <= REPLACED {
+            let parts = frame(&stream, sizes, limits, has(b's'), true);
+            assert_eq!(describe(&parts), describe(&whole), "in chunks of {sizes:?}, each by another framer");
+        }
     }
 }
 
-/// Frames a stream that comes in chunks of these sizes, again and again.
-fn frame(stream: &[u8], sizes: &[usize], limits: FrameLimits, skips: bool) -> Framed {
+/// Frames a stream that comes in chunks of these sizes, again and again. If `is_replaced`, another framer continues after
+/// every chunk.
+fn frame(stream: &[u8], sizes: &[usize], limits: FrameLimits, skips: bool, is_replaced: bool) -> Framed {
     let mut framer = Framer::new(limits);
     if skips {
         framer.skip_unfit(None);
@@ -91,10 +100,22 @@ fn frame(stream: &[u8], sizes: &[usize], limits: FrameLimits, skips: bool) -> Fr
             }
         }
         assert!(framer.buffer().len() <= limits.bytes, "{} bytes wait", framer.buffer().len());
+        if is_replaced {
+            framer = replaced(&framer, limits);
+        }
         let bound = 4 * limits.bytes.min(stream.len()) + 4 * chunk.len() + 8192;
         assert!(framer.memory() <= bound, "{} of {bound} bytes", framer.memory());
     }
     framed
+}
+
+/// Returns a framer that continues from the record of another one.
+fn replaced(framer: &Framer, limits: FrameLimits) -> Framer {
+    let record = |framer: &Framer| rmp_serde::to_vec_named(&framer.freeze()).unwrap_or_default();
+    let read = rmp_serde::from_slice(&record(framer)).ok();
+    let Some(next) = read.and_then(|read| Framer::thaw(read, limits)) else { panic!("the record cannot be read") };
+    assert!(record(&next) == record(framer), "the framer that continues has another record");
+    next
 }
 
 /// Returns a line for each frame; runs of white space, which depend on the chunks, are one.

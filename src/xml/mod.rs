@@ -24,7 +24,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `frame.rs` | [`Framer`], [`Frame`]: the stream |
+//! | `frame.rs` | [`Framer`], [`Frame`]: the stream; [`FramerRecord`] |
 //! | `skip.rs` | [`Skipped`]: skipping an element that cannot be passed on |
 //! | `namespace_rewrite.rs` | rewriting an element for another stream |
 //! | `answer.rs` | [`answer()`], [`stanza_error`], [`is_request`]: answers to stanzas |
@@ -36,7 +36,7 @@
 //! | `exact/` | the exact path, and the stream header |
 //! | `progress.rs` | the progress of an element, shared by both paths |
 //! | `open_elements.rs`, `scope.rs` | open elements; namespace declarations and their scopes |
-//! | `header.rs` | [`Header`], [`HeaderCache`]: the stream header and its namespace context |
+//! | `header.rs` | [`Header`], [`HeaderCache`], [`HeaderPool`]: the stream header and its namespace context |
 //! | `hash_table.rs`, `chars.rs` | names found by their hash; characters |
 //! | `error.rs`, `condition.rs` | [`FrameError`]; the conditions of stream and stanza errors |
 //! | `limits.rs`, `memory.rs` | [`FrameLimits`]; [`SharedMemory`] of large elements |
@@ -79,8 +79,8 @@ pub use element::Element;
 pub use error::{FrameError, Restricted, Unfit};
 pub(crate) use exact::normalized;
 pub use excerpt::excerpt;
-pub use frame::{Frame, Framer};
-pub use header::{Header, HeaderCache};
+pub use frame::{Frame, Framer, FramerRecord};
+pub use header::{Header, HeaderCache, HeaderPool};
 pub use kind::Kind;
 pub use limits::FrameLimits;
 pub use memory::{MemoryShare, SharedMemory};

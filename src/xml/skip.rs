@@ -22,7 +22,7 @@ const VALUE: usize = 3071;
 const NAME: usize = 256;
 
 /// The reason why an element was skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum SkipReason {
     /// The element is larger than `[limits] upstream_stanza`.
     TooLarge,
@@ -71,7 +71,7 @@ impl SkipReason {
 }
 
 /// An element that was skipped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Skipped {
     /// An empty element of the same kind. A stanza keeps its `type`, `id`, `from` and `to`.
     pub element: Element,
@@ -84,7 +84,7 @@ pub struct Skipped {
 }
 
 /// The state of the search within the element.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 enum Within {
     Content,
     /// After `<`.
@@ -112,7 +112,7 @@ pub(super) struct Read {
 }
 
 /// The progress in an element that is skipped.
-#[derive(Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct ElementSkip {
     within: Within,
     depth: usize,
@@ -142,7 +142,7 @@ impl ElementSkip {
 
     fn count(&mut self, bytes: usize) {
         if let Some(skipped) = &mut self.skipped {
-            skipped.bytes += bytes as u64;
+            skipped.bytes = skipped.bytes.saturating_add(bytes as u64);
         }
     }
 
@@ -191,7 +191,7 @@ impl ElementSkip {
             (Within::Start(_), quote @ (b'\'' | b'"')) => Within::Value(quote),
             (Within::Markup | Within::Start(_) | Within::Value(_), _) => Within::Start(byte),
             (Within::End, b'>') => {
-                self.depth -= 1;
+                self.depth = self.depth.saturating_sub(1);
                 whole = self.depth == 0;
                 if whole && self.name.as_ref().is_some_and(|name| **name != *self.end.trim_ascii_end()) {
                     return Err(FrameError::malformed("end tag does not match", 0));
@@ -213,7 +213,7 @@ impl ElementSkip {
             }
             (Within::Declaration(_), _) => return Err(FrameError::malformed("unknown markup", 0)),
             (Within::CData(2), b'>') => Within::Content,
-            (Within::CData(seen), b']') => Within::CData((seen + 1).min(2)),
+            (Within::CData(seen), b']') => Within::CData(seen.saturating_add(1).min(2)),
             (Within::CData(_), _) => Within::CData(0),
         };
         Ok(whole)

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::push::registration::Target;
 use crate::session::event::{Event, Token};
 
 /// The number of requests of one session that may wait for the store. Others are refused with a temporary error.
@@ -13,10 +14,11 @@ const OPEN_REQUESTS: usize = 32;
 const BYTES: usize = 64 * 1024;
 
 /// A reply that waits for the store.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct DeferredReply {
     token: Token,
-    event: Event,
+    /// The registration that is being stored; `None` if registrations are being removed.
+    enabled: Option<Target>,
     on_success: Bytes,
     on_failure: Bytes,
 }
@@ -26,13 +28,14 @@ impl DeferredReply {
         self.on_success.len() + self.on_failure.len()
     }
 
-    pub(super) fn event(&self) -> &Event {
-        &self.event
+    /// Returns whether a registration is being stored.
+    pub(super) fn enables(&self) -> bool {
+        self.enabled.is_some()
     }
 
     /// The reply and the event to report, once the change is on disk.
     pub(super) fn into_success(self) -> (Bytes, Event) {
-        (self.on_success, self.event)
+        (self.on_success, self.enabled.map_or(Event::PushDisabled, Event::PushEnabled))
     }
 
     /// The reply if the change failed.
@@ -42,7 +45,7 @@ impl DeferredReply {
 }
 
 /// The replies that wait, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct DeferredReplies {
     open: VecDeque<DeferredReply>,
     next_token: u64,
@@ -68,10 +71,10 @@ impl DeferredReplies {
     }
 
     /// Adds a reply that waits.
-    pub(super) fn add(&mut self, event: Event, on_success: Bytes, on_failure: Bytes) -> Token {
+    pub(super) fn add(&mut self, enabled: Option<Target>, on_success: Bytes, on_failure: Bytes) -> Token {
         let token = Token(self.next_token);
         self.next_token = self.next_token.wrapping_add(1);
-        self.open.push_back(DeferredReply { token, event, on_success, on_failure });
+        self.open.push_back(DeferredReply { token, enabled, on_success, on_failure });
         token
     }
 

@@ -9,7 +9,7 @@ use crate::session::sm::{ClientLeg, Handled, TooHigh, Tracking};
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 /// The acknowledgements of a client.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Acknowledgements {
     tracking: Tracking,
     /// The number of stanzas written since the client was last asked for an acknowledgement.

@@ -5,7 +5,7 @@ use crate::session::sm::Handled;
 use crate::session::sm::nonza::Enabled;
 
 /// The resumption id of a session (XEP-0198 §5).
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct ResumptionId {
     id: Option<SmId>,
     /// `max` as the client requested it (XEP-0198 §5), in seconds.
@@ -13,7 +13,7 @@ pub(super) struct ResumptionId {
     tombstone: Option<Box<RetiredId>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct RetiredId {
     id: SmId,
     /// The count that was saved last.

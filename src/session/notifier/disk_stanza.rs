@@ -4,7 +4,7 @@ use crate::seq::Seq;
 use crate::xml::Element;
 
 /// A stanza that only the disk has.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct DiskStanza {
     pub(super) seq: Seq,
     pub(super) stanza: Element,

@@ -4,29 +4,39 @@
 use super::queued::Queued;
 use crate::push::guard::Mark;
 use crate::seq::{Seq, ServerSeq};
+use crate::xml::HeaderPool;
 
 /// The bytes in addition to the room for contents up to which placeholders keep what the refusals of iq requests are made of.
 /// Requests beyond this wait on disk until a session takes or drops them.
 const REQUESTS: usize = 64 << 10;
 
 /// A stanza that is set aside. If it is [`Queued::gone`], only the spool has its content.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct AsideStanza {
     item: Queued,
     mark: Mark,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Stanzas {
     items: Vec<AsideStanza>,
+    #[serde(skip)]
     bytes: usize,
 }
 
 /// The stanzas that are set aside, oldest first. Most sessions have none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct SetAside(Option<Box<Stanzas>>);
 
 impl SetAside {
+    /// Completes and counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.iter_mut().for_each(|item| item.element.share_header(headers));
+        if let Some(aside) = &mut self.0 {
+            aside.bytes = aside.items.iter().map(|stanza| stanza.item.weight()).sum();
+        }
+    }
+
     fn stanzas(&self) -> impl Iterator<Item = &AsideStanza> {
         self.0.iter().flat_map(|aside| &aside.items)
     }

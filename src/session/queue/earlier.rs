@@ -19,7 +19,7 @@ pub struct Inherited {
 }
 
 /// The progress of reading a spool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Reading {
     spool: LoginId,
     after: Seq,
@@ -33,14 +33,14 @@ impl Reading {
 }
 
 /// The origin of an inherited stanza: its number in the queue, its spool, and its number there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Origin {
     seq: Seq,
     spool: LoginId,
     place: Seq,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct EarlierSpools {
     spools: Vec<Reading>,
     origins: VecDeque<Origin>,
@@ -53,7 +53,7 @@ struct EarlierSpools {
 }
 
 /// The spools of earlier sessions; most sessions have none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Earlier(Option<Box<EarlierSpools>>);
 
 impl Earlier {

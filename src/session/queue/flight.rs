@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use super::queued::Queued;
 use super::unsaved::Unsaved;
 use crate::seq::{Seq, ServerSeq};
+use crate::xml::HeaderPool;
 
 /// An entry that only the disk will hold.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 enum InFlight {
     /// A stanza.
     Stanza(Queued),
@@ -37,9 +38,10 @@ impl InFlight {
 }
 
 /// Stanzas on their way to the disk, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Flight {
     waiting: VecDeque<InFlight>,
+    #[serde(skip)]
     bytes: usize,
     /// The ranges of adopted stanzas. None of these stanzas has a server number.
     reserved: Vec<RangeInclusive<Seq>>,
@@ -108,6 +110,16 @@ impl Flight {
 
 /// Changes.
 impl Flight {
+    /// Completes and counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        for waiting in &mut self.waiting {
+            if let InFlight::Stanza(item) = waiting {
+                item.element.share_header(headers);
+            }
+        }
+        self.bytes = self.waiting.iter().map(InFlight::weight).sum();
+    }
+
     pub(super) fn push(&mut self, item: Queued) {
         self.bytes += item.weight();
         self.waiting.push_back(InFlight::Stanza(item));

@@ -17,16 +17,22 @@ const ENTRY: usize = 64;
 const RUNS: usize = 1024;
 
 /// Notes about stanzas after those in memory, in order of their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Notes {
     /// iq requests, each with its refusal.
     requests: VecDeque<(Seq, Bytes)>,
+    #[serde(skip)]
     refusals: usize,
     /// Ranges of consecutive stanzas that the server's archive has.
     archived: VecDeque<RangeInclusive<Seq>>,
 }
 
 impl Notes {
+    /// Counts the refusals after they were read from a record.
+    pub fn restore(&mut self) {
+        self.refusals = self.requests.iter().map(|(_, refusal)| refusal.len() + ENTRY).sum();
+    }
+
     /// Notes an iq request and the refusal to send if the client never receives it.
     pub fn note_request(&mut self, seq: Seq, refusal: Bytes) {
         let cost = refusal.len().saturating_add(ENTRY);

@@ -43,7 +43,7 @@ fn is_last(seq: Seq) -> bool {
 }
 
 /// Allocates numbers for new stanzas.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Numbers {
     next: Seq,
 }

@@ -1,7 +1,7 @@
 //! Prefixes of the stanzas in memory for which a question is already answered.
 
 /// The number of stanzas at the front that need not be checked again.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Prefixes {
     /// Stanzas that the server need not keep.
     pub(super) settled: usize,

@@ -12,7 +12,7 @@ use crate::session::stamp::Ahead;
 use crate::xml::{Element, Kind, XmlWriter, ns};
 
 /// The clients that were online when a stanza came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnlineClients {
     /// No other client of the account.
     #[default]
@@ -24,7 +24,7 @@ pub enum OnlineClients {
 }
 
 /// One stanza on its way to the client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Queued {
     /// The stanza as the server sent it.
     pub element: Element,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::budget::{Budget, Share};
 
 /// The memory that has no room left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Full {
     /// The memory of the session.
     Session,
@@ -17,11 +17,14 @@ pub enum Full {
 const IN_FLIGHT: usize = 64 << 10;
 
 /// The limits of a queue's memory, and its share of the common memory.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct QueueRoom {
+    #[serde(skip)]
     limit: usize,
+    #[serde(skip)]
     share: Share,
     /// The bytes that the store is working on.
+    #[serde(skip)]
     at_store: usize,
     /// The bytes that are on their way from the disk, at most.
     reading: usize,

@@ -7,6 +7,7 @@ use super::prefixes::Prefixes;
 use super::queued::Queued;
 use super::unsaved::Unsaved;
 use crate::seq::{Seq, ServerSeq};
+use crate::xml::HeaderPool;
 
 /// The capacity that is kept while there are no stanzas.
 const FEW: usize = 4;
@@ -16,7 +17,7 @@ pub(super) const CHECKED: usize = 64;
 
 /// The written and the unwritten stanzas, by ascending number. One deque holds both, so that writing a stanza does not move
 /// it.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Segments {
     items: VecDeque<Queued>,
     /// The length of the written segment.
@@ -28,8 +29,11 @@ pub(super) struct Segments {
     committed: Seq,
     /// The highest number that the client has acknowledged.
     passed: Seq,
+    #[serde(skip)]
     bytes: usize,
+    #[serde(skip)]
     notifying: usize,
+    #[serde(skip)]
     unsaved: Unsaved,
 }
 
@@ -150,6 +154,16 @@ impl Segments {
 
 /// Changes.
 impl Segments {
+    /// Completes and counts the stanzas after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        let mut items = std::mem::take(&mut self.items);
+        for item in &mut items {
+            item.element.share_header(headers);
+            self.count(item);
+        }
+        self.items = items;
+    }
+
     /// Appends a stanza.
     pub(super) fn push(&mut self, item: Queued) {
         self.count(&item);

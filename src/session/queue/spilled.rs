@@ -8,13 +8,13 @@ use bytes::{Bytes, BytesMut};
 use super::queued::Queued;
 use super::spooled::Spooled;
 use crate::seq::Seq;
-use crate::xml::{Element, Header};
+use crate::xml::{Element, Header, HeaderPool};
 
 /// The initial capacity.
 const FEW: usize = 4;
 
 /// The data in memory about a spilled message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct SpilledPlace {
     seq: Seq,
     /// The number of bytes that were added after the element's name for the spool.
@@ -24,7 +24,7 @@ struct SpilledPlace {
 }
 
 /// The spilled messages, oldest first. All came on streams with the same header.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct SpilledPlaces {
     header: Arc<Header>,
     places: VecDeque<SpilledPlace>,
@@ -44,10 +44,15 @@ pub enum ArchiveCopy {
 pub struct NoStanza;
 
 /// The messages that are spilled. Other stanzas between them may be in memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Spill(Option<Box<SpilledPlaces>>);
 
 impl Spill {
+    /// Completes the entries after they were read from a record.
+    pub(super) fn restore(&mut self, headers: &mut HeaderPool<'_>) {
+        self.0.iter_mut().for_each(|spilled| headers.share(&mut spilled.header));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

@@ -4,7 +4,7 @@ use super::notes::Notes;
 use crate::seq::Seq;
 
 /// The stanzas after a number. While there are any, newer stanzas join them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Tail {
     /// The number after which stanzas are to be read back.
     after: Option<Seq>,
@@ -12,6 +12,11 @@ pub(super) struct Tail {
 }
 
 impl Tail {
+    /// Completes a tail that was read from a record.
+    pub(super) fn restore(&mut self) {
+        self.notes.iter_mut().for_each(|notes| notes.restore());
+    }
+
     /// Begins the tail after this number, unless it has begun before.
     pub(super) fn begin(&mut self, after: Seq) {
         self.after.get_or_insert(after);

@@ -39,7 +39,7 @@ pub struct Offer {
 }
 
 /// The features of a server that Pushward itself uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ServerFeatures {
     /// Client state indication (XEP-0352).
     pub csi: bool,

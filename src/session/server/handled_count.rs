@@ -29,7 +29,7 @@ const OPEN: usize = 4096;
 const ONE_BY_ONE: usize = 256;
 
 /// A question to the server that is open.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Question {
     since: Instant,
     /// True while it is not written, because other bytes are in front of it.
@@ -40,7 +40,7 @@ struct Question {
 }
 
 /// The client's stanzas on their way to the server. Counts cover the whole session, and wrap only on the wire.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Confirmation {
     /// True if the client counts: only then is the server asked.
     counting: bool,
@@ -71,7 +71,7 @@ pub(super) struct Confirmation {
 }
 
 /// Open `<r/>`s of the client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct AnswerDue {
     /// The number of requests.
     requests: usize,
@@ -82,7 +82,7 @@ struct AnswerDue {
 }
 
 /// An acknowledgement that is to be sent without a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct FollowUp {
     target: u64,
     sent: u64,
@@ -101,6 +101,11 @@ impl Confirmation {
     /// The bytes of memory on the heap.
     pub(super) fn memory(&self) -> usize {
         self.open.capacity() * size_of::<(u64, ServerSeq)>()
+    }
+
+    /// Returns whether the client's stanzas are counted from one.
+    pub(super) fn is_consistent(&self) -> bool {
+        self.open.iter().all(|(place, _)| *place > 0)
     }
 
     /// Starts counting, after the client's `<enable/>`.

@@ -10,7 +10,7 @@ use crate::session::sm::Handled;
 /// Servers give up at 500.
 pub(in crate::session) const UNACKED: u64 = 250;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum LegState {
     /// The server has no stream management, or refused it.
     Off,
@@ -29,7 +29,7 @@ pub(in crate::session) enum Settling {
 }
 
 /// The stanzas that the server counts.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct ServerLeg {
     state: LegState,
     received: ServerSeq,

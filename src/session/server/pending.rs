@@ -21,7 +21,7 @@ const PASSWORDS: usize = 8;
 const PUBLISHES: usize = 64;
 
 /// A publish that was sent on this stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct OpenPublish {
     pub(super) id: String,
     /// The relay's number of the publish.
@@ -32,7 +32,7 @@ pub(super) struct OpenPublish {
 }
 
 /// The client's request to remove its account (XEP-0077 §3.2).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct AccountRemovalRequest {
     /// A hash of its id; `None` if it has none, so that no answer can confirm it.
     id: Option<u64>,
@@ -40,7 +40,7 @@ struct AccountRemovalRequest {
 }
 
 /// The client's open requests that concern the registration of its account (XEP-0077).
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct RegistrationRequests {
     removal: Option<AccountRemovalRequest>,
     /// Hashes of the ids of requests after whose success the passwords of clients are to be proven again.
@@ -51,7 +51,9 @@ struct RegistrationRequests {
 const REMOVAL: Duration = Duration::from_secs(60);
 
 /// Requests that await their answers. The lists are bounded: the oldest entries go first.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Pending {
+    #[serde(skip)]
     identity: Arc<Identity>,
     /// True if Pushward has sent a request on this stream.
     has_asked: bool,
@@ -65,6 +67,11 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn new(identity: Arc<Identity>, has_asked: bool) -> Self {
         Self { identity, has_asked, queries: VecDeque::new(), registration: None, publishes: VecDeque::new() }
+    }
+
+    /// Completes the requests that were read from a record.
+    pub(super) fn restore(&mut self, identity: &Arc<Identity>) {
+        self.identity = Arc::clone(identity);
     }
 
     /// Creates an iq id for a request of ours.

@@ -9,7 +9,7 @@ use crate::session::contract::Output;
 use crate::session::effects::Effects;
 
 /// The writing end of the stream to the server.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct ServerWriter {
     /// The time of the last write.
     written: Instant,

@@ -9,7 +9,7 @@ use crate::session::queue::Budget;
 fn what_a_session_keeps_beside_its_queue_is_taken_from_the_shared_memory() {
     let budget = Arc::new(Budget::default());
     let mut rig = Rig::new();
-    rig.session.share_memory(Arc::clone(&budget));
+    rig.share_budget(Arc::clone(&budget));
     let join = "<x xmlns='http://jabber.org/protocol/muc'/>";
     for room in 0..1500 {
         rig.client(&format!("<presence to='{room}@{room}.example/{}'>{join}</presence>", "x".repeat(1000)));

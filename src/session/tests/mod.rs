@@ -30,6 +30,8 @@ mod push;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod record;
+#[cfg(test)]
 mod refusal;
 #[cfg(test)]
 mod resume;
@@ -59,7 +61,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::queue::{Inherited, Load, Spooled};
+use super::queue::{Budget, Inherited, Load, Spooled};
 use super::rewrite::offers::ServerFeatures;
 use super::sasl::SaslIdentity;
 use super::{
@@ -100,6 +102,14 @@ pub(crate) fn message(n: usize) -> String {
     format!("<message from='romeo@example.net/x' type='chat' id='{n}'><body>text {n}</body></message>")
 }
 
+/// Replaces a session by one that continues from its record, as another process would. Checks that its record is the same.
+fn replace(session: &mut Session, random: fn() -> u128) {
+    let record = session.freeze();
+    let thawed = Session::thaw(&record, Arc::clone(&session.settings), random).unwrap();
+    *session = thawed;
+    assert!(record == session.freeze(), "the session that continues has another record");
+}
+
 /// A session, its clock, and its outputs so far.
 struct Rig {
     session: Session,
@@ -116,6 +126,8 @@ struct Rig {
     both_stay: usize,
     /// The memory that the device's sessions share.
     memory: Arc<DeviceMemory>,
+    /// The memory budget that all sessions share.
+    budget: Arc<Budget>,
     closed: usize,
     /// Peers that the session asked the relay to watch.
     watched: Vec<Peer>,
@@ -202,6 +214,7 @@ impl Rig {
             events: Vec::new(),
             both_stay: 0,
             memory: Arc::default(),
+            budget: Arc::default(),
             closed: 0,
             watched: Vec::new(),
             ended: None,
@@ -229,6 +242,12 @@ impl Rig {
     fn share(&mut self, memory: Arc<DeviceMemory>) {
         self.session.share_device_memory(Arc::clone(&memory));
         self.memory = memory;
+    }
+
+    /// Makes the session share memory with others.
+    fn share_budget(&mut self, budget: Arc<Budget>) {
+        self.session.share_memory(Arc::clone(&budget));
+        self.budget = budget;
     }
 
     /// Adds an earlier session that has left these stanzas.
@@ -259,9 +278,14 @@ impl Rig {
         self.stored.clear();
     }
 
+    /// Passes an event to the session. Another session continues from its record, so that every test shows that the record
+    /// is complete.
     fn input(&mut self, input: Input) {
         self.session.handle(self.now, input);
         self.drain();
+        replace(&mut self.session, random);
+        self.session.share_memory(Arc::clone(&self.budget));
+        self.session.share_device_memory(Arc::clone(&self.memory));
     }
 
     #[allow(clippy::too_many_lines, reason = "it names every effect once")]

@@ -55,6 +55,8 @@ struct Variant {
     registered: bool,
     /// True if the queue is so large that it seldom overflows.
     roomy: bool,
+    /// The number of steps after which another session continues from the record of the session. 0 means never.
+    replaced_every: usize,
 }
 
 /// One event. An action that makes no sense in the current state does nothing.
@@ -204,6 +206,7 @@ struct Coverage {
     kept: AtomicU64,
     late_handovers: AtomicU64,
     besides: AtomicU64,
+    replaced: AtomicU64,
 }
 
 impl Coverage {
@@ -240,6 +243,7 @@ impl Coverage {
             closed,
             drained,
             besides,
+            replaced,
             late_handovers,
             kept,
             agains,
@@ -280,6 +284,7 @@ impl Coverage {
             ("kept", kept),
             ("late handovers", late_handovers),
             ("besides", besides),
+            ("replaced", replaced),
         ];
         counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
     }
@@ -328,6 +333,7 @@ struct Life {
 struct World {
     variant: Variant,
     coverage: Arc<Coverage>,
+    steps: usize,
     now: Instant,
     wall: UnixMillis,
     /// The last time at which the session's deadline was served.
@@ -374,6 +380,7 @@ impl World {
         let mut world = Self {
             variant,
             coverage,
+            steps: 0,
             now,
             wall: UnixMillis::new(1000),
             minded: now,
@@ -426,6 +433,11 @@ impl World {
         count(&Arc::clone(&self.coverage).steps);
         self.act(action);
         self.wake();
+        self.steps += 1;
+        if self.steps.is_multiple_of(self.variant.replaced_every) {
+            self.replace();
+            self.in_older(Self::replace);
+        }
         self.check_step();
     }
 
@@ -534,6 +546,15 @@ impl World {
             }
             self.resolve_leg(true);
         }
+    }
+
+    /// Lets another session continue from the record of the session, as in a process that takes over.
+    fn replace(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        count(&self.coverage.replaced);
+        super::replace(session, random);
+        session.share_memory(Arc::clone(&self.memory));
+        session.share_device_memory(Arc::clone(&self.device_memory));
     }
 
     fn perform(&mut self, output: Output) {

@@ -321,7 +321,7 @@ fn elements_that_would_change_the_upstream_stream_are_not_forwarded() {
 fn without_memory_for_all_a_session_goes_on_from_disk_in_order() {
     let mut rig = Rig::with(Settings { session_queue: 1 << 20, ..Settings::default() });
     let memory: Arc<Budget> = Arc::default();
-    rig.session.share_memory(Arc::clone(&memory));
+    rig.share_budget(Arc::clone(&memory));
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.lose_client();
     rig.upstream(&message(1));

@@ -27,8 +27,11 @@ fn an_idle_session_is_about_two_kilobytes() {
 #[test]
 fn room_for_effects_is_kept_from_one_event_of_a_wake_up_to_the_next_and_not_behind_the_last() {
     let mut rig = Rig::with_push();
-    rig.input(Input::Upstream(frame("<message from='romeo@example.net/x' id='1'><body>x</body></message>")));
+    let message = frame("<message from='romeo@example.net/x' id='1'><body>x</body></message>");
+    rig.session.handle(rig.now, Input::Upstream(message));
+    rig.drain();
     assert_ne!(rig.session.effects.capacity(), 0);
-    rig.input(Input::Quiet);
+    rig.session.handle(rig.now, Input::Quiet);
+    rig.drain();
     assert_eq!(rig.session.effects.capacity(), 0);
 }

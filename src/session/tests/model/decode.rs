@@ -1,7 +1,7 @@
 //! Actions written as text, for the fuzzer.
 //!
-//! The first letters set the variant: `s` server with stream management, `c` client with it, `p` registered device, `r` roomy queue;
-//! a line feed ends them. Then each action is a letter, with its parameters behind it: `m3` is three messages. Bytes that are no
+//! The first letters set the variant: `s` server with stream management, `c` client with it, `p` registered device, `r` roomy queue,
+//! `f` a session that is continued from its record after every step; a line feed ends them. Then each action is a letter, with its parameters behind it: `m3` is three messages. Bytes that are no
 //! action are skipped, so that spaces and line feeds can group the actions. `fuzz/corpus/session` has examples.
 
 use super::*;
@@ -51,7 +51,13 @@ impl Text<'_> {
         let registered = has(b'p');
         // A device without stream management has no session to hold, unless it is registered.
         let client_sm = has(b'c') || !registered;
-        Variant { server_sm: has(b's'), client_sm, registered, roomy: has(b'r') }
+        Variant {
+            server_sm: has(b's'),
+            client_sm,
+            registered,
+            roomy: has(b'r'),
+            replaced_every: usize::from(has(b'f')),
+        }
     }
 
     fn hello(&mut self) -> Option<Hello> {

@@ -65,6 +65,7 @@ impl World {
             self.handle(Input::OlderSettled);
         }
         self.handle(Input::Inherit);
+        self.wake();
     }
 
     /// Marks the stanzas that the older session leaves now: they may come after newer ones.

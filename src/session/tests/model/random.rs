@@ -76,7 +76,13 @@ fn variant() -> impl Strategy<Value = Variant> {
         client_sm,
         registered,
         roomy,
+        replaced_every: 0,
     })
+}
+
+/// A replacement takes as long as many steps, so few cases have one after every step.
+fn replaced_every() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => Just(0), 5 => Just(8), 1 => Just(1)]
 }
 
 #[test]
@@ -93,13 +99,15 @@ fn nothing_is_lost_or_doubled_whatever_happens() {
         max_shrink_iters: 20_000,
         ..Config::default()
     };
-    let worlds = (variant(), prop::collection::vec(action(), 0..STEPS));
-    let result = TestRunner::new(config).run(&worlds, |(variant, actions)| {
+    let worlds = (variant(), prop::collection::vec(action(), 0..STEPS), replaced_every());
+    let result = TestRunner::new(config).run(&worlds, |(variant, actions, replaced_every)| {
+        let variant = Variant { replaced_every, ..variant };
         let (broken, _) = run(variant, &actions, &coverage, false);
         broken.map_or(Ok(()), |complaint| Err(TestCaseError::fail(complaint)))
     });
-    if let Err(TestError::Fail(reason, (variant, actions))) = &result {
-        let (_, trace) = run(*variant, actions, &Arc::default(), true);
+    if let Err(TestError::Fail(reason, (variant, actions, replaced_every))) = &result {
+        let variant = Variant { replaced_every: *replaced_every, ..*variant };
+        let (_, trace) = run(variant, actions, &Arc::default(), true);
         panic!("{reason}\n{variant:?}\n{trace}");
     }
     result.unwrap();
