@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 
 /// The number of a stanza in a session's queue and in its spool. Stanzas are delivered in this order. A number is never
 /// reused in a spool.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Seq(u64);
 
 impl Seq {
@@ -77,7 +78,8 @@ impl fmt::Debug for Seq {
 
 /// The number of a stanza on the stream to or from the server, which is also the count of stanzas up to it: the `h` of XEP-0198 §4
 /// for that stream, before it wraps. The first stanza has the number 1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct ServerSeq(
     /// One more than the number, so that an `Option` of it costs nothing.
     NonZeroU64,

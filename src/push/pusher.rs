@@ -104,8 +104,9 @@ pub enum Recipients {
 }
 
 /// The push rules of one device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Pusher {
+    #[serde(skip)]
     settings: Arc<PushSettings>,
     schedule: Schedule,
     waiting: WaitingStanzas,

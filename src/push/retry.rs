@@ -10,7 +10,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// The retries of one publish. The pauses double, and the last retry is one hour after the first failure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Backoff {
     since: Instant,
     attempt: u32,

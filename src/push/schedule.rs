@@ -22,8 +22,9 @@ const CALLS: usize = 5;
 /// push is sent per `min_interval`, and the last one of a burst is never lost. All these pushes wait until no other
 /// client of the account was active for `grace`. Calls do not wait. A device that does not connect is notified again
 /// after each of `repush`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Schedule {
+    #[serde(skip)]
     settings: Arc<PushSettings>,
     last_push: Option<Instant>,
     due: Option<Instant>,
@@ -37,14 +38,14 @@ pub struct Schedule {
 }
 
 /// The repeated pushes for a device that does not connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Again {
     pushed: Instant,
     next: usize,
 }
 
 /// A publish that was refused temporarily.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Retry {
     target: Target,
     backoff: Backoff,

@@ -67,7 +67,7 @@ fn hashed(seed: u64, name: &str) -> Name {
 }
 
 /// The registrations that may be notified of a stanza, by their place among the device's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Audience(u32);
 
 impl Audience {
@@ -95,7 +95,7 @@ fn bit(place: usize) -> u32 {
 }
 
 /// An important stanza that the device does not have.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct WaitingStanza {
     seq: Seq,
     key: u64,
@@ -108,7 +108,7 @@ struct WaitingStanza {
 }
 
 /// A call that was pushed. The caller chooses its id, so another caller with the same id is another call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CallId {
     /// The session of the call.
     pub call: Name,
@@ -126,7 +126,7 @@ pub struct WaitingCounts {
 }
 
 /// The important stanzas that a device does not have, and the recently pushed ones.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct WaitingStanzas {
     entries: VecDeque<WaitingStanza>,
     recent: VecDeque<(Instant, u64)>,

@@ -21,6 +21,7 @@ use crate::limits::RateLimitedLog;
 use crate::metrics::{Fate, Fates};
 use crate::publish::answers::AnswerPolicy;
 use crate::publish::error::{NoPermit, StreamConnectError, UnsentReason};
+use crate::publish::interruption::UnderWay;
 use crate::publish::namespace;
 use crate::publish::peer::{PeerLink, PublishJob, Reaction, StreamPeer, StreamTimeouts};
 use crate::publish::settings::CurrentSettings;
@@ -36,6 +37,7 @@ type Ends = (String, String);
 /// The streams to push services: one for each host and push service, as long as publishes need it.
 pub(in crate::publish) struct Pool {
     shared: Arc<PoolState>,
+    under_way: Arc<UnderWay>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -75,6 +77,7 @@ pub(in crate::publish) struct PoolEnvironment<'a> {
     pub(in crate::publish) sessions: Arc<dyn Sessions>,
     pub(in crate::publish) revocations: mpsc::Sender<Revocation>,
     pub(in crate::publish) fates: Fates,
+    pub(in crate::publish) under_way: Arc<UnderWay>,
     pub(in crate::publish) shutdown: &'a CancellationToken,
     pub(in crate::publish) tasks: &'a TaskTracker,
 }
@@ -93,7 +96,7 @@ pub(in crate::publish) fn is_fit(config: &Config, service: &Jid) -> bool {
 impl Pool {
     /// Creates an empty pool.
     pub(in crate::publish) fn new(current: Arc<CurrentSettings>, environment: PoolEnvironment<'_>) -> Self {
-        let PoolEnvironment { sessions, revocations, fates, shutdown, tasks } = environment;
+        let PoolEnvironment { sessions, revocations, fates, under_way, shutdown, tasks } = environment;
         let shared = PoolState {
             current,
             sessions,
@@ -105,7 +108,7 @@ impl Pool {
             fates,
             drops: RateLimitedLog::default(),
         };
-        Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
+        Self { shared: Arc::new(shared), under_way, shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
 
     /// Removes all streams from the pool. They finish their pending publishes. New publishes use new streams.
@@ -143,7 +146,8 @@ impl Pool {
             StreamTimeouts { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
         let span = tracing::info_span!("s2s", from = %ends.0, to = %ends.1);
         let peer = Service { shared: Arc::clone(&self.shared), ends };
-        let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, shutdown: self.shutdown.clone() };
+        let interruption = self.under_way.interruption();
+        let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, interruption, shutdown: self.shutdown.clone() };
         self.tasks.spawn(task.run().instrument(span));
         queue
     }

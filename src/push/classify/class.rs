@@ -5,7 +5,7 @@ use std::fmt;
 use super::noise_reason::Noise;
 
 /// The class of a stanza.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Class {
     /// A call (XEP-0353 `propose`, XEP-0482 `invite`, a Jingle `session-initiate` over RTP).
     Call,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The reason why a stanza does not notify. Its name is the log field and the metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Noise {
     /// Presence of any type but `subscribe`.
     Presence,

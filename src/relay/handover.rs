@@ -1,0 +1,81 @@
+//! [`RelayRecord`]: the state beside the sessions, with which another process continues.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::absent::AbsentRecord;
+use super::wake_retries::WakeRetry;
+use crate::secret::Secret;
+use crate::store::Slot;
+
+/// The version of the encoding. A process reads only its own.
+const VERSION: u32 = 1;
+
+/// The reason why a record cannot be used.
+#[derive(Debug, Error)]
+pub enum RelayRecordError {
+    /// It cannot be written.
+    #[error("cannot write the state of the relay: {0}")]
+    Encode(#[from] rmp_serde::encode::Error),
+    /// It cannot be read.
+    #[error("cannot read the state of the relay: {0}")]
+    Decode(#[from] rmp_serde::decode::Error),
+    /// Another version of the program has written it.
+    #[error("the state of the relay has version {0}, and not {VERSION}")]
+    Version(u32),
+    /// It is not complete, or more follows it.
+    #[error("the state of the relay has a wrong length")]
+    Length,
+    /// The settings have another seed, so that its hashes are of no use.
+    #[error("the state of the relay belongs to another seed")]
+    OtherSeed,
+}
+
+/// The state beside the sessions that is not on disk. The process that continues with it must load its
+/// [`Snapshot`](super::snapshot::Snapshot) with [`RelayRecord::seed`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RelayRecord {
+    seed: Secret<u64>,
+    pub(super) absent: Vec<AbsentRecord>,
+    pub(super) wake_retries: Vec<(Slot, WakeRetry)>,
+}
+
+impl RelayRecord {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed: Secret::new(seed), absent: Vec::new(), wake_retries: Vec::new() }
+    }
+
+    /// Returns the seed of all hashes in this record, and in those of the sessions:
+    /// [`Settings::seed`](crate::session::Settings::seed).
+    pub fn seed(&self) -> u64 {
+        *self.seed.expose()
+    }
+
+    /// Returns its bytes, which hold secrets.
+    ///
+    /// # Errors
+    /// A number in it is too large for the encoding.
+    pub fn encode(&self) -> Result<Vec<u8>, RelayRecordError> {
+        let mut bytes = VERSION.to_be_bytes().to_vec();
+        rmp_serde::encode::write_named(&mut bytes, self)?;
+        Ok(bytes)
+    }
+
+    /// Reads its bytes.
+    ///
+    /// # Errors
+    /// They are damaged, or another version has written them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RelayRecordError> {
+        let (version, rest) = bytes.split_first_chunk().ok_or(RelayRecordError::Length)?;
+        let version = u32::from_be_bytes(*version);
+        if version != VERSION {
+            return Err(RelayRecordError::Version(version));
+        }
+        let mut reader = rmp_serde::Deserializer::new(rest);
+        let record = Self::deserialize(&mut reader)?;
+        if reader.get_ref().is_empty() { Ok(record) } else { Err(RelayRecordError::Length) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
