@@ -34,7 +34,7 @@ pub(crate) mod stand_in;
 mod stream;
 
 pub use interruption::{Interrupted, PublishPermit};
-pub use publisher::{Eligible, Publisher};
+pub use publisher::{Eligible, Publisher, PublisherRecord};
 pub use s2s::pool::Revocation;
 pub use selection::ServiceStatus;
 pub use settings::TransportSettings;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,7 +14,7 @@ use super::component;
 use super::error::UnsentReason;
 use super::interruption::{Interrupted, PublishPermit, UnderWay};
 use super::peer::StreamTimeouts;
-use super::s2s::pool::{self, Pool, PoolEnvironment, Revocation};
+use super::s2s::pool::{self, Pool, PoolEnvironment, PoolRecord, Revocation};
 use super::selection::{Attempt, ServiceStatus, TransportSelection};
 use super::session;
 use super::settings::{CurrentSettings, TransportSettings};
@@ -42,6 +43,13 @@ pub enum Eligible {
     OwnSession,
     /// More than one.
     Several,
+}
+
+/// What is known about push services, for another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct PublisherRecord {
+    selection: TransportSelection,
+    pool: PoolRecord,
 }
 
 /// Publishes over any eligible transport.
@@ -156,6 +164,17 @@ impl Publisher {
         self.pool.replace_streams();
         self.components.clear();
         self.connect_components();
+    }
+
+    /// Returns what is known about push services, for another process.
+    pub fn freeze(&self) -> PublisherRecord {
+        PublisherRecord { selection: lock(&self.selection).clone(), pool: self.pool.freeze() }
+    }
+
+    /// Continues with the knowledge of another process.
+    pub fn thaw(&self, record: PublisherRecord) {
+        *lock(&self.selection) = record.selection;
+        self.pool.thaw(record.pool);
     }
 
     /// Waits until all streams are closed.

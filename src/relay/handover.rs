@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::absent::AbsentRecord;
+use super::device_memories::MemoriesRecord;
 use super::wake_retries::WakeRetry;
+use crate::limits::FailedLoginsRecord;
+use crate::publish::PublisherRecord;
 use crate::secret::Secret;
 use crate::store::Slot;
 
@@ -38,11 +41,21 @@ pub struct RelayRecord {
     seed: Secret<u64>,
     pub(super) absent: Vec<AbsentRecord>,
     pub(super) wake_retries: Vec<(Slot, WakeRetry)>,
+    pub(super) failed_logins: FailedLoginsRecord,
+    pub(super) publisher: PublisherRecord,
+    pub(super) memories: MemoriesRecord,
 }
 
 impl RelayRecord {
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed: Secret::new(seed), absent: Vec::new(), wake_retries: Vec::new() }
+        Self {
+            seed: Secret::new(seed),
+            absent: Vec::new(),
+            wake_retries: Vec::new(),
+            failed_logins: FailedLoginsRecord::default(),
+            publisher: PublisherRecord::default(),
+            memories: MemoriesRecord::default(),
+        }
     }
 
     /// Returns the seed of all hashes in this record, and in those of the sessions:

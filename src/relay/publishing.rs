@@ -12,7 +12,9 @@ use crate::clock::{self, Instant};
 use crate::config::Transport;
 use crate::jid::BareJid;
 use crate::metrics::Metrics;
-use crate::publish::{Eligible, Interrupted, PublishPermit, Publisher, Revocation, ServiceStatus, TransportSettings};
+use crate::publish::{
+    Eligible, Interrupted, PublishPermit, Publisher, PublisherRecord, Revocation, ServiceStatus, TransportSettings,
+};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
@@ -55,6 +57,16 @@ impl Publishing {
     /// Publishes again after an interruption.
     pub(super) fn resume(&self) {
         self.publisher.resume();
+    }
+
+    /// Returns what is known about push services, for another process.
+    pub(super) fn freeze(&self) -> PublisherRecord {
+        self.publisher.freeze()
+    }
+
+    /// Continues with the knowledge of another process.
+    pub(super) fn thaw(&self, record: PublisherRecord) {
+        self.publisher.thaw(record);
     }
 
     /// Publishes for an account over any eligible transport, and stores the consequences of the answer.

@@ -185,6 +185,9 @@ impl Relay {
         let mut record = RelayRecord::new(self.settings().seed);
         record.absent = self.absent.freeze().await;
         record.wake_retries = self.absent.wake_retries().freeze();
+        record.failed_logins = self.guards.logins().freeze(Instant::now());
+        record.publisher = self.publishing.freeze();
+        record.memories = self.accounts.memories().freeze();
         record
     }
 
@@ -198,6 +201,9 @@ impl Relay {
         }
         self.absent.thaw(record.absent);
         self.absent.wake_retries().thaw(record.wake_retries);
+        self.guards.logins().thaw(record.failed_logins);
+        self.publishing.thaw(record.publisher);
+        self.accounts.memories().thaw(record.memories);
         Ok(())
     }
 

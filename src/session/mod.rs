@@ -133,7 +133,7 @@ pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies}
 pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
 pub use identity::{Bound, Clock, Owner, Resumption, ResumptionTokens, TokenWish};
 pub use names::{Attachment, RandomSource, SmId};
-pub use remembered::DeviceMemory;
+pub use remembered::{DeviceMemory, DeviceMemoryRecord};
 pub use settings::Settings;
 pub use spool_refusal::ShedCounts;
 pub use succession::Successor;

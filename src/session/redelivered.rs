@@ -20,7 +20,7 @@ const MOST: usize = 1000;
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// The record of a message that was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct RepeatedMessage {
     /// The time until which it is remembered.
     until: UnixMillis,
@@ -28,7 +28,7 @@ struct RepeatedMessage {
 }
 
 /// The hashes that identify a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Marks {
     /// The hash of the sender and the id in the own archive.
     archived: Option<u64>,
@@ -44,7 +44,8 @@ pub(super) struct OwnMessages<'a> {
 }
 
 /// The messages that a device's sessions have kept when their servers' connections broke, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub(super) struct KeptMessages(VecDeque<RepeatedMessage>);
 
 impl KeptMessages {

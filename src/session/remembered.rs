@@ -4,11 +4,18 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use serde::{Deserialize, Serialize};
+
 use super::redelivered::{KeptMessages, OwnMessages};
 use super::travel::ReceivedMessages;
 use crate::clock::UnixMillis;
 use crate::sync::lock;
 use crate::xml::Element;
+
+/// The content of a [`DeviceMemory`], for another process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceMemoryRecord(Remembered);
 
 /// The memory that the sessions of a device share.
 #[derive(Debug, Default)]
@@ -19,7 +26,7 @@ pub struct DeviceMemory {
     bytes: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Remembered {
     /// Messages that the server may send a second time.
     kept: KeptMessages,
@@ -36,6 +43,18 @@ impl DeviceMemory {
     /// The bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the content, for another process. Its hashes have the key [`Settings::seed`](super::Settings::seed).
+    pub fn freeze(&self) -> DeviceMemoryRecord {
+        DeviceMemoryRecord(self.lock().as_deref().cloned().unwrap_or_default())
+    }
+
+    /// Creates a memory with the content of another process.
+    pub fn thaw(record: DeviceMemoryRecord) -> Self {
+        let memory = Self::default();
+        memory.update(|remembered| *remembered = record.0);
+        memory
     }
 
     /// Forgets everything.
@@ -119,6 +138,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+    use crate::jid::BareJid;
 
     #[test]
     fn what_is_remembered_goes_along_to_a_device_that_was_known_before_and_stays_nowhere_else() {
@@ -129,6 +149,28 @@ mod tests {
         known.take_from(&known);
         assert!((1..4).all(|mark| known.has_received(std::iter::once(mark))));
         assert_eq!((newcomer.memory(), newcomer.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn the_next_process_remembers_the_same() {
+        let (account, message) = (BareJid::new("juliet@example.org").unwrap(), late_message());
+        let own = OwnMessages { account: &account, seed: 7 };
+        let (memory, now) = (DeviceMemory::default(), UnixMillis::new(1));
+        memory.note_received(1..3);
+        memory.keep(now, std::iter::once(&message), own);
+        let bytes = rmp_serde::to_vec_named(&memory.freeze()).unwrap();
+        let after = DeviceMemory::thaw(rmp_serde::from_slice(&bytes).unwrap());
+        assert!(after.has_received(1..2) && after.has_received(2..3) && !after.has_received(3..4));
+        assert!(after.absorbs(now, &message, own) && !after.absorbs(now, &message, own));
+        assert!(DeviceMemory::thaw(DeviceMemory::default().freeze()).is_empty());
+        assert!(rmp_serde::from_slice::<DeviceMemoryRecord>(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    fn late_message() -> Element {
+        crate::session::tests::element(
+            "<message from='romeo@example.net/x' id='1'><body>b</body>\
+             <delay xmlns='urn:xmpp:delay' from='example.org' stamp='2020-01-01T00:00:00Z'/></message>",
+        )
     }
 
     #[test]

@@ -23,10 +23,26 @@ const MOST: usize = 2000;
 const HASH: usize = 24;
 
 /// The messages that a device has received recently.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "Vec<u64>", into = "Vec<u64>")]
 pub(super) struct ReceivedMessages {
     order: VecDeque<u64>,
     marks: HashSet<u64>,
+}
+
+/// Reads the hashes, in the order in which they were noted.
+impl From<Vec<u64>> for ReceivedMessages {
+    fn from(order: Vec<u64>) -> Self {
+        let mut messages = Self::default();
+        order.into_iter().for_each(|mark| messages.note(mark));
+        messages
+    }
+}
+
+impl From<ReceivedMessages> for Vec<u64> {
+    fn from(messages: ReceivedMessages) -> Self {
+        messages.order.into()
+    }
 }
 
 impl ReceivedMessages {

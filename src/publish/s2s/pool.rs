@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,6 +53,13 @@ struct PoolState {
     revocations: mpsc::Sender<Revocation>,
     fates: Fates,
     drops: RateLimitedLog,
+}
+
+/// What is known about push services, for another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::publish) struct PoolRecord {
+    new_services: NewServices,
+    one_way: OneWay,
 }
 
 /// The limit for entries (streams that are up, connecting, in backoff or unused), per stream that may be up.
@@ -120,6 +128,17 @@ impl Pool {
     /// answers.
     pub(in crate::publish) fn one_way_until(&self, domain: &str) -> Option<Instant> {
         self.shared.one_way().until(Instant::now(), domain)
+    }
+
+    /// Returns what is known about push services, for another process.
+    pub(in crate::publish) fn freeze(&self) -> PoolRecord {
+        PoolRecord { new_services: self.shared.new_services().clone(), one_way: self.shared.one_way().clone() }
+    }
+
+    /// Continues with the knowledge of another process.
+    pub(in crate::publish) fn thaw(&self, record: PoolRecord) {
+        *self.shared.new_services() = record.new_services;
+        *self.shared.one_way() = record.one_way;
     }
 
     /// Adds a publish to the queue of its stream.

@@ -160,6 +160,24 @@ async fn after_an_abandoned_handover_the_same_process_continues() {
 }
 
 #[tokio::test]
+async fn failed_logins_and_the_state_of_push_services_are_known_to_the_next_process() {
+    let (directory, other) = (tempdir().unwrap(), tempdir().unwrap());
+    let mut server = ComponentServer::start(true).await;
+    let old = relay(directory.path(), store(directory.path()).await, &server);
+    let (address, now) = ("192.0.2.1".parse().unwrap(), Instant::now());
+    (0..1000).for_each(|_| old.guards().logins().failed(now, address));
+    old.absent().on_notice(&account(), notice(1, &old));
+    server.next().await.accept();
+    assert!(old.interrupt_publishing(Instant::now() + SECOND).await);
+    let status = old.service_status(&account(), &registration().target);
+    assert!(status.last.is_some());
+    let new = relay(other.path(), Store::open(other.path()).unwrap(), &server);
+    new.thaw_rest(frozen(&old).await).unwrap();
+    assert!(new.guards().logins().is_locked_out(now, address));
+    assert_eq!(new.service_status(&account(), &registration().target), status);
+}
+
+#[tokio::test]
 async fn damaged_bytes_and_those_of_another_version_are_refused() {
     let directory = tempdir().unwrap();
     let relay = rig::relay(directory.path());
