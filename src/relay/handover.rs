@@ -1,14 +1,20 @@
 //! [`RelayRecord`]: the state beside the sessions, with which another process continues.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::absent::AbsentRecord;
 use super::device_memories::MemoriesRecord;
+use super::fast::RefusedTokenChanges;
+use super::snapshot::Snapshot;
 use super::wake_retries::WakeRetry;
+use crate::config::{Config, Host};
 use crate::limits::FailedLoginsRecord;
 use crate::publish::PublisherRecord;
 use crate::secret::Secret;
+use crate::session::fronting::FrontingRecord;
 use crate::store::Slot;
 
 /// The version of the encoding. A process reads only its own.
@@ -35,7 +41,7 @@ pub enum RelayRecordError {
 }
 
 /// The state beside the sessions that is not on disk. The process that continues with it must load its
-/// [`Snapshot`](super::snapshot::Snapshot) with [`RelayRecord::seed`].
+/// [`Snapshot`] with [`RelayRecord::seed`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RelayRecord {
     seed: Secret<u64>,
@@ -44,12 +50,20 @@ pub struct RelayRecord {
     pub(super) failed_logins: FailedLoginsRecord,
     pub(super) publisher: PublisherRecord,
     pub(super) memories: MemoriesRecord,
+    pub(super) refused_tokens: RefusedTokenChanges,
+    /// The way to the server of each host. What is known about a server is not used with another one.
+    servers: BTreeMap<String, String>,
+    fronting: FrontingRecord,
 }
 
 impl RelayRecord {
-    pub(super) fn new(seed: u64) -> Self {
+    /// Creates a record with the state that is part of the snapshot.
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
         Self {
-            seed: Secret::new(seed),
+            seed: Secret::new(snapshot.settings.seed),
+            servers: servers(&snapshot.config),
+            fronting: snapshot.settings.fronting.freeze(),
+            refused_tokens: RefusedTokenChanges::new(),
             absent: Vec::new(),
             wake_retries: Vec::new(),
             failed_logins: FailedLoginsRecord::default(),
@@ -62,6 +76,13 @@ impl RelayRecord {
     /// [`Settings::seed`](crate::session::Settings::seed).
     pub fn seed(&self) -> u64 {
         *self.seed.expose()
+    }
+
+    /// Passes what is known about the servers to this snapshot, if they are the same.
+    pub(super) fn thaw_fronting(&mut self, snapshot: &Snapshot) {
+        let (servers, mut fronting) = (servers(&snapshot.config), std::mem::take(&mut self.fronting));
+        fronting.retain(|host| servers.get(host) == self.servers.get(host));
+        snapshot.settings.fronting.thaw(fronting);
     }
 
     /// Returns its bytes, which hold secrets.
@@ -88,6 +109,12 @@ impl RelayRecord {
         let record = Self::deserialize(&mut reader)?;
         if reader.get_ref().is_empty() { Ok(record) } else { Err(RelayRecordError::Length) }
     }
+}
+
+/// Returns the way to the server of each host.
+fn servers(config: &Config) -> BTreeMap<String, String> {
+    let way = |host: &Host| format!("{:?}", (&host.upstream, host.upstream_tls, host.channel_binding));
+    config.hosts.iter().map(|host| (host.domain.clone(), way(host))).collect()
 }
 
 #[cfg(test)]

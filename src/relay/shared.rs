@@ -182,12 +182,13 @@ impl Relay {
     /// Returns the state beside the sessions, for another process. Publishing must be interrupted and the sessions frozen. The
     /// relay can go on after [`Relay::resume_publishing`].
     pub async fn freeze_rest(&self) -> RelayRecord {
-        let mut record = RelayRecord::new(self.settings().seed);
+        let mut record = RelayRecord::new(&self.current());
         record.absent = self.absent.freeze().await;
         record.wake_retries = self.absent.wake_retries().freeze();
         record.failed_logins = self.guards.logins().freeze(Instant::now());
         record.publisher = self.publishing.freeze();
         record.memories = self.accounts.memories().freeze();
+        record.refused_tokens = self.accounts.tokens().freeze();
         record
     }
 
@@ -195,15 +196,17 @@ impl Relay {
     ///
     /// # Errors
     /// The state belongs to another seed. Nothing of it is used then.
-    pub fn thaw_rest(&self, record: RelayRecord) -> Result<(), RelayRecordError> {
+    pub fn thaw_rest(&self, mut record: RelayRecord) -> Result<(), RelayRecordError> {
         if record.seed() != self.settings().seed {
             return Err(RelayRecordError::OtherSeed);
         }
+        record.thaw_fronting(&self.current());
         self.absent.thaw(record.absent);
         self.absent.wake_retries().thaw(record.wake_retries);
         self.guards.logins().thaw(record.failed_logins);
         self.publishing.thaw(record.publisher);
         self.accounts.memories().thaw(record.memories);
+        self.accounts.tokens().thaw(record.refused_tokens);
         Ok(())
     }
 

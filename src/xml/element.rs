@@ -14,13 +14,31 @@ use super::scan::Scan;
 use super::scope::{Declared, Decls};
 
 /// A top-level element. Cloning it copies two pointers and no bytes.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "ElementRecord")]
 pub struct Element {
     bytes: Bytes,
     header: Arc<Header>,
     /// Data that few elements have. It is boxed to keep the others small.
+    #[serde(skip)]
     rare: Option<Arc<Rare>>,
+    #[serde(skip)]
     kind: Kind,
+}
+
+/// An element in a record. The rest is found by parsing it again.
+#[derive(serde::Deserialize)]
+struct ElementRecord {
+    bytes: Bytes,
+    header: Arc<Header>,
+}
+
+impl TryFrom<ElementRecord> for Element {
+    type Error = FrameError;
+
+    fn try_from(ElementRecord { bytes, header }: ElementRecord) -> Result<Self, FrameError> {
+        Element::parse(bytes, &header)
+    }
 }
 
 /// Data of elements that use prefixes or are very large.

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use super::ns;
 
 /// A stream header, kept as received.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub struct Header {
     context: Arc<NamespaceContext>,
     /// `None` in an interned header.
@@ -14,15 +17,26 @@ pub struct Header {
 }
 
 /// The part of a header on which the meaning of its elements depends.
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct NamespaceContext {
     pub(super) name: Box<[u8]>,
     pub(super) default: Box<str>,
-    pub(super) prefixes: Box<[(Box<str>, Box<str>)]>,
+    #[serde(deserialize_with = "declarations")]
+    pub(super) prefixes: Box<[Declaration]>,
     pub(super) lang: Option<Box<str>>,
 }
 
+/// A prefix, and its namespace.
+type Declaration = (Box<str>, Box<str>);
+
+/// Reads the declarations of a context. An element notes in 64 bits which of them it uses.
+fn declarations<'de, D: Deserializer<'de>>(context: D) -> Result<Box<[Declaration]>, D::Error> {
+    let prefixes = Box::<[Declaration]>::deserialize(context)?;
+    if prefixes.len() <= 64 { Ok(prefixes) } else { Err(D::Error::custom("too many prefixes")) }
+}
+
 /// The part of a header that belongs to one stream.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct OwnHeader {
     pub(super) bytes: Bytes,
     pub(super) from: Option<Box<str>>,

@@ -19,9 +19,12 @@ use crate::push::waiting::Facts;
 use crate::registry::Mail;
 use crate::relay::client::Command;
 use crate::relay::{Relay, rig};
+use crate::session::fronting::KnownServer;
+use crate::session::mechanism_filter::Leg;
 use crate::session::negotiate::HeldSession;
 use crate::session::tests::element;
 use crate::store::Store;
+use crate::xml::{Element, Header, stream_header};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PHONE: DeviceId = DeviceId(1);
@@ -178,10 +181,26 @@ async fn failed_logins_and_the_state_of_push_services_are_known_to_the_next_proc
 }
 
 #[tokio::test]
+async fn what_is_known_about_a_server_is_used_with_the_same_server_only() {
+    let directory = tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let [old, same, other] =
+        ["", "", "upstream_tls = 'starttls'"].map(|more| rig::relay_like(directory.path(), store.clone(), more));
+    old.settings().fronting.on_carbons_refused("localhost");
+    for (relay, carbons) in [(same, false), (other, true)] {
+        relay.thaw_rest(frozen(&old).await).unwrap();
+        assert_eq!(relay.settings().fronting.parts("localhost").map(|parts| parts.carbons), Some(carbons));
+    }
+}
+
+#[tokio::test]
 async fn damaged_bytes_and_those_of_another_version_are_refused() {
     let directory = tempdir().unwrap();
     let relay = rig::relay(directory.path());
     relay.absent().on_notice(&account(), notice(1, &relay));
+    let header = Arc::new(Header::parse(stream_header("localhost", "1", None)).unwrap());
+    let features = Element::parse("<stream:features/>".into(), &header).unwrap();
+    relay.settings().fronting.on_features("localhost", None, KnownServer { header, features, leg: Leg::Plain });
     let bytes = relay.freeze_rest().await.encode().unwrap();
     assert!(RelayRecord::decode(&bytes).is_ok());
     for length in 0..bytes.len() {
@@ -196,6 +215,8 @@ async fn damaged_bytes_and_those_of_another_version_are_refused() {
             changed[at] ^= 1 << bit;
             if let Ok(record) = RelayRecord::decode(&changed) {
                 drop(relay.thaw_rest(record));
+                let known = relay.settings().fronting.known("localhost", None);
+                known.iter().for_each(|known| assert_eq!(known.features.node().children().count(), 0));
             }
         }
     }
@@ -208,7 +229,8 @@ async fn damaged_bytes_and_those_of_another_version_are_refused() {
 async fn a_record_of_another_seed_is_refused() {
     let directory = tempdir().unwrap();
     let relay = rig::relay(directory.path());
-    let record = RelayRecord::new(relay.settings().seed + 1);
+    let mut record = relay.freeze_rest().await;
+    record.seed = Secret::new(record.seed() + 1);
     assert!(matches!(relay.thaw_rest(record), Err(RelayRecordError::OtherSeed)));
 }
 
