@@ -83,16 +83,19 @@ impl UnderWay {
         lock(&self.current).clone()
     }
 
-    /// Begins the interruption. Answers count until `deadline`. Returns whether all permits and tasks ended in time.
+    /// Begins the interruption. Answers count until `deadline`. Returns whether all permits are dropped, so that nothing is under
+    /// way. The tasks are those of the streams, which end too if their peers let them.
     pub(super) async fn interrupt(&self, deadline: Instant, tasks: &TaskTracker) -> bool {
         lock(&self.current).begin(deadline);
-        let ended = async {
-            for tracker in [&self.permits, tasks] {
-                tracker.close();
-                tracker.wait().await;
-            }
+        let until = tokio::time::Instant::from(deadline + CLOSING);
+        let ended = |tracker: &TaskTracker| {
+            tracker.close();
+            let tracker = tracker.clone();
+            async move { timeout_at(until, tracker.wait()).await.is_ok() }
         };
-        timeout_at((deadline + CLOSING).into(), ended).await.is_ok()
+        let is_definite = ended(&self.permits).await;
+        ended(tasks).await;
+        is_definite
     }
 
     /// Permits publishes again. What was interrupted stays interrupted.

@@ -152,14 +152,17 @@ impl Publisher {
     }
 
     /// Begins no more publishes, and ends all streams. A publish that was not written returns [`Interrupted`]. The outcome of one
-    /// that was written and is not answered until `deadline` is unknown. Returns whether all permits were dropped and all
-    /// streams closed in time.
+    /// that was written and is not answered until `deadline` is unknown. Returns whether all permits are dropped, so that
+    /// nothing is under way.
     pub async fn interrupt(&self, deadline: Instant) -> bool {
         self.under_way.interrupt(deadline, &self.tasks).await
     }
 
-    /// Publishes again after an interruption. Streams are connected again.
+    /// Publishes again, if publishing is interrupted. Streams are connected again.
     pub fn resume(&self) {
+        if !self.is_interrupted() {
+            return;
+        }
         self.under_way.resume();
         self.pool.replace_streams();
         self.components.clear();

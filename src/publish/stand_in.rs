@@ -12,6 +12,17 @@ use super::peer::next_frame;
 use crate::net::conn::Conn;
 use crate::xml::{Frame, FrameLimits, STREAM_CLOSE, ns};
 
+/// The conduct of a component port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Conduct {
+    /// It serves components.
+    Serves,
+    /// It does not answer the handshake.
+    Silent,
+    /// It does not answer the footer of a component.
+    StaysOpen,
+}
+
 /// A component port that a test controls.
 pub(crate) struct ComponentServer {
     pub(crate) address: SocketAddr,
@@ -48,15 +59,15 @@ impl ReceivedPublish {
 }
 
 impl ComponentServer {
-    /// Listens on a free port. Without `handshake`, connections are accepted and not answered.
-    pub(crate) async fn start(handshake: bool) -> Self {
+    /// Listens on a free port.
+    pub(crate) async fn start(conduct: Conduct) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, received) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(tcp, handshake, sender.clone()));
+                tokio::spawn(serve(tcp, conduct, sender.clone()));
             }
         });
         Self { address, received }
@@ -73,8 +84,8 @@ impl ComponentServer {
     }
 }
 
-/// Serves one connection. Answers the footer of the component with its own.
-async fn serve(tcp: TcpStream, handshake: bool, publishes: mpsc::UnboundedSender<ReceivedPublish>) {
+/// Serves one connection.
+async fn serve(tcp: TcpStream, conduct: Conduct, publishes: mpsc::UnboundedSender<ReceivedPublish>) {
     let (replies, mut to_send) = mpsc::unbounded_channel();
     let mut conn = Conn::in_namespace(tcp, FrameLimits::server(1 << 16), ns::COMPONENT_ACCEPT);
     loop {
@@ -86,7 +97,7 @@ async fn serve(tcp: TcpStream, handshake: bool, publishes: mpsc::UnboundedSender
             }
         };
         match frame {
-            Ok(Frame::Open(_)) if handshake => conn.write(
+            Ok(Frame::Open(_)) if conduct != Conduct::Silent => conn.write(
                 b"<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' id='1'>",
             ),
             Ok(Frame::Element(element)) if element.is("handshake", ns::COMPONENT_ACCEPT) => {
@@ -99,6 +110,7 @@ async fn serve(tcp: TcpStream, handshake: bool, publishes: mpsc::UnboundedSender
                 // The test may have ended.
                 drop(publishes.send(ReceivedPublish { id, service, component, replies: replies.clone() }));
             }
+            Ok(Frame::Close) if conduct == Conduct::StaysOpen => {}
             Ok(Frame::Close) | Err(_) => {
                 conn.write(STREAM_CLOSE);
                 return conn.finish(Duration::from_secs(1)).await;

@@ -167,7 +167,8 @@ impl Relay {
 
     /// Interrupts publishing: begins no more publishes, and gives those back that were not written. The outcome of a publish that
     /// was written and is not answered until `deadline` is unknown. Sessions and tasks keep what is given back or becomes due.
-    /// Returns whether all publishes under way have their results, and all streams are closed.
+    /// Returns whether all publishes under way have their results, with their consequences submitted to the store; if not, the
+    /// store was too slow.
     pub async fn interrupt_publishing(&self, deadline: Instant) -> bool {
         self.publishing.interrupt(deadline).await
     }

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::publish::Interrupted;
-use crate::publish::stand_in::ComponentServer;
+use crate::publish::stand_in::{ComponentServer, Conduct};
 use crate::push::notification::Summary;
 use crate::push::registration::Registration;
 use crate::push::settings::PushSettings;
@@ -55,7 +55,7 @@ fn by_component(outcome: Outcome) -> Result<Published, Interrupted> {
 
 #[tokio::test]
 async fn at_an_interruption_each_publish_gets_a_definite_result() {
-    let mut server = ComponentServer::start(true).await;
+    let mut server = ComponentServer::start(Conduct::Serves).await;
     let publisher = publisher(&server);
     let (answered, silent) = (begin(&publisher), begin(&publisher));
     let first = server.next().await;
@@ -76,7 +76,7 @@ async fn at_an_interruption_each_publish_gets_a_definite_result() {
 
 #[tokio::test]
 async fn an_interruption_without_unanswered_publishes_ends_at_once() {
-    let mut server = ComponentServer::start(true).await;
+    let mut server = ComponentServer::start(Conduct::Serves).await;
     let publisher = publisher(&server);
     let answered = begin(&publisher);
     server.next().await.accept();
@@ -87,8 +87,30 @@ async fn an_interruption_without_unanswered_publishes_ends_at_once() {
 }
 
 #[tokio::test]
+async fn an_interruption_does_not_wait_for_a_peer_that_keeps_its_stream_open() {
+    let mut server = ComponentServer::start(Conduct::StaysOpen).await;
+    let publisher = publisher(&server);
+    let silent = begin(&publisher);
+    server.next().await;
+    let began = Instant::now();
+    assert!(publisher.interrupt(began + SECOND / 10).await);
+    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+    assert_eq!(silent.await.unwrap(), by_component(Outcome::Unknown));
+}
+
+#[tokio::test]
+async fn a_permit_that_is_held_too_long_is_reported() {
+    let server = ComponentServer::start(Conduct::Serves).await;
+    let publisher = publisher(&server);
+    let permit = publisher.permit();
+    assert!(!publisher.interrupt(Instant::now() + SECOND / 10).await);
+    drop(permit);
+    assert!(publisher.interrupt(Instant::now() + SECOND / 10).await);
+}
+
+#[tokio::test]
 async fn a_publish_that_waits_for_a_stream_is_given_back_and_can_be_begun_after_a_resumption() {
-    let silent = ComponentServer::start(false).await;
+    let silent = ComponentServer::start(Conduct::Silent).await;
     let publisher = publisher(&silent);
     let waits = begin(&publisher);
     tokio::time::sleep(SECOND / 10).await;
@@ -98,7 +120,7 @@ async fn a_publish_that_waits_for_a_stream_is_given_back_and_can_be_begun_after_
     let account = BareJid::new("juliet@localhost").unwrap();
     assert_eq!(publisher.service_status(&account, &target).last, None, "it counts nowhere");
 
-    let mut server = ComponentServer::start(true).await;
+    let mut server = ComponentServer::start(Conduct::Serves).await;
     publisher.reload(settings(&server));
     assert!(publisher.permit().is_none(), "a reload does not resume");
     publisher.resume();
@@ -110,7 +132,7 @@ async fn a_publish_that_waits_for_a_stream_is_given_back_and_can_be_begun_after_
 
 #[tokio::test]
 async fn the_refusal_of_the_last_transport_counts_during_an_interruption() {
-    let mut server = ComponentServer::start(true).await;
+    let mut server = ComponentServer::start(Conduct::Serves).await;
     let publisher = publisher(&server);
     let refused = begin(&publisher);
     let received = server.next().await;

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::{Instant, UnixSecs};
 use crate::jid::BareJid;
 use crate::publish::Interrupted;
-use crate::publish::stand_in::ComponentServer;
+use crate::publish::stand_in::{ComponentServer, Conduct};
 use crate::push::absent::Notice;
 use crate::push::account::{Change, DeviceId, DeviceRecognition, LoginId};
 use crate::push::classify::{self, Context};
@@ -86,7 +86,8 @@ async fn frozen(relay: &Relay) -> RelayRecord {
 async fn what_is_due_for_an_absent_device_is_published_by_the_next_process() {
     let directory = tempdir().unwrap();
     let store = store(directory.path()).await;
-    let (mut first, mut second) = (ComponentServer::start(true).await, ComponentServer::start(true).await);
+    let (mut first, mut second) =
+        (ComponentServer::start(Conduct::Serves).await, ComponentServer::start(Conduct::Serves).await);
     let old = relay(directory.path(), store.clone(), &first);
     old.absent().on_notice(&account(), notice(1, &old));
     first.next().await.accept();
@@ -110,7 +111,8 @@ async fn what_is_due_for_an_absent_device_is_published_by_the_next_process() {
 async fn a_publish_for_an_absent_device_that_was_not_written_is_published_by_the_next_process() {
     let directory = tempdir().unwrap();
     let store = store(directory.path()).await;
-    let (silent, mut server) = (ComponentServer::start(false).await, ComponentServer::start(true).await);
+    let (silent, mut server) =
+        (ComponentServer::start(Conduct::Silent).await, ComponentServer::start(Conduct::Serves).await);
     let old = relay(directory.path(), store.clone(), &silent);
     old.absent().on_notice(&account(), notice(1, &old));
     tokio::time::sleep(SECOND / 5).await;
@@ -131,7 +133,8 @@ async fn a_publish_for_an_absent_device_that_was_not_written_is_published_by_the
 async fn a_publish_that_was_written_is_not_repeated_by_the_next_process() {
     let directory = tempdir().unwrap();
     let store = store(directory.path()).await;
-    let (mut first, mut second) = (ComponentServer::start(true).await, ComponentServer::start(true).await);
+    let (mut first, mut second) =
+        (ComponentServer::start(Conduct::Serves).await, ComponentServer::start(Conduct::Serves).await);
     let old = relay(directory.path(), store.clone(), &first);
     old.absent().on_notice(&account(), notice(1, &old));
     first.next().await;
@@ -148,7 +151,7 @@ async fn a_publish_that_was_written_is_not_repeated_by_the_next_process() {
 async fn after_an_abandoned_handover_the_same_process_continues() {
     let directory = tempdir().unwrap();
     let store = store(directory.path()).await;
-    let mut server = ComponentServer::start(true).await;
+    let mut server = ComponentServer::start(Conduct::Serves).await;
     let relay = relay(directory.path(), store, &server);
     assert!(relay.interrupt_publishing(Instant::now() + SECOND).await);
     relay.absent().on_notice(&account(), notice(1, &relay));
@@ -165,7 +168,7 @@ async fn after_an_abandoned_handover_the_same_process_continues() {
 #[tokio::test]
 async fn failed_logins_and_the_state_of_push_services_are_known_to_the_next_process() {
     let (directory, other) = (tempdir().unwrap(), tempdir().unwrap());
-    let mut server = ComponentServer::start(true).await;
+    let mut server = ComponentServer::start(Conduct::Serves).await;
     let old = relay(directory.path(), store(directory.path()).await, &server);
     let (address, now) = ("192.0.2.1".parse().unwrap(), Instant::now());
     (0..1000).for_each(|_| old.guards().logins().failed(now, address));
@@ -237,7 +240,7 @@ async fn a_record_of_another_seed_is_refused() {
 #[tokio::test]
 async fn a_session_gets_back_what_was_not_written() {
     let directory = tempdir().unwrap();
-    let silent = ComponentServer::start(false).await;
+    let silent = ComponentServer::start(Conduct::Silent).await;
     let relay = relay(directory.path(), Store::open(directory.path()).unwrap(), &silent);
     let held = HeldSession { account: account(), identity: None };
     let (session, mut commands) = relay.registry().enter(LoginId(1), held, "phone".to_owned());
