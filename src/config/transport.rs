@@ -11,7 +11,7 @@ use super::value::{Wrong, file_name};
 use crate::secret::Secret;
 
 /// A transport of notifications.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Transport {
     /// As the domain, over its own stream to the app server.
     S2s,

@@ -42,7 +42,8 @@ impl Rate {
 /// The rest of an allowance. More may be taken than there is; the caller has to wait until the debt is replenished.
 ///
 /// The rate is an argument of each call, so it may change at any time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Bucket {
     /// The time at which it is full again; `None` if it always was.
     full: Option<Instant>,

@@ -6,10 +6,12 @@
 //! the attacker keeps its password and retries later. A stream error would look like a broken network, and `not-authorized`
 //! like a wrong password.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Rate};
 use super::network::Network;
@@ -28,6 +30,12 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// The addresses with recent failed logins.
 #[derive(Debug, Default)]
 pub struct FailedLogins(Mutex<Failures>);
+
+/// The failures by network, for another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct FailedLoginsRecord {
+    by_network: BTreeMap<Network, Bucket>,
+}
 
 #[derive(Debug, Default)]
 struct Failures {
@@ -70,6 +78,19 @@ impl FailedLogins {
         let failures = self.lock();
         let Some(rate) = failures.rate else { return false };
         failures.by_network.get(&Network::from(address)).is_some_and(|bucket| bucket.is_empty(now, rate))
+    }
+
+    /// Returns the failures that still count, for another process.
+    pub fn freeze(&self, now: Instant) -> FailedLoginsRecord {
+        let failures = self.lock();
+        let counts = |(_, bucket): &(&Network, &Bucket)| !bucket.is_full(now);
+        let by_network = failures.by_network.iter().filter(counts).map(|(network, bucket)| (*network, *bucket));
+        FailedLoginsRecord { by_network: by_network.collect() }
+    }
+
+    /// Continues with the failures of another process.
+    pub fn thaw(&self, record: FailedLoginsRecord) {
+        self.lock().by_network.extend(record.by_network.into_iter().take(REMEMBERED));
     }
 
     fn lock(&self) -> MutexGuard<'_, Failures> {
@@ -121,6 +142,21 @@ mod tests {
         }
         assert!(logins.is_locked_out(start + Duration::from_secs(599), address));
         assert!(!logins.is_locked_out(start + Duration::from_secs(603), address));
+    }
+
+    #[test]
+    fn failures_count_in_the_next_process() {
+        let (start, logins, address) = (Instant::now(), logins(3), address(ADDRESS));
+        (0..3).for_each(|_| logins.failed(start, address));
+        logins.failed(start - Duration::from_secs(300), "2001:db8::1".parse().unwrap());
+        let bytes = rmp_serde::to_vec_named(&logins.freeze(start)).unwrap();
+        let record: FailedLoginsRecord = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(record.by_network.len(), 1, "the other one is over");
+        let after = FailedLogins::default();
+        after.update(3);
+        after.thaw(record);
+        assert!(after.is_locked_out(start, address));
+        assert!(!after.is_locked_out(start + Duration::from_secs(21), address));
     }
 
     #[test]

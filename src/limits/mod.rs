@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use bucket::{Bucket, Rate};
 pub use gate::{Eviction, Gate, Permit};
 pub use limit::Limit;
-pub use logins::FailedLogins;
+pub use logins::{FailedLogins, FailedLoginsRecord};
 pub use network::Network;
 pub use throttle::{Rates, Throttle};
 pub use unauthenticated::Stage;

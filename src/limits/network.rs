@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// An IPv4 address, or the /64 of an IPv6 address. IPv6 clients are counted per /64, because one client usually controls the
 /// whole prefix: a home or a phone has at least one /64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Network {
     /// An IPv4 address.
     V4(u32),

@@ -9,6 +9,7 @@
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over our own stream to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
+//! | `interruption.rs` | the end of publishing for a handover to another process |
 //! | `namespace.rs` | the rewrite of stanzas from one content namespace to another |
 //! | `probe.rs` | tries the transports without notifying a device, for `pushward check` |
 //! | `settings.rs`, `error.rs` | the loaded configuration; errors |
@@ -17,6 +18,7 @@ mod answers;
 mod component;
 mod error;
 mod exchange;
+mod interruption;
 mod namespace;
 mod peer;
 mod pending;
@@ -27,9 +29,12 @@ mod s2s;
 mod selection;
 pub mod session;
 mod settings;
+#[cfg(test)]
+pub(crate) mod stand_in;
 mod stream;
 
-pub use publisher::{Eligible, Publisher};
+pub use interruption::{Interrupted, PublishPermit};
+pub use publisher::{Eligible, Publisher, PublisherRecord};
 pub use s2s::pool::Revocation;
 pub use selection::ServiceStatus;
 pub use settings::TransportSettings;

@@ -3,8 +3,6 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +16,7 @@ use crate::jid::BareJid;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
+use crate::registry::Claim;
 use crate::xml::{Element, Frame, StreamCondition};
 
 /// The time that a peer has to read the last bytes and to close the connection.
@@ -77,16 +76,6 @@ pub(super) trait StreamPeer: Send + Sync + 'static {
     fn retire(&self) -> bool;
     /// Returns whether the stream is connected before a publish needs it, and reconnected when it is lost.
     fn is_eager(&self) -> bool;
-}
-
-/// The right to write a publish, or to give it up. The first caller to take it has it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Claim(Arc<AtomicBool>);
-
-impl Claim {
-    pub(super) fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::AcqRel)
-    }
 }
 
 /// A publish for a stream.

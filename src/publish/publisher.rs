@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,8 +12,9 @@ use tracing::Instrument;
 
 use super::component;
 use super::error::UnsentReason;
+use super::interruption::{Interrupted, PublishPermit, UnderWay};
 use super::peer::StreamTimeouts;
-use super::s2s::pool::{self, Pool, PoolEnvironment, Revocation};
+use super::s2s::pool::{self, Pool, PoolEnvironment, PoolRecord, Revocation};
 use super::selection::{Attempt, ServiceStatus, TransportSelection};
 use super::session;
 use super::settings::{CurrentSettings, TransportSettings};
@@ -43,6 +45,13 @@ pub enum Eligible {
     Several,
 }
 
+/// What is known about push services, for another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct PublisherRecord {
+    selection: TransportSelection,
+    pool: PoolRecord,
+}
+
 /// Publishes over any eligible transport.
 pub struct Publisher {
     current: Arc<CurrentSettings>,
@@ -54,6 +63,7 @@ pub struct Publisher {
     /// The channel of affiliations that push services send, until it is taken.
     revocations: Mutex<Option<mpsc::Receiver<Revocation>>>,
     tasks: TaskTracker,
+    under_way: Arc<UnderWay>,
     shutdown: CancellationToken,
 }
 
@@ -66,10 +76,18 @@ impl Publisher {
         shutdown: &CancellationToken,
     ) -> Self {
         let (current, tasks) = (Arc::new(CurrentSettings::new(settings)), TaskTracker::new());
+        let under_way = Arc::<UnderWay>::default();
         let (sender, receiver) = mpsc::channel(REVOCATIONS);
         let pool = Pool::new(
             Arc::clone(&current),
-            PoolEnvironment { sessions: Arc::clone(&sessions), revocations: sender, fates, shutdown, tasks: &tasks },
+            PoolEnvironment {
+                sessions: Arc::clone(&sessions),
+                revocations: sender,
+                fates,
+                under_way: Arc::clone(&under_way),
+                shutdown,
+                tasks: &tasks,
+            },
         );
         let publisher = Self {
             current,
@@ -79,6 +97,7 @@ impl Publisher {
             pool,
             revocations: Mutex::new(Some(receiver)),
             tasks,
+            under_way,
             shutdown: shutdown.clone(),
         };
         publisher.connect_components();
@@ -114,10 +133,51 @@ impl Publisher {
             let peer = component::ComponentPort::new(Arc::clone(config), domain.clone(), component.clone());
             let timeouts =
                 StreamTimeouts { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
-            let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, shutdown: self.shutdown.clone() };
+            let interruption = self.under_way.interruption();
+            let task =
+                StreamTask { peer: Arc::new(peer), jobs, timeouts, interruption, shutdown: self.shutdown.clone() };
             self.tasks.spawn(task.run().instrument(span));
             self.components.insert(domain.clone(), queue);
         }
+    }
+
+    /// Permits a publish, unless publishing is interrupted.
+    pub fn permit(&self) -> Option<PublishPermit> {
+        self.under_way.permit()
+    }
+
+    /// Returns whether publishing is interrupted.
+    pub fn is_interrupted(&self) -> bool {
+        self.under_way.interruption().has_begun()
+    }
+
+    /// Begins no more publishes, and ends all streams. A publish that was not written returns [`Interrupted`]. The outcome of one
+    /// that was written and is not answered until `deadline` is unknown. Returns whether all permits are dropped, so that
+    /// nothing is under way.
+    pub async fn interrupt(&self, deadline: Instant) -> bool {
+        self.under_way.interrupt(deadline, &self.tasks).await
+    }
+
+    /// Publishes again, if publishing is interrupted. Streams are connected again.
+    pub fn resume(&self) {
+        if !self.is_interrupted() {
+            return;
+        }
+        self.under_way.resume();
+        self.pool.replace_streams();
+        self.components.clear();
+        self.connect_components();
+    }
+
+    /// Returns what is known about push services, for another process.
+    pub fn freeze(&self) -> PublisherRecord {
+        PublisherRecord { selection: lock(&self.selection).clone(), pool: self.pool.freeze() }
+    }
+
+    /// Continues with the knowledge of another process.
+    pub fn thaw(&self, record: PublisherRecord) {
+        *lock(&self.selection) = record.selection;
+        self.pool.thaw(record.pool);
     }
 
     /// Waits until all streams are closed.
@@ -149,14 +209,22 @@ impl Publisher {
 
     /// Publishes for an account. A publish that was written is not written again, unless it was refused because of its
     /// sender.
-    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
+    ///
+    /// # Errors
+    /// Publishing was interrupted before the publish was written.
+    pub async fn publish(
+        &self,
+        permit: &PublishPermit,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Result<Published, Interrupted> {
         if !self.current.load().config.push.allows(&publish.target.service) {
-            return Published { transport: None, outcome: Outcome::Refused("not-allowed".to_owned()) };
+            return Ok(Published { transport: None, outcome: Outcome::Refused("not-allowed".to_owned()) });
         }
         let target = publish.target.clone();
-        let published = self.try_all(account, publish).await;
+        let published = self.try_all(permit, account, publish).await?;
         self.on_published(&target, published.clone());
-        published
+        Ok(published)
     }
 
     /// Records the outcome of a publish, over the user's own session or any other transport.
@@ -177,12 +245,23 @@ impl Publisher {
         ServiceStatus { one_way_until, ..service_status }
     }
 
-    async fn try_all(&self, account: &BareJid, publish: Publish) -> Published {
+    async fn try_all(
+        &self,
+        permit: &PublishPermit,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Result<Published, Interrupted> {
         let service = publish.target.service.domain().to_owned();
         let fit = self.fit(account, &publish.target);
         let mut trial = lock(&self.selection).trial(Instant::now(), &service, fit);
         while let Some(transport) = trial.next_transport() {
-            let attempt = self.attempt(transport, account, publish.clone()).await;
+            if permit.interruption.has_begun() {
+                return Err(Interrupted(Box::new(publish)));
+            }
+            let attempt = self.attempt(transport, permit, account, publish.clone()).await;
+            if permit.interruption.has_begun() && matches!(attempt, Attempt::Skipped(_)) {
+                return Err(Interrupted(Box::new(publish)));
+            }
             let reason = match &attempt {
                 Attempt::Skipped(reason) => reason.to_string(),
                 Attempt::Done(outcome) => format!("{outcome:?}"),
@@ -190,12 +269,12 @@ impl Publisher {
             match trial.tried(transport, attempt) {
                 Some(published) => {
                     lock(&self.selection).on_success(Instant::now(), &service, transport, &trial);
-                    return published;
+                    return Ok(published);
                 }
                 None => self.log_passed_over(&service, transport, &reason),
             }
         }
-        trial.end()
+        Ok(trial.end())
     }
 
     /// Logs why a transport was passed over. The line is above level debug only if the reason is new.
@@ -209,16 +288,25 @@ impl Publisher {
         }
     }
 
-    async fn attempt(&self, transport: Transport, account: &BareJid, publish: Publish) -> Attempt {
+    async fn attempt(
+        &self,
+        transport: Transport,
+        permit: &PublishPermit,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Attempt {
+        let interruption = &permit.interruption;
         match transport {
-            Transport::S2s => stream::submit(account, publish, READY, |job| self.pool.enqueue(job)).await,
+            Transport::S2s => stream::submit(account, publish, READY, interruption, |job| self.pool.enqueue(job)).await,
             Transport::Component => match self.components.get(account.domain()).map(|queue| queue.clone()) {
-                Some(queue) => stream::submit(account, publish, READY, |job| stream::enqueue(&queue, job)).await,
+                Some(queue) => {
+                    stream::submit(account, publish, READY, interruption, |job| stream::enqueue(&queue, job)).await
+                }
                 None => Attempt::Skipped(UnsentReason::NoComponent),
             },
             Transport::Session => {
                 let patience = self.current.load().config.push.publish_timeout + session::GRACE;
-                session::publish_on_stream(&*self.sessions, account, publish, patience).await
+                session::publish_on_stream(&*self.sessions, account, publish, patience, interruption).await
             }
         }
     }
@@ -235,3 +323,6 @@ impl Publisher {
         config.push.transports.iter().copied().filter(is_fit).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! [`TransportSelection`]: the order in which transports are tried for a push service, and the results kept about each
 //! service.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use super::error::UnsentReason;
 use crate::clock::Instant;
@@ -100,24 +102,24 @@ pub struct ServiceStatus {
 }
 
 /// The state that is kept about all push services.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct TransportSelection {
-    services: HashMap<String, ServiceMemory>,
+    services: BTreeMap<String, ServiceMemory>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct ServiceMemory {
     used: Instant,
     /// The transport that worked when another did not, and the time until which it is preferred.
     worked: Option<(Transport, Instant)>,
     /// The reasons why transports did not work, as last logged.
-    logged: HashMap<Transport, String>,
+    logged: BTreeMap<Transport, String>,
     last: Option<(Published, SystemTime)>,
 }
 
 impl ServiceMemory {
     fn new(now: Instant) -> Self {
-        Self { used: now, worked: None, logged: HashMap::new(), last: None }
+        Self { used: now, worked: None, logged: BTreeMap::new(), last: None }
     }
 
     /// Returns the transport that is preferred now, if it is eligible.
@@ -269,6 +271,21 @@ mod tests {
         assert_eq!(publish(&mut selection, now, fare).0, ORDER);
         assert_eq!(publish(&mut selection, now + AFTER_REFUSAL / 2, fare).0, [Session]);
         assert_eq!(publish(&mut selection, now + AFTER_REFUSAL, fare).0, ORDER);
+    }
+
+    #[test]
+    fn the_next_process_knows_which_transport_works_for_as_long() {
+        let (mut selection, now) = (TransportSelection::default(), Instant::now());
+        let fare = |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { skipped() };
+        let published = publish(&mut selection, now, fare).1;
+        assert!(selection.is_news(now, SERVICE, S2s, "unreachable"));
+        selection.on_end(now, SERVICE, published, SystemTime::now());
+        let bytes = rmp_serde::to_vec_named(&selection).unwrap();
+        let mut after: TransportSelection = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(after.service_status(now, SERVICE, &ORDER), selection.service_status(now, SERVICE, &ORDER));
+        assert!(!after.is_news(now, SERVICE, S2s, "unreachable"));
+        assert_eq!(publish(&mut after, now + AFTER_SKIP / 2, fare).0, [Session]);
+        assert_eq!(publish(&mut after, now + AFTER_SKIP, fare).0, ORDER);
     }
 
     #[test]

@@ -7,20 +7,22 @@ use std::time::Duration;
 use tokio::select;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::answers::AnswerPolicy;
 use super::error::{StreamConnectError, StreamLost, UnsentReason};
 use super::exchange::{Exchange, ExchangeEvent};
-use super::peer::{CLOSE_TIMEOUT, Claim, PeerLink, PublishJob, StreamPeer, StreamTimeouts};
+use super::interruption::Interruption;
+use super::peer::{CLOSE_TIMEOUT, PeerLink, PublishJob, StreamPeer, StreamTimeouts};
 use super::reconnect_backoff::ReconnectBackoff;
 use super::selection::Attempt;
 use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
+use crate::registry::Claim;
 
 /// The limit for publishes that wait for one stream. Further ones use another transport.
 const QUEUE: usize = 4096;
@@ -55,6 +57,7 @@ enum StreamEvent {
     Job(Option<PublishJob>),
     Exchange(ExchangeEvent),
     Deadline,
+    Interrupted,
     Shutdown,
 }
 
@@ -63,11 +66,12 @@ pub(super) struct StreamTask<P> {
     pub(super) peer: Arc<P>,
     pub(super) jobs: mpsc::Receiver<PublishJob>,
     pub(super) timeouts: StreamTimeouts,
+    pub(super) interruption: Interruption,
     pub(super) shutdown: CancellationToken,
 }
 
 impl<P: StreamPeer> StreamTask<P> {
-    /// Runs until no publish needs the stream, or the daemon stops.
+    /// Runs until no publish needs the stream, publishing is interrupted, or the daemon stops.
     pub(super) async fn run(mut self) {
         let mut backoff = ReconnectBackoff::default();
         while let Some(first) = self.wanted(&backoff).await {
@@ -80,6 +84,7 @@ impl<P: StreamPeer> StreamTask<P> {
             };
             let dialled = select! {
                 dialled = self.peer.dial() => dialled,
+                () = self.interruption.begun() => Err(StreamConnectError::Stopping),
                 () = self.shutdown.cancelled() => Err(StreamConnectError::Stopping),
             };
             let link = match dialled {
@@ -116,7 +121,7 @@ impl<P: StreamPeer> StreamTask<P> {
         let parked = Instant::now() + PARKED;
         loop {
             let now = Instant::now();
-            if self.shutdown.is_cancelled() {
+            if self.shutdown.is_cancelled() || self.interruption.has_begun() {
                 return None;
             }
             if self.peer.is_eager() && backoff.until(now).is_none() {
@@ -134,6 +139,7 @@ impl<P: StreamPeer> StreamTask<P> {
                 () = sleep_until(until.into()) => if until >= parked && self.peer.retire() {
                     return None;
                 },
+                () = self.interruption.begun() => return None,
                 () = self.shutdown.cancelled() => return None,
             }
         }
@@ -146,12 +152,18 @@ impl<P: StreamPeer> StreamTask<P> {
         }
     }
 
+    /// Writes a publish, unless publishing is interrupted.
+    fn publish(&self, exchange: &mut Exchange, job: PublishJob) {
+        if self.interruption.has_begun() {
+            return job.skip(&StreamConnectError::Stopping.into());
+        }
+        exchange.publish(job);
+    }
+
     async fn serve(&mut self, link: PeerLink, first: Option<PublishJob>, permit: P::Permit) -> StreamEnd {
         let mut exchange = Exchange::new(link, self.timeouts);
-        if let Some(job) = first {
-            exchange.publish(job);
-        }
-        let mut leaving = None;
+        first.into_iter().for_each(|job| self.publish(&mut exchange, job));
+        let (mut leaving, mut interrupted) = (None, false);
         let ended = loop {
             if leaving.is_none() && self.jobs.is_closed() {
                 // No more publishes will come. Those that were written still get their answers.
@@ -162,15 +174,22 @@ impl<P: StreamPeer> StreamTask<P> {
             {
                 break StreamEnd::Shutdown;
             }
-            let event = self.next_event(&mut exchange, leaving).await;
+            let event = self.next_event(&mut exchange, leaving, interrupted).await;
             let now = Instant::now();
             match event {
-                StreamEvent::Job(Some(job)) => exchange.publish(job),
+                StreamEvent::Job(Some(job)) => self.publish(&mut exchange, job),
                 StreamEvent::Job(None) => {}
                 StreamEvent::Exchange(event) => match exchange.on_event(event, &*self.peer) {
                     Ok(()) => {}
                     Err(reason) => break StreamEnd::Lost(reason),
                 },
+                StreamEvent::Interrupted => {
+                    interrupted = true;
+                    self.jobs.close();
+                    self.skip_all(&StreamConnectError::Stopping.into());
+                    let until = self.interruption.deadline();
+                    leaving = Some(leaving.map_or(until, |leaving: Instant| leaving.min(until)));
+                }
                 StreamEvent::Shutdown => leaving = Some(now + CLOSE_TIMEOUT),
                 StreamEvent::Deadline => match exchange.overdue(now) {
                     Some(reason) => break StreamEnd::Lost(reason),
@@ -194,12 +213,18 @@ impl<P: StreamPeer> StreamTask<P> {
         ended
     }
 
-    async fn next_event(&mut self, exchange: &mut Exchange, leaving: Option<Instant>) -> StreamEvent {
+    async fn next_event(
+        &mut self,
+        exchange: &mut Exchange,
+        leaving: Option<Instant>,
+        interrupted: bool,
+    ) -> StreamEvent {
         let deadline = exchange.deadline().into_iter().chain(leaving).min();
         let room = exchange.takes_more();
         let more = !(self.jobs.is_closed() && self.jobs.is_empty());
         let hurried = leaving.is_some_and(|until| until <= Instant::now() + CLOSE_TIMEOUT);
         select! {
+            () = self.interruption.begun(), if !interrupted => StreamEvent::Interrupted,
             job = self.jobs.recv(), if room && more => StreamEvent::Job(job),
             event = exchange.next_event() => StreamEvent::Exchange(event),
             () = async { match deadline {
@@ -211,12 +236,13 @@ impl<P: StreamPeer> StreamTask<P> {
     }
 }
 
-/// Passes a publish to a stream with `send`, and waits for its outcome. If the stream is not ready within `ready`, the
-/// publish is withdrawn.
+/// Passes a publish to a stream with `send`, and waits for its outcome. If the stream is not ready within `ready`, or
+/// publishing is interrupted first, the publish is withdrawn.
 pub(super) async fn submit(
     account: &BareJid,
     publish: Publish,
     ready: Duration,
+    interruption: &Interruption,
     send: impl FnOnce(PublishJob) -> Result<(), UnsentReason>,
 ) -> Attempt {
     let (reply, mut replied) = oneshot::channel();
@@ -224,10 +250,15 @@ pub(super) async fn submit(
     if let Err(reason) = send(PublishJob { account: account.clone(), publish, claim: claim.clone(), reply }) {
         return Attempt::Skipped(reason);
     }
-    let answered = match timeout(ready, &mut replied).await {
-        Ok(answered) => answered,
-        Err(_) if claim.take() => return Attempt::Skipped(UnsentReason::NotReady(ready)),
-        Err(_) => replied.await,
+    let answered = select! {
+        answered = &mut replied => Some(answered),
+        () = sleep(ready) => None,
+        () = interruption.begun() => None,
+    };
+    let answered = match answered {
+        Some(answered) => answered,
+        None if claim.take() => return Attempt::Skipped(UnsentReason::NotReady(ready)),
+        None => replied.await,
     };
     // If there is no answer, the task has ended. A publish that it had taken may have been written.
     let lost = || {
@@ -263,7 +294,10 @@ mod tests {
             kept = Some(job);
             Ok(())
         };
-        assert!(matches!(submit(&account(), publish(), SOON, keep).await, Attempt::Skipped(_)));
+        assert!(matches!(
+            submit(&account(), publish(), SOON, &Interruption::default(), keep).await,
+            Attempt::Skipped(_)
+        ));
         assert!(!kept.unwrap().claim.take());
     }
 
@@ -277,7 +311,10 @@ mod tests {
             });
             Ok(())
         };
-        assert_eq!(submit(&account(), publish(), SOON, write).await, Attempt::Done(Outcome::Accepted));
+        assert_eq!(
+            submit(&account(), publish(), SOON, &Interruption::default(), write).await,
+            Attempt::Done(Outcome::Accepted)
+        );
     }
 
     #[tokio::test]
@@ -286,11 +323,17 @@ mod tests {
             drop(job);
             Ok(())
         };
-        assert!(matches!(submit(&account(), publish(), SOON, lost).await, Attempt::Skipped(_)));
+        assert!(matches!(
+            submit(&account(), publish(), SOON, &Interruption::default(), lost).await,
+            Attempt::Skipped(_)
+        ));
         let lost = |job: PublishJob| {
-            job.claim.take();
+            assert!(job.claim.take());
             Ok(())
         };
-        assert_eq!(submit(&account(), publish(), SOON, lost).await, Attempt::Done(Outcome::Unknown));
+        assert_eq!(
+            submit(&account(), publish(), SOON, &Interruption::default(), lost).await,
+            Attempt::Done(Outcome::Unknown)
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! Notifications for the devices of an account that have no session, about stanzas that its other sessions received.
 //! [`Absent`] holds one [`Pusher`] per device; `relay` owns it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::account::DeviceId;
 use super::notification::{Detail, Publish, Summary};
@@ -27,13 +29,14 @@ pub struct Notice {
 }
 
 /// The devices of one account that have no session.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Absent {
+    #[serde(skip)]
     settings: Arc<PushSettings>,
-    away: HashMap<DeviceId, Away>,
+    away: BTreeMap<DeviceId, Away>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Away {
     pusher: Pusher,
     registrations: Vec<Registration>,
@@ -44,7 +47,21 @@ struct Away {
 impl Absent {
     /// Starts without any device.
     pub fn new(settings: Arc<PushSettings>) -> Self {
-        Self { settings, away: HashMap::new() }
+        Self { settings, away: BTreeMap::new() }
+    }
+
+    /// Returns whether nothing is known about any device.
+    pub fn is_empty(&self) -> bool {
+        self.away.is_empty()
+    }
+
+    /// Adds the devices of another process. They use the settings of this one.
+    pub fn add(&mut self, other: Self) {
+        let added = other.away.into_iter().map(|(device, mut away)| {
+            away.pusher.change(Arc::clone(&self.settings));
+            (device, away)
+        });
+        self.away.extend(added);
     }
 
     /// Uses other settings from now on.

@@ -42,7 +42,7 @@ pub(super) struct EncryptedSummary<'a> {
     pub(super) sid: Option<&'a str>,
     /// `audio`, `video`: the media of a call that rings. Empty if the call is over.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(super) media: &'a [&'static str],
+    pub(super) media: &'a [Cow<'static, str>],
 }
 
 /// The topic of a notification.

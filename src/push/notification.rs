@@ -24,7 +24,7 @@ const IQ: usize = 512;
 const FORM: usize = 512;
 
 /// The number of a publish in the log. It ties the line about the attempt to the line about its outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PublishId(u32);
 
 impl fmt::Display for PublishId {
@@ -34,7 +34,7 @@ impl fmt::Display for PublishId {
 }
 
 /// A notification on its way to one push service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Publish {
     /// Its number in the log.
     pub id: PublishId,
@@ -50,7 +50,7 @@ pub struct Publish {
 
 /// The content that is the same for all devices. Its form is `urn:xmpp:push:summary`, unless the device asks for
 /// encryption.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
     /// `message-count`: the number of important stanzas that the device has not acknowledged.
     pub count: usize,
@@ -65,7 +65,8 @@ pub struct Summary {
     /// True if the operator allows calls to ring by notification. A device may have asked for it when the operator
     /// still did.
     calls: bool,
-    /// The details for a device that asks for them.
+    /// The details for a device that asks for them. They are not part of a publish.
+    #[serde(skip)]
     newest: Option<Box<NewestDetails>>,
 }
 

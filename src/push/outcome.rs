@@ -6,7 +6,7 @@ use crate::clock::UnixSecs;
 use crate::xml::{Node, excerpt, ns};
 
 /// The outcome of a publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Outcome {
     /// The push service accepted it.
     Accepted,

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::claim::Claim;
 use super::gauges::Gauges;
 use super::mailbox::{self, NotTaken, mailbox};
 use super::published::Published;
@@ -39,13 +40,25 @@ pub const END_TIMEOUT: Duration = Duration::from_secs(8);
 pub enum Command<C> {
     /// Replace the client connection with this one.
     Attach(Box<Attach<C>>),
-    /// Publish this through the session's own stream, for another device of the account. If there is no answer, the outcome is
-    /// unknown.
-    PublishOnStream(Box<Publish>, oneshot::Sender<Outcome>),
+    /// Publish this through the session's own stream, for another device of the account.
+    PublishOnStream(Box<StreamPublish>),
     /// The outcome of a publish of this session that went by another transport.
     Published(Box<PublishResult>),
+    /// A publish of this session that no transport has written, because publishing was interrupted.
+    Unpublished(Box<Publish>),
     /// An answer to this session that came over the stream of an app server.
     Routed(Box<Routed>),
+}
+
+/// A publish for another device of the account. The session writes it only if it gets the claim.
+#[derive(Debug)]
+pub struct StreamPublish {
+    /// The publish.
+    pub publish: Box<Publish>,
+    /// The right to write it.
+    pub claim: Claim,
+    /// Receives the outcome. If it is dropped, the outcome of a publish whose claim was taken is unknown.
+    pub reply: oneshot::Sender<Outcome>,
 }
 
 /// The most bytes of answers over streams of app servers that may wait for a session.

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `handle.rs` | [`Handle`], [`Command`]: the access of other tasks to a session, and the commands to it |
 //! | `gauges.rs`, `succession.rs` | the parts of a handle: published numbers; the end in favour of a newer session |
+//! | `claim.rs` | [`Claim`]: the right to write a publish |
 //! | `mailbox.rs` | [`mailbox`]: a queue whose senders never wait for room |
 //! | `sessions.rs`, `published.rs` | [`Sessions`], [`Published`]: the access of publishing to sessions, and its result |
 
+mod claim;
 mod gauges;
 pub mod handle;
 pub mod mailbox;
@@ -30,7 +32,8 @@ use crate::session::SmId;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::{HeldSession, Proof};
 use crate::xml::Element;
-pub use handle::{Attach, AttachRefusal, Command, Handle, Refused, Routed, SessionNotes};
+pub use claim::Claim;
+pub use handle::{Attach, AttachRefusal, Command, Handle, Refused, Routed, SessionNotes, StreamPublish};
 pub use mailbox::{Mail, NotTaken};
 pub use published::Published;
 pub use sessions::Sessions;
@@ -254,10 +257,15 @@ impl<C: Send> Sessions for Registry<C> {
         &self,
         account: &BareJid,
         publish: Publish,
+        claim: Claim,
     ) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>> {
         let session = self.any_session(account).ok_or(NotTaken::Gone(()))?;
         let (reply, replied) = oneshot::channel();
-        match session.offer(Command::PublishOnStream(Box::new(publish), reply)) {
+        match session.offer(Command::PublishOnStream(Box::new(StreamPublish {
+            publish: Box::new(publish),
+            claim,
+            reply,
+        }))) {
             Ok(()) => Ok(replied),
             Err(refused) => Err(refused.without_message()),
         }

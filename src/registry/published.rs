@@ -4,7 +4,7 @@ use crate::config::Transport;
 use crate::push::outcome::Outcome;
 
 /// The transport of a publish, and its outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Published {
     /// The transport that carried it; `None` if it was not sent.
     pub transport: Option<Transport>,

@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::claim::Claim;
 use super::mailbox::NotTaken;
 use crate::jid::{BareJid, Jid};
 use crate::push::notification::Publish;
@@ -10,7 +11,8 @@ use crate::xml::Element;
 
 /// The sessions of all accounts, for outgoing publishes and for the answers. No method waits.
 pub trait Sessions: Send + Sync {
-    /// Asks one session of the account to publish through its own stream. If there is no answer, the outcome is unknown.
+    /// Asks one session of the account to publish through its own stream, which it does if it gets the claim. If the claim is
+    /// taken and there is no answer, the outcome is unknown.
     ///
     /// # Errors
     /// The session is overloaded, or there is none.
@@ -18,6 +20,7 @@ pub trait Sessions: Send + Sync {
         &self,
         account: &BareJid,
         publish: Publish,
+        claim: Claim,
     ) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>>;
 
     /// Sends an answer to the session that has exactly this full JID.

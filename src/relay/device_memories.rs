@@ -1,15 +1,17 @@
 //! The memories of devices ([`DeviceMemory`]). The sessions of a device share one memory. It is kept for the next session
-//! while the device has none. A restart clears all of them.
+//! while the device has none. A restart clears all of them, a handover to another process does not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::client::Handle;
 use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
-use crate::session::DeviceMemory;
+use crate::session::{DeviceMemory, DeviceMemoryRecord};
 use crate::sync::lock;
 
 /// The limit for the bytes of all memories without a session. Over it, the older half of them is dropped.
@@ -34,10 +36,23 @@ pub(super) struct DeviceMemoryShare {
 }
 
 /// A device of an account.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 struct AccountDevice {
     account: BareJid,
     device: DeviceId,
+}
+
+/// The memories of devices, for another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct MemoriesRecord {
+    devices: BTreeMap<AccountDevice, HeldMemoryRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct HeldMemoryRecord {
+    memory: DeviceMemoryRecord,
+    /// The time at which the device's last session ended. `None` if the device has a session.
+    left: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +84,16 @@ impl Memories {
     /// memory.
     pub(super) fn forget(&self, account: &BareJid) {
         self.held().retain(|of, _| of.account != *account);
+    }
+
+    /// Returns all memories, for another process.
+    pub(super) fn freeze(&self) -> MemoriesRecord {
+        self.held().freeze()
+    }
+
+    /// Continues with the memories of another process. Must run before the sessions begin that share them.
+    pub(super) fn thaw(&self, record: MemoriesRecord) {
+        self.held().thaw(record, Instant::now());
     }
 
     fn held(&self) -> MutexGuard<'_, HeldMemories> {
@@ -120,6 +145,27 @@ impl HeldMemories {
         if now.duration_since(*self.swept.get_or_insert(now)) >= SWEEP_INTERVAL {
             self.swept = Some(now);
             self.retain(|_, left| now.duration_since(left) < RETENTION);
+        }
+    }
+
+    fn freeze(&self) -> MemoriesRecord {
+        let remembers = |(_, entry): &(&AccountDevice, &HeldMemory)| !entry.memory.is_empty();
+        let record =
+            |entry: &HeldMemory| HeldMemoryRecord { memory: entry.memory.freeze(), left: entry.left.map(|(at, _)| at) };
+        let devices = self.devices.iter().filter(remembers).map(|(device, entry)| (device.clone(), record(entry)));
+        MemoriesRecord { devices: devices.collect() }
+    }
+
+    fn thaw(&mut self, record: MemoriesRecord, now: Instant) {
+        for (device, HeldMemoryRecord { memory, left }) in record.devices {
+            let memory = Arc::new(DeviceMemory::thaw(memory));
+            // The bytes of a device with a session do not count: its session begins soon.
+            let bytes = left.map_or(0, |_| ENTRY + memory.memory());
+            self.bytes += bytes;
+            let entry = HeldMemory { memory, sessions: 0, left: Some((left.unwrap_or(now), bytes)) };
+            if let Some((_, bytes)) = self.devices.insert(device, entry).and_then(|replaced| replaced.left) {
+                self.bytes = self.bytes.saturating_sub(bytes);
+            }
         }
     }
 
@@ -194,6 +240,30 @@ mod tests {
         receive(&mut held, &device("romeo@example.org", 1), 1, now);
         receive(&mut held, &device("romeo@example.org", 2), 1, now + RETENTION);
         assert_eq!((held.devices.len(), held.bytes > 0), (1, true));
+    }
+
+    #[test]
+    fn the_next_process_has_the_memories_of_devices_with_and_without_a_session() {
+        let (mut held, now) = (HeldMemories::default(), Instant::now());
+        let [gone, used, empty] = [1, 2, 3].map(|n| device("romeo@example.org", n));
+        receive(&mut held, &gone, 1, now - RETENTION / 2);
+        let memory = held.share(used.clone());
+        memory.note_received(1..2);
+        held.share(empty.clone());
+        let bytes = rmp_serde::to_vec_named(&held.freeze()).unwrap();
+        let mut after = HeldMemories::default();
+        after.thaw(rmp_serde::from_slice(&bytes).unwrap(), now);
+        assert_eq!((after.devices.len(), after.bytes), (2, held.bytes));
+        assert_eq!(after.share(used.clone()).memory(), memory.memory());
+        assert_eq!(after.bytes, held.bytes);
+        after.leave(&used, now);
+        assert_eq!(after.bytes, 2 * held.bytes);
+        receive(&mut after, &empty, 1, now + RETENTION / 2);
+        assert!(!after.devices.contains_key(&gone) && after.devices.contains_key(&used), "it keeps its time");
+        // A memory that is there already is replaced.
+        let before = after.bytes;
+        after.thaw(after.freeze(), now);
+        assert_eq!(after.bytes, before);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod recent;
 mod tests;
 mod unpublished;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -31,6 +32,9 @@ use crate::session::{Resumption, ResumptionTokens, TokenWish};
 use crate::store::{ChangedAccount, Store, StoreError};
 use recent::RecentRevocations;
 use unpublished::UnpublishedChanges;
+
+/// The changes of tokens that the store has refused, by account.
+pub(super) type RefusedTokenChanges = BTreeMap<BareJid, Vec<TokenChange>>;
 
 /// The tokens of clients.
 pub(super) struct ClientTokens {
@@ -188,6 +192,24 @@ impl ClientTokens {
     /// is too long ago.
     pub(super) fn revoked_since(&self, account: &BareJid, began: Instant) -> bool {
         self.revoked.since(account, began)
+    }
+
+    /// Returns the changes that the store has refused, for another process. They count although they are not on disk.
+    pub(super) fn freeze(&self) -> RefusedTokenChanges {
+        let refused = |changes: &UnpublishedChanges| Some(changes.refused().to_vec()).filter(|all| !all.is_empty());
+        self.accounts.iter().filter_map(|entry| Some((entry.key().clone(), refused(entry.value())?))).collect()
+    }
+
+    /// Submits the changes that the store of another process has refused.
+    pub(super) fn thaw(self: &Arc<Self>, refused: RefusedTokenChanges) {
+        for (account, refused) in refused {
+            self.decide(&account, |changes| {
+                for change in refused {
+                    // A change that is refused again is kept.
+                    drop(self.submit_one(&account, changes, change));
+                }
+            });
+        }
     }
 
     /// Returns the published record of an account.

@@ -18,8 +18,9 @@
 //! | `publishing.rs`, `absent.rs` | publishes for sessions and accounts; devices that have no session |
 //! | `overload.rs`, `report.rs`, `status.rs` | limits; log and metrics of sessions |
 //! | `certificates.rs`, `upstream_warnings.rs`, `reachability.rs` | warnings for the operator about certificates and upstream servers |
-//! | `upkeep.rs`, `wake_pushes.rs`, `revocations.rs` | background tasks |
+//! | `upkeep.rs`, `wake_pushes.rs`, `wake_retries.rs`, `revocations.rs` | background tasks |
 //! | `backpressure.rs`, `read_ahead.rs`, `timer.rs`, `background.rs` | the choice of peers to read; connections while their task waits; deadlines; tasks that the shutdown waits for |
+//! | `handover.rs` | the state beside the sessions, for another process |
 //! | `snapshot.rs` | the state that a reload replaces |
 //! | `client.rs` | the types of [`crate::registry`] for connections of clients |
 
@@ -33,6 +34,7 @@ mod client;
 mod client_address;
 mod device_memories;
 mod fast;
+pub mod handover;
 mod handshake;
 mod jobs;
 mod login;
@@ -52,6 +54,7 @@ mod timer;
 mod upkeep;
 mod upstream_warnings;
 mod wake_pushes;
+mod wake_retries;
 
 pub use client::{Client, Handle, Registry};
 pub use shared::Relay;

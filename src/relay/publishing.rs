@@ -12,7 +12,9 @@ use crate::clock::{self, Instant};
 use crate::config::Transport;
 use crate::jid::BareJid;
 use crate::metrics::Metrics;
-use crate::publish::{Eligible, Publisher, Revocation, ServiceStatus, TransportSettings};
+use crate::publish::{
+    Eligible, Interrupted, PublishPermit, Publisher, PublisherRecord, Revocation, ServiceStatus, TransportSettings,
+};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
@@ -37,30 +39,78 @@ impl Publishing {
         Self { publisher, accounts, current, metrics }
     }
 
+    /// Permits a publish, unless publishing is interrupted. [`Publishing::interrupt`] waits until the permit is dropped.
+    pub(super) fn permit(&self) -> Option<PublishPermit> {
+        self.publisher.permit()
+    }
+
+    /// Returns whether publishing is interrupted.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.publisher.is_interrupted()
+    }
+
+    /// Interrupts publishing: see [`Publisher::interrupt`].
+    pub(super) async fn interrupt(&self, deadline: Instant) -> bool {
+        self.publisher.interrupt(deadline).await
+    }
+
+    /// Publishes again after an interruption.
+    pub(super) fn resume(&self) {
+        self.publisher.resume();
+    }
+
+    /// Returns what is known about push services, for another process.
+    pub(super) fn freeze(&self) -> PublisherRecord {
+        self.publisher.freeze()
+    }
+
+    /// Continues with the knowledge of another process.
+    pub(super) fn thaw(&self, record: PublisherRecord) {
+        self.publisher.thaw(record);
+    }
+
     /// Publishes for an account over any eligible transport, and stores the consequences of the answer.
-    pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
+    ///
+    /// # Errors
+    /// Publishing was interrupted before the publish was written.
+    pub(super) async fn publish(
+        &self,
+        permit: &PublishPermit,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Result<Published, Interrupted> {
         let (target, attempt) = (publish.target.clone(), publish.id);
         tracing::info!(%account, service = %target, %attempt, "push notification sent");
-        let published = self.publish_counted(account, publish).await;
+        let published = self.publish_counted(permit, account, publish).await?;
         let (outcome, condition) = (published.outcome.name(), published.outcome.condition());
         let transport = published.transport_name();
         tracing::info!(%account, service = %target, %attempt, transport, outcome, condition, "push notification outcome");
         self.note_outcome(account, &target, &published.outcome).await;
-        published
+        Ok(published)
     }
 
-    /// Publishes for a session. The session gets the outcome; if it has ended by then, the outcome is stored for its account.
-    pub(super) async fn publish_for_session(self: Arc<Self>, session: Arc<Handle>, publish: Publish) {
+    /// Publishes for a session. The session gets the outcome; if it has ended by then, the outcome is stored for its account. If
+    /// publishing is interrupted, the session gets the publish back, or the caller does if the session has ended.
+    pub(super) async fn publish_for_session(
+        &self,
+        permit: PublishPermit,
+        session: &Handle,
+        publish: Publish,
+    ) -> Result<(), Interrupted> {
         let (target, id) = (publish.target.clone(), publish.id);
-        let published = self.publish_counted(session.account(), publish).await;
+        let published = match self.publish_counted(&permit, session.account(), publish).await {
+            Ok(published) => published,
+            Err(Interrupted(publish)) => return give_back(session, publish),
+        };
         let transport = published.transport_name();
         tracing::info!(service = %target, attempt = %id, transport, "push transport selected");
-        note_push(&session, published.clone());
+        note_push(session, published.clone());
         let outcome = published.outcome;
         let result = PublishResult { id, target: target.clone(), outcome: outcome.clone() };
         if session.deliver(Command::Published(Box::new(result))).is_err() {
             self.note_outcome(session.account(), &target, &outcome).await;
         }
+        Ok(())
     }
 
     /// Records and counts the outcome of a publish that a session sent over its own stream. `since`: the time of the request.
@@ -111,10 +161,19 @@ impl Publishing {
         }
     }
 
-    async fn publish_counted(&self, account: &BareJid, publish: Publish) -> Published {
+    async fn publish_counted(
+        &self,
+        permit: &PublishPermit,
+        account: &BareJid,
+        publish: Publish,
+    ) -> Result<Published, Interrupted> {
         let began = Instant::now();
-        let published = self.publisher.publish(account, publish).await;
-        self.count(&published, began.elapsed());
+        let (target, attempt) = (publish.target.clone(), publish.id);
+        let published = self.publisher.publish(permit, account, publish).await;
+        match &published {
+            Ok(published) => self.count(published, began.elapsed()),
+            Err(_) => tracing::info!(%account, service = %target, %attempt, "push notification not sent: interrupted"),
+        }
         published
     }
 
@@ -123,6 +182,14 @@ impl Publishing {
         if let Some(transport) = published.transport {
             self.metrics.publish_took(transport, took);
         }
+    }
+}
+
+/// Gives a publish back to its session, or to the caller if the session has ended.
+fn give_back(session: &Handle, publish: Box<Publish>) -> Result<(), Interrupted> {
+    match session.deliver(Command::Unpublished(publish)) {
+        Err(Command::Unpublished(publish)) => Err(Interrupted(publish)),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

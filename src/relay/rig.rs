@@ -16,9 +16,14 @@ pub(super) fn relay(directory: &Path) -> Arc<Relay> {
 }
 
 pub(super) fn relay_with(directory: &Path, store: Store) -> Arc<Relay> {
+    relay_like(directory, store, "")
+}
+
+/// Returns a relay whose configuration has these further lines for its host, and what follows them.
+pub(super) fn relay_like(directory: &Path, store: Store, more: &str) -> Arc<Relay> {
     let file = |name: &str| directory.join(name).display().to_string();
     let config = format!(
-        "[[host]]\ndomain = 'localhost'\ncertificate = '{}'\nkey = '{}'\nupstream = '127.0.0.1:1'",
+        "[[host]]\ndomain = 'localhost'\ncertificate = '{}'\nkey = '{}'\nupstream = '127.0.0.1:1'\n{more}",
         file("c.pem"),
         file("c.key")
     );

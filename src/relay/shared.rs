@@ -10,19 +10,21 @@ use super::background::Background;
 use super::certificates::CertificateCheck;
 use super::client::Registry;
 use super::fast::ClientTokens;
+use super::handover::{RelayRecord, RelayRecordError};
 use super::overload::Overload;
 use super::publishing::Publishing;
 use super::reachability;
 use super::report::Reports;
 use super::snapshot::{Current, Snapshot};
 use super::upstream_warnings::UpstreamWarnings;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::jid::BareJid;
 use crate::limits::Guards;
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::publish::{Publisher, ServiceStatus};
 use crate::push::account::{Account, Change};
 use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::registry::{Published, Sessions};
 use crate::session::Settings;
@@ -161,15 +163,66 @@ impl Relay {
         &self.shutdown
     }
 
+    // Handover
+
+    /// Interrupts publishing: begins no more publishes, and gives those back that were not written. The outcome of a publish that
+    /// was written and is not answered until `deadline` is unknown. Sessions and tasks keep what is given back or becomes due.
+    /// Returns whether all publishes under way have their results, with their consequences submitted to the store; if not, the
+    /// store was too slow.
+    pub async fn interrupt_publishing(&self, deadline: Instant) -> bool {
+        self.publishing.interrupt(deadline).await
+    }
+
+    /// Publishes again after [`Relay::interrupt_publishing`], beginning with what was kept.
+    pub fn resume_publishing(&self) {
+        self.publishing.resume();
+        self.absent.resume();
+        self.notify_all();
+    }
+
+    /// Returns the state beside the sessions, for another process. Publishing must be interrupted and the sessions frozen. The
+    /// relay can go on after [`Relay::resume_publishing`].
+    pub async fn freeze_rest(&self) -> RelayRecord {
+        let mut record = RelayRecord::new(&self.current());
+        record.absent = self.absent.freeze().await;
+        record.wake_retries = self.absent.wake_retries().freeze();
+        record.failed_logins = self.guards.logins().freeze(Instant::now());
+        record.publisher = self.publishing.freeze();
+        record.memories = self.accounts.memories().freeze();
+        record.refused_tokens = self.accounts.tokens().freeze();
+        record
+    }
+
+    /// Continues with the state of another process. Must run before the first session begins.
+    ///
+    /// # Errors
+    /// The state belongs to another seed. Nothing of it is used then.
+    pub fn thaw_rest(&self, mut record: RelayRecord) -> Result<(), RelayRecordError> {
+        if record.seed() != self.settings().seed {
+            return Err(RelayRecordError::OtherSeed);
+        }
+        record.thaw_fronting(&self.current());
+        self.absent.thaw(record.absent);
+        self.absent.wake_retries().thaw(record.wake_retries);
+        self.guards.logins().thaw(record.failed_logins);
+        self.publishing.thaw(record.publisher);
+        self.accounts.memories().thaw(record.memories);
+        self.accounts.tokens().thaw(record.refused_tokens);
+        Ok(())
+    }
+
     fn notify_all(&self) {
         self.registry.all().iter().for_each(|session| session.notify());
     }
 
     // Requests of the daemon and the operator
 
-    /// Publishes for an account over any eligible transport, and stores the consequences of the answer.
+    /// Publishes for an account over any eligible transport, and stores the consequences of the answer. While publishing is
+    /// interrupted, the publish is not sent and has no consequences.
     pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
-        self.publishing.publish(account, publish).await
+        let not_sent = Published { transport: None, outcome: Outcome::NotSent };
+        let Some(permit) = self.publishing.permit() else { return not_sent };
+        self.publishing.publish(&permit, account, publish).await.unwrap_or(not_sent)
     }
 
     /// Returns the state of the push service of a registration.

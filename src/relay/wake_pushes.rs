@@ -13,10 +13,11 @@ use super::client::Registry;
 use super::publishing::Publishing;
 use super::shared::Relay;
 use super::snapshot::Current;
+use super::wake_retries::WakeRetries;
 use crate::clock::Instant;
+use crate::publish::PublishPermit;
 use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
-use crate::push::retry::Backoff;
 use crate::store::{Slot, Store, StoreError, Wake};
 
 /// The interval between two rounds.
@@ -29,43 +30,7 @@ const JITTER: Duration = Duration::from_secs(5);
 struct RoundMemory {
     /// The devices that were logged as waiting.
     logged: HashSet<Slot>,
-    under_way: HashMap<Slot, JoinHandle<Woken>>,
-    /// The devices whose push services were unreachable, each with the time of the next attempt.
-    again: HashMap<Slot, (Backoff, Instant)>,
-}
-
-/// The result of waking a device.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Woken {
-    /// A push service has the push, or the device has no registration, or no transport could carry it and the next round
-    /// tries again.
-    Settled,
-    /// No push service was reached.
-    OutOfReach,
-}
-
-impl RoundMemory {
-    /// Collects the results of finished pushes. Returns the devices whose push services were unreachable for too long.
-    async fn take_over(&mut self, now: Instant) -> Vec<Slot> {
-        let mut given_up = Vec::new();
-        let over: Vec<_> = self.under_way.extract_if(|_, task| task.is_finished()).collect();
-        for (slot, task) in over {
-            if !task.await.is_ok_and(|woken| woken == Woken::OutOfReach) {
-                self.again.remove(&slot);
-                continue;
-            }
-            let (mut backoff, _) = self.again.remove(&slot).unwrap_or((Backoff::new(now), now));
-            match backoff.next(now) {
-                Some(at) => drop(self.again.insert(slot, (backoff, at))),
-                None => given_up.push(slot),
-            }
-        }
-        given_up
-    }
-
-    fn waits(&self, slot: &Slot, now: Instant) -> bool {
-        self.under_way.contains_key(slot) || self.again.get(slot).is_some_and(|(_, at)| *at > now)
-    }
+    under_way: HashMap<Slot, JoinHandle<()>>,
 }
 
 /// Sends wake pushes.
@@ -75,6 +40,7 @@ pub(super) struct WakePushes {
     publishing: Arc<Publishing>,
     current: Arc<Current>,
     background: Background,
+    retries: Arc<WakeRetries>,
     memory: RoundMemory,
 }
 
@@ -86,6 +52,7 @@ impl WakePushes {
             publishing: Arc::clone(relay.publishing()),
             current: relay.shared_current(),
             background: relay.background().clone(),
+            retries: Arc::clone(relay.absent().wake_retries()),
             memory: RoundMemory::default(),
         }
     }
@@ -105,15 +72,13 @@ impl WakePushes {
 
     /// Runs one round. Returns whether there were any jobs.
     async fn round(&mut self, spread: Duration) -> Result<bool, StoreError> {
-        for slot in self.memory.take_over(Instant::now()).await {
-            woken(&self.store, &slot).await;
-        }
+        self.memory.under_way.retain(|_, task| !task.is_finished());
         let wakes = self.store.wakes().await?;
         let pause = Duration::from_secs(1) / self.current.load().config.stream_management.wake_rate.max(1);
         let jitter = |share: f64| spread.mul_f64(share / (wakes.len().max(1) as f64));
         let any = !wakes.is_empty();
         for (slot, wake) in &wakes {
-            if self.memory.waits(slot, Instant::now()) {
+            if self.memory.under_way.contains_key(slot) || self.retries.waits(slot, Instant::now()) {
                 continue;
             }
             let publishes = match self.publishes(slot).await {
@@ -126,8 +91,9 @@ impl WakePushes {
                 publishes => publishes?,
             };
             if self.may_leave(slot, &publishes) {
-                let task =
-                    wake_device(Arc::clone(&self.publishing), self.store.clone(), slot.clone(), *wake, publishes);
+                // While publishing is interrupted, all jobs stay.
+                let Some(permit) = self.publishing.permit() else { break };
+                let task = self.task(slot, *wake).run(permit, publishes);
                 self.memory.under_way.insert(slot.clone(), self.background.spawn(task));
                 sleep(pause + jitter(rand::random::<f64>() * 2.0)).await;
             } else if self.memory.logged.insert(slot.clone()) {
@@ -136,8 +102,18 @@ impl WakePushes {
         }
         let still_waits = |slot: &Slot| wakes.iter().any(|(waiting, _)| waiting == slot);
         self.memory.logged.retain(still_waits);
-        self.memory.again.retain(|slot, _| still_waits(slot));
+        self.retries.retain(still_waits);
         Ok(any)
+    }
+
+    fn task(&self, slot: &Slot, wake: Wake) -> WakeTask {
+        WakeTask {
+            publishing: Arc::clone(&self.publishing),
+            retries: Arc::clone(&self.retries),
+            store: self.store.clone(),
+            slot: slot.clone(),
+            wake,
+        }
     }
 
     /// Returns the wake pushes for a device.
@@ -159,34 +135,49 @@ impl WakePushes {
     }
 }
 
-/// Wakes a device through all its registrations. The job is done as soon as one push service may have the push.
-async fn wake_device(
+/// A wake push on its way.
+struct WakeTask {
     publishing: Arc<Publishing>,
+    retries: Arc<WakeRetries>,
     store: Store,
     slot: Slot,
     wake: Wake,
-    publishes: Vec<Publish>,
-) -> Woken {
-    let (mut left, mut out_of_reach) = (publishes.is_empty(), false);
-    for publish in publishes {
-        let published = publishing.publish(&slot.account, publish).await;
-        let Some(transport) = published.transport else { continue };
-        if published.outcome.may_be_repeated() {
-            out_of_reach = true;
-        } else if !left {
-            tracing::info!(account = %slot.account, reason = wake.reason.name(), transport = transport.name(), "wake push sent");
-            left = true;
+}
+
+impl WakeTask {
+    /// Wakes a device through all its registrations. The job is done as soon as one push service may have the push.
+    async fn run(self, permit: PublishPermit, publishes: Vec<Publish>) {
+        let Self { publishing, retries, store, slot, wake } = self;
+        let (account, reason) = (&slot.account, wake.reason.name());
+        let (mut left, mut out_of_reach, mut interrupted) = (publishes.is_empty(), false, false);
+        for publish in publishes {
+            let Ok(published) = publishing.publish(&permit, account, publish).await else {
+                interrupted = true;
+                continue;
+            };
+            let Some(transport) = published.transport else { continue };
+            if published.outcome.may_be_repeated() {
+                out_of_reach = true;
+            } else if !left {
+                tracing::info!(%account, reason, transport = transport.name(), "wake push sent");
+                left = true;
+            }
+        }
+        if left {
+            retries.settle(&slot);
+            woken(&store, &slot).await;
+        } else if interrupted {
+            // The job stays, and is due at once when publishing continues.
+        } else if out_of_reach {
+            tracing::info!(%account, reason, "wake push failed: retrying later");
+            if !retries.on_out_of_reach(Instant::now(), &slot) {
+                woken(&store, &slot).await;
+            }
+        } else {
+            retries.settle(&slot);
+            log_waits(&slot, &wake);
         }
     }
-    if left {
-        woken(&store, &slot).await;
-    } else if out_of_reach {
-        tracing::info!(account = %slot.account, reason = wake.reason.name(), "wake push failed: retrying later");
-        return Woken::OutOfReach;
-    } else {
-        log_waits(&slot, &wake);
-    }
-    Woken::Settled
 }
 
 /// Deletes the wake job, so that the device is not woken again for the same reason.
@@ -275,32 +266,5 @@ mod tests {
             let counts: Vec<_> = pushes.publishes(&slot).await.unwrap().iter().map(|push| push.summary.count).collect();
             assert_eq!(counts, [count]);
         }
-    }
-
-    async fn over(round: &mut RoundMemory, slot: &Slot, woken: Woken, now: Instant) -> Vec<Slot> {
-        let task = tokio::spawn(async move { woken });
-        while !task.is_finished() {
-            tokio::task::yield_now().await;
-        }
-        round.under_way.insert(slot.clone(), task);
-        round.take_over(now).await
-    }
-
-    #[tokio::test]
-    async fn a_device_whose_push_services_are_out_of_reach_is_woken_again_for_an_hour() {
-        let slot = Slot { account: BareJid::new("juliet@example.org").unwrap(), device: DeviceId(1) };
-        let (mut round, start) = (RoundMemory::default(), Instant::now());
-        let (mut now, mut times) = (start, Vec::new());
-        while over(&mut round, &slot, Woken::OutOfReach, now).await.is_empty() {
-            let (_, at) = round.again[&slot];
-            assert!(round.waits(&slot, now) && !round.waits(&slot, at));
-            times.push((at - start).as_secs());
-            now = at;
-        }
-        assert_eq!((times.first(), times.last(), times.len()), (Some(&10), Some(&3600), 9));
-        assert!(!round.waits(&slot, now), "its note is deleted");
-        over(&mut round, &slot, Woken::OutOfReach, now).await;
-        assert_eq!(over(&mut round, &slot, Woken::Settled, now).await, []);
-        assert!(!round.waits(&slot, now) && round.again.is_empty());
     }
 }

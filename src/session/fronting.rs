@@ -4,12 +4,13 @@
 //! All logins of a host share this memory, see [`Fronting`]. `negotiate::fronted` logs the clients in, and
 //! [`rewrite::fronted`](super::rewrite::fronted) translates between the two profiles of SASL.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 
 use crate::jid::BareJid;
 use crate::secret::Secret;
@@ -35,8 +36,19 @@ pub struct Fronting {
     key: Secret<u128>,
 }
 
+/// What is known about servers, for another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct FrontingRecord(BTreeMap<String, ServerLimits>);
+
+impl FrontingRecord {
+    /// Forgets the hosts for which `stays` returns false, because their servers may be others.
+    pub fn retain(&mut self, stays: impl Fn(&str) -> bool) {
+        self.0.retain(|host, _| stays(host));
+    }
+}
+
 /// The limits of a server, as far as logins have met them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct ServerLimits {
     /// True if SCRAM depends on the server's own offers or on its TLS connection. Another list of offers would fail then.
     binds_offers: bool,
@@ -67,7 +79,7 @@ pub struct TokenOffer {
 }
 
 /// The header and features that a server has sent to the last client that was connected to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KnownServer {
     /// Its header.
     pub header: Arc<Header>,
@@ -81,6 +93,20 @@ impl Fronting {
     /// Creates the memory for these hosts. The key makes resources unpredictable.
     pub fn new(hosts: impl IntoIterator<Item = String>, key: Secret<u128>) -> Self {
         Self { hosts: hosts.into_iter().map(|host| (host, Mutex::default())).collect(), key }
+    }
+
+    /// Returns what is known about servers, for another process.
+    pub fn freeze(&self) -> FrontingRecord {
+        FrontingRecord(self.hosts.iter().map(|(host, limits)| (host.clone(), lock(limits).clone())).collect())
+    }
+
+    /// Continues with the knowledge of another process.
+    pub fn thaw(&self, record: FrontingRecord) {
+        for (host, known) in record.0 {
+            if let Some(mut limits) = self.limits(&host) {
+                *limits = known;
+            }
+        }
     }
 
     /// Returns the parts to offer for a host if its server lacks SASL2. `None`: SASL2 is not offered.
@@ -243,6 +269,29 @@ mod tests {
         for none in [None, Some(""), Some("  "), Some("x".repeat(TAG + 1).as_str())] {
             assert_eq!(fronting.resource(none, &juliet, Some("a"), 1).len(), 12, "{none:?}");
         }
+    }
+
+    #[test]
+    fn the_next_process_knows_the_server() {
+        let (fronting, after) = (fronting(), fronting());
+        let header = Arc::new(Header::parse(crate::xml::stream_header("example.org", "1", Some("en"))).unwrap());
+        let features = Element::parse("<stream:features><x xmlns='y'/></stream:features>".into(), &header).unwrap();
+        let known = KnownServer { header, features, leg: Leg::Plain };
+        fronting.on_features("example.org", Some("en"), known.clone());
+        fronting.on_carbons_refused("example.org");
+        let bytes = rmp_serde::to_vec_named(&fronting.freeze()).unwrap();
+        let record: FrontingRecord = rmp_serde::from_slice(&bytes).unwrap();
+        after.thaw(record);
+        assert_eq!(after.parts("example.org"), fronting.parts("example.org"));
+        let again = after.known("example.org", Some("en")).unwrap();
+        assert_eq!((again.header.bytes(), again.features.bytes()), (known.header.bytes(), known.features.bytes()));
+        assert!(again.features.is("features", crate::xml::ns::STREAMS) && again.leg == Leg::Plain);
+        let mut record = after.freeze();
+        record.retain(|host| host != "example.org");
+        after.forget("example.org");
+        after.thaw(record);
+        assert!(after.known("example.org", Some("en")).is_none(), "another server");
+        assert!(rmp_serde::from_slice::<FrontingRecord>(&bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]

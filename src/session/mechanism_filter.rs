@@ -12,7 +12,7 @@ use crate::xml::{Node, ns};
 const END_POINT: &str = "tls-server-end-point";
 
 /// The treatment of the channel binding that a server offers on its own TLS connection with Pushward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ChannelBinding {
     /// It is removed from the offers.
     #[default]
@@ -22,7 +22,7 @@ pub enum ChannelBinding {
 }
 
 /// The kind of connection to the server. It decides which offers pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Leg {
     /// Without TLS.
     Plain,

@@ -12,6 +12,11 @@ use crate::clock::UnixMillis;
 use crate::sync::lock;
 use crate::xml::Element;
 
+/// The content of a [`DeviceMemory`], for another process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceMemoryRecord(Remembered);
+
 /// The memory that the sessions of a device share.
 #[derive(Debug, Default)]
 pub struct DeviceMemory {
@@ -55,6 +60,18 @@ impl DeviceMemory {
     /// The bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the content, for another process. Its hashes have the key [`Settings::seed`](super::Settings::seed).
+    pub fn freeze(&self) -> DeviceMemoryRecord {
+        DeviceMemoryRecord(self.lock().as_deref().cloned().unwrap_or_default())
+    }
+
+    /// Creates a memory with the content of another process.
+    pub fn thaw(record: DeviceMemoryRecord) -> Self {
+        let memory = Self::default();
+        memory.update(|remembered| *remembered = record.0);
+        memory
     }
 
     /// Forgets everything.

@@ -17,7 +17,7 @@ pub const ITEM_OVERHEAD: u64 = 64;
 pub type ChangedAccount = Result<(Account, Option<DeviceId>), StoreError>;
 
 /// A device of an account.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Slot {
     /// The account.
     pub account: BareJid,

@@ -1,8 +1,10 @@
 //! [`NewServices`]: limits the new push services of each account. Users choose push services, and each causes a connection to
 //! an address of the user's choice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
 use crate::jid::BareJid;
@@ -16,10 +18,10 @@ const KNOWN: usize = 4096;
 const ACCOUNTS: usize = 4096;
 
 /// The known push services, and the accounts that have recently introduced others.
-#[derive(Debug, Default)]
-pub(super) struct NewServices {
-    known: HashSet<String>,
-    introduced: HashMap<BareJid, Vec<(String, Instant)>>,
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(in crate::publish) struct NewServices {
+    known: BTreeSet<String>,
+    introduced: BTreeMap<BareJid, Vec<(String, Instant)>>,
 }
 
 impl NewServices {

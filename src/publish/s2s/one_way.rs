@@ -1,8 +1,10 @@
 //! [`OneWay`]: push services that have sent more than answers on a stream for answers. For a day, no answers are requested
 //! from them on the stream.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
 
@@ -12,8 +14,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const KNOWN: usize = 4096;
 
 /// For each push service, the time until which no answers are requested on the stream.
-#[derive(Debug, Default)]
-pub(super) struct OneWay(HashMap<String, Instant>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(in crate::publish) struct OneWay(BTreeMap<String, Instant>);
 
 impl OneWay {
     /// Records that a push service has sent something forbidden.

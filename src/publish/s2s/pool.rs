@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use crate::limits::RateLimitedLog;
 use crate::metrics::{Fate, Fates};
 use crate::publish::answers::AnswerPolicy;
 use crate::publish::error::{NoPermit, StreamConnectError, UnsentReason};
+use crate::publish::interruption::UnderWay;
 use crate::publish::namespace;
 use crate::publish::peer::{PeerLink, PublishJob, Reaction, StreamPeer, StreamTimeouts};
 use crate::publish::settings::CurrentSettings;
@@ -36,6 +38,7 @@ type Ends = (String, String);
 /// The streams to push services: one for each host and push service, as long as publishes need it.
 pub(in crate::publish) struct Pool {
     shared: Arc<PoolState>,
+    under_way: Arc<UnderWay>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -50,6 +53,13 @@ struct PoolState {
     revocations: mpsc::Sender<Revocation>,
     fates: Fates,
     drops: RateLimitedLog,
+}
+
+/// What is known about push services, for another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::publish) struct PoolRecord {
+    new_services: NewServices,
+    one_way: OneWay,
 }
 
 /// The limit for entries (streams that are up, connecting, in backoff or unused), per stream that may be up.
@@ -75,6 +85,7 @@ pub(in crate::publish) struct PoolEnvironment<'a> {
     pub(in crate::publish) sessions: Arc<dyn Sessions>,
     pub(in crate::publish) revocations: mpsc::Sender<Revocation>,
     pub(in crate::publish) fates: Fates,
+    pub(in crate::publish) under_way: Arc<UnderWay>,
     pub(in crate::publish) shutdown: &'a CancellationToken,
     pub(in crate::publish) tasks: &'a TaskTracker,
 }
@@ -93,7 +104,7 @@ pub(in crate::publish) fn is_fit(config: &Config, service: &Jid) -> bool {
 impl Pool {
     /// Creates an empty pool.
     pub(in crate::publish) fn new(current: Arc<CurrentSettings>, environment: PoolEnvironment<'_>) -> Self {
-        let PoolEnvironment { sessions, revocations, fates, shutdown, tasks } = environment;
+        let PoolEnvironment { sessions, revocations, fates, under_way, shutdown, tasks } = environment;
         let shared = PoolState {
             current,
             sessions,
@@ -105,7 +116,7 @@ impl Pool {
             fates,
             drops: RateLimitedLog::default(),
         };
-        Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
+        Self { shared: Arc::new(shared), under_way, shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
 
     /// Removes all streams from the pool. They finish their pending publishes. New publishes use new streams.
@@ -117,6 +128,17 @@ impl Pool {
     /// answers.
     pub(in crate::publish) fn one_way_until(&self, domain: &str) -> Option<Instant> {
         self.shared.one_way().until(Instant::now(), domain)
+    }
+
+    /// Returns what is known about push services, for another process.
+    pub(in crate::publish) fn freeze(&self) -> PoolRecord {
+        PoolRecord { new_services: self.shared.new_services().clone(), one_way: self.shared.one_way().clone() }
+    }
+
+    /// Continues with the knowledge of another process.
+    pub(in crate::publish) fn thaw(&self, record: PoolRecord) {
+        *self.shared.new_services() = record.new_services;
+        *self.shared.one_way() = record.one_way;
     }
 
     /// Adds a publish to the queue of its stream.
@@ -143,7 +165,8 @@ impl Pool {
             StreamTimeouts { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
         let span = tracing::info_span!("s2s", from = %ends.0, to = %ends.1);
         let peer = Service { shared: Arc::clone(&self.shared), ends };
-        let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, shutdown: self.shutdown.clone() };
+        let interruption = self.under_way.interruption();
+        let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, interruption, shutdown: self.shutdown.clone() };
         self.tasks.spawn(task.run().instrument(span));
         queue
     }

@@ -18,7 +18,7 @@ const AGENTS: usize = 64;
 const EXPIRED: Duration = Duration::from_secs(7 * DAY.as_secs());
 
 /// A change of an account's tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenChange {
     /// A token was issued.
     Issued(Box<FastToken>),

@@ -1,5 +1,9 @@
 //! The details of one stanza that a notification may show.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 use crate::jid::{BareJid, Jid};
 use crate::push::classify::{Class, Classified};
 use crate::push::encrypted_summary::{EncryptedSummary, Topic};
@@ -8,14 +12,14 @@ use crate::secret::Secret;
 use crate::xml::{Node, XmlWriter, ns};
 
 /// The details of the newest stanza that notifies. They remain after the stanza has gone to disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detail {
     pub(super) important: bool,
     pub(super) newest: Option<NewestDetails>,
 }
 
 /// The details that a person may see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NewestDetails {
     pub(super) from: Jid,
     chat: BareJid,
@@ -23,10 +27,10 @@ pub(super) struct NewestDetails {
     /// The text of the message.
     pub(super) text: Option<Secret<String>>,
     /// The text to show if the message has none, or none that can be read.
-    note: &'static str,
+    note: Cow<'static, str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum About {
     Person,
     Room { nickname: Option<Secret<String>> },
@@ -34,13 +38,13 @@ enum About {
 }
 
 /// A call that rings, or a call that is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Call {
     sid: String,
     /// The name of the element of XEP-0353.
-    action: &'static str,
+    action: Cow<'static, str>,
     /// The media of a call that rings; never empty in that case. Empty for a call that is over.
-    media: Vec<&'static str>,
+    media: Vec<Cow<'static, str>>,
 }
 
 /// The maximum bytes of a text in a notification.
@@ -91,7 +95,7 @@ impl NewestDetails {
         } else {
             About::Person
         };
-        Some(Self { from, chat, about, text, note })
+        Some(Self { from, chat, about, text, note: note.into() })
     }
 
     /// Returns whether it is about a call for which a client with `<jingle/>` rings, or stops ringing.
@@ -101,7 +105,7 @@ impl NewestDetails {
 
     /// Returns the summary that is encrypted for a device.
     pub(super) fn encrypted_summary(&self, unread: usize, call_form: CallForm) -> EncryptedSummary<'_> {
-        let message = self.text.as_ref().map_or(self.note, |text| text.expose());
+        let message = self.text.as_ref().map_or(&*self.note, |text| text.expose());
         let summary = EncryptedSummary {
             unread,
             sender: self.chat.as_str().into(),
@@ -134,7 +138,7 @@ impl NewestDetails {
     /// Writes the call element for a device with `<jingle/>` but without `<encrypt/>`.
     pub(super) fn write_call(&self, xml: &mut XmlWriter) {
         let About::Call(call) = &self.about else { return };
-        xml.start("jingle").attr("xmlns", ns::TIGASE_JINGLE).attr("action", call.action).attr("sid", &call.sid);
+        xml.start("jingle").attr("xmlns", ns::TIGASE_JINGLE).attr("action", &call.action).attr("sid", &call.sid);
         for media in &call.media {
             xml.start("media").text(media).end();
         }
@@ -178,7 +182,7 @@ fn call(reading: &Classified<'_>) -> Option<Call> {
     let sid = reading.call.clone().or_else(|| sid.map(|sid| sid.into_owned()));
     let sid = sid.filter(|sid| !sid.is_empty() && sid.len() <= MAX_SID)?;
     if reading.class == Class::Call {
-        return Some(Call { sid, action: "propose", media: media(&element) });
+        return Some(Call { sid, action: "propose".into(), media: media(&element) });
     }
     let action = match element.name() {
         "proceed" => "proceed",
@@ -187,16 +191,16 @@ fn call(reading: &Classified<'_>) -> Option<Call> {
         "finish" => "finish",
         _ => "retract",
     };
-    Some(Call { sid, action, media: Vec::new() })
+    Some(Call { sid, action: action.into(), media: Vec::new() })
 }
 
 /// Returns the offered media (XEP-0167), as far as Siskin knows them.
-fn media(offer: &Node<'_>) -> Vec<&'static str> {
+fn media(offer: &Node<'_>) -> Vec<Cow<'static, str>> {
     let contents = offer.children().filter(|c| c.is("content", ns::JINGLE)).flat_map(|content| content.children());
     let descriptions: Vec<_> =
         offer.children().chain(contents).filter(|d| d.is("description", ns::JINGLE_RTP)).collect();
     let offers = |media: &str| descriptions.iter().any(|d| d.attr("media").as_deref() == Some(media));
     let video = offers("video").then_some("video");
     let audio = (offers("audio") || video.is_none()).then_some("audio");
-    audio.into_iter().chain(video).collect()
+    audio.into_iter().chain(video).map(Cow::Borrowed).collect()
 }

@@ -21,7 +21,7 @@ use super::watched::WatchedValues;
 use crate::clock::Instant;
 use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
-use crate::publish::session::{Requester, SessionPublishes};
+use crate::publish::session::SessionPublishes;
 use crate::registry::mailbox;
 use crate::registry::{AttachRefusal, Mail, Routed};
 use crate::relay::backpressure::{ReadableLegs, Stops};
@@ -179,11 +179,9 @@ impl SessionDriver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
-            Command::PublishOnStream(publish, reply) => {
-                let number = self.publishes.begin(Requester::Other(reply));
-                self.take(Input::PublishOnStream { number, publish });
-            }
+            Command::PublishOnStream(publish) => self.publish_on_stream(*publish),
             Command::Published(published) => self.take(Input::Published(published)),
+            Command::Unpublished(publish) => self.publishes.on_unpublished(*publish),
             Command::Routed(routed) => self.on_routed(&routed),
         }
     }
@@ -344,6 +342,7 @@ impl SessionDriver {
         }
         self.take_published_account();
         self.check_siblings();
+        self.publish_kept();
         let requests = self.handle.requests();
         if requests.inherit {
             self.take(Input::Inherit);

@@ -205,7 +205,27 @@ async fn a_change_that_the_store_refuses_has_its_effect_in_memory() {
     assert_eq!(rig.redeem(&unstored, None), "wrong", "a restart would lose it");
     assert!(rig.tokens().revoke(&rig.account).await.unwrap().is_err());
     assert_eq!(rig.redeem(&second, Some(2)), "unknown");
-    assert_eq!(rig.tokens().accounts.get(&rig.account).unwrap().refused_count(), 1);
+    assert_eq!(rig.tokens().accounts.get(&rig.account).unwrap().refused().len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_that_the_store_refused_counts_in_the_next_process() {
+    let rig = Rig::new().await;
+    let token = rig.issue();
+    rig.settle().await;
+    rig.relay.store().shutdown().await;
+    assert_eq!(rig.redeem(&token, Some(7)), "accepted");
+    let bytes = rmp_serde::to_vec_named(&rig.tokens().freeze()).unwrap();
+    assert!(rmp_serde::from_slice::<RefusedTokenChanges>(&bytes[..bytes.len() - 1]).is_err());
+    let next = rig::relay_with(rig.directory.path(), Store::open(rig.directory.path()).unwrap());
+    let tokens = next.accounts().tokens();
+    tokens.thaw(rmp_serde::from_slice(&bytes).unwrap());
+    assert_eq!(name(&tokens.check(&rig.account, &proof(&token, Some(7))).await), "replayed");
+    while !tokens.accounts.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stored = next.store().account(&rig.account).await.unwrap();
+    assert_eq!(stored.tokens.iter().map(|token| token.count).collect::<Vec<_>>(), [Some(7)]);
 }
 
 #[tokio::test]

@@ -67,9 +67,9 @@ impl UnpublishedChanges {
         self.refused.push(change);
     }
 
-    #[cfg(test)]
-    pub(super) fn refused_count(&self) -> usize {
-        self.refused.len()
+    /// Returns the changes that the store has refused.
+    pub(super) fn refused(&self) -> &[TokenChange] {
+        &self.refused
     }
 
     /// Takes the changes that the store has refused.

@@ -29,6 +29,9 @@ impl SessionDriver {
             self.relay.background().close_gracefully(*client);
         }
         self.finish_jobs().await;
+        for publish in self.publishes.take_unpublished() {
+            self.relay.absent().on_unpublished(self.handle.account(), Box::new(publish));
+        }
         let Self { relay, handle, mut membership, jobs, mut commands, legs, .. } = *self;
         if jobs.are_done() {
             // The change is queued before any later login. It need not be on disk for that.
@@ -102,6 +105,7 @@ fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
             };
             relay.background().spawn_in_span(note);
         }
-        Command::PublishOnStream(..) | Command::Routed(_) => {}
+        Command::Unpublished(publish) => relay.absent().on_unpublished(handle.account(), publish),
+        Command::PublishOnStream(_) | Command::Routed(_) => {}
     }
 }

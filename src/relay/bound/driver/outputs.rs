@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::SessionDriver;
 use crate::clock::Instant;
-use crate::publish::Eligible;
 use crate::publish::session::Requester;
+use crate::publish::{Eligible, Interrupted};
 use crate::push::notification::Publish;
+use crate::registry::StreamPublish;
 use crate::relay::jobs::{Done, Spooling, StoreRequest};
 use crate::seq::Seq;
 use crate::session::{Closing, Input, Output, PublishResult, Stored};
@@ -82,8 +83,12 @@ impl SessionDriver {
     }
 
     /// Publishes. If the user's own stream is the only transport, and this session owns it, the session writes the publish
-    /// itself.
+    /// itself. While publishing is interrupted, the publish is kept.
     fn publish(&mut self, publish: Box<Publish>) -> Option<Input> {
+        let Some(permit) = self.relay.publishing().permit() else {
+            self.publishes.on_unpublished(*publish);
+            return None;
+        };
         if let Some(took) = self.status.on_publish() {
             self.relay.metrics().notified(took);
         }
@@ -95,11 +100,37 @@ impl SessionDriver {
                 return Some(Input::PublishOnStream { number, publish });
             }
             Eligible::Nothing | Eligible::Several => {
-                let publishing = Arc::clone(publishing).publish_for_session(Arc::clone(&self.handle), *publish);
-                self.relay.background().spawn_in_span(publishing);
+                let (relay, handle) = (Arc::clone(&self.relay), Arc::clone(&self.handle));
+                self.relay.background().spawn_in_span(async move {
+                    let published = relay.publishing().publish_for_session(permit, &handle, *publish).await;
+                    if let Err(Interrupted(publish)) = published {
+                        relay.absent().on_unpublished(handle.account(), publish);
+                    }
+                });
             }
         }
         None
+    }
+
+    /// Publishes what was kept while publishing was interrupted.
+    pub(super) fn publish_kept(&mut self) {
+        if self.relay.publishing().is_interrupted() {
+            return;
+        }
+        for publish in self.publishes.take_unpublished() {
+            if let Some(input) = self.publish(Box::new(publish)) {
+                self.take(input);
+            }
+        }
+    }
+
+    /// Publishes for another device of the account through the session's stream.
+    pub(super) fn publish_on_stream(&mut self, publish: StreamPublish) {
+        let StreamPublish { publish, claim, reply } = publish;
+        if !self.relay.publishing().is_interrupted() && claim.take() {
+            let number = self.publishes.begin(Requester::Other(reply));
+            self.take(Input::PublishOnStream { number, publish });
+        }
     }
 
     fn close_client(&mut self, closing: Closing) {
