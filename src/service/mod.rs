@@ -4,6 +4,7 @@
 //! Without a service manager, [`Notify`] and [`Sockets`] do nothing.
 
 pub mod descriptors;
+pub mod handover;
 mod notify;
 pub mod print;
 mod sockets;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use listenfd::ListenFd;
 use socket2::SockRef;
@@ -28,45 +29,62 @@ pub enum PassedError {
 
 /// The listeners that were passed and are not taken yet.
 #[derive(Debug, Default)]
-pub struct Sockets(Vec<(SocketAddr, std::net::TcpListener)>);
+pub struct Sockets(Vec<PassedSocket>);
+
+#[derive(Debug)]
+struct PassedSocket {
+    bound: SocketAddr,
+    listener: std::net::TcpListener,
+    /// True if a previous process of this service opened it. The configuration may have changed since.
+    is_own: bool,
+}
 
 impl Sockets {
-    /// Takes the sockets that were passed to this process. A second call returns none.
+    /// Adds a socket that was passed by a service manager. `is_own`: a previous process has stored it there.
     ///
     /// # Errors
     /// Returns [`PassedError::NotTcp`] or [`PassedError::NotListening`].
-    pub fn passed() -> Result<Self, PassedError> {
-        let mut passed = ListenFd::from_env();
-        let mut sockets = Vec::new();
-        for index in 0..passed.len() {
-            let Some(listener) = passed.take_tcp_listener(index).map_err(PassedError::NotTcp)? else { continue };
-            let address = listener.local_addr().map_err(PassedError::NotTcp)?;
-            if !SockRef::from(&listener).is_listener().map_err(PassedError::NotTcp)? {
-                return Err(PassedError::NotListening(address));
-            }
-            sockets.push((address, listener));
+    pub(super) fn add(&mut self, passed: &mut ListenFd, index: usize, is_own: bool) -> Result<(), PassedError> {
+        let Some(listener) = passed.take_tcp_listener(index).map_err(PassedError::NotTcp)? else { return Ok(()) };
+        let bound = listener.local_addr().map_err(PassedError::NotTcp)?;
+        if !SockRef::from(&listener).is_listener().map_err(PassedError::NotTcp)? {
+            return Err(PassedError::NotListening(bound));
         }
-        Ok(Self(sockets))
+        self.0.push(PassedSocket { bound, listener, is_own });
+        Ok(())
     }
 
-    /// Returns the passed listener that is bound to exactly this address, if there is one.
+    /// Adds the listeners of the previous process.
+    pub(super) fn add_own(&mut self, listeners: Vec<OwnedFd>) {
+        for listener in listeners.into_iter().map(std::net::TcpListener::from) {
+            match listener.local_addr() {
+                Ok(bound) => self.0.push(PassedSocket { bound, listener, is_own: true }),
+                Err(error) => tracing::warn!(%error, "listener of the previous process cannot be used"),
+            }
+        }
+    }
+
+    /// Returns the passed listener that is bound to exactly this address, if there is one. With port 0, any port of the
+    /// previous process fits.
     ///
     /// # Errors
     /// Returns the error of the operating system.
     pub fn take(&mut self, address: SocketAddr) -> io::Result<Option<TcpListener>> {
-        let Some(index) = self.0.iter().position(|(bound, _)| *bound == address) else { return Ok(None) };
-        let (_, listener) = self.0.swap_remove(index);
+        let is_any = |socket: &PassedSocket| address.port() == 0 && socket.is_own && socket.bound.ip() == address.ip();
+        let fits = |socket: &PassedSocket| socket.bound == address || is_any(socket);
+        let Some(index) = self.0.iter().position(fits) else { return Ok(None) };
+        let PassedSocket { listener, .. } = self.0.remove(index);
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener).map(Some)
     }
 
-    /// Checks that all sockets were taken.
+    /// Closes the sockets of the previous process that the configuration no longer has, and checks that all others were taken.
     ///
     /// # Errors
     /// Returns [`PassedError::Unasked`]: connections to a remaining socket would never be accepted.
-    pub fn finish(self) -> Result<(), PassedError> {
-        match self.0.first() {
-            Some((address, _)) => Err(PassedError::Unasked(*address)),
+    pub fn finish(&mut self) -> Result<(), PassedError> {
+        match std::mem::take(&mut self.0).into_iter().find(|socket| !socket.is_own) {
+            Some(PassedSocket { bound, .. }) => Err(PassedError::Unasked(bound)),
             None => Ok(()),
         }
     }
@@ -85,11 +103,24 @@ mod tests {
     async fn a_socket_is_taken_once_and_by_its_address_alone() {
         let (one, other) = (listener("127.0.0.1:0"), listener("127.0.0.1:0"));
         let (first, second) = (one.0, other.0);
-        let mut sockets = Sockets(vec![one, other]);
+        let mut sockets = Sockets::default();
+        for (bound, listener) in [one, other] {
+            sockets.0.push(PassedSocket { bound, listener, is_own: false });
+        }
         let elsewhere = SocketAddr::from(([127, 0, 0, 2], first.port()));
         assert!(sockets.take(elsewhere).unwrap().is_none());
         assert_eq!(sockets.take(second).unwrap().unwrap().local_addr().unwrap(), second);
         assert!(sockets.take(second).unwrap().is_none());
         assert!(sockets.finish().unwrap_err().to_string().contains(&first.to_string()));
+    }
+    #[tokio::test]
+    async fn a_socket_of_the_previous_process_may_have_any_port_and_may_be_left() {
+        let (one, other) = (listener("127.0.0.1:0"), listener("127.0.0.1:0"));
+        let mut sockets = Sockets::default();
+        sockets.add_own(vec![one.1.into(), other.1.into()]);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        assert_eq!(sockets.take(any).unwrap().unwrap().local_addr().unwrap(), one.0);
+        assert!(sockets.finish().is_ok());
+        assert!(sockets.take(any).unwrap().is_none());
     }
 }

@@ -52,6 +52,12 @@ _pushward() {
             pushward,status)
                 cmd="pushward__subcmd__status"
                 ;;
+            pushward,stop)
+                cmd="pushward__subcmd__stop"
+                ;;
+            pushward,upgrade)
+                cmd="pushward__subcmd__upgrade"
+                ;;
             pushward__subcmd__help,check)
                 cmd="pushward__subcmd__help__subcmd__check"
                 ;;
@@ -87,6 +93,12 @@ _pushward() {
                 ;;
             pushward__subcmd__help,status)
                 cmd="pushward__subcmd__help__subcmd__status"
+                ;;
+            pushward__subcmd__help,stop)
+                cmd="pushward__subcmd__help__subcmd__stop"
+                ;;
+            pushward__subcmd__help,upgrade)
+                cmd="pushward__subcmd__help__subcmd__upgrade"
                 ;;
             pushward__subcmd__help__subcmd__push,list)
                 cmd="pushward__subcmd__help__subcmd__push__subcmd__list"
@@ -128,7 +140,7 @@ _pushward() {
 
     case "${cmd}" in
         pushward)
-            opts="-c -h -V --config --help --version run check setup print demo status sessions reload push release forget help"
+            opts="-c -h -V --config --help --version run check setup print demo status sessions reload upgrade stop push release forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -216,7 +228,7 @@ _pushward() {
             return 0
             ;;
         pushward__subcmd__help)
-            opts="run check setup print demo status sessions reload push release forget help"
+            opts="run check setup print demo status sessions reload upgrade stop push release forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -426,6 +438,34 @@ _pushward() {
             return 0
             ;;
         pushward__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__help__subcmd__stop)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__help__subcmd__upgrade)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -792,6 +832,50 @@ _pushward() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__stop)
+            opts="-c -h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__upgrade)
+            opts="-c -h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -1,0 +1,100 @@
+//! [`InheritedDescriptors`]: the descriptors with which this process was started, from a service manager or from the process whose place it
+//! takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::os::fd::OwnedFd;
+
+use listenfd::ListenFd;
+use rustix::net::{AddressFamily, SocketType};
+
+use super::fd_store;
+use super::names::{LISTENER, PARCEL, SET};
+use super::parcel::{Parcel, SealedParcel};
+use crate::service::sockets::{PassedError, Sockets};
+
+/// The descriptors with which this process was started.
+#[derive(Debug, Default)]
+pub struct InheritedDescriptors {
+    sockets: Sockets,
+    parcels: Vec<SealedParcel>,
+    /// The names of these descriptors in the store of the service manager.
+    stored: BTreeSet<String>,
+}
+
+impl InheritedDescriptors {
+    /// Takes the descriptors that were passed to this process. A second call returns none.
+    ///
+    /// # Errors
+    /// As [`Sockets::add`].
+    pub fn from_env() -> Result<Self, PassedError> {
+        // Before the call that removes the other variables.
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':').map(str::to_owned);
+        let mut passed = ListenFd::from_env();
+        let mut inherited = Self::default();
+        let mut parcels: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+        for index in 0..passed.len() {
+            let name = names.next().unwrap_or_default();
+            if name == PARCEL || name.starts_with(SET) {
+                let socket = take_pair(&mut passed, index);
+                parcels.entry(name.clone()).or_default().extend(socket);
+            } else {
+                inherited.sockets.add(&mut passed, index, name.starts_with(LISTENER))?;
+            }
+            if name.starts_with(SET) || name.starts_with(LISTENER) {
+                inherited.stored.insert(name);
+            }
+        }
+        // Usually there is one. After a crash there may be more: the number in the database decides.
+        inherited.parcels = parcels.into_values().filter_map(SealedParcel::of).collect();
+        Ok(inherited)
+    }
+
+    /// Returns what this process itself has sealed, to go on with it.
+    pub fn own(parcel: SealedParcel) -> Self {
+        Self { parcels: vec![parcel], ..Self::default() }
+    }
+
+    /// Opens the parcels of previous processes. Their listeners join the others.
+    pub fn parcels(&mut self) -> Vec<Parcel> {
+        let mut parcels = Vec::new();
+        for sealed in std::mem::take(&mut self.parcels) {
+            match sealed.open() {
+                Ok(mut parcel) => {
+                    self.sockets.add_own(std::mem::take(&mut parcel.listeners));
+                    parcels.push(parcel);
+                }
+                Err(error) => tracing::error!(%error, "cannot open what the previous process has left"),
+            }
+        }
+        parcels
+    }
+
+    /// Returns the listeners.
+    pub fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
+    /// Removes the descriptors from the store of the service manager, so that nothing is used a second time.
+    pub async fn forget(&mut self) {
+        let stored = std::mem::take(&mut self.stored);
+        if !stored.is_empty()
+            && let Err(error) = fd_store::remove(stored.iter().map(String::as_str)).await
+        {
+            tracing::error!(%error, "cannot remove descriptors from the store of the service manager");
+        }
+    }
+}
+
+fn take_pair(passed: &mut ListenFd, index: usize) -> Option<OwnedFd> {
+    let family = i32::from(AddressFamily::UNIX.as_raw());
+    let kind = i32::try_from(SocketType::SEQPACKET.as_raw()).unwrap_or_default();
+    match passed.take_custom::<OwnedFd>(index, family, kind, "pair of unix sockets") {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, "descriptor of the previous process cannot be used");
+            None
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The handover of this process to the next one: what is passed on ([`Parcel`]), through the store of the service manager
+//! ([`fd_store`]) or to the installed program that is executed in this process ([`Program`]); and what this process was started
+//! with ([`InheritedDescriptors`]).
+
+pub mod fd_store;
+mod inherited;
+mod names;
+mod parcel;
+mod program;
+mod signals;
+
+pub use inherited::InheritedDescriptors;
+pub use parcel::{Parcel, ParcelError, SealedParcel};
+pub use program::{PREFLIGHT, PreflightError, PreflightReport, Program};
+pub use signals::accept_signals;
