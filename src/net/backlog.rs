@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// The mark for relayed bytes. While more wait for a peer, their source is not read. Reading continues below half of
 /// it.
 pub const HIGH_WATER: usize = 256 * 1024;
@@ -16,7 +18,7 @@ pub const REPLY_MARK: usize = 64 * 1024;
 ///
 /// Positions are counted in bytes written since the backlog was last empty. Replies are the exception on the hot path,
 /// so only they are kept as runs; all other bytes are relayed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct WriteBacklog {
     /// Bytes written since the backlog was last empty.
     written: usize,
@@ -29,7 +31,7 @@ pub(super) struct WriteBacklog {
 }
 
 /// The bytes whose sending is watched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum WatchedBytes {
     /// No bytes, or bytes that were sent before anybody asked about them.
     #[default]
@@ -52,7 +54,7 @@ pub enum Departure {
 }
 
 /// The replies that wait.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct ReplyBacklog {
     /// The ranges of positions, in order. Adjacent ranges are merged.
     runs: VecDeque<(usize, usize)>,

@@ -8,7 +8,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::backlog::WriteBacklog;
@@ -63,6 +63,14 @@ pub struct Conn<S> {
     /// The bytes received since the last call of [`Conn::take_received`].
     received: usize,
     permit: Option<Box<Permit>>,
+}
+
+/// The state of a connection without its stream.
+pub(super) struct ConnParts {
+    pub(super) framer: Framer,
+    pub(super) out: Bytes,
+    pub(super) waiting: WriteBacklog,
+    pub(super) stalled: Option<Instant>,
 }
 
 impl<S> fmt::Debug for Conn<S> {
@@ -262,6 +270,20 @@ impl<S: Wire> Conn<S> {
         poll_fn(|cx| self.poll_drain(cx)).await?;
         self.waiting.settle(self.backlog());
         Ok(())
+    }
+
+    /// Returns the stream, and everything that another process needs to go on with it: the received bytes that were not
+    /// framed, and the bytes from where the last write stopped.
+    pub(super) fn into_parts(self) -> (S, ConnParts) {
+        let Self { stream, framer, out, waiting, stalled, .. } = self;
+        (stream, ConnParts { framer, out: out.freeze(), waiting, stalled })
+    }
+
+    /// Goes on with a connection.
+    pub(super) fn from_parts(stream: S, parts: ConnParts) -> Self {
+        let ConnParts { framer, out, waiting, stalled } = parts;
+        let out = BytesMut::from(out);
+        Self { stream, framer, out, waiting, unflushed: false, stalled, received: 0, permit: None }
     }
 
     /// Returns the bare stream. Discards bytes that were received and not framed (RFC 6120 §5.4.3.3).

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod conn;
 mod exporter;
 mod forward;
+pub mod frozen;
 pub mod listener;
 pub mod lookup;
 pub mod proxy_protocol;

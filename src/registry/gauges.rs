@@ -47,6 +47,11 @@ impl Gauges {
         UnixSecs::new(self.since.load(Ordering::Relaxed))
     }
 
+    /// Sets the time of the last change of the reach.
+    pub(super) fn set_since(&self, since: UnixSecs) {
+        self.since.store(since.get(), Ordering::Relaxed);
+    }
+
     pub(super) fn set_queued(&self, stanzas: usize, bytes: usize) {
         self.queued_stanzas.store(stanzas, Ordering::Relaxed);
         self.queued_bytes.store(bytes, Ordering::Relaxed);

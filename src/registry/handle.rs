@@ -13,6 +13,7 @@ use super::claim::Claim;
 use super::gauges::Gauges;
 use super::mailbox::{self, NotTaken, mailbox};
 use super::published::Published;
+use super::record::HandleRecord;
 pub use super::succession::SessionRequests;
 use super::succession::Succession;
 use crate::clock::{Instant, UnixSecs};
@@ -164,6 +165,35 @@ impl<C> Handle<C> {
             succession: Succession::default(),
         };
         (handle, receiver)
+    }
+
+    /// Returns the state for another process.
+    pub fn freeze(&self) -> HandleRecord {
+        let SessionNotes { peer, login: method, .. } = self.notes();
+        HandleRecord {
+            login: self.login,
+            held: self.held.clone(),
+            resource: self.resource.clone(),
+            device: self.device(),
+            since: self.since(),
+            resumable: lock(&self.resumable).clone(),
+            answered: self.succession.answered(),
+            requests: self.requests(),
+            peer,
+            method,
+        }
+    }
+
+    /// Goes on in another process. [`Handle::device`] and the notes are as they were, and the session has no client.
+    pub(super) fn thaw(record: HandleRecord) -> (Self, mailbox::Receiver<Command<C>>) {
+        let HandleRecord { login, held, resource, device, since, answered, requests, peer, method, .. } = record;
+        let (handle, commands) = Self::new(login, held, resource);
+        handle.set_device(device);
+        handle.gauges.set_since(since);
+        handle.note_both_stay(answered);
+        handle.succession.request(requests);
+        handle.note(|notes| (notes.peer, notes.login) = (peer, method));
+        (handle, commands)
     }
 
     /// Returns the login that began the session. Later logins are greater.

@@ -4,6 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `handle.rs` | [`Handle`], [`Command`]: the access of other tasks to a session, and the commands to it |
+//! | `record.rs` | [`HandleRecord`]: the state of a handle, for another process |
 //! | `gauges.rs`, `succession.rs` | the parts of a handle: published numbers; the end in favour of a newer session |
 //! | `claim.rs` | [`Claim`]: the right to write a publish |
 //! | `mailbox.rs` | [`mailbox`]: a queue whose senders never wait for room |
@@ -14,6 +15,7 @@ mod gauges;
 pub mod handle;
 pub mod mailbox;
 mod published;
+mod record;
 mod sessions;
 mod succession;
 
@@ -36,6 +38,7 @@ pub use claim::Claim;
 pub use handle::{Attach, AttachRefusal, Command, Handle, Refused, Routed, SessionNotes, StreamPublish};
 pub use mailbox::{Mail, NotTaken};
 pub use published::Published;
+pub use record::HandleRecord;
 pub use sessions::Sessions;
 
 /// The published state of an account: the newest value.
@@ -86,6 +89,18 @@ impl<C> Registry<C> {
         let (handle, receiver) = Handle::new(login, held, resource);
         let handle = Arc::new(handle);
         self.accounts.entry(account).or_default().sessions.push(Arc::clone(&handle));
+        (handle, receiver)
+    }
+
+    /// Adds a session that another process has handed over, with the requests to it and the id under which it can be resumed.
+    pub fn enter_again(&self, record: HandleRecord) -> (Arc<Handle<C>>, mailbox::Receiver<Command<C>>) {
+        let resumable = record.resumable().cloned();
+        let (handle, receiver) = Handle::thaw(record);
+        let handle = Arc::new(handle);
+        self.accounts.entry(handle.account().clone()).or_default().sessions.push(Arc::clone(&handle));
+        if let Some(id) = resumable {
+            self.resumable(id, &handle);
+        }
         (handle, receiver)
     }
 

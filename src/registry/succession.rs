@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::push::account::LoginId;
@@ -11,7 +12,7 @@ use crate::session::EndReason;
 use crate::sync::lock;
 
 /// The requests to a session that it has not handled yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRequests {
     /// To end for this reason, if the session is held.
     pub end: Option<EndReason>,
@@ -34,6 +35,16 @@ pub(super) struct Succession {
 impl Succession {
     pub(super) fn request_end(&self, reason: EndReason) {
         lock(&self.requests).end.get_or_insert(reason);
+    }
+
+    /// Repeats requests that a previous process has not handled.
+    pub(super) fn request(&self, requests: SessionRequests) {
+        *lock(&self.requests) = requests;
+    }
+
+    /// Returns the newest login that was answered.
+    pub(super) fn answered(&self) -> LoginId {
+        LoginId(self.answered.load(Ordering::Relaxed))
     }
 
     pub(super) fn request_inheritance(&self) {

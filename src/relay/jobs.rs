@@ -22,7 +22,7 @@ use crate::seq::Seq;
 use crate::session::Token;
 use crate::session::queue::{Inherited, Spooled};
 use crate::store::{self, Slot, SpoolId, StoreError, Tombstone, Wake};
-use renumbering::Renumbering;
+pub(super) use renumbering::Renumbering;
 use request::{Begun, Job, is_delivered};
 pub(super) use request::{Done, Spooling, StoreRequest};
 
@@ -51,6 +51,16 @@ impl Jobs {
             offered: Vec::new(),
             renumbering: Renumbering::default(),
         }
+    }
+
+    /// Goes on in another process with the numbers that the spool has.
+    pub(super) fn thaw(relay: Arc<Relay>, handle: Arc<Handle>, renumbering: Renumbering) -> Self {
+        Self { renumbering, ..Self::new(relay, handle) }
+    }
+
+    /// Returns the mapping to the numbers that the spool has.
+    pub(super) fn renumbering(&self) -> &Renumbering {
+        &self.renumbering
     }
 
     /// Queues a request. It runs after all earlier requests.

@@ -20,6 +20,7 @@
 //! | `certificates.rs`, `upstream_warnings.rs`, `reachability.rs` | warnings for the operator about certificates and upstream servers |
 //! | `upkeep.rs`, `wake_pushes.rs`, `wake_retries.rs`, `revocations.rs` | background tasks |
 //! | `backpressure.rs`, `read_ahead.rs`, `timer.rs`, `background.rs` | the choice of peers to read; connections while their task waits; deadlines; tasks that the shutdown waits for |
+//! | `frozen.rs`, `thaw.rs` | sessions that another process goes on with |
 //! | `handover.rs` | the state beside the sessions, for another process |
 //! | `snapshot.rs` | the state that a reload replaces |
 //! | `client.rs` | the types of [`crate::registry`] for connections of clients |
@@ -34,6 +35,7 @@ mod client;
 mod client_address;
 mod device_memories;
 mod fast;
+mod frozen;
 pub mod handover;
 mod handshake;
 mod jobs;
@@ -50,6 +52,7 @@ mod serve;
 mod shared;
 pub mod snapshot;
 mod status;
+mod thaw;
 mod timer;
 mod upkeep;
 mod upstream_warnings;
@@ -57,4 +60,6 @@ mod wake_pushes;
 mod wake_retries;
 
 pub use client::{Client, Handle, Registry};
+pub use frozen::{FrozenSession, HandoverReport, SessionHandover};
 pub use shared::Relay;
+pub use thaw::{ThawedSessions, thaw};

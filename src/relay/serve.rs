@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::select;
 use tracing::Instrument;
 
 use super::shared::Relay;
@@ -26,12 +27,21 @@ impl Relay {
         // Boxed here, so that the task does not reserve memory for data that only the login needs.
         let login = Box::pin(Arc::clone(&self).log_in(tcp, peer, listen, admission));
         let stages = async move {
-            if let Some(login) = login.await {
+            if let Some(login) = self.until_handover(login).await {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
                 Box::pin(bound::run(self, login)).await;
             }
         };
         stages.instrument(span)
+    }
+
+    /// Waits for a login, which a handover cancels: its client logs in at the next process.
+    async fn until_handover<T>(&self, login: impl Future<Output = Option<T>>) -> Option<T> {
+        select! {
+            biased;
+            login = login => login,
+            () = self.handover().begun() => None,
+        }
     }
 
     /// Runs the stages up to the login. Each stage and its result have their own box: a connection that sends nothing needs

@@ -10,6 +10,7 @@ use super::background::Background;
 use super::certificates::CertificateCheck;
 use super::client::Registry;
 use super::fast::ClientTokens;
+use super::frozen::SessionHandover;
 use super::handover::{RelayRecord, RelayRecordError};
 use super::overload::Overload;
 use super::publishing::Publishing;
@@ -39,7 +40,7 @@ pub struct Relay {
     store: Store,
     metrics: Arc<Metrics>,
     guards: Arc<Guards>,
-    shutdown: CancellationToken,
+    ending: ProcessEnd,
     background: Background,
     accounts: Arc<Accounts>,
     publishing: Arc<Publishing>,
@@ -50,6 +51,14 @@ pub struct Relay {
     warnings: UpstreamWarnings,
     /// Namespace contexts that sessions share.
     headers: Mutex<HeaderCache>,
+}
+
+/// The end of all sessions of the process.
+struct ProcessEnd {
+    /// Cancelled when the daemon drains.
+    drain: CancellationToken,
+    /// The sessions that another process goes on with.
+    handover: SessionHandover,
 }
 
 impl Relay {
@@ -94,7 +103,7 @@ impl Relay {
             store,
             metrics,
             guards,
-            shutdown,
+            ending: ProcessEnd { drain: shutdown, handover: SessionHandover::default() },
             background,
             accounts,
             publishing,
@@ -144,13 +153,18 @@ impl Relay {
 
     /// Notifies all sessions that the daemon is shutting down. [`Relay::is_draining`] returns true from now on.
     pub fn drain(&self) {
-        self.shutdown.cancel();
+        self.ending.drain.cancel();
         self.notify_all();
+    }
+
+    /// Returns the handover of the sessions to another process.
+    pub fn handover(&self) -> &SessionHandover {
+        &self.ending.handover
     }
 
     /// Returns whether the daemon is draining: sessions are asked to end, and no new session begins.
     pub fn is_draining(&self) -> bool {
-        self.shutdown.is_cancelled()
+        self.ending.drain.is_cancelled()
     }
 
     /// Waits until the last bytes of ended sessions are written.
@@ -160,7 +174,7 @@ impl Relay {
     }
 
     pub(super) fn shutdown(&self) -> &CancellationToken {
-        &self.shutdown
+        &self.ending.drain
     }
 
     // Handover
@@ -209,6 +223,13 @@ impl Relay {
         self.accounts.memories().thaw(record.memories);
         self.accounts.tokens().thaw(record.refused_tokens);
         Ok(())
+    }
+
+    /// Asks all sessions to freeze, and cancels logins. The tasks of the connections end; those of sessions that can be handed
+    /// over leave them for [`SessionHandover::take`].
+    pub fn freeze(&self) {
+        self.handover().begin();
+        self.notify_all();
     }
 
     fn notify_all(&self) {

@@ -173,9 +173,9 @@ impl ClientStream {
         self.liveness.hold_at_most(end);
     }
 
-    /// Returns whether the session can be resumed.
-    pub(super) fn is_resumable(&self) -> bool {
-        self.resumption_id.id().is_some()
+    /// The id under which the session can be resumed, or could be.
+    pub(super) fn resumption_id(&self) -> &ResumptionId {
+        &self.resumption_id
     }
 
     /// Checks the `h` of a connection that wants to resume.
@@ -216,7 +216,7 @@ impl ClientStream {
     /// Ends the wait of a resumption; returns whether `<resumed/>` can be sent.
     pub(super) fn begin_resumed(&mut self) -> bool {
         self.resuming = None;
-        self.is_resumable()
+        self.resumption_id.id().is_some()
     }
 
     /// Sends `<resumed/>`.
@@ -232,11 +232,6 @@ impl ClientStream {
     /// Retires the resumption id; returns whether there was one.
     pub(super) fn retire_id(&mut self) -> bool {
         self.resumption_id.retire()
-    }
-
-    /// Returns whether the resumption id was retired.
-    pub(super) fn has_tombstone(&self) -> bool {
-        self.resumption_id.is_retired()
     }
 
     /// Saves the count of the client's stanzas for the retired id, so that the client need not send those again.

@@ -105,6 +105,9 @@ pub enum Input {
     Settings(Arc<Settings>),
     /// The daemon stops in an orderly way.
     Drain,
+    /// Another process goes on with the session, if it can: what waits goes to the disk, as far as the disk accepts it, and
+    /// the count of the client's stanzas is saved.
+    HandOver,
     /// The wake-up has no further inputs.
     Quiet,
     /// The deadline has passed.

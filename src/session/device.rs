@@ -153,7 +153,7 @@ impl DeviceSide {
 
     /// Returns whether the session is held without its client.
     pub(super) fn is_to_be_held(&self) -> bool {
-        self.client.is_resumable() || self.account.has_registration()
+        self.client.resumption_id().id().is_some() || self.account.has_registration()
     }
 
     /// The time for which the session is held without its client.
@@ -243,6 +243,13 @@ impl DeviceSide {
         if !self.account.is_removed() {
             self.client.save_tombstone(server.handled(), effects);
         }
+    }
+
+    /// Puts on disk what the device's next session needs if no other process goes on with this one.
+    pub(super) fn on_hand_over(&mut self, server: &ServerStream, effects: &mut Effects) {
+        self.spool_all(effects);
+        let id = self.client.resumption_id().id().filter(|_| !self.account.is_removed()).cloned();
+        id.into_iter().for_each(|id| effects.push(Output::SaveTombstone { id, h: server.handled() }));
     }
 
     // Stream management of the client

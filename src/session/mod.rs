@@ -86,7 +86,7 @@ pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeRe
 pub use identity::{Bound, Clock, Owner, Resumption, ResumptionTokens, TokenWish};
 pub use names::{Attachment, RandomSource, SmId};
 pub use record::{RECORD_VERSION, RECORD_VERSIONS_READ, ThawError};
-pub use remembered::DeviceMemory;
+pub use remembered::{DeviceMemory, DeviceMemoryRecord};
 pub use settings::Settings;
 pub use spool_refusal::ShedCounts;
 pub use succession::Successor;
@@ -227,6 +227,7 @@ impl Session {
             }
             Input::Settings(settings) => self.on_settings(settings),
             Input::Drain => self.on_drain(now),
+            Input::HandOver => device.on_hand_over(server, effects),
             Input::Quiet => self.on_quiet(now),
             Input::Timeout => self.on_timeout(now),
         }
@@ -334,6 +335,11 @@ impl Session {
     /// has not received.
     pub(super) fn is_paused(&self) -> bool {
         self.device.client().is_open() && self.device.delivery().is_over_bounds(&self.server)
+    }
+
+    /// Returns whether the session is held when its client's connection is lost.
+    pub fn is_to_be_held(&self) -> bool {
+        self.device.is_to_be_held()
     }
 
     /// Returns whether the end has begun: the session cannot be resumed any more.

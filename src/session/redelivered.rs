@@ -44,7 +44,8 @@ pub(super) struct OwnMessages<'a> {
 }
 
 /// The messages that a device's sessions have kept when their servers' connections broke, oldest first.
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub(super) struct KeptMessages(VecDeque<RepeatedMessage>);
 
 impl KeptMessages {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::redelivered::{KeptMessages, OwnMessages};
 use super::travel::ReceivedMessages;
@@ -26,29 +26,12 @@ pub struct DeviceMemory {
     bytes: AtomicUsize,
 }
 
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Remembered {
     /// Messages that the server may send a second time.
     kept: KeptMessages,
     /// Messages that the device has received.
     received: ReceivedMessages,
-}
-
-/// Another process can continue with the memory if it has the same [`Settings::seed`](super::Settings::seed).
-impl Serialize for DeviceMemory {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.lock().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for DeviceMemory {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let memory = Self::default();
-        if let Some(remembered) = Option::<Remembered>::deserialize(deserializer)? {
-            memory.update(|empty| *empty = remembered);
-        }
-        Ok(memory)
-    }
 }
 
 impl DeviceMemory {
@@ -156,7 +139,6 @@ mod tests {
 
     use super::*;
     use crate::jid::BareJid;
-    use crate::session::tests::element;
 
     #[test]
     fn what_is_remembered_goes_along_to_a_device_that_was_known_before_and_stays_nowhere_else() {
@@ -170,22 +152,25 @@ mod tests {
     }
 
     #[test]
-    fn another_process_continues_with_the_memory() {
-        let memory = DeviceMemory::default();
-        let read = |memory: &DeviceMemory| -> DeviceMemory {
-            rmp_serde::from_slice(&rmp_serde::to_vec_named(memory).unwrap()).unwrap()
-        };
-        assert!(read(&memory).is_empty());
-        memory.note_received(1..4);
-        let account = BareJid::new("juliet@example.org").unwrap();
-        let (now, own) = (UnixMillis::new(1000), OwnMessages { account: &account, seed: 1 });
-        let message = "<message from='romeo@example.net/x' id='1'><body>x</body></message>";
-        assert_eq!(memory.keep(now, [&element(message)].into_iter(), own), 1);
-        let read = read(&memory);
-        assert!((1..4).all(|mark| read.has_received(std::iter::once(mark))) && !read.has_received(4..5));
-        let delay = "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='1970-01-01T00:00:00Z'/></message>";
-        let again = element(&message.replace("</message>", delay));
-        assert_eq!([read.absorbs(now, &again, own), read.absorbs(now, &again, own)], [true, false]);
+    fn the_next_process_remembers_the_same() {
+        let (account, message) = (BareJid::new("juliet@example.org").unwrap(), late_message());
+        let own = OwnMessages { account: &account, seed: 7 };
+        let (memory, now) = (DeviceMemory::default(), UnixMillis::new(1));
+        memory.note_received(1..3);
+        memory.keep(now, std::iter::once(&message), own);
+        let bytes = rmp_serde::to_vec_named(&memory.freeze()).unwrap();
+        let after = DeviceMemory::thaw(rmp_serde::from_slice(&bytes).unwrap());
+        assert!(after.has_received(1..2) && after.has_received(2..3) && !after.has_received(3..4));
+        assert!(after.absorbs(now, &message, own) && !after.absorbs(now, &message, own));
+        assert!(DeviceMemory::thaw(DeviceMemory::default().freeze()).is_empty());
+        assert!(rmp_serde::from_slice::<DeviceMemoryRecord>(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    fn late_message() -> Element {
+        crate::session::tests::element(
+            "<message from='romeo@example.net/x' id='1'><body>b</body>\
+             <delay xmlns='urn:xmpp:delay' from='example.org' stamp='2020-01-01T00:00:00Z'/></message>",
+        )
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 
 use crate::jid::BareJid;
 use crate::xml::ns;
@@ -13,7 +14,7 @@ use crate::xml::ns;
 /// Two equal identities are the same account, because a server maps the identity to an account in a fixed way. It exists
 /// only for PLAIN and SCRAM without an authorization identity. With other mechanisms, a resumption is proven by a probe
 /// bind.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SaslIdentity {
     /// The served host.
     pub host: String,
@@ -42,7 +43,7 @@ impl Profile {
 }
 
 /// The method by which a client has logged in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoginMethod {
     /// RFC 6120 §6.
     Sasl1,

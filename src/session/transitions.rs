@@ -353,7 +353,10 @@ impl Session {
                 return;
             }
         }
-        if reason != EndReason::ClientClosed && self.device.client().has_tombstone() && !self.server.has_all() {
+        if reason != EndReason::ClientClosed
+            && self.device.client().resumption_id().is_retired()
+            && !self.server.has_all()
+        {
             // The server's answer comes before its footer.
             self.server.ask(now, &mut self.effects);
         }

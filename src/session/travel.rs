@@ -24,23 +24,24 @@ const HASH: usize = 24;
 
 /// The messages that a device has received recently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(into = "VecDeque<u64>", from = "VecDeque<u64>")]
+#[serde(from = "Vec<u64>", into = "Vec<u64>")]
 pub(super) struct ReceivedMessages {
     order: VecDeque<u64>,
     marks: HashSet<u64>,
 }
 
-impl From<ReceivedMessages> for VecDeque<u64> {
-    fn from(messages: ReceivedMessages) -> Self {
-        messages.order
-    }
-}
-
-impl From<VecDeque<u64>> for ReceivedMessages {
-    fn from(order: VecDeque<u64>) -> Self {
+/// Reads the hashes, in the order in which they were noted.
+impl From<Vec<u64>> for ReceivedMessages {
+    fn from(order: Vec<u64>) -> Self {
         let mut messages = Self::default();
         order.into_iter().for_each(|mark| messages.note(mark));
         messages
+    }
+}
+
+impl From<ReceivedMessages> for Vec<u64> {
+    fn from(messages: ReceivedMessages) -> Self {
+        messages.order.into()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod admission;
 pub(super) mod begin;
+pub(super) mod go_on;
 mod leave;
 mod outputs;
 
@@ -15,6 +16,7 @@ use tokio::runtime;
 
 use super::legs::SessionLegs;
 use super::membership::Membership;
+use super::place::Place;
 use super::siblings::Siblings;
 use super::turn::{FirstEvents, TaskEvent, TaskTurn};
 use super::watched::WatchedValues;
@@ -33,7 +35,7 @@ use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
 use crate::session::sasl::LoginMethod;
-use crate::session::{Attachment, EndReason, Input, OtherSession, Replies, Session};
+use crate::session::{Attachment, EndReason, Input, Replies, Session};
 
 /// The size of a stanza, in bytes, above which its processing delays other sessions on the same worker.
 const LARGE: usize = 1 << 20;
@@ -54,12 +56,58 @@ pub(super) struct SessionDriver {
     timer: Timer,
     /// The time at which the current wake-up began. All events of one wake-up have this time.
     now: Instant,
-    ended: Option<EndReason>,
+    ended: Option<TaskEnd>,
+}
+
+/// The reason why a task stops to drive its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TaskEnd {
+    /// The session has ended.
+    Ended(EndReason),
+    /// Another process goes on with it.
+    HandedOver,
 }
 
 impl SessionDriver {
-    /// Drives the session until it ends.
-    pub(super) async fn drive(&mut self, first: FirstEvents) {
+    fn new(
+        relay: Arc<Relay>,
+        session: Session,
+        place: Place,
+        siblings: Siblings,
+        watched: WatchedValues,
+        legs: SessionLegs,
+        now: Instant,
+    ) -> Self {
+        let Place { handle, membership, commands } = place;
+        Self {
+            status: SessionStatus::new(relay.metrics()),
+            jobs: Jobs::new(Arc::clone(&relay), Arc::clone(&handle)),
+            relay,
+            session,
+            handle,
+            membership,
+            watched,
+            siblings,
+            commands,
+            legs,
+            publishes: SessionPublishes::default(),
+            turn: TaskTurn::default(),
+            timer: Timer::new(now),
+            now,
+            ended: None,
+        }
+    }
+
+    /// Drives the session until it ends, or passes it to another process.
+    pub(super) async fn go_on(mut self: Box<Self>, first: FirstEvents) {
+        self.drive(first).await;
+        match self.ended {
+            Some(TaskEnd::HandedOver) => Box::pin(self.hand_over()).await,
+            Some(TaskEnd::Ended(_)) | None => Box::pin(self.leave()).await,
+        }
+    }
+
+    async fn drive(&mut self, first: FirstEvents) {
         // Frames that arrived directly after the bind.
         self.perform();
         self.take_published();
@@ -331,61 +379,6 @@ impl SessionDriver {
             }
         }
         any
-    }
-
-    // Published values
-
-    /// Takes the values that were published since the last call.
-    fn take_published(&mut self) {
-        if let Some(settings) = self.watched.take_settings(self.relay.settings()) {
-            self.take(Input::Settings(settings));
-        }
-        self.take_published_account();
-        self.check_siblings();
-        self.publish_kept();
-        let requests = self.handle.requests();
-        if requests.inherit {
-            self.take(Input::Inherit);
-        }
-        if let Some(reason) = requests.end {
-            self.take(Input::EndIfHeld(reason));
-        }
-        self.note_ending();
-        self.handle.on_requests_handled(requests);
-        if self.relay.is_draining() && self.watched.take_drain() {
-            self.take(Input::Drain);
-        }
-    }
-
-    fn take_published_account(&mut self) {
-        let published = self.relay.registry().published_account(self.handle.account());
-        let changes = self.watched.take_account(self.handle.login(), published);
-        if changes.is_removed {
-            self.take(Input::AccountRemoved);
-        }
-        if let Some(account) = changes.newer {
-            self.take(Input::Account(Box::new((*account).clone())));
-            self.note_services();
-        }
-    }
-
-    fn check_siblings(&mut self) {
-        if let Some(successor) = self.siblings.take_successor() {
-            self.take(Input::Successor(successor));
-        }
-        if let Some(live) = self.siblings.take_live_elsewhere() {
-            self.take(Input::OtherSession(if live { OtherSession::Live } else { OtherSession::Away }));
-        }
-    }
-
-    fn note_services(&self) {
-        self.handle.note(|notes| notes.services = self.session.services());
-    }
-
-    fn note_ending(&self) {
-        if self.session.is_ending() {
-            self.handle.set_ending();
-        }
     }
 }
 

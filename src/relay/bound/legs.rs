@@ -37,9 +37,9 @@ pub(super) struct Stalled {
 }
 
 impl SessionLegs {
-    pub(super) fn new(client: Box<Client>, upstream: UpstreamConn, tap: Tap) -> Self {
+    pub(super) fn new(client: Option<Box<Client>>, upstream: UpstreamConn, tap: Tap) -> Self {
         Self {
-            client: Some(client),
+            client,
             upstream,
             throttle: Throttle::default(),
             tap,
@@ -57,6 +57,11 @@ impl SessionLegs {
     /// Removes the client connection and returns it.
     pub(super) fn detach(&mut self) -> Option<Box<Client>> {
         self.client.take()
+    }
+
+    /// Returns whether another process can go on with the upstream connection.
+    pub(super) fn can_be_handed_over(&self) -> bool {
+        self.upstream.stream().certificate().is_none() && self.upstream.stream().version().is_none()
     }
 
     /// Returns the upstream connection when the session has ended.

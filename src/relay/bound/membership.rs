@@ -17,6 +17,13 @@ impl Membership {
         Self { relay, handle, is_left: false }
     }
 
+    /// Leaves the registry for the next process. The login stays open on disk.
+    pub(super) fn hand_over(&mut self) {
+        if !std::mem::replace(&mut self.is_left, true) {
+            self.relay.registry().leave(&self.handle);
+        }
+    }
+
     /// Leaves in order: the session's data is on disk, or will be written before any later request.
     pub(super) fn leave(&mut self) {
         if !std::mem::replace(&mut self.is_left, true) {

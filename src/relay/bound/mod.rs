@@ -6,12 +6,15 @@
 //! | `legs.rs` | both connections |
 //! | `turn.rs` | the order in which events are polled |
 //! | `watched.rs`, `siblings.rs`, `predecessors.rs` | published values: settings and account; the device's other sessions |
-//! | `membership.rs` | the entry in the registry |
+//! | `place.rs`, `membership.rs` | the entry in the registry |
+//! | `record.rs` | the state of the task for another process |
 
 mod driver;
 mod legs;
 mod membership;
+mod place;
 mod predecessors;
+mod record;
 mod siblings;
 mod turn;
 mod watched;
@@ -20,10 +23,10 @@ use std::sync::Arc;
 
 use super::login::Login;
 use super::shared::Relay;
+pub(in crate::relay) use driver::go_on::ThawedSession;
 
 /// Runs a session from its bind to its end. Beginning and end have their own boxes, so that their memory is freed in between.
 pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
-    let Some((mut driver, first)) = Box::pin(driver::begin::begin(relay, login)).await else { return };
-    driver.drive(first).await;
-    Box::pin(driver.leave()).await;
+    let Some((driver, first)) = Box::pin(driver::begin::begin(relay, login)).await else { return };
+    driver.go_on(first).await;
 }

@@ -17,6 +17,11 @@ use crate::relay::shared::Relay;
 pub(super) struct Predecessors(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Predecessors {
+    /// No older session is waited for.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
     /// Notifies the older sessions of the device about their successor. They never wait for this session: their login numbers
     /// are smaller.
     pub(super) fn of(relay: &Arc<Relay>, handle: &Arc<Handle>) -> Self {

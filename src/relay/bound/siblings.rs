@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::predecessors::Predecessors;
 use crate::push::account::LoginId;
 use crate::relay::client::{Handle, Registry};
@@ -20,7 +22,30 @@ pub(super) struct Siblings {
     memory: DeviceMemoryShare,
 }
 
+/// The state of [`Siblings`] that another process goes on with.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SiblingsRecord {
+    are_settled: bool,
+    successor: Option<LoginId>,
+    is_live_elsewhere: bool,
+}
+
 impl Siblings {
+    /// Returns the state for another process.
+    pub(super) fn freeze(&self) -> SiblingsRecord {
+        let Self { successor, is_live_elsewhere, .. } = *self;
+        SiblingsRecord { are_settled: self.are_settled(), successor, is_live_elsewhere }
+    }
+
+    /// Goes on in another process, once the registry has all sessions. Older sessions that have not handed over are waited
+    /// for again.
+    pub(super) fn thaw(relay: Arc<Relay>, handle: Arc<Handle>, record: SiblingsRecord) -> Self {
+        let predecessors = if record.are_settled { Predecessors::none() } else { Predecessors::of(&relay, &handle) };
+        let memory = relay.accounts().memories().share(&handle);
+        let SiblingsRecord { successor, is_live_elsewhere, .. } = record;
+        Self { relay, handle, predecessors, successor, is_live_elsewhere, memory }
+    }
+
     /// Notifies the older sessions of the device about their successor.
     pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>) -> Self {
         Self {

@@ -26,6 +26,7 @@ pub(super) enum TaskEvent {
 }
 
 /// The first events of a session.
+#[derive(Default)]
 pub(super) struct FirstEvents {
     /// Frames that the server sent during the login, after the bind.
     pub(super) frames: Vec<Frame>,

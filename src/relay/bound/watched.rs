@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::push::account::{Account, LoginId};
 use crate::registry::PublishedAccount;
 use crate::session::Settings;
@@ -12,6 +14,14 @@ pub(super) struct WatchedValues {
     revision: u64,
     is_removed: bool,
     is_draining: bool,
+    is_handed_over: bool,
+}
+
+/// The values that another process goes on with.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct WatchedRecord {
+    revision: u64,
+    is_removed: bool,
 }
 
 /// The changes of an account.
@@ -24,7 +34,18 @@ pub(super) struct AccountChanges {
 
 impl WatchedValues {
     pub(super) fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, revision: 0, is_removed: false, is_draining: false }
+        Self { settings, revision: 0, is_removed: false, is_draining: false, is_handed_over: false }
+    }
+
+    /// Returns the values for another process.
+    pub(super) fn freeze(&self) -> WatchedRecord {
+        WatchedRecord { revision: self.revision, is_removed: self.is_removed }
+    }
+
+    /// Goes on in another process.
+    pub(super) fn thaw(settings: Arc<Settings>, record: WatchedRecord) -> Self {
+        let WatchedRecord { revision, is_removed } = record;
+        Self { revision, is_removed, ..Self::new(settings) }
     }
 
     /// Records that the session has this revision of its account.
@@ -49,6 +70,16 @@ impl WatchedValues {
             self.on_revision(account.revision);
         }
         AccountChanges { is_removed, newer }
+    }
+
+    /// Returns whether the session is handed over.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_handed_over
+    }
+
+    /// Records that the session is handed over. Returns whether that is new.
+    pub(super) fn take_handover(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_handed_over, true)
     }
 
     /// Records that the daemon drains. Returns whether that is new.

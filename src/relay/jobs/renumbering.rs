@@ -6,18 +6,20 @@
 
 use std::ops::RangeInclusive;
 
+use serde::{Deserialize, Serialize};
+
 use crate::seq::Seq;
 use crate::session::queue::STRIDE;
 
 /// An offset: numbers from `from` on have sequence numbers that are higher by `by`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Shift {
     from: Seq,
     by: u64,
 }
 
 /// The shifts, in ascending order. Empty if all sequence numbers equal the session's numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::relay) struct Renumbering(Vec<Shift>);
 
 impl Renumbering {

@@ -6,7 +6,7 @@ use crate::session::sm::nonza::Enabled;
 
 /// The resumption id of a session (XEP-0198 §5).
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-pub(super) struct ResumptionId {
+pub(in crate::session) struct ResumptionId {
     id: Option<SmId>,
     /// `max` as the client requested it (XEP-0198 §5), in seconds.
     asked_max: Option<u64>,
@@ -30,7 +30,7 @@ impl ResumptionId {
     }
 
     /// The id, while the session can be resumed.
-    pub(super) fn id(&self) -> Option<&SmId> {
+    pub(in crate::session) fn id(&self) -> Option<&SmId> {
         self.id.as_ref()
     }
 
@@ -48,7 +48,7 @@ impl ResumptionId {
     }
 
     /// Returns whether the id was retired.
-    pub(super) fn is_retired(&self) -> bool {
+    pub(in crate::session) fn is_retired(&self) -> bool {
         self.tombstone.is_some()
     }
 

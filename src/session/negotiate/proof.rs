@@ -4,6 +4,8 @@
 //! a bind if the SASL exchange does not prove it), for an inline resumption (`welcome.rs`), and for a resource that a dark session
 //! has ([`Registry::held_resource`](crate::registry)).
 
+use serde::{Deserialize, Serialize};
+
 use crate::jid::BareJid;
 use crate::session::sasl::SaslIdentity;
 
@@ -17,7 +19,7 @@ pub enum Proof {
 }
 
 /// The identity that must be proven to resume a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeldSession {
     /// The account of the session.
     pub account: BareJid,

@@ -175,6 +175,21 @@ fn what_the_server_confirms_in_parting_counts_too() {
     }
 }
 
+/// A process that is stopped and not followed by another one leaves the same on disk as a drain.
+#[test]
+fn a_handover_leaves_the_stanzas_and_the_count_on_disk_and_the_session_as_it_is() {
+    let mut rig = plain();
+    rig.client("<message id='1'><body>1</body></message>");
+    rig.sync();
+    rig.upstream("<message from='romeo@example.net' id='a'><body>a</body></message>");
+    assert!(rig.spool.is_empty(), "it waits in memory for the client's acknowledgement");
+    rig.input(Input::HandOver);
+    assert_eq!((rig.spool.len(), &rig.tombstones[..]), (1, &[1][..]));
+    assert!(rig.ended.is_none() && !rig.session.is_dark() && rig.closed == 0);
+    rig.lose_client();
+    assert!(rig.session.is_dark() && rig.ended.is_none());
+}
+
 #[test]
 fn a_fresh_session_of_a_device_gets_what_waited_before_its_presence_passes() {
     let earlier = |seq| Spooled {

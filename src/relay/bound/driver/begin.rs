@@ -8,18 +8,14 @@ use tokio::time::timeout;
 use super::SessionDriver;
 use crate::clock::{self, Instant};
 use crate::metrics::Wait;
-use crate::publish::session::SessionPublishes;
 use crate::relay::bound::legs::SessionLegs;
-use crate::relay::bound::membership::Membership;
+use crate::relay::bound::place::Place;
 use crate::relay::bound::siblings::Siblings;
-use crate::relay::bound::turn::{FirstEvents, TaskEvent, TaskTurn};
+use crate::relay::bound::turn::{FirstEvents, TaskEvent};
 use crate::relay::bound::watched::WatchedValues;
-use crate::relay::jobs::Jobs;
 use crate::relay::login::{self, Login};
 use crate::relay::read_ahead::{ReadAhead, while_served};
 use crate::relay::shared::Relay;
-use crate::relay::status::SessionStatus;
-use crate::relay::timer::Timer;
 use crate::session::{Bound, Clock, Session};
 use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
 
@@ -34,8 +30,8 @@ pub(in crate::relay::bound) async fn begin(
     let Login { mut bound, mut client, peer, mut upstream, method } = *login;
     share_headers(&relay, &mut bound, client.framer(), upstream.framer());
     let resource = bound.jid.resource().to_owned();
-    let (handle, commands) = relay.registry().enter(relay.store().next_login(), login::held(&bound), resource);
-    let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
+    let place = Place::enter(&relay, login::held(&bound), resource);
+    let handle = Arc::clone(&place.handle);
     if let Some(id) = bound.enabled.as_ref().and_then(|enabled| enabled.id.clone()) {
         // The client has the id from its `<success/>`, and may resume with it before the store has answered.
         relay.registry().resumable(id, &handle);
@@ -64,26 +60,8 @@ pub(in crate::relay::bound) async fn begin(
     session.share_device_memory(siblings.memory());
     tracing::info!("session bound");
     handle.note(|notes| (notes.peer, notes.login, notes.services) = (Some(peer), method, session.services()));
-    let status = SessionStatus::new(relay.metrics());
-    let legs = SessionLegs::new(client, upstream, relay.metrics().tap());
-    let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle));
-    let driver = Box::new(SessionDriver {
-        relay,
-        session,
-        handle,
-        membership,
-        watched,
-        siblings,
-        commands,
-        legs,
-        jobs,
-        publishes: SessionPublishes::default(),
-        status,
-        turn: TaskTurn::default(),
-        timer: Timer::new(clock.now),
-        now: clock.now,
-        ended: None,
-    });
+    let legs = SessionLegs::new(Some(client), upstream, relay.metrics().tap());
+    let driver = Box::new(SessionDriver::new(relay, session, place, siblings, watched, legs, clock.now));
     let ends = near.map(TaskEvent::Client).into_iter().chain(far.map(TaskEvent::Upstream));
     Some((driver, FirstEvents { frames, events: ends.collect() }))
 }

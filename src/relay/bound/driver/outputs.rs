@@ -1,9 +1,9 @@
-//! Performs the outputs of the session, and passes the results of its store requests to it.
+//! Performs the outputs of the session, and passes the results of its store requests and published values to it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::SessionDriver;
+use super::{SessionDriver, TaskEnd};
 use crate::clock::Instant;
 use crate::publish::session::Requester;
 use crate::publish::{Eligible, Interrupted};
@@ -11,7 +11,7 @@ use crate::push::notification::Publish;
 use crate::registry::StreamPublish;
 use crate::relay::jobs::{Done, Spooling, StoreRequest};
 use crate::seq::Seq;
-use crate::session::{Closing, Input, Output, PublishResult, Stored};
+use crate::session::{Closing, Input, OtherSession, Output, PublishResult, Stored};
 use crate::store::StoreError;
 
 impl SessionDriver {
@@ -52,7 +52,7 @@ impl SessionDriver {
             Output::Adopt { orphans, places } => self.jobs.ask(StoreRequest::Adopt(orphans, places)),
             Output::Wake(reason) => self.jobs.ask(StoreRequest::Wake(reason)),
             Output::SaveTombstone { id, h } => {
-                if !self.session.is_ending() {
+                if !self.session.is_ending() && !self.watched.is_handed_over() {
                     self.relay.registry().not_resumable(&self.handle);
                 }
                 self.jobs.ask(StoreRequest::Tombstone(id, h));
@@ -77,7 +77,7 @@ impl SessionDriver {
                 self.status.on_event(&self.handle, &event);
                 self.relay.reports().on_event(&event, self.status.volume(self.now, &event));
             }
-            Output::End(reason) => self.ended = Some(reason),
+            Output::End(reason) => self.ended = Some(TaskEnd::Ended(reason)),
         }
         None
     }
@@ -208,6 +208,62 @@ impl SessionDriver {
                 }
                 self.take(Input::SpoolRefused);
             }
+        }
+    }
+
+    // Published values
+
+    /// Takes the values that were published since the last call.
+    pub(super) fn take_published(&mut self) {
+        if let Some(settings) = self.watched.take_settings(self.relay.settings()) {
+            self.take(Input::Settings(settings));
+        }
+        self.take_published_account();
+        self.check_siblings();
+        self.publish_kept();
+        let requests = self.handle.requests();
+        if requests.inherit {
+            self.take(Input::Inherit);
+        }
+        if let Some(reason) = requests.end {
+            self.take(Input::EndIfHeld(reason));
+        }
+        self.note_ending();
+        self.handle.on_requests_handled(requests);
+        self.check_handover();
+        if self.relay.is_draining() && self.watched.take_drain() {
+            self.take(Input::Drain);
+        }
+    }
+
+    fn take_published_account(&mut self) {
+        let published = self.relay.registry().published_account(self.handle.account());
+        let changes = self.watched.take_account(self.handle.login(), published);
+        if changes.is_removed {
+            self.take(Input::AccountRemoved);
+        }
+        if let Some(account) = changes.newer {
+            self.take(Input::Account(Box::new((*account).clone())));
+            self.note_services();
+        }
+    }
+
+    fn check_siblings(&mut self) {
+        if let Some(successor) = self.siblings.take_successor() {
+            self.take(Input::Successor(successor));
+        }
+        if let Some(live) = self.siblings.take_live_elsewhere() {
+            self.take(Input::OtherSession(if live { OtherSession::Live } else { OtherSession::Away }));
+        }
+    }
+
+    fn note_services(&self) {
+        self.handle.note(|notes| notes.services = self.session.services());
+    }
+
+    fn note_ending(&self) {
+        if self.session.is_ending() {
+            self.handle.set_ending();
         }
     }
 }
