@@ -10,6 +10,7 @@ use crate::admin::protocol::AdminRequest;
 use crate::jid::{BareJid, Jid};
 use crate::paths::PACKAGED_CONFIG;
 use crate::secret::Secret;
+use crate::service::handover::PREFLIGHT;
 use crate::service::print::Printable;
 use crate::{admin, demo, setup};
 
@@ -42,6 +43,9 @@ pub enum CliCommand {
     },
     /// Demonstrate a push notification, with a built-in XMPP server, push service and clients
     Demo(demo::DemoOptions),
+    /// Check for another process that this program can take its place. Not documented, because only Pushward uses it.
+    #[command(skip)]
+    Preflight,
     /// A command for the daemon
     #[command(flatten)]
     Ask(DaemonCommand),
@@ -56,6 +60,10 @@ pub enum DaemonCommand {
     Sessions(View),
     /// Reload the configuration: certificates, hosts, limits, push rules, log level. Sessions stay connected
     Reload(OutputFormat),
+    /// Replace the running daemon by the program that is installed now. Dark sessions go on; connected clients resume
+    Upgrade(OutputFormat),
+    /// Drain and end the running daemon, also under a service manager that keeps its sessions at a restart
+    Stop(OutputFormat),
     /// Manage push registrations
     #[command(subcommand)]
     Push(PushCommand),
@@ -149,7 +157,12 @@ impl DaemonCommand {
     pub fn watched_every(&self) -> Option<Duration> {
         match self {
             Self::Status(view) | Self::Sessions(view) => view.watch.then_some(view.interval),
-            Self::Reload(_) | Self::Push(_) | Self::Release { .. } | Self::Forget { .. } => None,
+            Self::Reload(_)
+            | Self::Upgrade(_)
+            | Self::Stop(_)
+            | Self::Push(_)
+            | Self::Release { .. }
+            | Self::Forget { .. } => None,
         }
     }
 
@@ -159,6 +172,8 @@ impl DaemonCommand {
             Self::Status(view) => (AdminRequest::Status, view.output),
             Self::Sessions(view) => (AdminRequest::Sessions, view.output),
             Self::Reload(output) => (AdminRequest::Reload, output),
+            Self::Upgrade(output) => (AdminRequest::Upgrade, output),
+            Self::Stop(output) => (AdminRequest::Stop, output),
             Self::Push(PushCommand::List { jid, output }) => (AdminRequest::PushList { account: jid }, output),
             Self::Push(PushCommand::Ping { jid, push_jid, node, output }) => {
                 (AdminRequest::PushPing { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
@@ -185,13 +200,27 @@ impl Cli {
     ///
     /// If no configuration is named and the default does not exist, the packaged configuration is used, if it exists.
     pub fn from_process() -> Self {
-        let matches = <Self as CommandFactory>::command().get_matches();
-        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let matches = Self::with_hidden_commands().get_matches();
+        let mut cli = Self::from_matches(&matches).unwrap_or_else(|error| error.exit());
         let named = matches.value_source("config") != Some(ValueSource::DefaultValue);
         if !named && !cli.config.exists() && Path::new(PACKAGED_CONFIG).exists() {
             cli.config = PathBuf::from(PACKAGED_CONFIG);
         }
         cli
+    }
+
+    /// Returns the whole command line.
+    fn with_hidden_commands() -> clap::Command {
+        Self::definition().subcommand(clap::Command::new(PREFLIGHT).hide(true))
+    }
+
+    fn from_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        match (matches.subcommand_name(), matches.get_one::<PathBuf>("config")) {
+            (Some(PREFLIGHT), Some(config)) => {
+                Ok(Self { config: config.clone(), command: Some(CliCommand::Preflight) })
+            }
+            _ => Self::from_arg_matches(matches),
+        }
     }
 
     /// Returns the command line that `--help`, the manual and the completions describe.
@@ -231,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn the_command_for_a_preflight_is_understood_and_hidden() {
+        for arguments in [["--config", "a.toml", "preflight"], ["preflight", "--config", "a.toml"]] {
+            let all = ["pushward"].iter().chain(&arguments);
+            let matches = Cli::with_hidden_commands().try_get_matches_from(all).unwrap();
+            let cli = Cli::from_matches(&matches).unwrap();
+            assert_eq!((cli.config.as_path(), cli.command()), (Path::new("a.toml"), CliCommand::Preflight));
+        }
+        let matches = Cli::with_hidden_commands().try_get_matches_from(["pushward", "check"]).unwrap();
+        assert_eq!(Cli::from_matches(&matches).unwrap().command(), CliCommand::Check);
+        assert!(!Cli::with_hidden_commands().render_long_help().to_string().contains(PREFLIGHT));
+        assert!(Cli::definition().find_subcommand(PREFLIGHT).is_none());
+    }
+
+    #[test]
     fn a_watched_command_repeats_at_its_interval() {
         let every = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).map_err(|error| error.to_string())?;
@@ -262,6 +305,8 @@ mod tests {
         assert_eq!(ask(&["status"]), (AdminRequest::Status, text));
         assert_eq!(ask(&["sessions", "--json"]), (AdminRequest::Sessions, json));
         assert_eq!(ask(&["reload"]), (AdminRequest::Reload, text));
+        assert_eq!(ask(&["upgrade"]), (AdminRequest::Upgrade, text));
+        assert_eq!(ask(&["stop", "--json"]), (AdminRequest::Stop, json));
         assert_eq!(ask(&["push", "list"]), (AdminRequest::PushList { account: None }, text));
         assert_eq!(ask(&["push", "list", "A@B"]), (AdminRequest::PushList { account: Some(account.clone()) }, text));
         let node = Some(Secret::new("n".to_owned()));

@@ -1,18 +1,23 @@
-//! [`Daemon`]: starts the components, handles signals and drains. `pushward run` calls [`run`].
+//! [`Daemon`]: starts the components, handles signals and drains. `pushward run` calls [`run`](run::run).
 
+mod hand_over;
+mod legacy;
 mod listeners;
 mod operator;
+pub mod preflight;
+mod previous;
 mod reload;
+mod requests;
+pub mod run;
+mod signals;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::select;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -22,13 +27,17 @@ use crate::config::{Config, ListenTls};
 use crate::exit;
 use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
-use crate::service::{self, Notify, PassedError, Sockets};
+use crate::service::PassedError;
 use crate::store::{Store, StoreError};
 pub use listeners::ListenError;
-use listeners::Listeners;
-pub use operator::{OperatorInterface, Serving};
+use listeners::{ListenerSockets, Listeners};
+pub use operator::{Controls, OperatorInterface, Serving};
+use previous::Previous;
 use reload::Reloads;
 pub use reload::{ReloadReport, Reloader};
+pub use requests::ProcessHandle;
+use requests::{ProcessRequest, requests};
+pub use signals::DaemonSignals;
 
 /// The minimum time that the store has at shutdown to write accepted data, even if the sessions have used all of
 /// `drain_timeout`.
@@ -74,7 +83,9 @@ pub struct Daemon {
     relay: Arc<Relay>,
     store: Store,
     operator: Serving,
-    reloader: Reloader,
+    controls: Controls,
+    requests: mpsc::Receiver<ProcessRequest>,
+    sockets: ListenerSockets,
 }
 
 impl Daemon {
@@ -83,30 +94,39 @@ impl Daemon {
     /// # Errors
     /// Returns [`StartError`] with the reason and, if there is one, the remedy.
     pub async fn start<I: OperatorInterface>(config: Config) -> Result<Self, StartError> {
+        Self::start_after::<I>(config, &mut Previous::none()).await
+    }
+
+    /// Starts, and goes on with what a previous process has left. If the start fails, that is still there.
+    async fn start_after<I: OperatorInterface>(config: Config, previous: &mut Previous) -> Result<Self, StartError> {
         let (state, limits) = (config.state.clone(), (&config.limits.spools).into());
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
-        let snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
+        let seed = previous.seed(store.handover()).unwrap_or_else(rand::random);
+        let snapshot = Snapshot::load(config, seed, store.resource_key()).map_err(StartError::Load)?;
         let config = snapshot.config.clone();
         let (accepting, shutdown, connections) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));
-        relay.recover(HashSet::new()).await;
         let mut listeners = Listeners::new(Arc::clone(&relay), accepting.clone(), connections.clone());
         let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
-        let mut passed = Sockets::passed()?;
-        let plan = listeners.plan(&config.listen, &mut passed)?;
-        passed.finish()?;
+        let wanted: &[_] = if previous.drains() { &[] } else { &config.listen };
+        let plan = listeners.plan(wanted, previous.sockets())?;
+        previous.sockets().finish()?;
+        let taken_up = previous.take_up(&relay).await;
         relay.configured();
         let (upkeep, stop) = (Arc::clone(&relay), accepting.clone());
         connections.spawn(async move { stop.run_until_cancelled(upkeep.upkeep()).await });
         listeners.apply(plan);
-        let addresses = listeners.addresses();
+        taken_up.go_on(&relay, &connections);
+        let (addresses, sockets) = (listeners.addresses(), listeners.sockets());
         let (reloads, reloader) = Reloads::new(Arc::clone(&relay), listeners);
         let stop = accepting.clone();
         connections.spawn(async move { stop.run_until_cancelled(reloads.run()).await });
-        let operator = interface.serve(Arc::clone(&relay), reloader.clone());
-        Ok(Self { addresses, accepting, connections, relay, store, operator, reloader })
+        let (process, requests) = requests();
+        let controls = Controls { reloader, process };
+        let operator = interface.serve(Arc::clone(&relay), controls.clone());
+        Ok(Self { addresses, accepting, connections, relay, store, operator, controls, requests, sockets })
     }
 
     /// Returns the listening addresses at the start, in the order of the configuration. If the system chose a port, it is the
@@ -122,7 +142,7 @@ impl Daemon {
 
     /// Returns the handle for requesting reloads.
     pub fn reloader(&self) -> &Reloader {
-        &self.reloader
+        &self.controls.reloader
     }
 
     /// Stops accepting connections, ends all sessions in order, and waits for them and the store for at most `drain_timeout`.
@@ -150,51 +170,5 @@ impl Daemon {
             return;
         }
         tracing::info!("stopped");
-    }
-}
-
-/// Runs until SIGTERM or SIGINT, then drains. Reloads on SIGHUP.
-pub async fn run<I: OperatorInterface>(config: Config) -> ExitCode {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-        tracing::error!("cannot install signal handlers");
-        return ExitCode::FAILURE;
-    };
-    service::descriptors::raise(&config);
-    let (notify, drain_timeout) = (Notify, config.drain_timeout);
-    let started = select! {
-        started = Daemon::start::<I>(config) => started,
-        signal = end(&mut terminate, &mut interrupt) => {
-            tracing::info!(signal, "stopped during startup");
-            return ExitCode::SUCCESS;
-        }
-    };
-    let daemon = match started {
-        Ok(daemon) => daemon,
-        Err(error) => {
-            tracing::error!(%error, "cannot start");
-            return error.exit();
-        }
-    };
-    notify.ready();
-    let watchdog = tokio::spawn(notify.watch(Arc::clone(&daemon.relay)));
-    let signal = loop {
-        select! {
-            signal = end(&mut terminate, &mut interrupt) => break signal,
-            _ = hangup.recv() => daemon.reloader().ask(),
-        }
-    };
-    tracing::info!(signal, "draining");
-    notify.stopping(drain_timeout);
-    daemon.stop().await;
-    watchdog.abort();
-    ExitCode::SUCCESS
-}
-
-/// Waits for a signal to end the process. Returns its name.
-async fn end(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
     }
 }

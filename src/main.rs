@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use pushward::cli::{Cli, CliCommand};
 use pushward::config::Config;
+use pushward::daemon::DaemonSignals;
 use pushward::{admin, check, daemon, demo, exit, log, service, setup};
 
 fn main() -> ExitCode {
@@ -30,11 +31,20 @@ async fn command(cli: Cli) -> ExitCode {
         CliCommand::Setup(options) => setup::run(&cli.config, options).await,
         CliCommand::Print { what } => service::print::run(what, Cli::definition()),
         CliCommand::Demo(options) => demo::run(options).await,
+        CliCommand::Preflight => daemon::preflight::preflight(&cli.config),
         CliCommand::Ask(ask) => admin::command::run(&cli.config, ask.into()).await,
     }
 }
 
 async fn run(path: &Path) -> ExitCode {
+    // First: until then, a signal ends the process.
+    let signals = match DaemonSignals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("cannot install signal handlers: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(errors) => {
@@ -46,5 +56,5 @@ async fn run(path: &Path) -> ExitCode {
         eprintln!("cannot set up the log: {error}");
         return ExitCode::FAILURE;
     }
-    daemon::run::<admin::Interface>(config).await
+    daemon::run::run::<admin::Interface>(signals, config).await
 }

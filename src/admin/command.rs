@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::client::{AskError, ask};
-use super::protocol::{AdminAnswer, AdminRequest, Ping, PingOutcome, Reloaded};
+use super::protocol::{AdminAnswer, AdminRequest, Ping, PingOutcome, Reloaded, Upgrading};
+use super::replaced::replaced;
 use super::watch;
 use crate::config::Config;
 use crate::{exit, stdout};
@@ -56,18 +57,41 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
 
 /// Returns whether everything that was requested was carried out.
 async fn converse(config: &Config, request: &AdminRequest, json: bool) -> Result<bool, AskError> {
-    let mut fine = true;
+    let (mut fine, mut upgrading) = (true, None);
     let ended = ask(config, request, |answer| {
         fine &= is_fine(&answer);
+        if let AdminAnswer::Upgrading(begun) = &answer {
+            upgrading = Some(begun.clone());
+        }
         print(&answer, json).map_err(AskError::Print)
     });
-    match ended.await {
-        Ok(()) => Ok(fine),
-        Err(AskError::Refused(reason)) => {
+    match (ended.await, upgrading) {
+        // The old process may end before its last line.
+        (Ok(()) | Err(AskError::Broken(_)), Some(upgrading)) => follow(config, &upgrading, json).await,
+        (Ok(()), None) => Ok(fine),
+        (Err(AskError::Refused(reason)), _) => {
             eprintln!("{reason}");
             Ok(false)
         }
-        Err(error) => Err(error),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// Waits for the process that takes the place of the daemon, and prints its status.
+async fn follow(config: &Config, upgrading: &Upgrading, json: bool) -> Result<bool, AskError> {
+    match replaced(config, upgrading).await {
+        Some(status) if status.handover.as_ref().is_some_and(|handover| handover.began >= upgrading.began) => {
+            print(&AdminAnswer::Status(status), json).map_err(AskError::Print)?;
+            Ok(true)
+        }
+        Some(_) => {
+            eprintln!("a new process answers, and has taken up no sessions; its log says why");
+            Ok(false)
+        }
+        None => {
+            eprintln!("the new process does not answer; the log says why");
+            Ok(false)
+        }
     }
 }
 
@@ -82,6 +106,8 @@ fn is_fine(answer: &AdminAnswer) -> bool {
         | AdminAnswer::Removed(_)
         | AdminAnswer::Released(_)
         | AdminAnswer::Forgotten(_)
+        | AdminAnswer::Stopping(_)
+        | AdminAnswer::Upgrading(_)
         | AdminAnswer::End => true,
     }
 }

@@ -8,10 +8,13 @@ use super::answers::{AnswerWriter, Refusal};
 use super::entries::{registration_entry, session_entry};
 use super::numbers::DaemonNumbers;
 use super::ping::ping;
-use super::protocol::{AdminAnswer, AdminRequest, Forgotten, Released, Reloaded, Removed, SessionState};
+use super::protocol::{
+    AdminAnswer, AdminRequest, Forgotten, Released, Reloaded, Removed, SessionState, Stopping, Upgrading,
+};
 use super::selection::{Selection, select};
 use super::store_queries::{StoreQueries, Unanswered};
-use crate::daemon::{ReloadReport, Reloader};
+use crate::clock::Instant;
+use crate::daemon::{Controls, ReloadReport};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::guard::Guard;
@@ -28,14 +31,14 @@ const COMMANDS: usize = 16;
 /// The handlers of the operator's commands.
 pub(super) struct Handlers {
     relay: Arc<Relay>,
-    reloader: Reloader,
+    controls: Controls,
     numbers: Arc<DaemonNumbers>,
     queries: StoreQueries,
 }
 
 impl Handlers {
-    pub(super) fn new(relay: Arc<Relay>, reloader: Reloader, numbers: Arc<DaemonNumbers>) -> Self {
-        Self { relay, reloader, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE) }
+    pub(super) fn new(relay: Arc<Relay>, controls: Controls, numbers: Arc<DaemonNumbers>) -> Self {
+        Self { relay, controls, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE) }
     }
 
     /// Writes all lines of an answer except the last. The returned result becomes the last line.
@@ -60,6 +63,8 @@ impl Handlers {
                 self.remove(&account, &selection).await.map(AdminAnswer::Removed)
             }
             AdminRequest::Reload => Ok(AdminAnswer::Reloaded(self.reload().await)),
+            AdminRequest::Stop => Ok(AdminAnswer::Stopping(self.stop())),
+            AdminRequest::Upgrade => self.upgrade().await.map(AdminAnswer::Upgrading),
             AdminRequest::Release { account } => self.release(&account).await.map(AdminAnswer::Released),
             AdminRequest::Forget { account } => self.forget(account).await.map(AdminAnswer::Forgotten),
         };
@@ -70,10 +75,20 @@ impl Handlers {
     }
 
     async fn reload(&self) -> Reloaded {
-        match self.reloader.reload().await {
+        match self.controls.reloader.reload().await {
             ReloadReport::Done(notes) => Reloaded { done: true, notes, problems: Vec::new() },
             ReloadReport::Refused(problems) => Reloaded { done: false, notes: Vec::new(), problems },
         }
+    }
+
+    fn stop(&self) -> Stopping {
+        self.controls.process.stop();
+        Stopping { stopping: true }
+    }
+
+    async fn upgrade(&self) -> Result<Upgrading, Refusal> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        self.controls.process.upgrade().await.map(|()| Upgrading { from: version, began: Instant::now() })
     }
 
     async fn sessions(&self, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {

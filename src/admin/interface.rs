@@ -12,7 +12,7 @@ use super::numbers::DaemonNumbers;
 use super::socket::CommandSocket;
 use super::{history, http};
 use crate::config;
-use crate::daemon::{OperatorInterface, Reloader, Serving};
+use crate::daemon::{Controls, OperatorInterface, Serving};
 use crate::relay::Relay;
 
 /// The bound listeners.
@@ -37,7 +37,7 @@ impl OperatorInterface for Interface {
         Ok(Self { page, socket })
     }
 
-    fn serve(self, relay: Arc<Relay>, reloader: Reloader) -> Serving {
+    fn serve(self, relay: Arc<Relay>, controls: Controls) -> Serving {
         let mut serving = Serving::default();
         let numbers = Arc::new(DaemonNumbers::new(Arc::clone(&relay)));
         let (stop, tasks) = (serving.stop.clone(), serving.tasks.clone());
@@ -54,7 +54,7 @@ impl OperatorInterface for Interface {
             tasks.spawn(sample(Arc::clone(&numbers), stop.clone()));
             tasks.spawn(http::serve(listener, Arc::clone(&numbers), tasks.clone(), stop.clone()));
         }
-        let handlers = Arc::new(Handlers::new(relay, reloader, numbers));
+        let handlers = Arc::new(Handlers::new(relay, controls, numbers));
         tasks.spawn(self.socket.serve(handlers, tasks.clone(), stop));
         serving
     }

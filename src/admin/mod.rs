@@ -18,7 +18,7 @@
 //! | `http`, `page`, `page_data` | the listener of the page, metrics and probes |
 //! | `numbers`, `history`, `reachability` | the numbers that both show; the last hour; reachability of servers |
 //! | `store_queries`, `connection_slots` | limits: queries to a store that may stall, concurrent connections |
-//! | [`command`], [`client`], `watch` | the commands that query a running daemon |
+//! | [`command`], [`client`], `watch`, `replaced` | the commands that query a running daemon |
 
 mod answers;
 pub mod client;
@@ -36,6 +36,7 @@ mod page_data;
 mod ping;
 pub mod protocol;
 mod reachability;
+mod replaced;
 mod selection;
 mod socket;
 mod store_queries;

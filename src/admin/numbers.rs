@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::history::{History, Sample};
 use super::page_data::{DaemonData, PageData};
-use super::protocol::DaemonStatus;
+use super::protocol::{DaemonStatus, HandoverStatus};
 use super::reachability::Reachability;
 use super::store_queries::{LatestAnswer, Unanswered};
 use crate::clock::{self, Instant};
@@ -176,6 +176,7 @@ impl DaemonNumbers {
             spool_bytes: disk.spool_bytes,
             wakes_waiting: disk.wakes_waiting,
             sasl2_ended: self.relay.current().settings.fronting.ended(),
+            handover: self.relay.handover().last().cloned().map(HandoverStatus::from).map(Box::new),
         })
     }
 

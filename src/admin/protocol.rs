@@ -11,12 +11,12 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
-use crate::clock::UnixSecs;
+use crate::clock::{Instant, UnixSecs};
 use crate::jid::{BareJid, Jid};
 use crate::push::outcome::Outcome;
 use crate::secret::Secret;
 use crate::session::liveness::Reach;
-pub use daemon_status::DaemonStatus;
+pub use daemon_status::{DaemonStatus, HandoverStatus};
 
 /// The limit for a line, in bytes, including its end. A node has at most 8 KiB.
 const LINE: u64 = 64 * 1024;
@@ -54,6 +54,11 @@ pub enum AdminRequest {
     },
     /// Reloads the configuration: one [`AdminAnswer::Reloaded`].
     Reload,
+    /// Drains, then ends the daemon: one [`AdminAnswer::Stopping`].
+    Stop,
+    /// Replaces the daemon by the program that is installed now, without ending its dark sessions: one
+    /// [`AdminAnswer::Upgrading`].
+    Upgrade,
     /// Delivers the stanzas that are set aside for an account's devices: one [`AdminAnswer::Released`].
     Release {
         /// The account.
@@ -86,6 +91,10 @@ pub enum AdminAnswer {
     Forgotten(Forgotten),
     /// The result of a reload.
     Reloaded(Reloaded),
+    /// The drain has begun.
+    Stopping(Stopping),
+    /// The handover to the installed program has begun.
+    Upgrading(Upgrading),
     /// The end of the answer.
     End,
     /// The request was not carried out.
@@ -104,6 +113,22 @@ pub struct Reloaded {
     pub notes: Vec<String>,
     /// The reasons why the reload failed.
     pub problems: Vec<String>,
+}
+
+/// The answer to [`AdminRequest::Stop`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// True: the drain has begun.
+    pub stopping: bool,
+}
+
+/// The answer to [`AdminRequest::Upgrade`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrading {
+    /// The version that is replaced.
+    pub from: String,
+    /// The time at which the replacement has begun, on the clock of the machine.
+    pub began: Instant,
 }
 
 /// The connection state of a client.
@@ -310,6 +335,8 @@ impl AdminAnswer {
             Self::Released(it) => serde_json::to_string(it).map(Some),
             Self::Forgotten(it) => serde_json::to_string(it).map(Some),
             Self::Reloaded(it) => serde_json::to_string(it).map(Some),
+            Self::Stopping(it) => serde_json::to_string(it).map(Some),
+            Self::Upgrading(it) => serde_json::to_string(it).map(Some),
             Self::End | Self::Failed { .. } => Ok(None),
         }
     }
@@ -398,7 +425,7 @@ mod tests {
         check(b"{\"command\":\"status\"}\nrest", Ok(Some(AdminRequest::Status))).await;
         check(b"{\"command\":\"status\"}", Err("the line is incomplete or too long")).await;
         check(&vec![b' '; 1 << 20], Err("the line is incomplete or too long")).await;
-        check(b"{\"command\":\"stop\"}\n", Err("cannot parse the line at byte 17")).await;
+        check(b"{\"command\":\"halt\"}\n", Err("cannot parse the line at byte 17")).await;
     }
 
     #[tokio::test]
@@ -409,6 +436,8 @@ mod tests {
         for request in [
             AdminRequest::Sessions,
             AdminRequest::Reload,
+            AdminRequest::Stop,
+            AdminRequest::Upgrade,
             AdminRequest::PushList { account: None },
             AdminRequest::PushPing { account: account.clone(), service: None, node: None },
             AdminRequest::PushRemove { account: account.clone(), service, node },

@@ -37,6 +37,7 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
             binding(report, at, &offer);
             if at.host.upstream_tls != UpstreamTls::Off {
                 versions(report, at, &way, config).await;
+                handover(report, at);
             }
         }
         Err(error) => {
@@ -159,6 +160,14 @@ async fn versions(report: &mut Report, at: &HostEntry<'_>, way: &Way, config: &C
             "{domain}: the server supports TLS 1.2 and TLS 1.3, so both legs use the client's version"
         ));
     }
+}
+
+/// Reports that sessions over TLS end when Pushward is upgraded or restarted.
+fn handover(report: &mut Report, at: &HostEntry<'_>) {
+    let what = "the connections to the server use TLS, whose keys cannot be handed over to another process: an upgrade or \
+        restart of Pushward ends the held sessions of this host";
+    let remedy = "connect without TLS over loopback, or over a unix socket, if the server runs on this machine";
+    report.warning(&at.problem("upstream_tls", what, remedy));
 }
 
 fn same_certificate(host: &Host, offer: &ServerOffer) -> bool {

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
@@ -14,6 +15,7 @@ use crate::config::{Listen, ListenTls, may_clash};
 use crate::net::listener;
 use crate::relay::Relay;
 use crate::service::Sockets;
+use crate::sync::lock;
 
 /// The limit for connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 1024;
@@ -62,6 +64,30 @@ pub(super) struct Listeners {
     accepting: CancellationToken,
     connections: TaskTracker,
     open: Vec<OpenListener>,
+    sockets: ListenerSockets,
+}
+
+/// Copies of the descriptors of the open listeners, for a handover: the next process accepts the connections that the kernel
+/// completes meanwhile.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ListenerSockets(Arc<Mutex<Vec<(SocketAddr, OwnedFd)>>>);
+
+impl ListenerSockets {
+    /// Takes all of them.
+    pub(super) fn take(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut *lock(&self.0)).into_iter().map(|(_, socket)| socket).collect()
+    }
+
+    fn add(&self, address: SocketAddr, listener: &TcpListener) {
+        match listener.as_fd().try_clone_to_owned() {
+            Ok(socket) => lock(&self.0).push((address, socket)),
+            Err(error) => tracing::warn!(%address, %error, "listener cannot be handed over"),
+        }
+    }
+
+    fn remove(&self, address: SocketAddr) {
+        lock(&self.0).retain(|(open, _)| *open != address);
+    }
 }
 
 /// One listening address.
@@ -84,7 +110,12 @@ impl Listeners {
     /// Creates a set without listeners. New listeners close when `accepting` is cancelled. `connections` tracks the tasks
     /// that serve their connections.
     pub(super) fn new(relay: Arc<Relay>, accepting: CancellationToken, connections: TaskTracker) -> Self {
-        Self { relay, accepting, connections, open: Vec::new() }
+        Self { relay, accepting, connections, open: Vec::new(), sockets: ListenerSockets::default() }
+    }
+
+    /// Returns the access to the descriptors of the open listeners.
+    pub(super) fn sockets(&self) -> ListenerSockets {
+        self.sockets.clone()
     }
 
     /// Binds the addresses that are not open yet and for which no socket was passed.
@@ -140,6 +171,7 @@ impl Listeners {
         }
         for closed in before.into_iter().flatten() {
             tracing::info!(address = %closed.address, "stopped listening");
+            self.sockets.remove(closed.address);
             closed.stop.cancel();
         }
     }
@@ -151,6 +183,7 @@ impl Listeners {
 
     fn listen(&self, listen: Listen, listener: TcpListener, address: SocketAddr) -> OpenListener {
         log_listening(address, listen.tls);
+        self.sockets.add(address, &listener);
         let (listen, stop) = (Arc::new(ArcSwap::from_pointee(listen)), self.accepting.child_token());
         let (relay, connections, current) = (Arc::clone(&self.relay), self.connections.clone(), Arc::clone(&listen));
         let accept = listener::accept(

@@ -8,8 +8,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reload::Reloader;
+use super::requests::ProcessHandle;
 use crate::config;
 use crate::relay::Relay;
+
+/// The handles by which operators control the daemon.
+#[derive(Clone, Debug)]
+pub struct Controls {
+    /// Reloads the configuration.
+    pub reloader: Reloader,
+    /// Ends or replaces the process.
+    pub process: ProcessHandle,
+}
 
 /// The listeners for operators.
 pub trait OperatorInterface: Sized + Send {
@@ -23,7 +33,7 @@ pub trait OperatorInterface: Sized + Send {
     fn bind(config: &config::Admin) -> impl Future<Output = Result<Self, Self::Error>> + Send;
 
     /// Serves until [`Serving::stop`] is called.
-    fn serve(self, relay: Arc<Relay>, reloader: Reloader) -> Serving;
+    fn serve(self, relay: Arc<Relay>, controls: Controls) -> Serving;
 }
 
 /// A running interface.

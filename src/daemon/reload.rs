@@ -74,7 +74,7 @@ impl Reloads {
             };
             self.report(&outcome);
             Notify.ready();
-            // The requester may have stopped waiting.
+            // The process may have stopped waiting.
             drop(reply.send(outcome));
         }
     }

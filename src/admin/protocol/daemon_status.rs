@@ -1,6 +1,11 @@
 //! The state of the daemon, as `pushward status` shows it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::clock::{Instant, UnixSecs};
+use crate::relay::HandoverReport;
 
 /// The state of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,4 +39,29 @@ pub struct DaemonStatus {
     /// The hosts for which SASL2 is not offered any more.
     #[serde(default)]
     pub sasl2_ended: Vec<String>,
+    /// The handover by which this process took the place of the previous one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Box<HandoverStatus>>,
+}
+
+/// A handover from the previous process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverStatus {
+    /// The time at which it was begun, on the clock of the machine.
+    pub began: Instant,
+    /// Sessions that went on.
+    pub kept: usize,
+    /// Sessions that ended, by reason.
+    pub ended: BTreeMap<String, usize>,
+    /// The time from the signal until the sessions went on, in milliseconds.
+    pub millis: u64,
+    /// The time at which they went on.
+    pub at: UnixSecs,
+}
+
+impl From<HandoverReport> for HandoverStatus {
+    fn from(report: HandoverReport) -> Self {
+        let HandoverReport { began, kept, ended, took, at } = report;
+        Self { began, kept, ended, millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), at }
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{
-    AdminAnswer, DaemonStatus, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, RegistrationEntry, Released,
-    Reloaded, Removed, SessionEntry, SessionState, printable,
+    AdminAnswer, DaemonStatus, Forgotten, HandoverStatus, LastPublish, LastVerdict, Ping, PingOutcome,
+    RegistrationEntry, Released, Reloaded, Removed, SessionEntry, SessionState, Upgrading, printable,
 };
 use crate::clock::{self, UnixSecs};
 
@@ -26,6 +26,8 @@ impl fmt::Display for AdminAnswer {
                     {held}, live sessions kept {live}"
             ),
             Self::Reloaded(reloaded) => reloaded.fmt(f),
+            Self::Stopping(_) => f.write_str("draining; the daemon ends when its sessions have ended"),
+            Self::Upgrading(Upgrading { from, .. }) => write!(f, "version {from} is being replaced"),
             Self::End => Ok(()),
             Self::Failed { reason } => f.write_str(reason),
         }
@@ -44,7 +46,27 @@ impl fmt::Display for DaemonStatus {
         writeln!(f, "in memory      {queued} stanzas, {}", ByteSize(self.queue_bytes as u64).display().iec())?;
         writeln!(f, "on disk        {spooled} stanzas, {}", ByteSize(self.spool_bytes).display().iec())?;
         write!(f, "wakes waiting  {}", self.wakes_waiting)?;
+        if let Some(handover) = &self.handover {
+            write!(f, "\nlast handover: {handover}")?;
+        }
         self.sasl2_ended.iter().try_for_each(|host| write!(f, "\nnot fronted    {host}: SASL2 is not offered any more"))
+    }
+}
+
+impl fmt::Display for HandoverStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kept, ended, millis, at, .. } = self;
+        write!(f, "{kept} sessions kept, {} ended", ended.values().sum::<usize>())?;
+        if !ended.is_empty() {
+            let reasons: Vec<_> = ended.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            write!(f, " ({})", reasons.join(", "))?;
+        }
+        write!(
+            f,
+            ", {} ago, took {}",
+            humantime::format_duration(since(clock::unix_secs(), *at)),
+            humantime::format_duration(Duration::from_millis(*millis))
+        )
     }
 }
 

@@ -256,6 +256,7 @@ mod tests {
             spool_bytes: 0,
             wakes_waiting: 0,
             sasl2_ended: Vec::new(),
+            handover: None,
         };
         Observation { at: UnixSecs::new(1000), status, sessions: Some(sessions) }
     }

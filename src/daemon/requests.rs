@@ -1,0 +1,44 @@
+//! Requests of the operator that end this process: to stop, or to be replaced by a newer version. [`ProcessHandle`] is the handle;
+//! the daemon's main loop takes the [`ProcessRequest`]s.
+
+use tokio::sync::{mpsc, oneshot};
+
+/// The limit for waiting requests. The first one that is carried out ends the process.
+const WAITING: usize = 4;
+
+/// A request.
+#[derive(Debug)]
+pub(super) enum ProcessRequest {
+    /// Drain, then exit.
+    Stop,
+    /// Replace the process by the program that is installed now. The answer comes before anything ends.
+    Upgrade(oneshot::Sender<Result<(), String>>),
+}
+
+/// A handle for requests.
+#[derive(Clone, Debug)]
+pub struct ProcessHandle(mpsc::Sender<ProcessRequest>);
+
+/// Creates a handle and the receiver of its requests.
+pub(super) fn requests() -> (ProcessHandle, mpsc::Receiver<ProcessRequest>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (ProcessHandle(sender), receiver)
+}
+
+impl ProcessHandle {
+    /// Requests that the daemon drains and ends. If the queue is full, the process ends anyway.
+    pub fn stop(&self) {
+        drop(self.0.try_send(ProcessRequest::Stop));
+    }
+
+    /// Requests that the installed program replaces the process. Returns once that has begun.
+    ///
+    /// # Errors
+    /// The reason why the process goes on, as text.
+    pub async fn upgrade(&self) -> Result<(), String> {
+        let (reply, replied) = oneshot::channel();
+        let ending = || "the daemon is shutting down".to_owned();
+        self.0.try_send(ProcessRequest::Upgrade(reply)).map_err(|_| ending())?;
+        replied.await.unwrap_or_else(|_| Err(ending()))
+    }
+}
