@@ -1,13 +1,14 @@
 //! docs/operating.md shows the answers of the commands as they are printed, and explains every verdict.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
 use pushward::admin::protocol::{
-    LastPublish, LastVerdict, Ping, PingOutcome, RegistrationEntry, SessionEntry, SessionState, shortened,
+    HandoverStatus, LastPublish, LastVerdict, Ping, PingOutcome, RegistrationEntry, SessionEntry, SessionState,
+    shortened,
 };
-use pushward::clock::{self, UnixSecs};
+use pushward::clock::{self, Instant, UnixSecs};
 use pushward::push::classify::Noise;
 use pushward::push::filter::Blocked;
 use pushward::push::pusher::{Skip, Verdict};
@@ -71,11 +72,21 @@ fn ping() -> Ping {
     Ping { service, node, transport, outcome: PingOutcome::Accepted, condition: None, millis: 212 }
 }
 
+fn handover() -> HandoverStatus {
+    let ended = BTreeMap::from([("not resumable".to_owned(), 3)]);
+    let at = UnixSecs::from(clock::now() - AGO);
+    HandoverStatus { began: Instant::now(), kept: 1042, ended, millis: 310, at }
+}
+
 #[test]
 fn the_examples_are_what_the_commands_print() {
     let page = Page::parse(&page());
     let shown: Vec<_> = page.blocks.iter().filter(|block| block.info == "text").map(|block| &block.code).collect();
-    assert_eq!(shown, [&format!("{}\n", registration()), &format!("{}\n", session()), &format!("{}\n", ping())]);
+    let handover = format!("last handover: {}\n", handover());
+    assert_eq!(
+        shown,
+        [&format!("{}\n", registration()), &format!("{}\n", session()), &format!("{}\n", ping()), &handover]
+    );
 }
 
 /// Returns the names in the first column of the table behind a mark.

@@ -1,5 +1,5 @@
 //! An endurance run. Thousands of clients of a hundred accounts bind, enable stream management, drop their connections,
-//! resume, close, flood and stop reading in random order, while the disk is slow and the proxy is restarted and killed.
+//! resume, close, flood and stop reading in random order, while the disk is slow and the proxy is restarted, replaced and killed.
 //! In the end no session, connection or descriptor is left, and every message has been received or returned.
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use client::{Phone, World};
-use proxy::Proxy;
+use proxy::{End, Proxy};
 use server::{Server, is_managed};
 
 /// The time before a kill in which a server without stream management may lose messages: `spool_after` plus the slowest
@@ -53,7 +53,8 @@ struct Options {
     /// Number of messages per second.
     #[arg(long, default_value_t = 60)]
     rate: u32,
-    /// Number of seconds between two ends of the proxy. It is stopped in order and killed alternately.
+    /// Number of seconds between two ends of the proxy. It is stopped in order, replaced by itself without ending its sessions,
+    /// and killed, in turn.
     #[arg(long, default_value_t = 50)]
     restart: u64,
     #[arg(long, default_value_t = 1)]
@@ -110,28 +111,28 @@ async fn send(world: Arc<World>, options: Options) {
     }
 }
 
-/// Restarts and kills the proxy and stalls the disk, until the time is over.
+/// Restarts, kills and replaces the proxy and stalls the disk, until the time is over.
 async fn act(world: &World, proxy: &mut Proxy, options: Options) {
     let until = Instant::now() + Duration::from_secs(options.seconds);
-    let mut in_order = true;
+    let mut ends = [End::InOrder, End::HandedOver, End::Killed, End::HandedOver].into_iter().cycle();
     while Instant::now() < until {
+        let Some(end) = ends.next() else { return };
         sleep(Duration::from_secs(options.restart / 2)).await;
         proxy.stall(Duration::from_secs(4)).await;
         sleep(Duration::from_secs(options.restart / 2)).await;
         let (live, memory) = (proxy.metric("pushward_sessions").await, proxy.memory() / 1024);
         println!("{live:?} sessions, {memory} MiB, {:?}", world.server.ledger.sum());
-        if !in_order {
+        if end == End::Killed {
             world.server.ledger.killed(WINDOW, &world.server.unread(), |account| !is_managed(account));
         }
-        world.server.ledger.ends(if in_order { "in order" } else { "killed" });
+        world.server.ledger.ends(end.name());
         let ended = Instant::now();
-        proxy.restart(in_order).await;
-        if !in_order {
+        proxy.restart(end).await;
+        if end == End::Killed {
             // The server goes on writing to the dead connections until it sees that they are gone.
             world.server.ledger.killed(ended.elapsed(), &HashSet::new(), |account| !is_managed(account));
         }
-        println!("restarted, {}", if in_order { "in order" } else { "killed" });
-        in_order = !in_order;
+        println!("restarted, {}, in {:?}", end.name(), ended.elapsed());
     }
 }
 

@@ -22,6 +22,27 @@ pub(crate) struct Proxy {
     starts: u32,
 }
 
+/// The way in which a proxy process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It drains.
+    InOrder,
+    /// It executes the same program, which goes on with its sessions.
+    HandedOver,
+    /// It is killed.
+    Killed,
+}
+
+impl End {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InOrder => "in order",
+            Self::HandedOver => "handed over",
+            Self::Killed => "killed",
+        }
+    }
+}
+
 fn free() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap()
 }
@@ -79,10 +100,30 @@ impl Proxy {
         }
     }
 
-    /// Stops the proxy in order, or kills it, and starts it again.
-    pub(crate) async fn restart(&mut self, in_order: bool) {
-        if in_order {
-            assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Replaces the process by the same program.
+    async fn hand_over(&mut self) {
+        let handovers = |proxy: &Self| proxy.log().matches("sessions of the previous process go on").count();
+        let before = handovers(self);
+        self.signal("-USR2");
+        let until = Instant::now() + PATIENCE;
+        while handovers(self) == before {
+            assert!(self.child.try_wait().unwrap().is_none(), "the proxy has ended: {}", self.last_lines());
+            assert!(Instant::now() < until, "no handover; the last lines:\n{}", self.last_lines());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends the process, and starts it again.
+    pub(crate) async fn restart(&mut self, end: End) {
+        if end == End::HandedOver {
+            return self.hand_over().await;
+        }
+        if end == End::InOrder {
+            self.signal("-TERM");
             let until = Instant::now() + PATIENCE;
             while self.child.try_wait().unwrap().is_none() {
                 assert!(Instant::now() < until, "the proxy does not end; its last lines:\n{}", self.last_lines());

@@ -55,6 +55,7 @@ mod stream_management;
 mod support;
 mod terminal_clients;
 mod transports;
+mod upgrades;
 mod upstream_management;
 mod upstream_tls;
 mod watch;

@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use super::{Client, PATIENCE, Process, Tls, eventually};
 
 const INSTALL: &str = "cargo build";
+/// The name of a copy of the program.
+const PROGRAM: &str = "pushward";
 
 /// The program under test.
 pub(crate) fn binary() -> Command {
@@ -29,6 +31,10 @@ pub(crate) struct Setup {
     sections: BTreeMap<String, BTreeMap<String, String>>,
     environment: Vec<(&'static str, &'static str)>,
     largest_file: Option<u32>,
+    /// True if the process runs a copy of the program in its own directory, which the test may replace.
+    copied: bool,
+    /// The size of the store for descriptors, if a service manager runs the process.
+    stored: Option<usize>,
     files: Vec<(String, String)>,
     /// Array tables, which may occur several times.
     tables: String,
@@ -42,6 +48,8 @@ impl Setup {
             sections: BTreeMap::new(),
             environment: Vec::new(),
             largest_file: None,
+            copied: false,
+            stored: None,
             files: Vec::new(),
             tables: String::new(),
             written: None,
@@ -111,6 +119,18 @@ impl Setup {
         shell
     }
 
+    /// Runs a copy of the program, [`Pushward::program`].
+    pub(crate) fn copied(mut self) -> Self {
+        self.copied = true;
+        self
+    }
+
+    /// Runs under a service manager that stores this many descriptors ([`Pushward::order`]).
+    pub(crate) fn stored(mut self, limit: usize) -> Self {
+        self.stored = Some(limit);
+        self
+    }
+
     /// Enables the metrics page.
     pub(crate) fn with_metrics(self) -> Self {
         self.set("admin.listen", "'127.0.0.1:0'")
@@ -166,7 +186,24 @@ impl Pushward {
     }
 
     fn spawn(directory: &Path, setup: &Setup) -> Process {
-        let mut command = setup.command(binary());
+        let mut program = binary();
+        if setup.copied {
+            let copy = directory.join(PROGRAM);
+            if !copy.exists() {
+                fs::hard_link(program.get_program(), &copy)
+                    .or_else(|_| fs::copy(program.get_program(), &copy).map(drop))
+                    .unwrap();
+            }
+            program = Command::new(copy);
+            program.env_remove("RUST_LOG");
+        }
+        let mut command = setup.command(program);
+        if let Some(limit) = setup.stored {
+            let program = command;
+            command = Command::new("python3");
+            command.env_remove("RUST_LOG").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/manager.py"));
+            command.arg(directory).arg(limit.to_string()).arg(program.get_program());
+        }
         command.arg("--config").arg(directory.join("config.toml")).arg("run").current_dir(directory);
         for (name, value) in &setup.environment {
             command.env(name, value);
@@ -177,6 +214,74 @@ impl Pushward {
     /// Sends SIGTERM. Returns the exit status and the duration.
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
         self.process.terminate(deadline).await
+    }
+
+    /// Returns the path of the program that it runs, with [`Setup::copied`].
+    pub(crate) fn program(&self) -> PathBuf {
+        self.file(PROGRAM)
+    }
+
+    /// Gives an order to its service manager.
+    pub(crate) fn order(&mut self, order: &str) {
+        self.process.write_line(order);
+    }
+
+    /// Restarts it by its service manager, and waits until the next process goes on with its sessions.
+    pub(crate) async fn restarted(&mut self) {
+        let before = self.handovers();
+        self.order("restart");
+        let what = || format!("a handover in\n{}", self.log().join("\n"));
+        eventually(PATIENCE, what, || (self.handovers() > before).then_some(())).await;
+    }
+
+    /// Waits until its service manager has started it this many times, and takes the addresses of the last process.
+    pub(crate) async fn listens_again(&mut self, times: usize) {
+        let what = || format!("{times} starts in\n{}", self.log().join("\n"));
+        let found = eventually(PATIENCE, what, || {
+            let mut lines = self.process.log().lines();
+            let starts = lines.iter().filter(|line| line.contains("\"message\":\"listening\"")).count() / 2;
+            lines.reverse();
+            (starts == times).then(|| (listener(&lines, "starttls"), listener(&lines, "direct")))
+        });
+        let (starttls, direct) = found.await;
+        (self.starttls, self.direct) = (starttls.unwrap(), direct.unwrap());
+    }
+
+    /// Returns the names of the stored descriptors at the last end of a process.
+    pub(crate) fn stored_names(&self) -> Vec<String> {
+        let lines = self.process.log().lines();
+        let line =
+            lines.iter().rev().find(|line| line.contains("\"event\": \"store\"")).expect("a line about the store");
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Returns the number of handovers from a previous process that it has logged.
+    pub(crate) fn handovers(&self) -> usize {
+        let lines = self.process.log().lines();
+        lines.iter().filter(|line| line.contains("sessions of the previous process go on")).count()
+    }
+
+    /// Sends SIGUSR2, and waits until the process has been replaced.
+    pub(crate) async fn replaced(&self) {
+        let before = self.handovers();
+        self.signal("-USR2");
+        let what = || format!("a handover in\n{}", self.log().join("\n"));
+        eventually(PATIENCE, what, || (self.handovers() > before).then_some(())).await;
+    }
+
+    /// Runs a command for the daemon. Returns its exit code and its output.
+    pub(crate) async fn ask(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = tokio::process::Command::from(binary());
+        command.arg("--config").arg(self.file("config.toml")).args(arguments).current_dir(self.directory.path());
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Writes another configuration, and files that it names. The process uses the old one until it reloads.
@@ -201,6 +306,11 @@ impl Pushward {
         let before = outcomes().len();
         self.process.hang_up();
         eventually(PATIENCE, || "the outcome of a reload".to_owned(), || outcomes().get(before).copied()).await
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        eventually(deadline, || "the end of pushward".to_owned(), || self.process.exited()).await
     }
 
     /// Sends SIGKILL.

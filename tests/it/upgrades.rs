@@ -1,0 +1,303 @@
+//! The process is replaced by another one: dark sessions go on, and clients that were connected resume.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use crate::support::{
+    Client, Element, PATIENCE, Prosody, PushService, Pushward, Scene, Setup, StubOptions, bodies, enable_push, failed,
+    lost, message, numbered, resumed,
+};
+
+/// The time for which nothing may happen where nothing is expected.
+const QUIET: Duration = Duration::from_millis(700);
+
+async fn scene(options: StubOptions) -> Scene {
+    Scene::with(options, Setup::copied).await
+}
+
+#[tokio::test]
+async fn a_dark_session_goes_on_and_the_server_notices_nothing() {
+    for options in [StubOptions::default(), StubOptions::managed()] {
+        let managed = options.after.contains("urn:xmpp:sm:3");
+        let Scene { mut stub, pushward, client, mut server, enabled } = scene(options).await;
+        server.send(message("live"));
+        let mut client = client;
+        client.expect("live").await;
+        client.ack().await;
+        lost(&pushward, client, "alice@localhost/phone").await;
+        server.send(message("before"));
+        pushward.stored("before").await;
+        for round in 1..=3 {
+            pushward.replaced().await;
+            server.send(message(&format!("after {round}")));
+            server.send(format!(
+                "<iq type='get' id='p{round}' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
+            ));
+            server.expect(&format!("id='p{round}'")).await;
+            if managed {
+                server.acked(1 + 1 + 2 * round, PATIENCE).await;
+            }
+        }
+        server.assert_open();
+        stub.assert_not_connected();
+        let (mut client, answer) = resumed(&pushward, &enabled, 1).await;
+        assert_eq!(answer.attribute("h"), Some("0"));
+        let mut expect = vec!["before".to_owned()];
+        expect.extend(numbered("after", 1..=3));
+        assert_eq!(bodies(&client.messages(4).await), expect);
+        assert!(bodies(&client.until_quiet(QUIET).await).is_empty(), "{}", client.transcript());
+    }
+}
+
+#[tokio::test]
+async fn a_connected_client_resumes_at_once_and_loses_nothing() {
+    let Scene { stub: _stub, pushward, mut client, mut server, enabled } = scene(StubOptions::default()).await;
+    client.acks = false;
+    server.send(message("unacknowledged"));
+    client.expect("unacknowledged").await;
+    client.send("<message to='bob@localhost' id='sent'><body>sent</body></message>").await;
+    server.expect("id='sent'").await;
+    pushward.replaced().await;
+    let rest = client.closed(PATIENCE).await;
+    assert!(!rest.concat().contains("stream:error") && !client.transcript().contains("</stream:stream>"), "{rest:?}");
+    server.send(message("meanwhile"));
+    let (mut client, answer) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(answer.attribute("h"), Some("1"));
+    assert_eq!(bodies(&client.messages(2).await), ["unacknowledged", "meanwhile"]);
+    client.send("<message to='bob@localhost' id='again'><body>again</body></message>").await;
+    server.expect("id='again'").await;
+}
+
+/// The stanza of the server is cut at the handover: the first part is in the memory of the old process.
+#[tokio::test]
+async fn a_stanza_that_is_half_received_arrives_whole() {
+    let Scene { stub: _stub, pushward, client, server, enabled } = scene(StubOptions::default()).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    let stanza = message("whole");
+    let (first, second) = stanza.split_at(stanza.len() / 2);
+    server.send(message("first"));
+    server.send(first);
+    pushward.stored("first").await;
+    pushward.replaced().await;
+    server.send(second);
+    pushward.stored("whole").await;
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(bodies(&client.messages(2).await), ["first", "whole"]);
+}
+
+/// The server does not read: what Pushward has for it waits in its memory, and the kernel has taken an arbitrary part of it.
+#[tokio::test]
+async fn bytes_that_were_not_written_to_the_server_follow_without_a_gap() {
+    let Scene { stub: _stub, pushward, mut client, mut server, enabled: _ } = scene(StubOptions::default()).await;
+    server.read_slowly(1);
+    let body = "x".repeat(20_000);
+    let mut sent = 0;
+    // More than the buffers of the kernel, less than stops the client.
+    while sent < 200 {
+        sent += 1;
+        client.try_send(format!("<message to='bob@localhost' id='m{sent}'><body>{body}</body></message>")).await;
+        if sent % 20 == 0 && client.live_for(Duration::from_millis(20)).await.is_empty() && sent >= 150 {
+            break;
+        }
+    }
+    pushward.replaced().await;
+    server.read_slowly(usize::MAX);
+    let mut expected = 1;
+    let mut last = None;
+    while let Ok(element) = tokio::time::timeout(Duration::from_secs(2), server.next()).await {
+        let element = Element::parse(&element);
+        if element.name == "message" {
+            assert_eq!(element.attribute("id"), Some(format!("m{expected}").as_str()));
+            expected += 1;
+            last = element.child("body").map(|body| body.text.len());
+        }
+    }
+    assert_eq!(last, Some(body.len()));
+    assert!(expected > 2, "{expected} of {sent}");
+    server.assert_open();
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_can_resume_ends_in_order() {
+    let stub_options = StubOptions::default();
+    let mut stub = crate::support::StubUpstream::start(stub_options).await;
+    let pushward = Pushward::start(Setup::new(stub.address).copied()).await;
+    let mut client = pushward.login("alice", "phone").await;
+    let server = stub.session().await;
+    pushward.replaced().await;
+    let rest = client.closed(PATIENCE).await.concat();
+    assert!(rest.contains("system-shutdown") && rest.contains("</stream:stream>"), "{rest}");
+    server.footer(PATIENCE).await;
+    let (code, text) = pushward.ask(&["status"]).await;
+    assert!(code == Some(0) && text.contains("last handover: 0 sessions kept, 1 ended (1 not resumable)"), "{text}");
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_start_replaces_nothing() {
+    let Scene { mut stub, pushward, mut client, server, enabled: _ } = scene(StubOptions::default()).await;
+    let program = pushward.program();
+    for (script, reason) in [
+        ("#!/bin/sh\necho no such library >&2\nexit 127\n", "no such library"),
+        ("#!/bin/sh\necho '{\"version\":\"9.9.9\",\"records\":[1000,1001]}'\n", "9.9.9"),
+        ("#!/bin/sh\necho nonsense\n", "nonsense"),
+    ] {
+        fs::remove_file(&program).unwrap();
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (code, text) = pushward.ask(&["upgrade"]).await;
+        assert!(code == Some(1) && text.contains(reason), "{code:?} {text}");
+    }
+    fs::remove_file(&program).unwrap();
+    pushward.signal("-USR2");
+    pushward.logged(&["upgrade refused"]).await;
+    client.roundtrip().await;
+    server.assert_open();
+    stub.assert_not_connected();
+    assert_eq!(pushward.handovers(), 0);
+}
+
+#[tokio::test]
+async fn the_command_waits_until_the_new_process_answers() {
+    let Scene { stub: _stub, pushward, client, mut server, enabled } = scene(StubOptions::default()).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    let pid = pushward.process();
+    let (code, text) = pushward.ask(&["upgrade"]).await;
+    assert!(code == Some(0) && text.contains("1 sessions kept, 0 ended"), "{code:?} {text}");
+    let (code, text) = pushward.ask(&["status"]).await;
+    assert!(code == Some(0) && text.contains("last handover: 1 sessions kept, 0 ended"), "{text}");
+    assert_eq!(pushward.process(), pid);
+    server.send(message("on"));
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(bodies(&client.messages(1).await), ["on"]);
+    client.send("<message to='bob@localhost' id='sent'/>").await;
+    server.expect("id='sent'").await;
+}
+
+#[tokio::test]
+async fn the_command_stop_drains() {
+    let Scene { stub: _stub, mut pushward, client, server, enabled } = scene(StubOptions::default()).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    let (code, text) = pushward.ask(&["stop"]).await;
+    assert!(code == Some(0) && text.contains("draining"), "{code:?} {text}");
+    server.footer(PATIENCE).await;
+    let status = pushward.ended(PATIENCE).await;
+    assert!(status.success(), "{status}");
+    pushward.start_again().await;
+    let (_client, h) = failed(&pushward, &enabled, 0).await;
+    assert_eq!(h, Some(0));
+}
+
+#[tokio::test]
+async fn a_push_that_waits_keeps_its_time_and_a_client_that_is_back_gets_none() {
+    let prosody = Prosody::start().await;
+    let mut service = PushService::connect(&prosody).await;
+    let setup =
+        Setup::new(prosody.address).copied().set("push.batch_delay", "'1500ms'").set("push.min_interval", "'50ms'");
+    let pushward = Pushward::start(setup).await;
+    let mut bob = Client::direct(pushward.direct, &pushward.tls()).await;
+    bob.login("bob", "desk").await;
+    bob.enable().await;
+    let mut alice = pushward.login("alice", "phone").await;
+    let enabled = alice.enable().await;
+    alice.available().await;
+    enable_push(&mut alice, "n").await;
+    // Connected at the handover, and back at once: no push.
+    bob.say("alice@localhost/phone", "one").await;
+    alice.acks = false;
+    alice.expect("one").await;
+    pushward.replaced().await;
+    let mut alice = {
+        let (alice, _) = resumed(&pushward, &enabled, 0).await;
+        alice
+    };
+    assert_eq!(bodies(&alice.messages(1).await), ["one"]);
+    alice.ack().await;
+    service.assert_quiet(Duration::from_secs(2)).await;
+    // Dark at the handover: one push, not sooner.
+    lost(&pushward, alice, "alice@localhost/phone").await;
+    let (mut bob, _) = {
+        let mut bob = pushward.connect().await;
+        bob.login("bob", "desk").await;
+        (bob, ())
+    };
+    bob.say("alice@localhost/phone", "two").await;
+    pushward.replaced().await;
+    let publish = service.publish(PATIENCE).await;
+    assert_eq!(publish.count(), Some(1));
+    service.assert_quiet(Duration::from_secs(2)).await;
+}
+
+// Under a service manager with a store for descriptors
+
+#[tokio::test]
+async fn a_restart_by_the_service_manager_keeps_dark_sessions_and_refuses_no_connection() {
+    let Scene { mut stub, mut pushward, client, mut server, enabled } =
+        Scene::with(StubOptions::managed(), |setup| setup.stored(30)).await;
+    let address = pushward.direct;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    for round in 1..=3 {
+        server.send(message(&format!("before {round}")));
+        let connecting = tokio::spawn(async move {
+            let until = std::time::Instant::now() + Duration::from_secs(1);
+            while std::time::Instant::now() < until {
+                tokio::net::TcpStream::connect(address).await.expect("a listener");
+            }
+        });
+        pushward.restarted().await;
+        let names = pushward.stored_names();
+        assert!(names.len() == 4 && names.iter().filter(|name| name.starts_with("listen-")).count() == 2, "{names:?}");
+        connecting.await.unwrap();
+        server.send(format!(
+            "<iq type='get' id='p{round}' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
+        ));
+        server.expect(&format!("id='p{round}'")).await;
+        server.acked(2 * round, PATIENCE).await;
+    }
+    // Nothing can be taken up a second time.
+    pushward.order("names");
+    let emptied = || pushward.stored_names().is_empty().then_some(());
+    crate::support::eventually(PATIENCE, || "an empty store".to_owned(), emptied).await;
+    let mut files: Vec<_> =
+        fs::read_dir(pushward.file("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["admin.sock", "pushward.redb"]);
+    stub.assert_not_connected();
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(bodies(&client.messages(3).await), numbered("before", 1..=3));
+}
+
+#[tokio::test]
+async fn a_service_manager_whose_store_is_too_small_gets_a_drain() {
+    for limit in [0, 1, 3] {
+        let Scene { stub: _stub, mut pushward, client, server, enabled } =
+            Scene::with(StubOptions::default(), |setup| setup.stored(limit)).await;
+        lost(&pushward, client, "alice@localhost/phone").await;
+        server.send(message("kept"));
+        pushward.stored("kept").await;
+        pushward.order("restart");
+        server.footer(PATIENCE).await;
+        pushward.listens_again(2).await;
+        assert!(pushward.stored_names().is_empty(), "{:?}", pushward.stored_names());
+        let (mut client, h) = failed(&pushward, &enabled, 0).await;
+        assert_eq!(h, Some(0));
+        crate::support::fresh(&mut client, "phone").await;
+        assert_eq!(bodies(&client.messages(1).await), ["kept"]);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_loses_no_more_than_before() {
+    let Scene { stub: _stub, mut pushward, client, server, enabled } =
+        Scene::with(StubOptions::default(), |setup| setup.stored(30)).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    server.send(message("kept"));
+    pushward.stored("kept").await;
+    pushward.restarted().await;
+    pushward.order("kill");
+    server.closed(PATIENCE).await;
+    pushward.listens_again(3).await;
+    let (mut client, _) = failed(&pushward, &enabled, 0).await;
+    crate::support::fresh(&mut client, "phone").await;
+    assert_eq!(bodies(&client.messages(1).await), ["kept"]);
+}
