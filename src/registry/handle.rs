@@ -175,6 +175,7 @@ impl<C> Handle<C> {
             held: self.held.clone(),
             resource: self.resource.clone(),
             device: self.device(),
+            is_dark: self.is_dark(),
             since: self.since(),
             resumable: lock(&self.resumable).clone(),
             answered: self.succession.answered(),
@@ -186,9 +187,13 @@ impl<C> Handle<C> {
 
     /// Goes on in another process. [`Handle::device`] and the notes are as they were, and the session has no client.
     pub(super) fn thaw(record: HandleRecord) -> (Self, mailbox::Receiver<Command<C>>) {
-        let HandleRecord { login, held, resource, device, since, answered, requests, peer, method, .. } = record;
+        let HandleRecord { login, held, resource, device, is_dark, since, answered, requests, peer, method, .. } =
+            record;
         let (handle, commands) = Self::new(login, held, resource);
         handle.set_device(device);
+        if is_dark {
+            handle.gauges.set_reach(Reach::Dark);
+        }
         handle.gauges.set_since(since);
         handle.note_both_stay(answered);
         handle.succession.request(requests);

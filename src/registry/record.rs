@@ -18,6 +18,7 @@ pub struct HandleRecord {
     pub(super) held: HeldSession,
     pub(super) resource: String,
     pub(super) device: DeviceId,
+    pub(super) is_dark: bool,
     /// The time of the last change of [`Handle::reach`].
     pub(super) since: UnixSecs,
     pub(super) resumable: Option<SmId>,

@@ -27,6 +27,9 @@ impl Relay {
     pub async fn recover(&self, kept: HashSet<LoginId>) {
         match self.store().recover(clock::unix_secs(), Arc::new(kept)).await {
             Ok(lost) if lost.is_empty() => {}
+            Ok(lost) if self.store().handover().is_some() => {
+                tracing::warn!(sessions = lost.len(), "sessions of the previous process were not taken up");
+            }
             Ok(lost) => tracing::warn!(sessions = lost.len(), "previous process ended uncleanly: sessions lost"),
             Err(error) => tracing::error!(%error, "cannot count lost sessions"),
         }

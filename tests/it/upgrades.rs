@@ -301,3 +301,37 @@ async fn a_process_that_is_killed_loses_no_more_than_before() {
     crate::support::fresh(&mut client, "phone").await;
     assert_eq!(bodies(&client.messages(1).await), ["kept"]);
 }
+
+/// The process is killed at some moment of a handover: while it freezes, while the next program starts, or while that thaws.
+#[tokio::test]
+async fn a_kill_in_the_middle_of_a_handover_loses_no_more_than_another_kill() {
+    for moment in [0, 2, 5, 10, 20, 40, 80, 160] {
+        let Scene { stub: _stub, mut pushward, client, server, enabled } =
+            Scene::with(StubOptions::default(), Setup::copied).await;
+        lost(&pushward, client, "alice@localhost/phone").await;
+        server.send(message("kept"));
+        pushward.stored("kept").await;
+        pushward.signal("-USR2");
+        // It paces the kill and waits for nothing.
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        pushward.kill();
+        server.closed(PATIENCE).await;
+        pushward.start_again().await;
+        let (mut client, _) = failed(&pushward, &enabled, 0).await;
+        crate::support::fresh(&mut client, "phone").await;
+        assert_eq!(bodies(&client.messages(1).await), ["kept"], "after {moment} ms");
+        assert!(bodies(&client.until_quiet(Duration::from_millis(200)).await).is_empty(), "after {moment} ms");
+    }
+}
+
+/// The times in the list of sessions are whole seconds.
+#[tokio::test]
+async fn the_operators_view_of_a_session_stays_the_same() {
+    let Scene { stub: _stub, pushward, client, server: _server, enabled: _ } = scene(StubOptions::default()).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    let (_, before) = pushward.ask(&["sessions"]).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    pushward.replaced().await;
+    let (_, after) = pushward.ask(&["sessions"]).await;
+    assert!(before.contains("dark since") && before == after, "{before}{after}");
+}
