@@ -102,8 +102,11 @@ impl Daemon {
         let (state, limits) = (config.state.clone(), (&config.limits.spools).into());
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
-        let seed = previous.seed(store.handover()).unwrap_or_else(rand::random);
-        let snapshot = Snapshot::load(config, seed, store.resource_key()).map_err(StartError::Load)?;
+        let mut snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
+        // What was passed can be opened once, so a start that refuses its configuration must not do that.
+        if let Some(seed) = previous.seed(store.handover()) {
+            snapshot.set_seed(seed);
+        }
         let config = snapshot.config.clone();
         let (accepting, shutdown, connections) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());

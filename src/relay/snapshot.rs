@@ -133,6 +133,11 @@ impl Snapshot {
         Ok(Self { config, settings, domains, keys, certificates, ways, transports })
     }
 
+    /// Sets [`Settings::seed`] to that of a previous process.
+    pub fn set_seed(&mut self, seed: u64) {
+        Arc::make_mut(&mut self.settings).seed = seed;
+    }
+
     /// Returns the limits for the frames of a client.
     pub(super) fn limits(&self, authentication: Authentication) -> FrameLimits {
         let limits = &self.config.limits;

@@ -335,3 +335,32 @@ async fn the_operators_view_of_a_session_stays_the_same() {
     let (_, after) = pushward.ask(&["sessions"]).await;
     assert!(before.contains("dark since") && before == after, "{before}{after}");
 }
+
+#[tokio::test]
+async fn a_start_that_refuses_its_configuration_leaves_the_sessions_to_the_next_start() {
+    let Scene { mut stub, mut pushward, client, mut server, enabled } =
+        Scene::with(StubOptions::default(), |setup| setup.stored(30)).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    pushward.order("pause");
+    let logged = |event: &'static str| {
+        let lines = pushward.log();
+        lines.iter().filter(|line| line.contains(&format!("\"event\": \"{event}\""))).count()
+    };
+    crate::support::eventually(PATIENCE, || "the end".to_owned(), || (logged("ended") == 1).then_some(())).await;
+    let (key, aside) = (pushward.file("certs/localhost.key"), pushward.file("certs/aside"));
+    fs::rename(&key, &aside).unwrap();
+    pushward.order("start");
+    let log = || pushward.log().join("\n");
+    crate::support::eventually(PATIENCE, log, || log().contains("\"event\": \"exited\"").then_some(())).await;
+    fs::rename(&aside, &key).unwrap();
+    pushward.order("start");
+    crate::support::eventually(PATIENCE, || "a handover".to_owned(), || (pushward.handovers() == 1).then_some(()))
+        .await;
+    server.assert_open();
+    stub.assert_not_connected();
+    server.send(message("on"));
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(bodies(&client.messages(1).await), ["on"]);
+    client.send("<message to='bob@localhost' id='sent'/>").await;
+    server.expect("id='sent'").await;
+}

@@ -8,6 +8,8 @@ BARRIER. It reads orders from the standard input, one in a line, and prints even
 
 restart   sends SIGTERM, waits for the end, and starts the command again with the stored descriptors
 kill      the same with SIGKILL
+pause     sends SIGTERM and waits for the end
+start     starts the command again with the stored descriptors
 stop      sends SIGTERM, waits for the end, and closes the stored descriptors
 names     prints the names of the stored descriptors
 """
@@ -99,10 +101,12 @@ def hung_up():
 
 
 def end(number):
+    global pid
     os.kill(pid, number)
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
+            pid = None
             say(event="ended", status=os.waitstatus_to_exitcode(status))
             break
         if select.select([notify], [], [], 0.005)[0]:
@@ -119,10 +123,14 @@ while True:
     if notify in ready:
         receive()
     hung_up()
+    if pid and os.waitpid(pid, os.WNOHANG)[0]:
+        pid = None
+        say(event="exited")
     if 0 in ready:
         read = os.read(0, 4096)
         if not read:
-            os.kill(pid, signal.SIGKILL)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
             sys.exit()
         orders += read
         while b"\n" in orders:
@@ -130,6 +138,11 @@ while True:
             if order in (b"restart", b"kill"):
                 end(signal.SIGTERM if order == b"restart" else signal.SIGKILL)
                 say(event="store", names=[name for name, _, _ in store])
+                start()
+            elif order == b"pause":
+                end(signal.SIGTERM)
+                say(event="store", names=[name for name, _, _ in store])
+            elif order == b"start":
                 start()
             elif order == b"stop":
                 end(signal.SIGTERM)
