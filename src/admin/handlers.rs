@@ -87,8 +87,10 @@ impl Handlers {
     }
 
     async fn upgrade(&self) -> Result<Upgrading, Refusal> {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        self.controls.process.upgrade().await.map(|()| Upgrading { from: version, began: Instant::now() })
+        // Before the request: the handover that follows begins later.
+        let began = Instant::now();
+        let from = env!("CARGO_PKG_VERSION").to_owned();
+        self.controls.process.upgrade().await.map(|()| Upgrading { from, began })
     }
 
     async fn sessions(&self, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {

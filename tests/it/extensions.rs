@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Enabled, PATIENCE, Publish, QUIET, Setup, World, lost, push_enable, quick, request};
+use crate::support::{
+    Client, Enabled, PATIENCE, Publish, QUIET, Setup, World, lost, push_enable, quick, request, resumed,
+};
 
 const PHONE: &str = "alice@localhost/phone";
 const KEY: [u8; 16] = *b"sixteen byte key";
@@ -239,6 +241,30 @@ async fn only_listed_rooms_notify_of_all_messages_or_of_mentions() {
     assert_eq!(letter(&world.service.publish(PATIENCE).await), expected(1, "always", "anybody here"));
     says_in(&mut world.bob, "mentioned", "juliet: tonight?").await;
     assert_eq!(letter(&world.service.publish(PATIENCE).await), expected(2, "mentioned", "juliet: tonight?"));
+}
+
+/// A room ends the stay of a client whose session ends, so this shows that the session is the same one for the server.
+#[tokio::test]
+async fn a_room_still_notifies_after_the_process_was_replaced() {
+    let mut world = World::with(quick).await;
+    let (mut phone, enabled) = world.enabled("phone", &siskin(&[ROOMS, ENCRYPT])).await;
+    meet(&mut world.bob, &mut phone, "always").await;
+    lost(&world.pushward, phone, PHONE).await;
+    for round in 1..=2 {
+        world.pushward.replaced().await;
+        let text = format!("round {round}");
+        says_in(&mut world.bob, "always", &text).await;
+        let expected = json!({
+            "unread": round, "sender": "always@rooms.localhost", "type": "groupchat", "nickname": "bob", "message": text,
+        });
+        assert_eq!(letter(&world.service.publish(PATIENCE).await), expected);
+    }
+    assert!(!world.bob.transcript().contains("type='unavailable'"), "alice has left the room");
+    let (mut phone, _) = resumed(&world.pushward, &enabled, 0).await;
+    phone.expect("round 1").await;
+    phone.expect("round 2").await;
+    phone.send("<message type='groupchat' to='always@rooms.localhost' id='back'><body>back</body></message>").await;
+    world.bob.expect("<body>back</body>").await;
 }
 
 // Priority
