@@ -26,7 +26,7 @@ impl InheritedDescriptors {
     /// Takes the descriptors that were passed to this process. A second call returns none.
     ///
     /// # Errors
-    /// As [`Sockets::add`].
+    /// Returns [`PassedError::NotTcp`] or [`PassedError::NotListening`].
     pub fn from_env() -> Result<Self, PassedError> {
         // Before the call that removes the other variables.
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
