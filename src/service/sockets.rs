@@ -72,7 +72,9 @@ impl Sockets {
     pub fn take(&mut self, address: SocketAddr) -> io::Result<Option<TcpListener>> {
         let is_any = |socket: &PassedSocket| address.port() == 0 && socket.is_own && socket.bound.ip() == address.ip();
         let fits = |socket: &PassedSocket| socket.bound == address || is_any(socket);
-        let Some(index) = self.0.iter().position(fits) else { return Ok(None) };
+        // If both are there, that of the service manager must not be left over.
+        let given = self.0.iter().position(|socket| fits(socket) && !socket.is_own);
+        let Some(index) = given.or_else(|| self.0.iter().position(fits)) else { return Ok(None) };
         let PassedSocket { listener, .. } = self.0.remove(index);
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener).map(Some)
@@ -117,9 +119,12 @@ mod tests {
     async fn a_socket_of_the_previous_process_may_have_any_port_and_may_be_left() {
         let (one, other) = (listener("127.0.0.1:0"), listener("127.0.0.1:0"));
         let mut sockets = Sockets::default();
-        sockets.add_own(vec![one.1.into(), other.1.into()]);
+        sockets.add_own(vec![one.1.into(), other.1.try_clone().unwrap().into()]);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         assert_eq!(sockets.take(any).unwrap().unwrap().local_addr().unwrap(), one.0);
+        let copy = other.1.try_clone().unwrap();
+        sockets.0.push(PassedSocket { bound: other.0, listener: copy, is_own: false });
+        assert!(sockets.take(other.0).unwrap().is_some());
         assert!(sockets.finish().is_ok());
         assert!(sockets.take(any).unwrap().is_none());
     }

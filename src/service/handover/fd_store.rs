@@ -11,6 +11,7 @@ use std::time::Duration;
 use sd_notify::{NotifyState, notify_with_fds};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::names::{LISTENER, SET};
@@ -62,10 +63,9 @@ pub async fn put(number: NonZeroU64, parcel: &SealedParcel, listeners: &[OwnedFd
     let set = format!("{SET}{number}");
     let names: Vec<_> = (0..listeners.len()).map(|index| format!("{LISTENER}{index}")).collect();
     let stored = async {
-        let ends: Vec<_> = parcel.ends().collect();
-        store(&set, &ends)?;
+        store(&set, parcel.ends()).await?;
         for (name, listener) in names.iter().zip(listeners) {
-            store(name, &[listener.as_fd()])?;
+            store(name, [listener.as_fd()].into_iter()).await?;
         }
         // The store takes descriptors in order: if it took this one, it took those before.
         takes().await
@@ -83,7 +83,7 @@ pub async fn put(number: NonZeroU64, parcel: &SealedParcel, listeners: &[OwnedFd
 /// Returns an error if the service manager does not answer.
 pub async fn remove(names: impl Iterator<Item = &str>) -> Result<(), NotStored> {
     for name in names {
-        sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])?;
+        forget(name).await?;
     }
     barrier().await
 }
@@ -91,26 +91,44 @@ pub async fn remove(names: impl Iterator<Item = &str>) -> Result<(), NotStored> 
 /// Returns an error if the store does not take another descriptor.
 async fn takes() -> Result<(), NotStored> {
     let (kept, sent) = UnixStream::pair()?;
-    store(PROBE, &[sent.as_fd()])?;
+    store(PROBE, [sent.as_fd()].into_iter()).await?;
     drop(sent);
     barrier().await?;
     kept.set_nonblocking(true)?;
     let mut kept = tokio::net::UnixStream::from_std(kept)?;
     // The manager closes what it does not store.
     let refused = matches!(timeout(CLOSING, kept.read(&mut [0])).await, Ok(Ok(0)));
-    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(PROBE)])?;
+    forget(PROBE).await?;
     if refused { Err(NotStored::Refused) } else { Ok(()) }
 }
 
-fn store(name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], descriptors)
+async fn store(name: &str, descriptors: impl Iterator<Item = BorrowedFd<'_>>) -> Result<(), NotStored> {
+    let copies: Vec<OwnedFd> = descriptors.map(|it| it.try_clone_to_owned()).collect::<io::Result<_>>()?;
+    let name = name.to_owned();
+    send(move || {
+        let descriptors: Vec<_> = copies.iter().map(AsFd::as_fd).collect();
+        notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &descriptors)
+    })
+    .await
+}
+
+async fn forget(name: &str) -> Result<(), NotStored> {
+    let name = name.to_owned();
+    send(move || sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)])).await
+}
+
+/// Sends a message. A service manager that does not read would block the sender.
+async fn send(message: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), NotStored> {
+    match timeout(PATIENCE, spawn_blocking(message)).await {
+        Ok(Ok(sent)) => Ok(sent?),
+        Ok(Err(_)) | Err(_) => Err(NotStored::Late),
+    }
 }
 
 /// Waits until the service manager has handled all messages so far: it closes the descriptor of this one after them.
 async fn barrier() -> Result<(), NotStored> {
     let (kept, sent) = UnixStream::pair()?;
-    notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[sent.as_fd()])?;
-    drop(sent);
+    send(move || notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[sent.as_fd()])).await?;
     kept.set_nonblocking(true)?;
     let mut kept = tokio::net::UnixStream::from_std(kept)?;
     timeout(PATIENCE, kept.read(&mut [0])).await.map_err(|_| NotStored::Late)?.map(drop).map_err(NotStored::from)
