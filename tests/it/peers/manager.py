@@ -15,6 +15,8 @@ names     prints the names of the stored descriptors
 """
 
 import array
+import ctypes
+import fcntl
 import json
 import os
 import select
@@ -42,8 +44,10 @@ def start():
     if pid:
         say(event="started", pid=pid)
         return
+    # The process ends with this one: PR_SET_PDEATHSIG.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     # Out of the way of the numbers from 3 on.
-    high = [(name, __import__("fcntl").fcntl(fd, 0, 500)) for name, fd in passed]
+    high = [(name, fcntl.fcntl(fd, fcntl.F_DUPFD, 500)) for name, fd in passed]
     environment = dict(os.environ, NOTIFY_SOCKET=path, FDSTORE=str(limit))
     for number, (_, fd) in enumerate(high):
         os.dup2(fd, 3 + number, inheritable=True)
