@@ -103,7 +103,7 @@ impl Daemon {
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
         let mut snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
-        // What was passed can be opened once, so a start that refuses its configuration must not do that.
+        // The parcel can be opened only once, so a start that refuses its configuration must not do that.
         if let Some(seed) = previous.seed(store.handover()) {
             snapshot.set_seed(seed);
         }

@@ -45,7 +45,7 @@ pub enum Eligible {
     Several,
 }
 
-/// What is known about push services, for another process.
+/// The knowledge about push services, for another process.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct PublisherRecord {
     selection: TransportSelection,

@@ -36,7 +36,7 @@ pub struct Fronting {
     key: Secret<u128>,
 }
 
-/// What is known about servers, for another process.
+/// The knowledge about servers, for another process.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FrontingRecord(BTreeMap<String, ServerLimits>);
 

@@ -55,7 +55,7 @@ struct PoolState {
     drops: RateLimitedLog,
 }
 
-/// What is known about push services, for another process.
+/// The knowledge about push services, for another process.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::publish) struct PoolRecord {
     new_services: NewServices,

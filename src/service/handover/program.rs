@@ -187,7 +187,7 @@ fn located(name: &Path) -> PathBuf {
 async fn read(output: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut text = Vec::new();
     if let Some(output) = output {
-        // What was read before an error is used. The rest is left: the program does not wait longer than the deadline.
+        // The part before an error is used. The rest is left: the program does not wait longer than the deadline.
         drop(output.take(OUTPUT).read_to_end(&mut text).await);
     }
     text

@@ -23,7 +23,6 @@ use crate::xml::MemoryShare;
 
 /// A session of a previous process whose place in the registry is taken.
 pub(in crate::relay) struct ThawedSession {
-    login: LoginId,
     place: Place,
     session: Session,
     legs: SessionLegs,
@@ -43,14 +42,15 @@ impl ThawedSession {
         let FrozenSession { record, socket } = frozen;
         let record: SessionRecord = rmp_serde::from_slice(&record).map_err(damaged)?;
         let SessionRecord { handle, siblings, watched, has_client, session, upstream, publishes, renumbering } = record;
-        let mut session = Session::thaw(&session, relay.settings(), rand::random).map_err(damaged)?;
+        let thawed = Session::thaw_sharing(&session, relay.settings(), rand::random, &mut relay.headers());
+        let mut session = thawed.map_err(damaged)?;
         session.share_memory(relay.guards().queues());
         let current = relay.current();
         let share = MemoryShare { free: current.config.limits.stanzas.client, memory: relay.guards().large() };
         let upstream = upstream.thaw(socket, current.upstream_limits(), share)?;
         let legs = SessionLegs::new(None, upstream, relay.metrics().tap());
-        let (login, place) = (handle.login(), Place::enter_again(relay, handle));
-        Ok(Self { login, place, session, legs, siblings, watched, has_client, publishes, renumbering })
+        let place = Place::enter_again(relay, handle);
+        Ok(Self { place, session, legs, siblings, watched, has_client, publishes, renumbering })
     }
 
     /// Returns the current or last address of the client.
@@ -65,7 +65,7 @@ impl ThawedSession {
 
     /// Returns the login of the session.
     pub(in crate::relay) fn login(&self) -> LoginId {
-        self.login
+        self.place.handle.login()
     }
 
     /// Drives the session until it ends. All sessions of the previous process must be in the registry.
