@@ -1,11 +1,15 @@
 //! Hashes with a secret key, so that a peer cannot choose values that collide.
 
-use std::hash::{BuildHasher, DefaultHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
-/// Returns a hasher with this key. Without the key nobody can choose two values with the same hash.
-pub fn keyed(key: impl Hash) -> DefaultHasher {
-    let mut hasher = DefaultHasher::new();
+use siphasher::sip::SipHasher13;
+
+/// Returns a hasher with this key. Without the key nobody can choose two values with the same hash. The algorithm is fixed,
+/// because hashes travel in the records of sessions to another version of this program, which may be built with another
+/// standard library.
+pub fn keyed(key: impl Hash) -> SipHasher13 {
+    let mut hasher = SipHasher13::new();
     key.hash(&mut hasher);
     hasher
 }

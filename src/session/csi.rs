@@ -2,8 +2,9 @@
 //! held until a stanza comes that must.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
+use crate::hash::keyed;
 use crate::push::classify::{Class, Classified, Noise};
 use crate::seq::Seq;
 use crate::xml::{Kind, Node, ns};
@@ -94,7 +95,7 @@ fn key(kind: &str, from: Option<std::borrow::Cow<'_, str>>) -> Option<u64> {
 }
 
 fn hashed(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = keyed(());
     value.hash(&mut hasher);
     hasher.finish()
 }

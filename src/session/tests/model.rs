@@ -145,6 +145,8 @@ enum Action {
         revives: bool,
     },
     Drain,
+    /// Another process goes on with the sessions. Their clients are disconnected.
+    HandOver,
 }
 
 /// The end of the upstream leg.
@@ -207,6 +209,7 @@ struct Coverage {
     late_handovers: AtomicU64,
     besides: AtomicU64,
     replaced: AtomicU64,
+    handovers: AtomicU64,
 }
 
 impl Coverage {
@@ -244,6 +247,7 @@ impl Coverage {
             drained,
             besides,
             replaced,
+            handovers,
             late_handovers,
             kept,
             agains,
@@ -285,6 +289,7 @@ impl Coverage {
             ("late handovers", late_handovers),
             ("besides", besides),
             ("replaced", replaced),
+            ("handovers", handovers),
         ];
         counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
     }
@@ -506,6 +511,11 @@ impl World {
                 self.handle(Input::Drain);
                 self.in_older(|world| world.handle(Input::Drain));
             }
+            Action::HandOver => {
+                self.client.conn = None;
+                self.hand_over();
+                self.in_older(Self::hand_over);
+            }
         }
     }
 
@@ -555,6 +565,25 @@ impl World {
         super::replace(session, random);
         session.share_memory(Arc::clone(&self.memory));
         session.share_device_memory(Arc::clone(&self.device_memory));
+    }
+
+    /// Does what the driver of a session does before and after a handover.
+    fn hand_over(&mut self) {
+        let Some(session) = &self.session else { return };
+        if !session.is_to_be_held() && !session.is_dark() {
+            return self.handle(Input::Drain);
+        }
+        count(&self.coverage.handovers);
+        self.handle(Input::HandOver);
+        while self.session.is_some() && !self.disk.is_idle() {
+            self.disk_works();
+        }
+        self.replace();
+        if let Some(attachment) = self.session.as_ref().map(Session::attachment)
+            && self.life.attached.take().is_some()
+        {
+            self.handle(Input::ClientLost(attachment));
+        }
     }
 
     fn perform(&mut self, output: Output) {

@@ -1,8 +1,9 @@
 //! Actions written as text, for the fuzzer.
 //!
-//! The first letters set the variant: `s` server with stream management, `c` client with it, `p` registered device, `r` roomy queue,
-//! `f` a session that is continued from its record after every step; a line feed ends them. Then each action is a letter, with its parameters behind it: `m3` is three messages. Bytes that are no
-//! action are skipped, so that spaces and line feeds can group the actions. `fuzz/corpus/session` has examples.
+//! The first letters set the variant: `s` server with stream management, `c` client with it, `p` registered device, `r` roomy
+//! queue, `f` a session that is continued from its record after every step; a line feed ends them. Then each action is a letter,
+//! with its parameters behind it: `m3` is three messages. Bytes that are no action are skipped, so that spaces and line feeds
+//! can group the actions. `fuzz/corpus/session` has examples.
 
 use super::*;
 
@@ -124,6 +125,7 @@ impl Text<'_> {
                 b'=' => Settle,
                 b'!' => Crash { reads: self.flag()?, revives: self.flag()? },
                 b'Z' => Drain,
+                b'H' => HandOver,
                 _ => continue,
             });
         }

@@ -62,6 +62,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => (end(), any::<bool>()).prop_map(|(how, reads)| ServerEnds { how, reads }),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(reads, revives)| Crash { reads, revives }),
         1 => Just(Drain),
+        4 => Just(HandOver),
         4 => (1..5u8).prop_map(DiskIsFull),
         4 => (1..6u8).prop_map(Inherit),
         1 => Just(Pass(u16::MAX)),
