@@ -1,5 +1,6 @@
 //! [`Daemon`]: starts the components, handles signals and drains. `pushward run` calls [`run`](run::run).
 
+mod cause;
 mod hand_over;
 mod legacy;
 mod listeners;
@@ -11,6 +12,7 @@ mod requests;
 pub mod run;
 mod signals;
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::service::PassedError;
 use crate::store::{Store, StoreError};
 pub use listeners::ListenError;
-use listeners::{ListenerSockets, Listeners};
+use listeners::{ListenerSockets, Listeners, Plan};
 pub use operator::{Controls, OperatorInterface, Serving};
 use previous::Previous;
 use reload::Reloads;
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The daemon cannot listen on an address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The listeners of the previous process cannot be used.
+    #[error("cannot use the listeners of the previous process: {0}")]
+    Descriptors(io::Error),
 }
 
 impl StartError {
@@ -70,7 +75,12 @@ impl StartError {
     fn exit(&self) -> ExitCode {
         match self {
             Self::Load(errors) if errors.iter().any(LoadError::is_of_configuration) => ExitCode::from(exit::CONFIG),
-            Self::Load(_) | Self::Store(_) | Self::Operator(_) | Self::Passed(_) | Self::Listen(_) => ExitCode::FAILURE,
+            Self::Load(_)
+            | Self::Store(_)
+            | Self::Operator(_)
+            | Self::Passed(_)
+            | Self::Listen(_)
+            | Self::Descriptors(_) => ExitCode::FAILURE,
         }
     }
 }
@@ -103,20 +113,23 @@ impl Daemon {
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
         let mut snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
-        // The parcel can be opened only once, so a start that refuses its configuration must not do that.
-        if let Some(seed) = previous.seed(store.handover()) {
+        let config = snapshot.config.clone();
+        let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
+        let wanted: &[_] = if previous.drains() { &[] } else { &config.listen };
+        let mut passed = previous.listeners().map_err(StartError::Descriptors)?;
+        let plan = Plan::first(wanted, &mut passed)?;
+        passed.finish()?;
+        // Nothing can fail from here on.
+        let opened = previous.open(store.handover());
+        if let Some(seed) = opened.seed() {
             snapshot.set_seed(seed);
         }
-        let config = snapshot.config.clone();
         let (accepting, shutdown, connections) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));
         let mut listeners = Listeners::new(Arc::clone(&relay), accepting.clone(), connections.clone());
-        let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
-        let wanted: &[_] = if previous.drains() { &[] } else { &config.listen };
-        let plan = listeners.plan(wanted, previous.sockets())?;
-        previous.sockets().finish()?;
-        let taken_up = previous.take_up(&relay).await;
+        let taken_up = opened.take_up(&relay).await;
+        previous.forget().await;
         relay.configured();
         let (upkeep, stop) = (Arc::clone(&relay), accepting.clone());
         connections.spawn(async move { stop.run_until_cancelled(upkeep.upkeep()).await });
@@ -153,6 +166,8 @@ impl Daemon {
     pub async fn stop(self) {
         let deadline = Instant::now() + self.relay.current().config.drain_timeout;
         self.accepting.cancel();
+        // The last copies: nobody serves a connection that the kernel would complete.
+        drop(self.sockets.take());
         self.relay.drain();
         self.connections.close();
         let drain = async {

@@ -5,12 +5,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use pushward::cli::{Cli, CliCommand};
-use pushward::config::Config;
 use pushward::daemon::DaemonSignals;
-use pushward::{admin, check, daemon, demo, exit, log, service, setup};
+use pushward::service::handover::block_signals;
+use pushward::{admin, check, daemon, demo, service, setup};
 
 fn main() -> ExitCode {
     let cli = Cli::from_process();
+    // Before the runtime has threads: a signal must not be taken by one of them, and lost when the program is replaced.
+    if matches!(cli.command(), CliCommand::Run)
+        && let Err(error) = block_signals()
+    {
+        eprintln!("cannot block signals: {error}");
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -37,24 +44,11 @@ async fn command(cli: Cli) -> ExitCode {
 }
 
 async fn run(path: &Path) -> ExitCode {
-    // First: until then, a signal ends the process.
-    let signals = match DaemonSignals::install() {
-        Ok(signals) => signals,
+    match DaemonSignals::install() {
+        Ok(signals) => daemon::run::run::<admin::Interface>(signals, path).await,
         Err(error) => {
             eprintln!("cannot install signal handlers: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::from(exit::CONFIG);
-        }
-    };
-    if let Err(error) = log::init(&config.log) {
-        eprintln!("cannot set up the log: {error}");
-        return ExitCode::FAILURE;
     }
-    daemon::run::run::<admin::Interface>(signals, config).await
 }

@@ -81,8 +81,12 @@ async fn converse(config: &Config, request: &AdminRequest, json: bool) -> Result
 async fn follow(config: &Config, upgrading: &Upgrading, json: bool) -> Result<bool, AskError> {
     match replaced(config, upgrading).await {
         Some(status) if status.handover.as_ref().is_some_and(|handover| handover.began >= upgrading.began) => {
+            let failed = status.handover.as_ref().and_then(|handover| handover.failed.clone());
             print(&AdminAnswer::Status(status), json).map_err(AskError::Print)?;
-            Ok(true)
+            if let Some(reason) = &failed {
+                eprintln!("the daemon was not replaced and goes on: {reason}");
+            }
+            Ok(failed.is_none())
         }
         Some(_) => {
             eprintln!("a new process answers, and has taken up no sessions; its log says why");

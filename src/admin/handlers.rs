@@ -63,7 +63,7 @@ impl Handlers {
                 self.remove(&account, &selection).await.map(AdminAnswer::Removed)
             }
             AdminRequest::Reload => Ok(AdminAnswer::Reloaded(self.reload().await)),
-            AdminRequest::Stop => Ok(AdminAnswer::Stopping(self.stop())),
+            AdminRequest::Stop => self.stop().await.map(AdminAnswer::Stopping),
             AdminRequest::Upgrade => self.upgrade().await.map(AdminAnswer::Upgrading),
             AdminRequest::Release { account } => self.release(&account).await.map(AdminAnswer::Released),
             AdminRequest::Forget { account } => self.forget(account).await.map(AdminAnswer::Forgotten),
@@ -81,9 +81,8 @@ impl Handlers {
         }
     }
 
-    fn stop(&self) -> Stopping {
-        self.controls.process.stop();
-        Stopping { stopping: true }
+    async fn stop(&self) -> Result<Stopping, Refusal> {
+        self.controls.process.stop().await.map(|()| Stopping { stopping: true })
     }
 
     async fn upgrade(&self) -> Result<Upgrading, Refusal> {

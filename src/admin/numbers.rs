@@ -176,7 +176,7 @@ impl DaemonNumbers {
             spool_bytes: disk.spool_bytes,
             wakes_waiting: disk.wakes_waiting,
             sasl2_ended: self.relay.current().settings.fronting.ended(),
-            handover: self.relay.handover().last().cloned().map(HandoverStatus::from).map(Box::new),
+            handover: self.relay.handover().last().map(HandoverStatus::from).map(Box::new),
         })
     }
 

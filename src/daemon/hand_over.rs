@@ -10,17 +10,21 @@ use super::Daemon;
 use super::legacy::{AboutHandover, Legacy};
 use crate::clock::Instant;
 use crate::config::Config;
+use crate::secret::Secret;
 
 /// The time that the database has to note the handover. If it is late, the handover is not begun.
 const NOTE: Duration = Duration::from_secs(2);
 /// The time that publishes have to be answered. Those that were not written are left to the next process.
 const PUBLISHES: Duration = Duration::from_millis(500);
-/// The time that the sessions have to freeze, or to end if they cannot be handed over.
-const SESSIONS: Duration = Duration::from_secs(5);
+/// The time that the sessions have to freeze, or to end if they cannot be handed over. Longer than the database has for each.
+const SESSIONS: Duration = Duration::from_secs(12);
 /// The time that ended sessions have to close their connections.
 const CLOSING: Duration = Duration::from_secs(1);
 /// The time that the database has to write what is left and to close.
 const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// The reason for the end of connections that are still there afterwards.
+const LATE: &str = "late";
 
 /// A daemon that has stopped, and what it leaves.
 #[derive(Debug)]
@@ -32,29 +36,35 @@ pub(super) struct StoppedDaemon {
 }
 
 impl Daemon {
-    /// Stops, and returns the sessions and listeners for another process. `began`: the time of the request.
+    /// Notes in the database that a handover begins, and returns its number.
     ///
     /// # Errors
-    /// Returns the daemon if the database does not answer. In that case nothing has changed.
-    pub(super) async fn freeze(self, began: Instant) -> Result<StoppedDaemon, Box<Self>> {
+    /// Returns the reason if the database does not answer, as text. It was logged, and nothing has changed.
+    pub(super) async fn begin_handover(&self) -> Result<NonZeroU64, String> {
         let number = NonZeroU64::new(rand::random()).unwrap_or(NonZeroU64::MIN);
         let error = match timeout(NOTE, self.store.begin_handover(number)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("database does not answer".to_owned()),
+            Ok(Ok(())) => return Ok(number),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "database does not answer".to_owned(),
         };
-        if let Some(error) = error {
-            tracing::error!(error, "handover not begun: cannot note it in the database");
-            return Err(Box::new(self));
-        }
+        tracing::error!(error, "handover not begun: cannot note it in the database");
+        Err(format!("handover not begun: cannot note it in the database: {error}"))
+    }
+
+    /// Stops, and returns the sessions and listeners for another process. `began`: the time of the request.
+    pub(super) async fn freeze(self, number: NonZeroU64, began: Instant) -> StoppedDaemon {
         self.accepting.cancel();
         if !self.relay.interrupt_publishing(Instant::now() + PUBLISHES).await {
             tracing::debug!("some streams to push services were not closed in order");
         }
         self.relay.freeze();
         self.connections.close();
-        if timeout(SESSIONS, self.connections.wait()).await.is_err() {
-            tracing::error!(left = self.connections.len(), within = ?SESSIONS, "some sessions were not handed over in time");
+        let late = match timeout(SESSIONS, self.connections.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.connections.len(),
+        };
+        if late > 0 {
+            tracing::error!(left = late, within = ?SESSIONS, "some connections were not handed over in time");
         }
         if timeout(CLOSING, self.relay.finished()).await.is_err() {
             tracing::debug!("some connections were not closed in order");
@@ -67,13 +77,17 @@ impl Daemon {
             tracing::warn!(within = ?super::LAST_ANSWERS, "closing remaining admin connections");
         }
         let sessions = self.relay.handover().take();
-        let about = AboutHandover { number, began, ended: self.relay.handover().ended() };
+        let (mut ended, seed) = (self.relay.handover().ended(), Secret::new(self.relay.current().settings.seed));
+        if late > 0 {
+            ended.insert(LATE.to_owned(), late);
+        }
+        let about = AboutHandover { number, began, ended, seed };
         if timeout(LAST_WRITES, self.store.shutdown()).await.is_err() {
             let changes = self.store.unanswered();
             tracing::error!(changes, "database does not answer: some changes were not written");
         }
         tracing::info!(sessions = sessions.len(), took = ?began.elapsed(), "sessions frozen for the next process");
         let config = Config::clone(&self.relay.current().config);
-        Ok(StoppedDaemon { legacy: Legacy { about, rest, sessions }, listeners: self.sockets.take(), config })
+        StoppedDaemon { legacy: Legacy { about, rest, sessions }, listeners: self.sockets.take(), config }
     }
 }

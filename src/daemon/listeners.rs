@@ -106,6 +106,48 @@ enum ListenerStep {
     Open(TcpListener, SocketAddr),
 }
 
+impl Plan {
+    /// Binds all addresses for which no socket was passed.
+    ///
+    /// # Errors
+    /// Returns the error of the first address that cannot be bound.
+    pub(super) fn first(wanted: &[Listen], passed: &mut Sockets) -> Result<Self, ListenError> {
+        Self::new(&[], wanted, passed)
+    }
+
+    fn new(open: &[OpenListener], wanted: &[Listen], passed: &mut Sockets) -> Result<Self, ListenError> {
+        let mut left: Vec<_> = open.iter().map(|open| open.listen.load_full()).enumerate().collect();
+        let mut take = |fits: &dyn Fn(&Listen) -> bool| {
+            let at = left.iter().position(|(_, listen)| fits(listen))?;
+            Some(left.remove(at).0)
+        };
+        // Unchanged listeners are matched first: if two have port 0, a change to one must not move the other.
+        let same: Vec<_> = wanted.iter().map(|listen| take(&|open| open == listen)).collect();
+        let steps = wanted.iter().zip(same).map(|(listen, same)| {
+            let step = match same.or_else(|| take(&|open| open.address == listen.address)) {
+                Some(number) => ListenerStep::Keep(number),
+                None => {
+                    let (listener, address) = bind(listen.address, passed).map_err(|source| {
+                        let (address, own) = (listen.address, clashing(listen.address, open, wanted));
+                        ListenError { address, source, own }
+                    })?;
+                    ListenerStep::Open(listener, address)
+                }
+            };
+            Ok((listen.clone(), step))
+        });
+        steps.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Returns the listener of Pushward that may exclude this address.
+fn clashing(address: SocketAddr, open: &[OpenListener], wanted: &[Listen]) -> Option<OwnListener> {
+    let clashes = |other: &SocketAddr| *other != address && may_clash(*other, address);
+    let configured = wanted.iter().map(|listen| listen.address).find(clashes).map(OwnListener::Configured);
+    let open = || open.iter().map(|open| open.address).find(clashes).map(OwnListener::Replaced);
+    configured.or_else(open)
+}
+
 impl Listeners {
     /// Creates a set without listeners. New listeners close when `accepting` is cancelled. `connections` tracks the tasks
     /// that serve their connections.
@@ -123,35 +165,7 @@ impl Listeners {
     /// # Errors
     /// Returns the error of the first address that cannot be bound. In that case nothing has changed.
     pub(super) fn plan(&self, wanted: &[Listen], passed: &mut Sockets) -> Result<Plan, ListenError> {
-        let mut left: Vec<_> = self.open.iter().map(|open| open.listen.load_full()).enumerate().collect();
-        let mut take = |fits: &dyn Fn(&Listen) -> bool| {
-            let at = left.iter().position(|(_, listen)| fits(listen))?;
-            Some(left.remove(at).0)
-        };
-        // Unchanged listeners are matched first: if two have port 0, a change to one must not move the other.
-        let same: Vec<_> = wanted.iter().map(|listen| take(&|open| open == listen)).collect();
-        let steps = wanted.iter().zip(same).map(|(listen, same)| {
-            let step = match same.or_else(|| take(&|open| open.address == listen.address)) {
-                Some(number) => ListenerStep::Keep(number),
-                None => {
-                    let (listener, address) = bind(listen.address, passed).map_err(|source| {
-                        let (address, own) = (listen.address, self.clashing(listen.address, wanted));
-                        ListenError { address, source, own }
-                    })?;
-                    ListenerStep::Open(listener, address)
-                }
-            };
-            Ok((listen.clone(), step))
-        });
-        steps.collect::<Result<_, _>>().map(Plan)
-    }
-
-    /// Returns the listener of Pushward that may exclude this address.
-    fn clashing(&self, address: SocketAddr, wanted: &[Listen]) -> Option<OwnListener> {
-        let clashes = |other: &SocketAddr| *other != address && may_clash(*other, address);
-        let configured = wanted.iter().map(|listen| listen.address).find(clashes).map(OwnListener::Configured);
-        let open = || self.open.iter().map(|open| open.address).find(clashes).map(OwnListener::Replaced);
-        configured.or_else(open)
+        Plan::new(&self.open, wanted, passed)
     }
 
     /// Opens, changes and closes listeners. Existing connections stay. Must be called inside a runtime.

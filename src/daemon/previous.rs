@@ -1,6 +1,7 @@
 //! [`Previous`]: what the previous process or the service manager has passed to this one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -17,14 +18,23 @@ use crate::service::handover::InheritedDescriptors;
 #[derive(Debug)]
 pub(super) struct Previous {
     inherited: InheritedDescriptors,
-    legacy: Option<Legacy>,
-    rest: Option<RelayRecord>,
     /// True if this process only drains what is left.
     drains: bool,
+    /// The reason why this process goes on with sessions of its own.
+    failure: Option<String>,
+}
+
+/// What the previous process has left, opened: the sessions of the handover that the database names.
+pub(super) struct Opened {
+    legacy: Option<Legacy>,
+    failure: Option<String>,
 }
 
 /// The sessions that this process has taken up. Their tasks do not run yet.
-pub(super) struct TakenUp(Option<(AboutHandover, ThawedSessions)>);
+pub(super) struct TakenUp {
+    sessions: Option<(AboutHandover, ThawedSessions)>,
+    failure: Option<String>,
+}
 
 impl Previous {
     /// Nothing was passed.
@@ -32,9 +42,9 @@ impl Previous {
         Self::of(InheritedDescriptors::default())
     }
 
-    /// Reads what was passed. The descriptors stay in the store of the service manager.
+    /// What was passed. The descriptors stay in the store of the service manager.
     pub(super) fn of(inherited: InheritedDescriptors) -> Self {
-        Self { inherited, legacy: None, rest: None, drains: false }
+        Self { inherited, drains: false, failure: None }
     }
 
     /// Sessions that this process itself has frozen, and that nobody has taken: they are to be drained.
@@ -42,59 +52,90 @@ impl Previous {
         Self { drains: true, ..Self::of(inherited) }
     }
 
+    /// Sessions that this process itself has frozen, and goes on with.
+    pub(super) fn after_failure(inherited: InheritedDescriptors, reason: String) -> Self {
+        Self { failure: Some(reason), ..Self::of(inherited) }
+    }
+
     /// Returns whether no client is to be accepted.
     pub(super) fn drains(&self) -> bool {
         self.drains
     }
 
-    /// Returns the seed of the previous process, if its sessions belong to the handover that the database names.
-    pub(super) fn seed(&mut self, number: Option<NonZeroU64>) -> Option<u64> {
-        for parcel in self.inherited.parcels() {
+    /// Returns whether there may be sessions, which end if this process does not start.
+    pub(super) fn has_sessions(&self) -> bool {
+        self.inherited.has_parcel()
+    }
+
+    /// Returns whether the service manager has them as well, for another start.
+    pub(super) fn is_stored(&self) -> bool {
+        self.inherited.is_stored()
+    }
+
+    /// Returns copies of the listeners that were passed.
+    ///
+    /// # Errors
+    /// Returns the error of the operating system.
+    pub(super) fn listeners(&self) -> io::Result<Sockets> {
+        self.inherited.listeners()
+    }
+
+    /// Opens what the previous process has left, which can be done once: nothing may fail afterwards. `number` is that in the
+    /// database.
+    pub(super) fn open(&mut self, number: Option<NonZeroU64>) -> Opened {
+        let mut opened = Opened { legacy: None, failure: self.failure.take() };
+        for parcel in self.inherited.open() {
             match Legacy::of(parcel) {
-                Ok(legacy) if Some(legacy.about.number) == number => self.legacy = Some(legacy),
-                Ok(_) => tracing::warn!("sessions of another handover than the last one closed"),
+                Ok(legacy) if Some(legacy.about.number) == number => opened.legacy = Some(legacy),
+                Ok(legacy) => tracing::warn!(
+                    sessions = legacy.sessions.len(),
+                    "sessions of another handover closed: this database did not record it"
+                ),
                 Err(error) => tracing::error!(%error, "cannot take up the sessions of the previous process"),
             }
         }
-        let rest = self.legacy.as_ref().map(|legacy| RelayRecord::decode(&legacy.rest))?;
-        self.rest = rest.inspect_err(|error| tracing::error!(%error, "cannot take up the state of the relay")).ok();
-        self.rest.as_ref().map(RelayRecord::seed)
+        opened
     }
 
-    /// Returns the listeners that were passed.
-    pub(super) fn sockets(&mut self) -> &mut Sockets {
-        self.inherited.sockets()
+    /// Removes the descriptors from the store of the service manager: nothing can be taken up a second time.
+    pub(super) async fn forget(&mut self) {
+        self.inherited.forget().await;
+    }
+}
+
+impl Opened {
+    /// Returns the seed of the previous process.
+    pub(super) fn seed(&self) -> Option<u64> {
+        self.legacy.as_ref().map(|legacy| *legacy.about.seed.expose())
     }
 
-    /// Enters the sessions of the previous process, and closes those that it has lost. Afterwards nothing can be taken up a
-    /// second time.
-    pub(super) async fn take_up(&mut self, relay: &Arc<Relay>) -> TakenUp {
-        if let Some(Err(error)) = self.rest.take().map(|rest| relay.thaw_rest(rest)) {
-            tracing::error!(%error, "cannot take up the state of the relay");
-        }
-        let taken_up = self.legacy.take().map(|legacy| {
-            let Legacy { about, sessions, .. } = legacy;
+    /// Enters the sessions of the previous process, and closes those that it has lost.
+    pub(super) async fn take_up(self, relay: &Arc<Relay>) -> TakenUp {
+        let Self { legacy, failure } = self;
+        let sessions = legacy.map(|Legacy { about, rest, sessions }| {
+            if let Err(error) = RelayRecord::decode(&rest).and_then(|rest| relay.thaw_rest(rest)) {
+                tracing::error!(%error, "cannot take up the state of the relay");
+            }
             (about, relay::thaw(relay, sessions))
         });
-        let kept = taken_up.as_ref().map_or_else(HashSet::new, |(_, thawed)| thawed.logins());
+        let kept = sessions.as_ref().map_or_else(HashSet::new, |(_, thawed)| thawed.logins());
         relay.recover(kept).await;
-        self.inherited.forget().await;
-        TakenUp(taken_up)
+        TakenUp { sessions, failure }
     }
 }
 
 impl TakenUp {
     /// Goes on with the sessions.
     pub(super) fn go_on(self, relay: &Arc<Relay>, tasks: &TaskTracker) {
-        let Some((about, thawed)) = self.0 else { return };
-        let AboutHandover { began, ended, .. } = about;
+        let Self { sessions, failure: failed } = self;
+        let Some((about, thawed)) = sessions else { return };
+        let AboutHandover { began, mut ended, .. } = about;
         let kept = thawed.len();
-        let mut ended: BTreeMap<String, usize> = ended;
         if thawed.unreadable() > 0 {
             ended.insert("unreadable".to_owned(), thawed.unreadable());
         }
         thawed.go_on(relay, tasks);
-        let report = HandoverReport { began, kept, ended, took: began.elapsed(), at: clock::unix_secs() };
+        let report = HandoverReport { began, kept, ended, took: began.elapsed(), at: clock::unix_secs(), failed };
         let lost: usize = report.ended.values().sum();
         tracing::info!(kept, ended = lost, took = ?report.took, "sessions of the previous process go on");
         relay.handover().note(report);

@@ -9,11 +9,17 @@ const WAITING: usize = 4;
 /// A request.
 #[derive(Debug)]
 pub(super) enum ProcessRequest {
-    /// Drain, then exit.
-    Stop,
+    /// Drain, then exit. The answer says that it has begun.
+    Stop(oneshot::Sender<()>),
     /// Replace the process by the program that is installed now. The answer comes before anything ends.
-    Upgrade(oneshot::Sender<Result<(), String>>),
+    Upgrade(UpgradeReply),
 }
+
+/// The answer to a request for an upgrade: it has begun, or the reason why not.
+pub(super) type UpgradeReply = oneshot::Sender<Result<(), String>>;
+
+/// The process ends or is replaced before it carries out a request.
+const ENDING: &str = "the daemon is shutting down or being replaced: repeat the command";
 
 /// A handle for requests.
 #[derive(Clone, Debug)]
@@ -26,9 +32,14 @@ pub(super) fn requests() -> (ProcessHandle, mpsc::Receiver<ProcessRequest>) {
 }
 
 impl ProcessHandle {
-    /// Requests that the daemon drains and ends. If the queue is full, the process ends anyway.
-    pub fn stop(&self) {
-        drop(self.0.try_send(ProcessRequest::Stop));
+    /// Requests that the daemon drains and ends. Returns once that has begun.
+    ///
+    /// # Errors
+    /// The reason why it has not, as text.
+    pub async fn stop(&self) -> Result<(), String> {
+        let (reply, replied) = oneshot::channel();
+        self.0.try_send(ProcessRequest::Stop(reply)).map_err(|_| ENDING.to_owned())?;
+        replied.await.map_err(|_| ENDING.to_owned())
     }
 
     /// Requests that the installed program replaces the process. Returns once that has begun.
@@ -37,8 +48,7 @@ impl ProcessHandle {
     /// The reason why the process goes on, as text.
     pub async fn upgrade(&self) -> Result<(), String> {
         let (reply, replied) = oneshot::channel();
-        let ending = || "the daemon is shutting down".to_owned();
-        self.0.try_send(ProcessRequest::Upgrade(reply)).map_err(|_| ending())?;
-        replied.await.unwrap_or_else(|_| Err(ending()))
+        self.0.try_send(ProcessRequest::Upgrade(reply)).map_err(|_| ENDING.to_owned())?;
+        replied.await.unwrap_or_else(|_| Err(ENDING.to_owned()))
     }
 }

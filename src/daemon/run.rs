@@ -1,29 +1,59 @@
 //! The life of the daemon's process: start, signals, and the end, which is a drain or a handover to the next process.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use thiserror::Error;
 use tokio::select;
-use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
+use super::cause::{StopCause, stop_cause};
 use super::hand_over::StoppedDaemon;
 use super::previous::Previous;
-use super::requests::ProcessRequest;
-use super::signals::{DaemonSignals, Received};
+use super::requests::UpgradeReply;
+use super::signals::DaemonSignals;
 use super::{Daemon, OperatorInterface, StartError};
 use crate::clock::Instant;
-use crate::config::Config;
-use crate::service::handover::{InheritedDescriptors, Program, fd_store};
-use crate::service::{self, Notify};
-use crate::session::RECORD_VERSION;
+use crate::config::{Config, ConfigErrors};
+use crate::service::handover::{InheritedDescriptors, Program, Unsealed, fd_store};
+use crate::service::{self, Notify, Watchdog};
+use crate::{exit, log};
 
-/// The reason why the daemon stops to serve.
-enum StopCause {
-    /// It was asked to drain.
-    Drain(&'static str),
-    /// The service manager ends the process, and may start another one.
-    Terminate,
-    /// The installed program takes its place.
-    Upgrade,
+/// The time for which a process that is the only one with the sessions of the previous one tries to start.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The time between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The configuration of a start.
+enum Origin {
+    /// The file, which is read at each attempt.
+    File(PathBuf),
+    /// The configuration that was in force before a handover that failed.
+    InForce(Box<Config>),
+}
+
+/// The reason why an attempt to start has failed.
+#[derive(Debug, Error)]
+enum AttemptError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The log cannot be set up.
+    #[error("cannot set up the log: {0}")]
+    Log(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl AttemptError {
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(exit::CONFIG),
+            Self::Log(_) => ExitCode::FAILURE,
+            Self::Start(error) => error.exit(),
+        }
+    }
 }
 
 /// The result of an end.
@@ -35,127 +65,115 @@ enum RunEnd {
 }
 
 /// Runs until the process is to end, then drains, or hands its sessions over to the next process. Reloads on SIGHUP.
-pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, config: Config) -> ExitCode {
-    service::descriptors::raise(&config);
-    let inherited = match InheritedDescriptors::from_env() {
-        Ok(inherited) => inherited,
+pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) -> ExitCode {
+    let program = Program::current();
+    let mut previous = match InheritedDescriptors::from_env() {
+        Ok(inherited) => Box::new(Previous::of(inherited)),
         Err(error) => {
-            let error = StartError::from(error);
-            tracing::error!(%error, "cannot start");
-            return error.exit();
+            eprintln!("cannot start: {error}");
+            return ExitCode::FAILURE;
         }
     };
-    let (mut config, mut previous) = (Box::new(config), Box::new(Previous::of(inherited)));
-    let program = Program::current();
+    let mut origin = Origin::File(path.to_owned());
+    let mut logs = false;
     loop {
-        let started = select! {
-            started = Box::pin(Daemon::start_after::<I>(*config, &mut previous)) => started,
-            signal = signals.end() => {
-                tracing::info!(signal = signal.name(), "stopped during startup");
-                return ExitCode::SUCCESS;
-            }
-        };
-        let daemon = match started {
+        let watchdog = Watchdog::of_start();
+        let daemon = match start::<I>(&origin, &mut logs, &mut previous, &mut signals).await {
             Ok(daemon) => daemon,
-            Err(error) => {
-                tracing::error!(%error, "cannot start");
-                return error.exit();
-            }
+            Err(code) => return code,
         };
+        drop(watchdog);
         if previous.drains() {
-            return drain(daemon, "SIGTERM").await;
+            return drain(daemon, "handover failed").await;
         }
         Notify.ready();
-        let watchdog = tokio::spawn(Notify.watch(daemon.relay.clone()));
-        let ended = serve(daemon, &mut signals, &program, &watchdog).await;
-        watchdog.abort();
-        match ended {
+        let _watchdog = Watchdog::of_relay(daemon.relay.clone());
+        match serve(daemon, &mut signals, &program).await {
             RunEnd::Exit(code) => return code,
-            RunEnd::GoOn(same, left) => (config, previous) = (same, left),
+            RunEnd::GoOn(config, left) => (origin, previous) = (Origin::InForce(config), left),
         }
+    }
+}
+
+/// Starts. Where no other process can have the sessions of the previous one, it tries again for some time, because they would
+/// end. A start that has sessions is not interrupted by signals: they are handled afterwards.
+///
+/// # Errors
+/// Returns the exit code of the process.
+async fn start<I: OperatorInterface>(
+    origin: &Origin,
+    logs: &mut bool,
+    previous: &mut Previous,
+    signals: &mut DaemonSignals,
+) -> Result<Daemon, ExitCode> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (has_sessions, is_stored) = (previous.has_sessions(), previous.is_stored());
+        let attempt = Box::pin(attempt::<I>(origin, logs, previous));
+        let attempted = select! {
+            attempted = attempt => attempted,
+            signal = signals.end(), if !has_sessions => {
+                tracing::info!(signal = signal.name(), "stopped during startup");
+                return Err(ExitCode::SUCCESS);
+            }
+        };
+        let error = match attempted {
+            Ok(daemon) => return Ok(daemon),
+            Err(error) => error,
+        };
+        report(&error, *logs);
+        if !has_sessions {
+            return Err(error.exit());
+        }
+        // Another start takes up what is in the store: not an exit code after which there is none.
+        if is_stored || Instant::now() >= deadline {
+            return Err(ExitCode::FAILURE);
+        }
+        select! {
+            () = sleep(PAUSE) => {}
+            signal = signals.end() => {
+                tracing::error!(signal = signal.name(), "stopped during startup: sessions of the previous process end");
+                return Err(ExitCode::FAILURE);
+            }
+        }
+    }
+}
+
+async fn attempt<I: OperatorInterface>(
+    origin: &Origin,
+    logs: &mut bool,
+    previous: &mut Previous,
+) -> Result<Daemon, AttemptError> {
+    let config = match origin {
+        Origin::File(path) => Config::load(path)?,
+        Origin::InForce(config) => Config::clone(config),
+    };
+    if !*logs {
+        log::init(&config.log).map_err(|error| AttemptError::Log(Box::new(error)))?;
+        *logs = true;
+    }
+    service::descriptors::raise(&config);
+    Ok(Daemon::start_after::<I>(config, previous).await?)
+}
+
+fn report(error: &AttemptError, logs: bool) {
+    if logs {
+        tracing::error!(%error, "cannot start");
+    } else {
+        eprintln!("{error}");
     }
 }
 
 /// Serves until the end.
-async fn serve(
-    mut daemon: Daemon,
-    signals: &mut DaemonSignals,
-    program: &Program,
-    watchdog: &JoinHandle<()>,
-) -> RunEnd {
+async fn serve(mut daemon: Daemon, signals: &mut DaemonSignals, program: &Program) -> RunEnd {
     loop {
-        let cause = wait(&mut daemon, signals, program).await;
-        let began = Instant::now();
-        match cause {
+        match stop_cause(&mut daemon, signals, program).await {
             StopCause::Drain(reason) => return RunEnd::Exit(drain(daemon, reason).await),
-            StopCause::Terminate => {
-                if let Err(reason) = fd_store::probe().await {
-                    tracing::debug!(%reason, "service manager does not keep sessions");
-                    return RunEnd::Exit(drain(daemon, "SIGTERM").await);
-                }
-                // A program that does not know the descriptors would fail at each start.
-                let config = daemon.relay.current().config.path.clone();
-                if let Err(error) = program.preflight(&config, RECORD_VERSION).await {
-                    tracing::error!(%error, "installed program cannot take up the sessions: draining");
-                    return RunEnd::Exit(drain(daemon, "SIGTERM").await);
-                }
-                return leave(daemon, began).await;
-            }
-            StopCause::Upgrade => {
-                watchdog.abort();
-                match replace(daemon, program, began).await {
-                    Ok(ended) => return ended,
-                    Err(same) => daemon = *same,
-                }
-            }
-        }
-    }
-}
-
-/// Waits for a reason to stop.
-async fn wait(daemon: &mut Daemon, signals: &mut DaemonSignals, program: &Program) -> StopCause {
-    loop {
-        select! {
-            signal = signals.next() => match signal {
-                Received::Terminate => return StopCause::Terminate,
-                Received::Interrupt => return StopCause::Drain("SIGINT"),
-                Received::HangUp => daemon.reloader().ask(),
-                Received::Upgrade => {
-                    // A refusal was logged.
-                    if may_replace(daemon, program).await.is_ok() {
-                        return StopCause::Upgrade;
-                    }
-                }
+            StopCause::Leave => return leave(daemon).await,
+            StopCause::Upgrade(reply) => match replace(daemon, signals, program, reply).await {
+                Ok(ended) => return ended,
+                Err(same) => daemon = *same,
             },
-            Some(request) = daemon.requests.recv() => match request {
-                ProcessRequest::Stop => return StopCause::Drain("stop command"),
-                ProcessRequest::Upgrade(reply) => {
-                    let answer = may_replace(daemon, program).await;
-                    let goes = answer.is_ok();
-                    // The operator may have stopped waiting.
-                    drop(reply.send(answer));
-                    if goes {
-                        return StopCause::Upgrade;
-                    }
-                }
-            },
-        }
-    }
-}
-
-/// Asks the installed program whether it can take the place of this process.
-///
-/// # Errors
-/// The reason why it cannot, which was logged.
-async fn may_replace(daemon: &Daemon, program: &Program) -> Result<(), String> {
-    match program.preflight(&daemon.relay.current().config.path, RECORD_VERSION).await {
-        Ok(report) => {
-            tracing::info!(version = report.version, program = %program.path().display(), "upgrading");
-            Ok(())
-        }
-        Err(error) => {
-            tracing::error!(%error, program = %program.path().display(), "upgrade refused: this process goes on");
-            Err(error.to_string())
         }
     }
 }
@@ -168,14 +186,11 @@ async fn drain(daemon: Daemon, reason: &'static str) -> ExitCode {
 }
 
 /// Leaves the sessions to the process that the service manager starts next.
-async fn leave(daemon: Daemon, began: Instant) -> RunEnd {
-    let stopped = match daemon.freeze(began).await {
-        Ok(stopped) => stopped,
-        Err(daemon) => return RunEnd::Exit(drain(*daemon, "SIGTERM").await),
-    };
-    let StoppedDaemon { legacy, listeners, config } = stopped;
-    let number = legacy.about.number;
-    let left = match legacy.seal(Vec::new()) {
+async fn leave(daemon: Daemon) -> RunEnd {
+    let began = Instant::now();
+    let Ok(number) = daemon.begin_handover().await else { return RunEnd::Exit(drain(daemon, "SIGTERM").await) };
+    let StoppedDaemon { legacy, listeners, config } = daemon.freeze(number, began).await;
+    let left = match legacy.into_parcel(Vec::new()).seal() {
         Ok(sealed) => match fd_store::put(number, &sealed, &listeners).await {
             Ok(()) => {
                 tracing::info!("sessions left to the service manager");
@@ -186,9 +201,9 @@ async fn leave(daemon: Daemon, began: Instant) -> RunEnd {
                 InheritedDescriptors::own(sealed)
             }
         },
-        Err(error) => {
-            tracing::error!(%error, "cannot pass the sessions on");
-            InheritedDescriptors::default()
+        Err(Unsealed { error, parcel }) => {
+            tracing::error!(%error, "cannot pass the sessions on: draining");
+            InheritedDescriptors::unsealed(parcel)
         }
     };
     drop(listeners);
@@ -196,18 +211,40 @@ async fn leave(daemon: Daemon, began: Instant) -> RunEnd {
 }
 
 /// Executes the installed program in the place of this process. Returns only if that fails.
-async fn replace(daemon: Daemon, program: &Program, began: Instant) -> Result<RunEnd, Box<Daemon>> {
-    let StoppedDaemon { legacy, listeners, config } = daemon.freeze(began).await?;
-    let left = match legacy.seal(listeners) {
+///
+/// # Errors
+/// Returns the daemon if nothing has changed.
+async fn replace(
+    daemon: Daemon,
+    signals: &mut DaemonSignals,
+    program: &Program,
+    reply: Option<UpgradeReply>,
+) -> Result<RunEnd, Box<Daemon>> {
+    let began = Instant::now();
+    let begun = daemon.begin_handover().await;
+    if let Some(reply) = reply {
+        // The operator may have stopped waiting.
+        drop(reply.send(begun.clone().map(drop)));
+    }
+    let Ok(number) = begun else { return Err(Box::new(daemon)) };
+    // What comes from now on waits for the next program.
+    let _paused = signals.pause();
+    let StoppedDaemon { legacy, listeners, config } = daemon.freeze(number, began).await;
+    let parcel = legacy.into_parcel(listeners);
+    // What came before is of no use to the next program.
+    if signals.take_end().is_some() {
+        let left = Previous::to_drain(InheritedDescriptors::unsealed(parcel));
+        return Ok(RunEnd::GoOn(Box::new(config), Box::new(left)));
+    }
+    let (reason, left) = match parcel.seal() {
         Ok(sealed) => {
             let (error, sealed) = program.execute(sealed);
-            tracing::error!(%error, "cannot execute the installed program: this process goes on");
-            InheritedDescriptors::own(sealed)
+            (format!("cannot execute {}: {error}", program.path().display()), InheritedDescriptors::own(sealed))
         }
-        Err(error) => {
-            tracing::error!(%error, "cannot pass the sessions on");
-            InheritedDescriptors::default()
+        Err(Unsealed { error, parcel }) => {
+            (format!("cannot pass the sessions on: {error}"), InheritedDescriptors::unsealed(parcel))
         }
     };
-    Ok(RunEnd::GoOn(Box::new(config), Box::new(Previous::of(left))))
+    tracing::error!(reason, "upgrade failed: running process continues");
+    Ok(RunEnd::GoOn(Box::new(config), Box::new(Previous::after_failure(left, reason))))
 }

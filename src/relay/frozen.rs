@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -33,6 +33,8 @@ pub struct HandoverReport {
     pub took: Duration,
     /// The time at which they went on.
     pub at: UnixSecs,
+    /// The reason why they went on in the process that had them.
+    pub failed: Option<String>,
 }
 
 /// The reason why a session is not handed over.
@@ -66,14 +68,14 @@ pub struct SessionHandover {
     begun: watch::Sender<bool>,
     frozen: Mutex<Vec<FrozenSession>>,
     ended: Mutex<BTreeMap<String, usize>>,
-    /// The handover from the previous process.
-    last: OnceLock<HandoverReport>,
+    /// The last handover to this process, or the last one that failed.
+    last: Mutex<Option<HandoverReport>>,
 }
 
 impl Default for SessionHandover {
     fn default() -> Self {
         let begun = watch::Sender::new(false);
-        Self { begun, frozen: Mutex::default(), ended: Mutex::default(), last: OnceLock::new() }
+        Self { begun, frozen: Mutex::default(), ended: Mutex::default(), last: Mutex::default() }
     }
 }
 
@@ -111,15 +113,14 @@ impl SessionHandover {
         lock(&self.ended).clone()
     }
 
-    /// Notes the result of the handover from the previous process.
+    /// Notes the result of a handover.
     pub fn note(&self, report: HandoverReport) {
-        // There is one at most.
-        drop(self.last.set(report));
+        *lock(&self.last) = Some(report);
     }
 
-    /// Returns the result of the handover from the previous process.
-    pub fn last(&self) -> Option<&HandoverReport> {
-        self.last.get()
+    /// Returns the result of the last handover.
+    pub fn last(&self) -> Option<HandoverReport> {
+        lock(&self.last).clone()
     }
 
     /// Takes the sessions.

@@ -18,7 +18,7 @@ use crate::session::fronting::FrontingRecord;
 use crate::store::Slot;
 
 /// The version of the encoding. A process reads only its own.
-const VERSION: u32 = 1;
+pub const RELAY_RECORD_VERSION: u32 = 1;
 
 /// The reason why a record cannot be used.
 #[derive(Debug, Error)]
@@ -26,11 +26,11 @@ pub enum RelayRecordError {
     /// It cannot be written.
     #[error("cannot write the state of the relay: {0}")]
     Encode(#[from] rmp_serde::encode::Error),
-    /// It cannot be read.
-    #[error("cannot read the state of the relay: {0}")]
+    /// It cannot be read. The message leaves out the cause, which may have secrets.
+    #[error("cannot read the state of the relay")]
     Decode(#[from] rmp_serde::decode::Error),
     /// Another version of the program has written it.
-    #[error("the state of the relay has version {0}, and not {VERSION}")]
+    #[error("the state of the relay has version {0}, and not {RELAY_RECORD_VERSION}")]
     Version(u32),
     /// It is not complete, or more follows it.
     #[error("the state of the relay has a wrong length")]
@@ -90,7 +90,7 @@ impl RelayRecord {
     /// # Errors
     /// A number in it is too large for the encoding.
     pub fn encode(&self) -> Result<Vec<u8>, RelayRecordError> {
-        let mut bytes = VERSION.to_be_bytes().to_vec();
+        let mut bytes = RELAY_RECORD_VERSION.to_be_bytes().to_vec();
         rmp_serde::encode::write_named(&mut bytes, self)?;
         Ok(bytes)
     }
@@ -102,7 +102,7 @@ impl RelayRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, RelayRecordError> {
         let (version, rest) = bytes.split_first_chunk().ok_or(RelayRecordError::Length)?;
         let version = u32::from_be_bytes(*version);
-        if version != VERSION {
+        if version != RELAY_RECORD_VERSION {
             return Err(RelayRecordError::Version(version));
         }
         let mut reader = rmp_serde::Deserializer::new(rest);

@@ -9,7 +9,7 @@ mod notify;
 pub mod print;
 mod sockets;
 
-pub use notify::Notify;
+pub use notify::{Notify, Watchdog};
 pub use sockets::{PassedError, Sockets};
 
 #[cfg(test)]

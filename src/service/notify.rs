@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::relay::Relay;
 
@@ -12,6 +13,8 @@ use crate::relay::Relay;
 const AFTER_DRAIN: Duration = Duration::from_secs(30);
 /// The number of watchdog notifications within the watchdog timeout.
 const BEATS: u32 = 3;
+/// The maximum duration of a start with watchdog notifications. A large database takes minutes.
+const LONGEST_START: Duration = Duration::from_secs(10 * 60);
 /// The minimum interval between two watchdog notifications.
 const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -39,23 +42,57 @@ impl Notify {
         let most = u32::try_from((drain_timeout + AFTER_DRAIN).as_micros()).unwrap_or(u32::MAX);
         send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most), NotifyState::Status("draining")]);
     }
+}
 
-    /// Sends watchdog notifications, if the service manager expects them, as long as the runtime runs new tasks and its
-    /// timer, and the registry of sessions answers. A stalled disk does not stop the notifications: a restart would lose
-    /// sessions and would not help. Never returns. Drop the future to end it.
-    pub async fn watch(self, relay: Arc<Relay>) {
-        let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
-        let mut beat = interval((limit / BEATS).max(SHORTEST));
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            beat.tick().await;
-            let relay = Arc::clone(&relay);
-            let status = tokio::spawn(async move { status(&relay) });
-            match status.await {
-                Ok(status) => send(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
-                Err(error) => tracing::error!(%error, "watchdog notification failed"),
+/// The watchdog notifications, until it is dropped.
+#[derive(Debug)]
+pub struct Watchdog(AbortHandle);
+
+impl Watchdog {
+    /// Sends notifications during a start, for as long as a start may take: the service manager expects them already if this
+    /// program has replaced another one.
+    pub fn of_start() -> Self {
+        Self::spawn(|| None, Some(LONGEST_START))
+    }
+
+    /// Sends notifications as long as the runtime runs new tasks and its timer, and the registry of sessions answers. A stalled
+    /// disk does not stop them: a restart would lose sessions and would not help.
+    pub fn of_relay(relay: Arc<Relay>) -> Self {
+        Self::spawn(move || Some(status(&relay)), None)
+    }
+
+    fn spawn(status: impl Fn() -> Option<String> + Clone + Send + 'static, longest: Option<Duration>) -> Self {
+        let beats = async move {
+            let Some(limit) = sd_notify::watchdog_enabled() else { return };
+            let mut beat = interval((limit / BEATS).max(SHORTEST));
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                beat.tick().await;
+                match tokio::spawn({
+                    let status = status.clone();
+                    async move { status() }
+                })
+                .await
+                {
+                    Ok(Some(status)) => send(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
+                    Ok(None) => send(&[NotifyState::Watchdog]),
+                    Err(error) => tracing::error!(%error, "watchdog notification failed"),
+                }
             }
-        }
+        };
+        let task = tokio::spawn(async move {
+            match longest {
+                Some(longest) => drop(timeout(longest, beats).await),
+                None => beats.await,
+            }
+        });
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -54,6 +54,18 @@ impl Sockets {
         Ok(())
     }
 
+    /// Returns copies of all of them.
+    ///
+    /// # Errors
+    /// Returns the error of the operating system.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let copy = |socket: &PassedSocket| {
+            let PassedSocket { bound, ref listener, is_own } = *socket;
+            Ok(PassedSocket { bound, listener: listener.try_clone()?, is_own })
+        };
+        self.0.iter().map(copy).collect::<io::Result<_>>().map(Self)
+    }
+
     /// Adds the listeners of the previous process.
     pub(super) fn add_own(&mut self, listeners: Vec<OwnedFd>) {
         for listener in listeners.into_iter().map(std::net::TcpListener::from) {

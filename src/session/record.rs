@@ -29,8 +29,8 @@ pub enum ThawError {
     /// It was written by a program that is too new or too old.
     #[error("the record of a session has version {0}, but only {first} to {RECORD_VERSION} can be read", first = RECORD_VERSIONS_READ.start())]
     Version(u32),
-    /// Its bytes are not the state of a session.
-    #[error("the record of a session cannot be read: {0}")]
+    /// Its bytes are not the state of a session. The message leaves out the cause, which may have secrets.
+    #[error("the record of a session cannot be read")]
     Malformed(#[from] rmp_serde::decode::Error),
     /// More bytes follow the state of the session.
     #[error("bytes follow the record of a session")]

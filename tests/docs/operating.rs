@@ -75,7 +75,7 @@ fn ping() -> Ping {
 fn handover() -> HandoverStatus {
     let ended = BTreeMap::from([("not resumable".to_owned(), 3)]);
     let at = UnixSecs::from(clock::now() - AGO);
-    HandoverStatus { began: Instant::now(), kept: 1042, ended, millis: 310, at }
+    HandoverStatus { began: Instant::now(), kept: 1042, ended, millis: 310, at, failed: None }
 }
 
 #[test]

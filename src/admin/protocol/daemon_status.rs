@@ -39,7 +39,7 @@ pub struct DaemonStatus {
     /// The hosts for which SASL2 is not offered any more.
     #[serde(default)]
     pub sasl2_ended: Vec<String>,
-    /// The handover by which this process took the place of the previous one.
+    /// The last handover to this process, or the last one that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Box<HandoverStatus>>,
 }
@@ -57,11 +57,14 @@ pub struct HandoverStatus {
     pub millis: u64,
     /// The time at which they went on.
     pub at: UnixSecs,
+    /// The reason why they went on in the process that had them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 impl From<HandoverReport> for HandoverStatus {
     fn from(report: HandoverReport) -> Self {
-        let HandoverReport { began, kept, ended, took, at } = report;
-        Self { began, kept, ended, millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), at }
+        let HandoverReport { began, kept, ended, took, at, failed } = report;
+        Self { began, kept, ended, millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), at, failed }
     }
 }

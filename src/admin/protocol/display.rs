@@ -55,7 +55,10 @@ impl fmt::Display for DaemonStatus {
 
 impl fmt::Display for HandoverStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kept, ended, millis, at, .. } = self;
+        let Self { kept, ended, millis, at, failed, .. } = self;
+        if let Some(reason) = failed {
+            write!(f, "failed: {reason}; ")?;
+        }
         write!(f, "{kept} sessions kept, {} ended", ended.values().sum::<usize>())?;
         if !ended.is_empty() {
             let reasons: Vec<_> = ended.iter().map(|(reason, count)| format!("{count} {reason}")).collect();

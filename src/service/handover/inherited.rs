@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use listenfd::ListenFd;
@@ -16,8 +17,11 @@ use crate::service::sockets::{PassedError, Sockets};
 /// The descriptors with which this process was started.
 #[derive(Debug, Default)]
 pub struct InheritedDescriptors {
-    sockets: Sockets,
+    /// Listeners beside the parcels.
+    listeners: Sockets,
     parcels: Vec<SealedParcel>,
+    /// What this process could not seal.
+    unsealed: Option<Parcel>,
     /// The names of these descriptors in the store of the service manager.
     stored: BTreeSet<String>,
 }
@@ -40,7 +44,7 @@ impl InheritedDescriptors {
                 let socket = take_pair(&mut passed, index);
                 parcels.entry(name.clone()).or_default().extend(socket);
             } else {
-                inherited.sockets.add(&mut passed, index, name.starts_with(LISTENER))?;
+                inherited.listeners.add(&mut passed, index, name.starts_with(LISTENER))?;
             }
             if name.starts_with(SET) || name.starts_with(LISTENER) {
                 inherited.stored.insert(name);
@@ -56,24 +60,51 @@ impl InheritedDescriptors {
         Self { parcels: vec![parcel], ..Self::default() }
     }
 
-    /// Opens the parcels of previous processes. Their listeners join the others.
-    pub fn parcels(&mut self) -> Vec<Parcel> {
-        let mut parcels = Vec::new();
+    /// Returns what this process itself could not seal, to go on with it.
+    pub fn unsealed(parcel: Parcel) -> Self {
+        Self { unsealed: Some(parcel), ..Self::default() }
+    }
+
+    /// Returns whether there is a parcel that was not opened.
+    pub fn has_parcel(&self) -> bool {
+        self.unsealed.is_some() || !self.parcels.is_empty()
+    }
+
+    /// Returns whether the store of the service manager has the same descriptors.
+    pub fn is_stored(&self) -> bool {
+        !self.stored.is_empty()
+    }
+
+    /// Returns copies of the listeners. Parcels stay as they are.
+    ///
+    /// # Errors
+    /// Returns the error of the operating system.
+    pub fn listeners(&self) -> io::Result<Sockets> {
+        let mut listeners = self.listeners.try_clone()?;
+        for parcel in &self.parcels {
+            // An error is reported when the parcel is opened.
+            listeners.add_own(parcel.listeners().unwrap_or_default());
+        }
+        if let Some(parcel) = &self.unsealed {
+            listeners.add_own(parcel.listeners.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?);
+        }
+        Ok(listeners)
+    }
+
+    /// Opens the parcels of previous processes, and closes all listeners: their copies are in use.
+    pub fn open(&mut self) -> Vec<Parcel> {
+        self.listeners = Sockets::default();
+        let mut parcels: Vec<_> = self.unsealed.take().into_iter().collect();
         for sealed in std::mem::take(&mut self.parcels) {
             match sealed.open() {
-                Ok(mut parcel) => {
-                    self.sockets.add_own(std::mem::take(&mut parcel.listeners));
-                    parcels.push(parcel);
-                }
+                Ok(parcel) => parcels.push(parcel),
                 Err(error) => tracing::error!(%error, "cannot open what the previous process has left"),
             }
         }
+        for parcel in &mut parcels {
+            parcel.listeners.clear();
+        }
         parcels
-    }
-
-    /// Returns the listeners.
-    pub fn sockets(&mut self) -> &mut Sockets {
-        &mut self.sockets
     }
 
     /// Removes the descriptors from the store of the service manager, so that nothing is used a second time.

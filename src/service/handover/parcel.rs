@@ -1,6 +1,6 @@
 //! [`Parcel`]: state and sockets between two processes. Sealed, it is one pair of unix sockets, in which everything is in
-//! flight: the bytes in an anonymous file (memfd), the sockets in messages of further pairs. So no file is left anywhere, and
-//! few descriptors have to be passed on, however many sockets there are.
+//! flight: the bytes in an anonymous file (memfd) and the listeners in the first message, the sockets in messages of further
+//! pairs. So no file is left anywhere, and few descriptors have to be passed on, however many sockets there are.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
@@ -17,10 +17,14 @@ use thiserror::Error;
 
 /// The most descriptors in one message (unix(7), `SCM_RIGHTS`).
 const AT_ONCE: usize = 253;
-/// The beginning of the first message: name and version of the form.
-const MAGIC: &[u8; 8] = b"pushwrd1";
-/// The length of the first message: the beginning, then the numbers of blobs, listeners and sockets.
+/// The version of the form of a parcel.
+pub const PARCEL_VERSION: u32 = 2;
+/// The beginning of the first message.
+const MAGIC: &[u8; 4] = b"pwrd";
+/// The length of the first message: the beginning, the version, then the numbers of blobs, listeners and sockets.
 const FIRST: usize = 32;
+/// The most listeners that travel. The next process binds the addresses of the others again.
+const LISTENERS: usize = AT_ONCE - 1;
 
 /// The reason why a parcel cannot be opened.
 #[derive(Debug, Error)]
@@ -32,7 +36,7 @@ pub enum ParcelError {
     #[error("not a parcel of this version")]
     Foreign,
     /// Something is missing.
-    #[error("the parcel is incomplete")]
+    #[error("parcel is incomplete")]
     Incomplete,
 }
 
@@ -56,24 +60,54 @@ pub struct SealedParcel {
     pub(super) receiving: OwnedFd,
 }
 
+/// A parcel that could not be sealed.
+#[derive(Debug, Error)]
+#[error("{error}")]
+pub struct Unsealed {
+    /// The error of the operating system.
+    pub error: io::Error,
+    /// The parcel as it was.
+    pub parcel: Parcel,
+}
+
 impl Parcel {
     /// Seals the parcel.
     ///
     /// # Errors
-    /// Returns the error of the operating system.
-    pub fn seal(self) -> io::Result<SealedParcel> {
+    /// Returns the error of the operating system, and the parcel.
+    pub fn seal(self) -> Result<SealedParcel, Unsealed> {
         let Self { blobs, listeners, sockets } = self;
+        let counts = [blobs.len(), listeners.len(), sockets.len()];
+        let memory = match store(blobs) {
+            Ok(memory) => memory,
+            Err((error, blobs)) => return Err(Unsealed { error, parcel: Self { blobs, listeners, sockets } }),
+        };
+        SealedParcel::send(counts, &memory, &listeners, &sockets).map_err(|error| {
+            let blobs = load(memory, counts[0]).unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot read the state of the sessions back");
+                Vec::new()
+            });
+            Unsealed { error, parcel: Self { blobs, listeners, sockets } }
+        })
+    }
+}
+
+impl SealedParcel {
+    /// Sends everything into a new pair.
+    fn send(counts: [usize; 3], memory: &OwnedFd, listeners: &[OwnedFd], sockets: &[OwnedFd]) -> io::Result<Self> {
         let (sending, receiving) = pair()?;
+        let [blobs, listening, left] = counts;
         let mut first = MAGIC.to_vec();
-        for count in [blobs.len(), listeners.len(), sockets.len()] {
+        first.extend_from_slice(&PARCEL_VERSION.to_be_bytes());
+        for count in [blobs, listening.min(LISTENERS), left] {
             first.extend_from_slice(&(count as u64).to_be_bytes());
         }
-        let memory = store(blobs)?;
-        if !send(&sending, &first, &[memory])? {
+        let with_first: Vec<_> =
+            [memory].into_iter().chain(listeners.iter().take(LISTENERS)).map(AsFd::as_fd).collect();
+        if !send(&sending, &first, &with_first)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut all = listeners;
-        all.extend(sockets);
+        let all: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
         let mut carriers = Vec::new();
         let mut left = all.as_slice();
         while !left.is_empty() {
@@ -91,16 +125,15 @@ impl Parcel {
             }
             carriers.push(received);
         }
+        let carriers: Vec<_> = carriers.iter().map(AsFd::as_fd).collect();
         for carriers in carriers.chunks(AT_ONCE) {
             if !send(&sending, b"c", carriers)? {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
         }
-        Ok(SealedParcel { sending: Some(sending), receiving })
+        Ok(Self { sending: Some(sending), receiving })
     }
-}
 
-impl SealedParcel {
     /// Returns the parcel whose ends these are, if there are any: both ends are alike.
     pub(super) fn of(ends: Vec<OwnedFd>) -> Option<Self> {
         let mut ends = ends.into_iter();
@@ -121,42 +154,75 @@ impl SealedParcel {
         self.sending.iter().chain([&self.receiving]).map(AsFd::as_fd)
     }
 
-    /// Opens the parcel.
+    /// Opens the parcel. If this process may not open that many descriptors, the last sockets are missing.
     ///
     /// # Errors
     /// Returns an error if it is damaged or incomplete, or the error of the operating system.
     pub fn open(self) -> Result<Parcel, ParcelError> {
-        let mut first = [0; FIRST];
-        let (len, memory) = receive(&self.receiving, &mut first)?;
-        let Some((MAGIC, counts)) = first.split_first_chunk().filter(|_| len == FIRST) else {
-            return Err(ParcelError::Foreign);
-        };
-        let mut counts = counts.as_chunks::<8>().0.iter().map(|count| u64::from_be_bytes(*count));
-        let mut next = || counts.next().and_then(|count| usize::try_from(count).ok()).ok_or(ParcelError::Incomplete);
-        let (blobs, listeners, sockets) = (next()?, next()?, next()?);
-        let memory = memory.into_iter().next().ok_or(ParcelError::Incomplete)?;
+        let FirstMessage { blobs, sockets: total, memory, listeners } =
+            FirstMessage::receive(&self.receiving, RecvFlags::empty())?;
         let blobs = load(memory, blobs)?;
-        let total = listeners.checked_add(sockets).ok_or(ParcelError::Incomplete)?;
         let (mut all, mut carriers): (Vec<OwnedFd>, _) = (Vec::new(), Vec::new());
-        while all.len() < total {
+        let mut truncated = false;
+        while all.len() < total && !truncated {
             if carriers.is_empty() {
-                carriers = receive(&self.receiving, &mut [0; 1])?.1;
+                let received = receive(&self.receiving, &mut [0; 1], RecvFlags::empty())?;
+                (carriers, truncated) = (received.descriptors, received.truncated);
                 carriers.reverse();
             }
-            let carrier = carriers.pop().ok_or(ParcelError::Incomplete)?;
-            loop {
-                let received = receive(&carrier, &mut [0; 1]).map(|(_, sockets)| sockets).unwrap_or_default();
-                if received.is_empty() {
+            let Some(carrier) = carriers.pop() else { break };
+            // Everything was sent before: an error is the end of what this carrier has.
+            while let Ok(received) = receive(&carrier, &mut [0; 1], RecvFlags::empty()) {
+                let is_end = received.descriptors.is_empty();
+                all.extend(received.descriptors);
+                truncated |= received.truncated;
+                if truncated || is_end {
                     break;
                 }
-                all.extend(received);
             }
         }
-        if all.len() != total {
+        if all.len() > total || (all.len() < total && !truncated) {
             return Err(ParcelError::Incomplete);
         }
-        let sockets = all.split_off(listeners);
-        Ok(Parcel { blobs, listeners: all, sockets })
+        Ok(Parcel { blobs, listeners, sockets: all })
+    }
+
+    /// Returns copies of the listeners, and leaves the parcel as it is.
+    ///
+    /// # Errors
+    /// As [`SealedParcel::open`].
+    pub(super) fn listeners(&self) -> Result<Vec<OwnedFd>, ParcelError> {
+        FirstMessage::receive(&self.receiving, RecvFlags::PEEK).map(|first| first.listeners)
+    }
+}
+
+/// What is sent first.
+struct FirstMessage {
+    /// The number of blobs in `memory`.
+    blobs: usize,
+    /// The number of sockets that follow.
+    sockets: usize,
+    memory: OwnedFd,
+    listeners: Vec<OwnedFd>,
+}
+
+impl FirstMessage {
+    fn receive(socket: &OwnedFd, flags: RecvFlags) -> Result<Self, ParcelError> {
+        let mut first = [0; FIRST];
+        let Received { len, descriptors, .. } = receive(socket, &mut first, flags)?;
+        let version = PARCEL_VERSION.to_be_bytes();
+        let counts = first.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(&version)).filter(|_| len == FIRST);
+        let counts = counts.ok_or(ParcelError::Foreign)?.as_chunks::<8>().0;
+        let mut counts = counts.iter().map(|count| usize::try_from(u64::from_be_bytes(*count)));
+        let mut next = || counts.next().and_then(Result::ok).ok_or(ParcelError::Incomplete);
+        let (blobs, listening, sockets) = (next()?, next()?, next()?);
+        let mut descriptors = descriptors.into_iter();
+        let memory = descriptors.next().ok_or(ParcelError::Incomplete)?;
+        let listeners: Vec<_> = descriptors.collect();
+        if listeners.len() != listening {
+            return Err(ParcelError::Incomplete);
+        }
+        Ok(Self { blobs, sockets, memory, listeners })
     }
 }
 
@@ -166,11 +232,10 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends a message with descriptors. Returns false if the pair is full.
-fn send(socket: &OwnedFd, text: &[u8], descriptors: &[OwnedFd]) -> io::Result<bool> {
+fn send(socket: &OwnedFd, text: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-    if !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     match sendmsg(socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL) {
@@ -180,34 +245,48 @@ fn send(socket: &OwnedFd, text: &[u8], descriptors: &[OwnedFd]) -> io::Result<bo
     }
 }
 
-/// Receives a message with its descriptors.
-fn receive(socket: &OwnedFd, text: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), ParcelError> {
+/// A message with its descriptors.
+struct Received {
+    len: usize,
+    descriptors: Vec<OwnedFd>,
+    /// True if this process may not open more descriptors. Those that are missing are closed.
+    truncated: bool,
+}
+
+fn receive(socket: &OwnedFd, text: &mut [u8], flags: RecvFlags) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = recvmsg(socket, &mut [IoSliceMut::new(text)], &mut control, flags).map_err(io::Error::from)?;
+    let flags = flags | RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(text)], &mut control, flags)?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             descriptors.extend(rights);
         }
     }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
-        // This process may not open that many descriptors.
-        return Err(ParcelError::Incomplete);
-    }
-    Ok((received.bytes, descriptors))
+    let truncated = received.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Received { len: received.bytes, descriptors, truncated })
 }
 
-/// Writes blobs, each after its length, to an anonymous file.
-fn store(blobs: Vec<Vec<u8>>) -> io::Result<OwnedFd> {
-    let mut file = io::BufWriter::new(File::from(memfd_create("pushward", MemfdFlags::CLOEXEC)?));
-    for blob in blobs {
-        file.write_all(&(blob.len() as u64).to_be_bytes())?;
-        file.write_all(&blob)?;
+/// Writes blobs, each after its length, to an anonymous file. Frees each once it is written: the memory for all of them is not
+/// needed twice. Returns them after an error.
+fn store(blobs: Vec<Vec<u8>>) -> Result<OwnedFd, (io::Error, Vec<Vec<u8>>)> {
+    let mut file = match memfd_create("pushward", MemfdFlags::CLOEXEC) {
+        Ok(file) => File::from(file),
+        Err(error) => return Err((error.into(), blobs)),
+    };
+    let mut blobs = blobs.into_iter();
+    let mut written = 0;
+    while let Some(blob) = blobs.next() {
+        let len = (blob.len() as u64).to_be_bytes();
+        if let Err(error) = file.write_all(&len).and_then(|()| file.write_all(&blob)) {
+            let mut all = load(file.into(), written).unwrap_or_default();
+            all.push(blob);
+            all.extend(blobs);
+            return Err((error, all));
+        }
+        written += 1;
     }
-    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.rewind()?;
     Ok(file.into())
 }
 
@@ -256,6 +335,8 @@ mod tests {
         let began = Instant::now();
         let sealed = Parcel { blobs: blobs.clone(), listeners, sockets }.seal().unwrap();
         let sealed_in = began.elapsed();
+        let peeked: Vec<_> = (0..2).map(|_| address(&sealed.listeners().unwrap()[0])).collect();
+        assert_eq!(peeked, [listener.local_addr().unwrap(); 2]);
         let opened = sealed.open().unwrap();
         println!("{copies} sockets: sealed in {sealed_in:?}, opened in {:?}", began.elapsed() - sealed_in);
         assert_eq!(opened.blobs, blobs);
@@ -265,6 +346,31 @@ mod tests {
         let mut text = [0; 2];
         TcpStream::from(opened.sockets.into_iter().next().unwrap()).read_exact(&mut text).unwrap();
         assert_eq!(&text, b"on");
+    }
+
+    /// The system refuses a socket in which sockets with sockets in flight are in flight (unix(7), `ETOOMANYREFS`).
+    #[test]
+    fn a_parcel_that_the_system_refuses_is_given_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one: OwnedFd = TcpStream::connect(listener.local_addr().unwrap()).unwrap().into();
+        let mut nested = Vec::new();
+        let mut inner = one.try_clone().unwrap();
+        for _ in 0..8 {
+            let (sending, receiving) = pair().unwrap();
+            if send(&sending, b"s", &[inner.as_fd()]).is_err() {
+                break;
+            }
+            nested.push(std::mem::replace(&mut inner, receiving));
+        }
+        let blobs = vec![b"first".to_vec(), Vec::new(), vec![7; 3 << 20]];
+        let expected = address(&one);
+        let parcel = Parcel { blobs: blobs.clone(), listeners: vec![listener.into()], sockets: vec![one, inner] };
+        let Unsealed { error, mut parcel } = parcel.seal().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::TOOMANYREFS.raw_os_error()));
+        assert_eq!((&parcel.blobs, parcel.listeners.len(), parcel.sockets.len()), (&blobs, 1, 2));
+        parcel.sockets.pop();
+        let opened = parcel.seal().unwrap().open().unwrap();
+        assert_eq!((opened.blobs, address(&opened.sockets[0])), (blobs, expected));
     }
 
     #[test]
@@ -277,9 +383,9 @@ mod tests {
         let foreign = SealedParcel { sending: Some(sending), receiving };
         assert!(matches!(foreign.open(), Err(ParcelError::Foreign)));
         let (sending, receiving) = pair().unwrap();
-        let mut first = MAGIC.to_vec();
+        let mut first = [MAGIC.as_slice(), &PARCEL_VERSION.to_be_bytes()].concat();
         [1_u64, 0, u64::MAX].iter().for_each(|count| first.extend_from_slice(&count.to_be_bytes()));
-        assert!(send(&sending, &first, &[store(vec![vec![1]]).unwrap()]).unwrap());
+        assert!(send(&sending, &first, &[store(vec![vec![1]]).unwrap().as_fd()]).unwrap());
         let incomplete = SealedParcel { sending: Some(sending), receiving };
         assert!(incomplete.open().is_err());
     }

@@ -4,12 +4,14 @@ use std::convert::Infallible;
 use std::env;
 use std::ffi::{CString, OsString};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::fs::Access;
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -18,8 +20,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::names::PARCEL;
-use super::parcel::SealedParcel;
-use super::signals::BlockedSignals;
+use super::parcel::{PARCEL_VERSION, SealedParcel};
+use crate::exit;
 
 /// The command by which a program is asked.
 pub const PREFLIGHT: &str = "preflight";
@@ -32,26 +34,61 @@ const LISTEN: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN
 /// The variables of the interface to the service manager.
 const MANAGER: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE"];
 
-/// The answer of a program to the question whether it can take the place of a running one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The answer of a program to the question whether it can take the place of a running one. An older version leaves out what it
+/// does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PreflightReport {
     /// Its version.
     pub version: String,
     /// The lowest and the highest version of a session's record that it reads.
     pub records: [u32; 2],
+    /// The same for the state beside the sessions.
+    pub relay: [u32; 2],
+    /// The same for the form in which everything is passed.
+    pub parcel: [u32; 2],
+    /// The absolute path of its state directory.
+    pub state: PathBuf,
+    /// The addresses on which it would accept clients.
+    pub listen: Vec<SocketAddr>,
+    /// The address of its page for operators.
+    pub page: Option<SocketAddr>,
+}
+
+/// The versions that this process writes.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenFormats {
+    /// That of a session's record.
+    pub records: u32,
+    /// That of the state beside the sessions.
+    pub relay: u32,
+}
+
+impl PreflightReport {
+    /// Checks that the program reads what this process writes.
+    fn check(self, written: WrittenFormats) -> Result<Self, PreflightError> {
+        let formats = [
+            ("session records", self.records, written.records),
+            ("the state of the relay", self.relay, written.relay),
+            ("handovers", self.parcel, PARCEL_VERSION),
+        ];
+        for (what, read @ [lowest, highest], written) in formats {
+            if !(lowest..=highest).contains(&written) {
+                let read =
+                    if read == [0, 0] { "no version".to_owned() } else { format!("version {lowest} to {highest}") };
+                return Err(PreflightError::Format { version: self.version, what, read, written });
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// The reason why a program cannot take the place of this process.
 #[derive(Debug, Error)]
 pub enum PreflightError {
     /// It cannot be started.
-    #[error("cannot start {}: {source}", path.display())]
-    Start {
-        /// The program.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    #[error("cannot be started: {0}")]
+    Start(io::Error),
     /// It refuses its configuration, or does not run at all.
     #[error("{status}: {output}")]
     Refused {
@@ -64,16 +101,30 @@ pub enum PreflightError {
     #[error("no answer within {}", humantime::format_duration(PATIENCE))]
     Late,
     /// Its answer is not that of Pushward.
-    #[error("unexpected answer: {0}")]
+    #[error("not the answer of Pushward: {0:?}")]
     Foreign(String),
     /// It cannot read the sessions.
-    #[error("version {} reads session records of version {} to {}, and this process writes version {written}", report.version, report.records[0], report.records[1])]
-    Records {
-        /// Its answer.
-        report: PreflightReport,
+    #[error("version {version} reads {read} of {what}, and this process writes version {written}")]
+    Format {
+        /// The version of the program.
+        version: String,
+        /// The format.
+        what: &'static str,
+        /// The versions of the format that it reads.
+        read: String,
         /// The version that this process writes.
         written: u32,
     },
+}
+
+impl PreflightError {
+    /// Returns whether the operator has to correct the configuration, or a file that it names.
+    pub fn is_of_configuration(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => status.code() == Some(exit::CONFIG.into()),
+            Self::Start(_) | Self::Late | Self::Foreign(_) | Self::Format { .. } => false,
+        }
+    }
 }
 
 /// The program of this process, as it is installed now.
@@ -98,40 +149,33 @@ impl Program {
     }
 
     /// Asks the program whether it can take the place of this process. It loads its configuration and contacts nobody.
-    /// `written`: the version of a session's record that this process writes.
+    /// Dropping the future ends the program.
     ///
     /// # Errors
     /// Returns the reason why it cannot.
-    pub async fn preflight(&self, config: &Path, written: u32) -> Result<PreflightReport, PreflightError> {
+    pub async fn preflight(&self, config: &Path, written: WrittenFormats) -> Result<PreflightReport, PreflightError> {
         let mut command = Command::new(&self.path);
         command.arg("--config").arg(config).arg(PREFLIGHT);
         LISTEN.iter().chain(&MANAGER).for_each(|name| {
             command.env_remove(name);
         });
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let start = |source| PreflightError::Start { path: self.path.clone(), source };
-        let mut child = command.spawn().map_err(start)?;
+        let mut child = command.spawn().map_err(PreflightError::Start)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let answer = async { tokio::join!(read(stdout), read(stderr), child.wait()) };
         let (stdout, stderr, status) = timeout(PATIENCE, answer).await.map_err(|_| PreflightError::Late)?;
-        let status = status.map_err(start)?;
+        let status = status.map_err(PreflightError::Start)?;
         if !status.success() {
             let output = printable(&[stderr, stdout].concat());
             return Err(PreflightError::Refused { status, output });
         }
         let report: PreflightReport =
             serde_json::from_slice(&stdout).map_err(|_| PreflightError::Foreign(printable(&stdout)))?;
-        let [lowest, highest] = report.records;
-        if (lowest..=highest).contains(&written) {
-            Ok(report)
-        } else {
-            Err(PreflightError::Records { report, written })
-        }
+        report.check(written)
     }
 
-    /// Executes the program in this process, with the parcel: all other threads end, and all other descriptors are closed. Signals
-    /// wait until the program calls [`accept_signals`](super::accept_signals). Returns only if that fails, with the error and
-    /// the parcel.
+    /// Executes the program in this process, with the parcel: all other threads end, and all other descriptors are closed.
+    /// Signals must be [paused](super::SignalThread::pause). Returns only if that fails, with the error and the parcel.
     pub fn execute(&self, parcel: SealedParcel) -> (io::Error, SealedParcel) {
         match self.try_execute(&parcel.receiving) {
             Ok(never) => match never {},
@@ -144,7 +188,6 @@ impl Program {
         let arguments = [self.path.clone().into()].into_iter().chain(self.arguments.iter().cloned()).map(c_string);
         let arguments: Vec<_> = arguments.collect::<io::Result<_>>()?;
         let environment: Vec<_> = environment(inherited).map(c_string).collect::<io::Result<_>>()?;
-        let _blocked = BlockedSignals::new()?;
         fcntl_setfd(inherited, FdFlags::empty())?;
         // `CommandExt::exec` would also reset the handling of SIGPIPE, even if it fails.
         let executed = nix::unistd::execve(&path, &arguments, &environment);
@@ -180,7 +223,8 @@ fn located(name: &Path) -> PathBuf {
         return std::path::absolute(name).unwrap_or_else(|_| name.to_owned());
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
+    let is_program = |path: &PathBuf| path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok();
+    let found = env::split_paths(&path).map(|directory| directory.join(name)).find(is_program);
     found.or_else(|| env::current_exe().ok()).unwrap_or_else(|| name.to_owned())
 }
 

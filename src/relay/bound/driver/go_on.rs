@@ -40,7 +40,8 @@ impl ThawedSession {
     /// Returns an error if the record or its socket cannot be used.
     pub(in crate::relay) fn thaw(relay: &Arc<Relay>, frozen: FrozenSession) -> io::Result<Self> {
         let FrozenSession { record, socket } = frozen;
-        let record: SessionRecord = rmp_serde::from_slice(&record).map_err(damaged)?;
+        // The error may have a part of the record, which has secrets.
+        let record: SessionRecord = rmp_serde::from_slice(&record).map_err(|_| damaged("record cannot be decoded"))?;
         let SessionRecord { handle, siblings, watched, has_client, session, upstream, publishes, renumbering } = record;
         let thawed = Session::thaw_sharing(&session, relay.settings(), rand::random, &mut relay.headers());
         let mut session = thawed.map_err(damaged)?;

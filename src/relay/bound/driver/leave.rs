@@ -22,8 +22,9 @@ use crate::session::{Input, PublishResult};
 
 /// The time that the store has for the session's last requests. After it, the session leaves without waiting.
 const STORE: Duration = Duration::from_secs(5);
-/// The time that the store has for the requests of a session that is handed over.
-const HANDOVER_STORE: Duration = Duration::from_secs(2);
+/// The time that the store has for the requests of a session that is handed over. A stalled disk delays the handover, and ends
+/// sessions only if it is stalled for longer.
+const HANDOVER_STORE: Duration = Duration::from_secs(10);
 
 impl SessionDriver {
     /// Finishes the store requests, then leaves the registry. Meanwhile the mailbox is served.
