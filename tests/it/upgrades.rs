@@ -157,6 +157,45 @@ async fn a_program_that_does_not_start_replaces_nothing() {
     assert_eq!(pushward.handovers(), 0);
 }
 
+/// The program answers when it is asked, and cannot be executed afterwards.
+#[tokio::test]
+async fn a_program_that_cannot_be_executed_leaves_the_sessions_to_this_process() {
+    let Scene { mut stub, pushward, client, mut server, enabled } = scene(StubOptions::managed()).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    server.send(message("before"));
+    pushward.stored("before").await;
+    let (program, kept) = (pushward.program(), pushward.file("kept"));
+    fs::rename(&program, &kept).unwrap();
+    let script = format!("#!/bin/sh\n'{}' \"$@\"\nprintf '#!/nonexistent\\n' > \"$0\"\n", kept.display());
+    for round in 1..=2 {
+        fs::write(&program, &script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let pid = pushward.process();
+        pushward.signal("-USR2");
+        let failed = || {
+            let lines = pushward.log();
+            let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+            let failed = count("cannot execute the installed program: this process goes on") == round;
+            (failed && count("sessions of the previous process go on") == round).then_some(())
+        };
+        crate::support::eventually(PATIENCE, || pushward.log().join("\n"), failed).await;
+        assert_eq!(pushward.process(), pid);
+        server.send(format!(
+            "<iq type='get' id='p{round}' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
+        ));
+        server.expect(&format!("id='p{round}'")).await;
+    }
+    server.send(message("after"));
+    server.assert_open();
+    stub.assert_not_connected();
+    fs::remove_file(&program).unwrap();
+    fs::rename(&kept, &program).unwrap();
+    let (code, text) = pushward.ask(&["upgrade"]).await;
+    assert!(code == Some(0) && text.contains("1 sessions kept, 0 ended"), "{code:?} {text}");
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(bodies(&client.messages(2).await), ["before", "after"]);
+}
+
 #[tokio::test]
 async fn the_command_waits_until_the_new_process_answers() {
     let Scene { stub: _stub, pushward, client, mut server, enabled } = scene(StubOptions::default()).await;
