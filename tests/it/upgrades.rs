@@ -1,15 +1,19 @@
 //! The process is replaced by another one: dark sessions go on, and clients that were connected resume.
 
+mod dark;
 mod faults;
 mod manager;
+mod program;
 mod refused;
 mod signals;
 
 use std::time::Duration;
 
+use dark::{Dark, at_once};
+
 use crate::support::{
-    Client, Element, PATIENCE, Prosody, PushService, Pushward, Scene, Setup, StubOptions, bodies, enable_push, lost,
-    message, numbered, resumed,
+    Client, Element, PATIENCE, Prosody, PushService, Pushward, Scene, Setup, StubOptions, StubUpstream, bodies,
+    enable_push, lost, message, numbered, resumed,
 };
 
 /// The time for which nothing may happen where nothing is expected.
@@ -21,36 +25,31 @@ async fn scene(options: StubOptions) -> Scene {
 
 #[tokio::test]
 async fn a_dark_session_goes_on_and_the_server_notices_nothing() {
-    for options in [StubOptions::default(), StubOptions::managed()] {
-        let managed = options.after.contains("urn:xmpp:sm:3");
-        let Scene { mut stub, pushward, client, mut server, enabled } = scene(options).await;
+    at_once([false, true], |managed| async move {
+        let options = if managed { StubOptions::managed() } else { StubOptions::default() };
+        let Scene { stub, pushward, mut client, server, enabled } = scene(options).await;
         server.send(message("live"));
-        let mut client = client;
         client.expect("live").await;
         client.ack().await;
         lost(&pushward, client, "alice@localhost/phone").await;
-        server.send(message("before"));
-        pushward.stored("before").await;
+        let mut dark = Dark { stub, pushward, server, enabled };
+        dark.store("before").await;
         for round in 1..=3 {
-            pushward.replaced().await;
-            server.send(message(&format!("after {round}")));
-            server.send(format!(
-                "<iq type='get' id='p{round}' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
-            ));
-            server.expect(&format!("id='p{round}'")).await;
+            dark.pushward.replaced().await;
+            dark.server.send(message(&format!("after {round}")));
+            dark.assert_answers(&format!("p{round}")).await;
             if managed {
-                server.acked(1 + 1 + 2 * round, PATIENCE).await;
+                dark.server.acked(1 + 1 + 2 * round, PATIENCE).await;
             }
         }
-        server.assert_open();
-        stub.assert_not_connected();
-        let (mut client, answer) = resumed(&pushward, &enabled, 1).await;
+        dark.assert_undisturbed();
+        let (mut client, answer) = resumed(&dark.pushward, &dark.enabled, 1).await;
         assert_eq!(answer.attribute("h"), Some("0"));
-        let mut expect = vec!["before".to_owned()];
-        expect.extend(numbered("after", 1..=3));
+        let expect = [vec!["before".to_owned()], numbered("after", 1..=3)].concat();
         assert_eq!(bodies(&client.messages(4).await), expect);
         assert!(bodies(&client.until_quiet(QUIET).await).is_empty(), "{}", client.transcript());
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -75,18 +74,16 @@ async fn a_connected_client_resumes_at_once_and_loses_nothing() {
 /// The stanza of the server is cut at the handover: the first part is in the memory of the old process.
 #[tokio::test]
 async fn a_stanza_that_is_half_received_arrives_whole() {
-    let Scene { stub: _stub, pushward, client, server, enabled } = scene(StubOptions::default()).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
+    let dark = Dark::new().await;
     let stanza = message("whole");
     let (first, second) = stanza.split_at(stanza.len() / 2);
-    server.send(message("first"));
-    server.send(first);
-    pushward.stored("first").await;
-    pushward.replaced().await;
-    server.send(second);
-    pushward.stored("whole").await;
-    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
-    assert_eq!(bodies(&client.messages(2).await), ["first", "whole"]);
+    dark.server.send(message("first"));
+    dark.server.send(first);
+    dark.pushward.stored("first").await;
+    dark.pushward.replaced().await;
+    dark.server.send(second);
+    dark.pushward.stored("whole").await;
+    dark.assert_goes_on(&["first", "whole"]).await;
 }
 
 /// The server does not read: what Pushward has for it waits in its memory, and the kernel has taken an arbitrary part of it.
@@ -123,8 +120,7 @@ async fn bytes_that_were_not_written_to_the_server_follow_without_a_gap() {
 
 #[tokio::test]
 async fn a_session_that_nobody_can_resume_ends_in_order() {
-    let stub_options = StubOptions::default();
-    let mut stub = crate::support::StubUpstream::start(stub_options).await;
+    let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address).copied()).await;
     let mut client = pushward.login("alice", "phone").await;
     let server = stub.session().await;
@@ -138,19 +134,14 @@ async fn a_session_that_nobody_can_resume_ends_in_order() {
 
 #[tokio::test]
 async fn the_command_waits_until_the_new_process_answers() {
-    let Scene { stub: _stub, pushward, client, mut server, enabled } = scene(StubOptions::default()).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    let pid = pushward.process();
-    let (code, text) = pushward.ask(&["upgrade"]).await;
+    let dark = Dark::new().await;
+    let pid = dark.pushward.process();
+    let (code, text) = dark.pushward.ask(&["upgrade"]).await;
     assert!(code == Some(0) && text.contains("1 sessions kept, 0 ended"), "{code:?} {text}");
-    let (code, text) = pushward.ask(&["status"]).await;
+    let (code, text) = dark.pushward.ask(&["status"]).await;
     assert!(code == Some(0) && text.contains("last handover: 1 sessions kept, 0 ended"), "{text}");
-    assert_eq!(pushward.process(), pid);
-    server.send(message("on"));
-    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
-    assert_eq!(bodies(&client.messages(1).await), ["on"]);
-    client.send("<message to='bob@localhost' id='sent'/>").await;
-    server.expect("id='sent'").await;
+    assert_eq!(dark.pushward.process(), pid);
+    dark.assert_goes_on(&[]).await;
 }
 
 #[tokio::test]
@@ -172,20 +163,13 @@ async fn a_push_that_waits_keeps_its_time_and_a_client_that_is_back_gets_none() 
     alice.acks = false;
     alice.expect("one").await;
     pushward.replaced().await;
-    let mut alice = {
-        let (alice, _) = resumed(&pushward, &enabled, 0).await;
-        alice
-    };
+    let (mut alice, _) = resumed(&pushward, &enabled, 0).await;
     assert_eq!(bodies(&alice.messages(1).await), ["one"]);
     alice.ack().await;
     service.assert_quiet(Duration::from_secs(2)).await;
     // Dark at the handover: one push, not sooner.
     lost(&pushward, alice, "alice@localhost/phone").await;
-    let (mut bob, _) = {
-        let mut bob = pushward.connect().await;
-        bob.login("bob", "desk").await;
-        (bob, ())
-    };
+    let mut bob = pushward.login("bob", "desk").await;
     bob.say("alice@localhost/phone", "two").await;
     pushward.replaced().await;
     let publish = service.publish(PATIENCE).await;
@@ -196,11 +180,11 @@ async fn a_push_that_waits_keeps_its_time_and_a_client_that_is_back_gets_none() 
 /// The times in the list of sessions are whole seconds.
 #[tokio::test]
 async fn the_operators_view_of_a_session_stays_the_same() {
-    let Scene { stub: _stub, pushward, client, server: _server, enabled: _ } = scene(StubOptions::default()).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    let (_, before) = pushward.ask(&["sessions"]).await;
+    let dark = Dark::new().await;
+    let (_, before) = dark.pushward.ask(&["sessions"]).await;
+    // The time is the subject: a session that were created again would have a later one.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    pushward.replaced().await;
-    let (_, after) = pushward.ask(&["sessions"]).await;
+    dark.pushward.replaced().await;
+    let (_, after) = dark.pushward.ask(&["sessions"]).await;
     assert!(before.contains("dark since") && before == after, "{before}{after}");
 }
