@@ -6,6 +6,7 @@ mod manager;
 mod program;
 mod refused;
 mod signals;
+mod traffic;
 
 use std::time::Duration;
 
