@@ -7,6 +7,7 @@ mod program;
 mod refused;
 mod signals;
 mod traffic;
+mod watchdog;
 
 use std::time::Duration;
 
