@@ -1,12 +1,21 @@
 //! The process is replaced by another one: dark sessions go on, and clients that were connected resume.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+mod dark;
+mod faults;
+mod manager;
+mod program;
+mod refused;
+mod signals;
+mod traffic;
+mod watchdog;
+
 use std::time::Duration;
 
+use dark::{Dark, at_once};
+
 use crate::support::{
-    Client, Element, PATIENCE, Prosody, PushService, Pushward, Scene, Setup, StubOptions, bodies, enable_push, failed,
-    lost, message, numbered, resumed,
+    Client, Element, PATIENCE, Prosody, PushService, Pushward, Scene, Setup, StubOptions, StubUpstream, bodies,
+    enable_push, lost, message, numbered, resumed,
 };
 
 /// The time for which nothing may happen where nothing is expected.
@@ -18,36 +27,31 @@ async fn scene(options: StubOptions) -> Scene {
 
 #[tokio::test]
 async fn a_dark_session_goes_on_and_the_server_notices_nothing() {
-    for options in [StubOptions::default(), StubOptions::managed()] {
-        let managed = options.after.contains("urn:xmpp:sm:3");
-        let Scene { mut stub, pushward, client, mut server, enabled } = scene(options).await;
+    at_once([false, true], |managed| async move {
+        let options = if managed { StubOptions::managed() } else { StubOptions::default() };
+        let Scene { stub, pushward, mut client, server, enabled } = scene(options).await;
         server.send(message("live"));
-        let mut client = client;
         client.expect("live").await;
         client.ack().await;
         lost(&pushward, client, "alice@localhost/phone").await;
-        server.send(message("before"));
-        pushward.stored("before").await;
+        let mut dark = Dark { stub, pushward, server, enabled };
+        dark.store("before").await;
         for round in 1..=3 {
-            pushward.replaced().await;
-            server.send(message(&format!("after {round}")));
-            server.send(format!(
-                "<iq type='get' id='p{round}' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
-            ));
-            server.expect(&format!("id='p{round}'")).await;
+            dark.pushward.replaced().await;
+            dark.server.send(message(&format!("after {round}")));
+            dark.assert_answers(&format!("p{round}")).await;
             if managed {
-                server.acked(1 + 1 + 2 * round, PATIENCE).await;
+                dark.server.acked(1 + 1 + 2 * round, PATIENCE).await;
             }
         }
-        server.assert_open();
-        stub.assert_not_connected();
-        let (mut client, answer) = resumed(&pushward, &enabled, 1).await;
+        dark.assert_undisturbed();
+        let (mut client, answer) = resumed(&dark.pushward, &dark.enabled, 1).await;
         assert_eq!(answer.attribute("h"), Some("0"));
-        let mut expect = vec!["before".to_owned()];
-        expect.extend(numbered("after", 1..=3));
+        let expect = [vec!["before".to_owned()], numbered("after", 1..=3)].concat();
         assert_eq!(bodies(&client.messages(4).await), expect);
         assert!(bodies(&client.until_quiet(QUIET).await).is_empty(), "{}", client.transcript());
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -72,18 +76,16 @@ async fn a_connected_client_resumes_at_once_and_loses_nothing() {
 /// The stanza of the server is cut at the handover: the first part is in the memory of the old process.
 #[tokio::test]
 async fn a_stanza_that_is_half_received_arrives_whole() {
-    let Scene { stub: _stub, pushward, client, server, enabled } = scene(StubOptions::default()).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
+    let dark = Dark::new().await;
     let stanza = message("whole");
     let (first, second) = stanza.split_at(stanza.len() / 2);
-    server.send(message("first"));
-    server.send(first);
-    pushward.stored("first").await;
-    pushward.replaced().await;
-    server.send(second);
-    pushward.stored("whole").await;
-    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
-    assert_eq!(bodies(&client.messages(2).await), ["first", "whole"]);
+    dark.server.send(message("first"));
+    dark.server.send(first);
+    dark.pushward.stored("first").await;
+    dark.pushward.replaced().await;
+    dark.server.send(second);
+    dark.pushward.stored("whole").await;
+    dark.assert_goes_on(&["first", "whole"]).await;
 }
 
 /// The server does not read: what Pushward has for it waits in its memory, and the kernel has taken an arbitrary part of it.
@@ -120,8 +122,7 @@ async fn bytes_that_were_not_written_to_the_server_follow_without_a_gap() {
 
 #[tokio::test]
 async fn a_session_that_nobody_can_resume_ends_in_order() {
-    let stub_options = StubOptions::default();
-    let mut stub = crate::support::StubUpstream::start(stub_options).await;
+    let mut stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(Setup::new(stub.address).copied()).await;
     let mut client = pushward.login("alice", "phone").await;
     let server = stub.session().await;
@@ -134,58 +135,15 @@ async fn a_session_that_nobody_can_resume_ends_in_order() {
 }
 
 #[tokio::test]
-async fn a_program_that_does_not_start_replaces_nothing() {
-    let Scene { mut stub, pushward, mut client, server, enabled: _ } = scene(StubOptions::default()).await;
-    let program = pushward.program();
-    for (script, reason) in [
-        ("#!/bin/sh\necho no such library >&2\nexit 127\n", "no such library"),
-        ("#!/bin/sh\necho '{\"version\":\"9.9.9\",\"records\":[1000,1001]}'\n", "9.9.9"),
-        ("#!/bin/sh\necho nonsense\n", "nonsense"),
-    ] {
-        fs::remove_file(&program).unwrap();
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let (code, text) = pushward.ask(&["upgrade"]).await;
-        assert!(code == Some(1) && text.contains(reason), "{code:?} {text}");
-    }
-    fs::remove_file(&program).unwrap();
-    pushward.signal("-USR2");
-    pushward.logged(&["upgrade refused"]).await;
-    client.roundtrip().await;
-    server.assert_open();
-    stub.assert_not_connected();
-    assert_eq!(pushward.handovers(), 0);
-}
-
-#[tokio::test]
 async fn the_command_waits_until_the_new_process_answers() {
-    let Scene { stub: _stub, pushward, client, mut server, enabled } = scene(StubOptions::default()).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    let pid = pushward.process();
-    let (code, text) = pushward.ask(&["upgrade"]).await;
+    let dark = Dark::new().await;
+    let pid = dark.pushward.process();
+    let (code, text) = dark.pushward.ask(&["upgrade"]).await;
     assert!(code == Some(0) && text.contains("1 sessions kept, 0 ended"), "{code:?} {text}");
-    let (code, text) = pushward.ask(&["status"]).await;
+    let (code, text) = dark.pushward.ask(&["status"]).await;
     assert!(code == Some(0) && text.contains("last handover: 1 sessions kept, 0 ended"), "{text}");
-    assert_eq!(pushward.process(), pid);
-    server.send(message("on"));
-    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
-    assert_eq!(bodies(&client.messages(1).await), ["on"]);
-    client.send("<message to='bob@localhost' id='sent'/>").await;
-    server.expect("id='sent'").await;
-}
-
-#[tokio::test]
-async fn the_command_stop_drains() {
-    let Scene { stub: _stub, mut pushward, client, server, enabled } = scene(StubOptions::default()).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    let (code, text) = pushward.ask(&["stop"]).await;
-    assert!(code == Some(0) && text.contains("draining"), "{code:?} {text}");
-    server.footer(PATIENCE).await;
-    let status = pushward.ended(PATIENCE).await;
-    assert!(status.success(), "{status}");
-    pushward.start_again().await;
-    let (_client, h) = failed(&pushward, &enabled, 0).await;
-    assert_eq!(h, Some(0));
+    assert_eq!(dark.pushward.process(), pid);
+    dark.assert_goes_on(&[]).await;
 }
 
 #[tokio::test]
@@ -207,20 +165,13 @@ async fn a_push_that_waits_keeps_its_time_and_a_client_that_is_back_gets_none() 
     alice.acks = false;
     alice.expect("one").await;
     pushward.replaced().await;
-    let mut alice = {
-        let (alice, _) = resumed(&pushward, &enabled, 0).await;
-        alice
-    };
+    let (mut alice, _) = resumed(&pushward, &enabled, 0).await;
     assert_eq!(bodies(&alice.messages(1).await), ["one"]);
     alice.ack().await;
     service.assert_quiet(Duration::from_secs(2)).await;
     // Dark at the handover: one push, not sooner.
     lost(&pushward, alice, "alice@localhost/phone").await;
-    let (mut bob, _) = {
-        let mut bob = pushward.connect().await;
-        bob.login("bob", "desk").await;
-        (bob, ())
-    };
+    let mut bob = pushward.login("bob", "desk").await;
     bob.say("alice@localhost/phone", "two").await;
     pushward.replaced().await;
     let publish = service.publish(PATIENCE).await;
@@ -228,139 +179,14 @@ async fn a_push_that_waits_keeps_its_time_and_a_client_that_is_back_gets_none() 
     service.assert_quiet(Duration::from_secs(2)).await;
 }
 
-// Under a service manager with a store for descriptors
-
-#[tokio::test]
-async fn a_restart_by_the_service_manager_keeps_dark_sessions_and_refuses_no_connection() {
-    let Scene { mut stub, mut pushward, client, mut server, enabled } =
-        Scene::with(StubOptions::managed(), |setup| setup.stored(30)).await;
-    let address = pushward.direct;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    for round in 1..=3 {
-        server.send(message(&format!("before {round}")));
-        let connecting = tokio::spawn(async move {
-            let until = std::time::Instant::now() + Duration::from_secs(1);
-            while std::time::Instant::now() < until {
-                tokio::net::TcpStream::connect(address).await.expect("a listener");
-            }
-        });
-        pushward.restarted().await;
-        let names = pushward.stored_names();
-        assert!(names.len() == 4 && names.iter().filter(|name| name.starts_with("listen-")).count() == 2, "{names:?}");
-        connecting.await.unwrap();
-        server.send(format!(
-            "<iq type='get' id='p{round}' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
-        ));
-        server.expect(&format!("id='p{round}'")).await;
-        server.acked(2 * round, PATIENCE).await;
-    }
-    // Nothing can be taken up a second time.
-    pushward.order("names");
-    let emptied = || pushward.stored_names().is_empty().then_some(());
-    crate::support::eventually(PATIENCE, || "an empty store".to_owned(), emptied).await;
-    let mut files: Vec<_> =
-        fs::read_dir(pushward.file("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    files.sort();
-    assert_eq!(files, ["admin.sock", "pushward.redb"]);
-    stub.assert_not_connected();
-    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
-    assert_eq!(bodies(&client.messages(3).await), numbered("before", 1..=3));
-}
-
-#[tokio::test]
-async fn a_service_manager_whose_store_is_too_small_gets_a_drain() {
-    for limit in [0, 1, 3] {
-        let Scene { stub: _stub, mut pushward, client, server, enabled } =
-            Scene::with(StubOptions::default(), |setup| setup.stored(limit)).await;
-        lost(&pushward, client, "alice@localhost/phone").await;
-        server.send(message("kept"));
-        pushward.stored("kept").await;
-        pushward.order("restart");
-        server.footer(PATIENCE).await;
-        pushward.listens_again(2).await;
-        assert!(pushward.stored_names().is_empty(), "{:?}", pushward.stored_names());
-        let (mut client, h) = failed(&pushward, &enabled, 0).await;
-        assert_eq!(h, Some(0));
-        crate::support::fresh(&mut client, "phone").await;
-        assert_eq!(bodies(&client.messages(1).await), ["kept"]);
-    }
-}
-
-#[tokio::test]
-async fn a_process_that_is_killed_loses_no_more_than_before() {
-    let Scene { stub: _stub, mut pushward, client, server, enabled } =
-        Scene::with(StubOptions::default(), |setup| setup.stored(30)).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    server.send(message("kept"));
-    pushward.stored("kept").await;
-    pushward.restarted().await;
-    pushward.order("kill");
-    server.closed(PATIENCE).await;
-    pushward.listens_again(3).await;
-    let (mut client, _) = failed(&pushward, &enabled, 0).await;
-    crate::support::fresh(&mut client, "phone").await;
-    assert_eq!(bodies(&client.messages(1).await), ["kept"]);
-}
-
-/// The process is killed at some moment of a handover: while it freezes, while the next program starts, or while that thaws.
-#[tokio::test]
-async fn a_kill_in_the_middle_of_a_handover_loses_no_more_than_another_kill() {
-    for moment in [0, 2, 5, 10, 20, 40, 80, 160] {
-        let Scene { stub: _stub, mut pushward, client, server, enabled } =
-            Scene::with(StubOptions::default(), Setup::copied).await;
-        lost(&pushward, client, "alice@localhost/phone").await;
-        server.send(message("kept"));
-        pushward.stored("kept").await;
-        pushward.signal("-USR2");
-        // It paces the kill and waits for nothing.
-        tokio::time::sleep(Duration::from_millis(moment)).await;
-        pushward.kill();
-        server.closed(PATIENCE).await;
-        pushward.start_again().await;
-        let (mut client, _) = failed(&pushward, &enabled, 0).await;
-        crate::support::fresh(&mut client, "phone").await;
-        assert_eq!(bodies(&client.messages(1).await), ["kept"], "after {moment} ms");
-        assert!(bodies(&client.until_quiet(Duration::from_millis(200)).await).is_empty(), "after {moment} ms");
-    }
-}
-
 /// The times in the list of sessions are whole seconds.
 #[tokio::test]
 async fn the_operators_view_of_a_session_stays_the_same() {
-    let Scene { stub: _stub, pushward, client, server: _server, enabled: _ } = scene(StubOptions::default()).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    let (_, before) = pushward.ask(&["sessions"]).await;
+    let dark = Dark::new().await;
+    let (_, before) = dark.pushward.ask(&["sessions"]).await;
+    // The time is the subject: a session that were created again would have a later one.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    pushward.replaced().await;
-    let (_, after) = pushward.ask(&["sessions"]).await;
+    dark.pushward.replaced().await;
+    let (_, after) = dark.pushward.ask(&["sessions"]).await;
     assert!(before.contains("dark since") && before == after, "{before}{after}");
-}
-
-#[tokio::test]
-async fn a_start_that_refuses_its_configuration_leaves_the_sessions_to_the_next_start() {
-    let Scene { mut stub, mut pushward, client, mut server, enabled } =
-        Scene::with(StubOptions::default(), |setup| setup.stored(30)).await;
-    lost(&pushward, client, "alice@localhost/phone").await;
-    pushward.order("pause");
-    let logged = |event: &'static str| {
-        let lines = pushward.log();
-        lines.iter().filter(|line| line.contains(&format!("\"event\": \"{event}\""))).count()
-    };
-    crate::support::eventually(PATIENCE, || "the end".to_owned(), || (logged("ended") == 1).then_some(())).await;
-    let (key, aside) = (pushward.file("certs/localhost.key"), pushward.file("certs/aside"));
-    fs::rename(&key, &aside).unwrap();
-    pushward.order("start");
-    let log = || pushward.log().join("\n");
-    crate::support::eventually(PATIENCE, log, || log().contains("\"event\": \"exited\"").then_some(())).await;
-    fs::rename(&aside, &key).unwrap();
-    pushward.order("start");
-    crate::support::eventually(PATIENCE, || "a handover".to_owned(), || (pushward.handovers() == 1).then_some(()))
-        .await;
-    server.assert_open();
-    stub.assert_not_connected();
-    server.send(message("on"));
-    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
-    assert_eq!(bodies(&client.messages(1).await), ["on"]);
-    client.send("<message to='bob@localhost' id='sent'/>").await;
-    server.expect("id='sent'").await;
 }

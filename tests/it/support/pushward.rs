@@ -261,10 +261,14 @@ impl Pushward {
         self.process.signal(name);
     }
 
+    /// Returns the number of lines in the log of this process, and of its service manager, that contain `needle`.
+    pub(crate) fn count(&self, needle: &str) -> usize {
+        self.process.log().lines().iter().filter(|line| line.contains(needle)).count()
+    }
+
     /// Returns the number of handovers from a previous process that it has logged.
     pub(crate) fn handovers(&self) -> usize {
-        let lines = self.process.log().lines();
-        lines.iter().filter(|line| line.contains("sessions of the previous process go on")).count()
+        self.count("sessions of the previous process go on")
     }
 
     /// Sends SIGUSR2, and waits until the process has been replaced.
@@ -311,6 +315,11 @@ impl Pushward {
     /// Waits until the process has ended by itself.
     pub(crate) async fn ended(&mut self, deadline: Duration) -> ExitStatus {
         eventually(deadline, || "the end of pushward".to_owned(), || self.process.exited()).await
+    }
+
+    /// Returns the exit status, if the process has ended.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
     }
 
     /// Sends SIGKILL.

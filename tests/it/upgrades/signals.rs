@@ -1,0 +1,135 @@
+//! Signals and requests of the operator, also in the middle of a handover.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::dark::{Dark, at_once, moments};
+use super::program::{REAL, install};
+use crate::support::{Fault, PATIENCE, Setup, eventually, failed};
+
+/// The longest time until a signal or request is carried out, on a busy machine. The installed program has ten seconds to answer.
+const SOON: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn the_command_stop_drains() {
+    let mut dark = Dark::new().await;
+    let (code, text) = dark.pushward.ask(&["stop"]).await;
+    assert!(code == Some(0) && text.contains("draining"), "{code:?} {text}");
+    dark.assert_drains().await;
+    dark.pushward.start_again().await;
+    let (_client, h) = failed(&dark.pushward, &dark.enabled, 0).await;
+    assert_eq!(h, Some(0));
+}
+
+/// Regression test: after the request for a handover a signal was ignored by both processes, or ended the new one at once.
+async fn a_signal_at_any_moment_of_a_handover_drains(signal: &'static str) {
+    at_once(moments(), move |moment| async move {
+        let mut dark = Dark::new().await;
+        dark.begin_handover(moment).await;
+        dark.pushward.signal(signal);
+        dark.assert_drains().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sigterm_at_any_moment_of_a_handover_drains() {
+    a_signal_at_any_moment_of_a_handover_drains("-TERM").await;
+}
+
+#[tokio::test]
+async fn sigint_at_any_moment_of_a_handover_drains() {
+    a_signal_at_any_moment_of_a_handover_drains("-INT").await;
+}
+
+/// The signal waits until the new process can handle it.
+#[tokio::test]
+async fn a_signal_between_the_two_programs_drains() {
+    at_once(["-TERM", "-INT"], |signal| async move {
+        let mut dark = Dark::new().await;
+        install(&dark.pushward, REAL, &format!(": > executed; while [ ! -e signalled ]; do sleep 0.02; done; {REAL}"));
+        dark.pushward.signal("-USR2");
+        let executed = dark.pushward.file("executed");
+        let what = || format!("an execution in\n{}", dark.pushward.log().join("\n"));
+        eventually(PATIENCE, what, || executed.exists().then_some(())).await;
+        dark.pushward.signal(signal);
+        std::fs::write(dark.pushward.file("signalled"), "").unwrap();
+        dark.assert_drains().await;
+    })
+    .await;
+}
+
+/// Regression test: the command reported success, and the process that had taken over went on.
+#[tokio::test]
+async fn stop_in_the_middle_of_a_handover_drains_or_says_that_the_process_is_being_replaced() {
+    // The program answers after 200 ms.
+    let moments = [50, 200, 240, 300].map(Duration::from_millis);
+    at_once(moments, |moment| async move {
+        let mut dark = Dark::new().await;
+        install(&dark.pushward, &format!("sleep 0.2; {REAL}"), REAL);
+        dark.begin_handover(moment).await;
+        let (code, text) = dark.pushward.ask(&["stop"]).await;
+        if code == Some(0) {
+            dark.assert_drains().await;
+        } else {
+            assert!(code == Some(1) && text.contains("being replaced"), "{code:?} {text}");
+            dark.handed_over(1).await;
+            dark.assert_goes_on(&[]).await;
+        }
+    })
+    .await;
+}
+
+/// Regression test: signals and requests waited for the answer of the installed program.
+#[tokio::test]
+async fn a_program_that_hangs_delays_neither_sigint_nor_stop() {
+    at_once(["sigint", "stop"], |request| async move {
+        let mut dark = Dark::new().await;
+        install(&dark.pushward, ": > asked; exec sleep 30", "exit 1");
+        dark.pushward.signal("-USR2");
+        let asked = dark.pushward.file("asked");
+        eventually(PATIENCE, || "a question to the program".to_owned(), || asked.exists().then_some(())).await;
+        let began = Instant::now();
+        if request == "stop" {
+            let (code, text) = dark.pushward.ask(&["stop"]).await;
+            assert!(code == Some(0) && text.contains("draining"), "{code:?} {text}");
+        } else {
+            dark.pushward.signal("-INT");
+        }
+        dark.pushward.logged(&["draining"]).await;
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        dark.assert_drains().await;
+    })
+    .await;
+}
+
+/// Regression test: a reload that was requested while the process started never happened.
+#[tokio::test]
+async fn sighup_during_a_start_reloads_afterwards() {
+    let mut dark = Dark::with(Setup::with_faults).await;
+    dark.pushward.kill();
+    dark.pushward.begin(Fault::Stall);
+    let starting = dark.pushward.starting();
+    dark.pushward.stalled().await;
+    starting.signal("-HUP");
+    // The moment is the subject: the signal is handled before the start goes on.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    dark.pushward.end(Fault::Stall);
+    let what = || format!("a reload in\n{}", starting.log().lines().join("\n"));
+    eventually(PATIENCE, what, || starting.log().contains("configuration reloaded").then_some(())).await;
+}
+
+/// The kernel accepts connections for as long as any copy of the listener is open, and no task would serve them.
+#[tokio::test]
+async fn a_drain_refuses_connections() {
+    let mut dark = Dark::with(Setup::with_faults).await;
+    let address = dark.pushward.direct;
+    dark.pushward.begin(Fault::Stall);
+    dark.pushward.signal("-INT");
+    dark.pushward.logged(&["draining"]).await;
+    let refuses = || TcpStream::connect(address).is_err().then_some(());
+    eventually(PATIENCE, || "a refusal".to_owned(), refuses).await;
+    assert_eq!(dark.pushward.exited(), None, "the drain has ended already");
+    dark.pushward.end(Fault::Stall);
+    dark.assert_drains().await;
+}
