@@ -34,10 +34,8 @@ const LISTEN: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN
 /// The variables of the interface to the service manager.
 const MANAGER: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE"];
 
-/// The answer of a program to the question whether it can take the place of a running one. An older version leaves out what it
-/// does not know.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+/// The answer of a program to the question whether it can take the place of a running one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreflightReport {
     /// Its version.
     pub version: String,
@@ -72,10 +70,8 @@ impl PreflightReport {
             ("the state of the relay", self.relay, written.relay),
             ("handovers", self.parcel, PARCEL_VERSION),
         ];
-        for (what, read @ [lowest, highest], written) in formats {
-            if !(lowest..=highest).contains(&written) {
-                let read =
-                    if read == [0, 0] { "no version".to_owned() } else { format!("version {lowest} to {highest}") };
+        for (what, read, written) in formats {
+            if !(read[0]..=read[1]).contains(&written) {
                 return Err(PreflightError::Format { version: self.version, what, read, written });
             }
         }
@@ -100,18 +96,18 @@ pub enum PreflightError {
     /// It does not answer.
     #[error("no answer within {}", humantime::format_duration(PATIENCE))]
     Late,
-    /// Its answer is not that of Pushward.
-    #[error("not the answer of Pushward: {0:?}")]
+    /// Its answer is not that of Pushward, or of a version without a part that is needed.
+    #[error("cannot take over from this version; its answer was: {0:?}")]
     Foreign(String),
     /// It cannot read the sessions.
-    #[error("version {version} reads {read} of {what}, and this process writes version {written}")]
+    #[error("version {version} reads {what} of version {} to {}, and this process writes version {written}", read[0], read[1])]
     Format {
         /// The version of the program.
         version: String,
         /// The format.
         what: &'static str,
-        /// The versions of the format that it reads.
-        read: String,
+        /// The lowest and the highest version of the format that it reads.
+        read: [u32; 2],
         /// The version that this process writes.
         written: u32,
     },

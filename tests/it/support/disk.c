@@ -2,8 +2,7 @@
  * DISK_SYNC_MILLISECONDS: the maximum duration of a sync.
  * DISK_STALL: while this file exists, no sync returns, and other threads cannot read the size of the database. When one waits, a
  *   file of the same name with ".reached" is created.
- * DISK_WRITES_FAIL, DISK_SYNCS_FAIL: while this file exists, writes at a position, or syncs, fail with EIO.
- * MEMORY_FAILS: while this file exists, no file in memory can be created (ENOMEM). */
+ * DISK_WRITES_FAIL, DISK_SYNCS_FAIL: while this file exists, writes at a position, or syncs, fail with EIO. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -57,11 +56,4 @@ ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at) {
     if (!real) real = (ssize_t (*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
     if (is_on("DISK_WRITES_FAIL")) return errno = EIO, -1;
     return real(fd, bytes, length, at);
-}
-
-int memfd_create(const char *name, unsigned flags) {
-    static int (*real)(const char *, unsigned);
-    if (!real) real = (int (*)(const char *, unsigned))dlsym(RTLD_NEXT, "memfd_create");
-    if (is_on("MEMORY_FAILS")) return errno = ENOMEM, -1;
-    return real(name, flags);
 }

@@ -1,4 +1,4 @@
-//! A disk that stalls or fails, or memory that fails, for as long as a test needs. `disk.c` implements it.
+//! A disk that stalls or fails for as long as a test needs. `disk.c` implements it.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::{PATIENCE, Pushward, Setup, eventually};
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/disk.c");
 const LIBRARY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/disk.so");
 
-/// A fault of the disk or of memory.
+/// A fault of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// No sync returns, and nothing can be read about the database's file.
@@ -18,8 +18,6 @@ pub(crate) enum Fault {
     Writes,
     /// Syncs fail.
     Syncs,
-    /// No file in memory can be created, so sessions cannot be sealed for another process.
-    Memory,
 }
 
 impl Fault {
@@ -29,7 +27,6 @@ impl Fault {
             Self::Stall => "disk-stall",
             Self::Writes => "disk-writes-fail",
             Self::Syncs => "disk-syncs-fail",
-            Self::Memory => "memory-fails",
         }
     }
 }
@@ -47,14 +44,13 @@ fn build() {
 }
 
 impl Setup {
-    /// Lets the test use [`Fault`]s.
+    /// Lets the test use [`Fault`]s of the disk.
     pub(crate) fn with_faults(self) -> Self {
         build();
         self.env("LD_PRELOAD", LIBRARY)
             .env("DISK_STALL", Fault::Stall.file())
             .env("DISK_WRITES_FAIL", Fault::Writes.file())
             .env("DISK_SYNCS_FAIL", Fault::Syncs.file())
-            .env("MEMORY_FAILS", Fault::Memory.file())
     }
 }
 

@@ -96,7 +96,7 @@ impl Dark {
         assert_eq!(bodies(&client.messages(waiting.len() + 1).await), [waiting, &["on"]].concat());
         client.send("<message to='bob@localhost' id='sent'/>").await;
         self.server.expect("id='sent'").await;
-        self.assert_undisturbed();
+        self.server.assert_open();
     }
 
     /// Fails unless the process drains: the server gets a footer, and the exit status is 0.

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::dark::{Dark, at_once, moments};
-use super::program::install;
+use super::program::{REAL, install};
 use crate::support::{
     Fault, PATIENCE, Scene, Setup, StubOptions, bodies, eventually, failed, fresh, message, numbered,
 };
@@ -24,7 +24,7 @@ async fn a_program_that_cannot_be_executed_leaves_the_sessions_to_this_process()
         dark.pushward.signal("-USR2");
         let what = || dark.pushward.log().join("\n");
         let back = || {
-            let failed = dark.pushward.count("cannot execute the installed program: this process goes on") == round;
+            let failed = dark.pushward.count("upgrade failed: running process continues") == round;
             (failed && dark.pushward.handovers() == round).then_some(())
         };
         eventually(PATIENCE, what, back).await;
@@ -55,17 +55,20 @@ async fn the_command_says_that_the_program_cannot_be_executed() {
     .await;
 }
 
-/// Regression test: the sessions were closed without a footer. Memory files can be forbidden to a container, or too large for it.
+/// The process that asks the program may open no more files afterwards, until it raises the limit at its next start.
+const NO_MORE_FILES: &str = "\"$real\" \"$@\"; prlimit --pid $PPID --nofile=3:20000";
+
+/// Regression test: the sessions were closed without a footer.
 #[tokio::test]
 async fn sessions_that_cannot_be_sealed_stay_with_this_process() {
-    let dark = Dark::with(|setup| setup.copied().with_faults()).await;
+    let dark = Dark::new().await;
     dark.store("before").await;
-    dark.pushward.begin(Fault::Memory);
-    dark.assert_upgrade_fails("Cannot allocate memory").await;
+    install(&dark.pushward, NO_MORE_FILES, REAL);
+    dark.assert_upgrade_fails("Too many open files").await;
     dark.server.assert_open();
     let (code, text) = dark.pushward.ask(&["status"]).await;
     assert!(code == Some(0) && text.contains("last handover: failed"), "{code:?} {text}");
-    dark.pushward.end(Fault::Memory);
+    install(&dark.pushward, REAL, REAL);
     let (code, text) = dark.pushward.ask(&["upgrade"]).await;
     assert!(code == Some(0) && text.contains("1 sessions kept, 0 ended"), "{code:?} {text}");
     dark.assert_goes_on(&["before"]).await;
@@ -74,13 +77,13 @@ async fn sessions_that_cannot_be_sealed_stay_with_this_process() {
 /// The next process cannot get them, so they end in order, and their messages are in the database.
 #[tokio::test]
 async fn sessions_that_cannot_be_sealed_at_sigterm_are_drained() {
-    let settings = |setup: Setup| setup.stored(30).with_faults();
-    let Scene { mut stub, mut pushward, client, server, enabled } = Scene::with(StubOptions::default(), settings).await;
+    let Scene { mut stub, mut pushward, client, server, enabled } =
+        Scene::with(StubOptions::default(), |setup| setup.stored(30)).await;
     let mut client = client;
     client.acks = false;
     server.send(message("kept"));
     client.expect("kept").await;
-    pushward.begin(Fault::Memory);
+    install(&pushward, NO_MORE_FILES, REAL);
     pushward.order("restart");
     server.footer(PATIENCE).await;
     client.closed(PATIENCE).await;
