@@ -59,7 +59,7 @@ pub async fn examine(path: &Path) -> Report {
         overlapping_listeners(&mut report, path, &text, &config);
     }
     // No daemon may be running.
-    let ended = client::status(&config).await.map(|status| status.sasl2_ended).unwrap_or_default();
+    let ended = client::status(&config.access()).await.map(|status| status.sasl2_ended).unwrap_or_default();
     for (index, host) in config.hosts.iter().enumerate() {
         let at = HostEntry { path, text: &text, index, host };
         certificate(&mut report, &at);

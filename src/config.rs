@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+mod access;
 mod addresses;
 mod admin;
 mod domain;
@@ -35,6 +36,7 @@ mod unknown;
 mod upstream;
 mod value;
 
+pub use access::DaemonAccess;
 pub use admin::Admin;
 pub use endpoint::Endpoint;
 pub use fast::FastSettings;
@@ -92,8 +94,24 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the file, or the reason why it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(path, &error))?;
-        Self::parse(&text, path)
+        Self::parse(&text_of(path)?, path)
+    }
+
+    /// Reads from a file how to reach its daemon, even if the file has problems. The problems are returned too. A key that cannot
+    /// be read has its default.
+    ///
+    /// # Errors
+    /// The reason why the file cannot be read at all.
+    pub fn load_access(path: &Path) -> Result<(DaemonAccess, Option<ConfigErrors>), ConfigErrors> {
+        let text = text_of(path)?;
+        let report = ProblemReport::new(path, &text);
+        let access = read(&report, &text, path).access();
+        Ok((access, report.finish().err()))
+    }
+
+    /// Returns how a command reaches the daemon of this configuration.
+    pub fn access(&self) -> DaemonAccess {
+        DaemonAccess { socket: self.admin.socket.clone(), publish_timeout: self.push.publish_timeout }
     }
 
     /// Checks the text of a file. `path` names the file in errors, and relative paths start at its directory.
@@ -106,6 +124,10 @@ impl Config {
         report.finish()?;
         Ok(config)
     }
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigErrors> {
+    std::fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(path, &error))
 }
 
 /// Reads the whole file. The result is valid only if no problem was reported.

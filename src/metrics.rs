@@ -11,7 +11,7 @@
 //! | `notifications.rs`, `fate.rs` | verdicts, publishes, stanzas of push services |
 //! | `storage.rs`, `unsaved.rs` | the database; stanzas that only memory has |
 //! | `handover.rs` | stanzas on their way to a device: redelivered, moved, set aside |
-//! | `operation.rs`, `process.rs` | limits, reloads, certificates; the process as the system sees it |
+//! | `operation.rs`, `process.rs` | limits, reloads, handovers to another process, certificates; the process as the system sees it |
 //! | `outcome.rs`, `waits.rs`, `labels.rs` | the words of labels |
 //! | `latency.rs`, `measured.rs` | durations; numbers that are measured on demand |
 
@@ -53,7 +53,9 @@ pub use measured::{CounterValues, DiskUsage, Measured, SessionCounts};
 use notifications::Notifications;
 pub use operation::LimitsReached;
 use operation::Operation;
-pub use outcome::{ConnectOutcome, FastOutcome, HandshakeOutcome, LoginOutcome, ReloadOutcome, ResumeOutcome};
+pub use outcome::{
+    ConnectOutcome, FastOutcome, HandoverOutcome, HandshakeOutcome, LoginOutcome, ReloadOutcome, ResumeOutcome,
+};
 use process::Process;
 use sessions::SessionMetrics;
 use storage::Storage;
@@ -283,6 +285,16 @@ impl Metrics {
         self.operation.reload(outcome);
     }
 
+    /// Counts a handover to another process.
+    pub fn handover(&self, outcome: HandoverOutcome) {
+        self.operation.handover(outcome);
+    }
+
+    /// Counts the sessions of the previous process that went on in this one, and those that ended.
+    pub fn handover_sessions(&self, kept: usize, ended: usize) {
+        self.operation.handover_sessions(kept, ended);
+    }
+
     /// Removes the series of all certificates.
     pub fn forget_certificates(&self) {
         self.operation.forget_certificates();
@@ -354,6 +366,8 @@ mod tests {
         metrics.unsaved().set(9, 900);
         metrics.configured(UnixSecs::new(5));
         metrics.reload(ReloadOutcome::Done);
+        metrics.handover(HandoverOutcome::Refused);
+        metrics.handover_sessions(4, 1);
         metrics.certificate("gone.test", UnixSecs::new(1), [("expired", true)]);
         metrics.forget_certificates();
         metrics.certificate("one.test", UnixSecs::new(2_000_000_000), [("expired", false), ("expires_soon", true)]);
@@ -408,6 +422,10 @@ mod tests {
             "pushward_reloads_total{outcome=\"done\"} 1",
             "pushward_reloads_total{outcome=\"refused\"} 0",
             "pushward_reload_success_timestamp_seconds 5",
+            "pushward_handovers_total{outcome=\"done\"} 0",
+            "pushward_handovers_total{outcome=\"refused\"} 1",
+            "pushward_handover_sessions_total{outcome=\"kept\"} 4",
+            "pushward_handover_sessions_total{outcome=\"ended\"} 1",
             "pushward_certificate_expiry_timestamp_seconds{domain=\"one.test\"} 2000000000",
             "pushward_certificate_problem{domain=\"one.test\",problem=\"expired\"} 0",
             "pushward_certificate_problem{domain=\"one.test\",problem=\"expires_soon\"} 1",

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::protocol::{self, AdminAnswer, AdminRequest, DaemonStatus, RegistrationEntry};
-use crate::config::Config;
+use crate::config::DaemonAccess;
 
 /// The time that the daemon has for one line, in addition to the time that a push service may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub(crate) enum AskError {
 ///
 /// # Errors
 /// Returns an error if no daemon answers, or the answer is incomplete.
-pub(crate) async fn registrations(config: &Config) -> Result<Vec<RegistrationEntry>, AskError> {
+pub(crate) async fn registrations(daemon: &DaemonAccess) -> Result<Vec<RegistrationEntry>, AskError> {
     let mut registrations = Vec::new();
     let take = |answer| {
         if let AdminAnswer::Registration(registration) = answer {
@@ -43,7 +43,7 @@ pub(crate) async fn registrations(config: &Config) -> Result<Vec<RegistrationEnt
         }
         Ok(())
     };
-    ask(config, &AdminRequest::PushList { account: None }, take).await?;
+    ask(daemon, &AdminRequest::PushList { account: None }, take).await?;
     Ok(registrations)
 }
 
@@ -51,7 +51,7 @@ pub(crate) async fn registrations(config: &Config) -> Result<Vec<RegistrationEnt
 ///
 /// # Errors
 /// Returns an error if no daemon answers, or the answer is incomplete.
-pub(crate) async fn status(config: &Config) -> Result<DaemonStatus, AskError> {
+pub(crate) async fn status(daemon: &DaemonAccess) -> Result<DaemonStatus, AskError> {
     let mut status = None;
     let take = |answer| {
         if let AdminAnswer::Status(answer) = answer {
@@ -59,22 +59,22 @@ pub(crate) async fn status(config: &Config) -> Result<DaemonStatus, AskError> {
         }
         Ok(())
     };
-    ask(config, &AdminRequest::Status, take).await?;
+    ask(daemon, &AdminRequest::Status, take).await?;
     status.ok_or_else(|| AskError::Broken(io::ErrorKind::UnexpectedEof.into()))
 }
 
 /// Sends a request, and passes each line of the answer to `take`.
 pub(super) async fn ask(
-    config: &Config,
+    daemon: &DaemonAccess,
     request: &AdminRequest,
     mut take: impl FnMut(AdminAnswer) -> Result<(), AskError>,
 ) -> Result<(), AskError> {
-    let place = config.admin.socket.display().to_string();
-    let mut stream = UnixStream::connect(&config.admin.socket).await.map_err(|error| {
+    let place = daemon.socket.display().to_string();
+    let mut stream = UnixStream::connect(&daemon.socket).await.map_err(|error| {
         let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
         if forbidden { AskError::Forbidden(place) } else { AskError::Nobody(place) }
     })?;
-    let patience = PATIENCE + config.push.publish_timeout;
+    let patience = PATIENCE + daemon.publish_timeout;
     let line = protocol::line(request).map_err(AskError::Broken)?;
     timeout(patience, stream.write_all(&line)).await.map_err(|_| AskError::Late)?.map_err(AskError::Broken)?;
     let mut reader = BufReader::new(stream);

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::client::{AskError, ask};
-use super::protocol::{AdminAnswer, AdminRequest, Ping, PingOutcome, Reloaded, Upgrading};
+use super::protocol::{AdminAnswer, AdminRequest, DaemonStatus, Ping, PingOutcome, Reloaded, Upgrading};
 use super::replaced::replaced;
 use super::watch;
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors, DaemonAccess};
 use crate::{exit, stdout};
 
 /// A command for a running daemon.
@@ -24,19 +26,20 @@ pub struct Invocation {
 }
 
 /// Sends the request to the daemon of a configuration and prints the answer to stdout. The exit code is 0, or 1 if the
-/// request was not carried out, or [`exit::UNAVAILABLE`] if the daemon cannot be reached, or [`exit::CONFIG`].
+/// request was not carried out, or [`exit::UNAVAILABLE`] if the daemon cannot be reached, or [`exit::CONFIG`] if the reason may be
+/// a problem of the file.
 pub async fn run(path: &Path, command: Invocation) -> ExitCode {
-    let config = match Config::load(path) {
-        Ok(config) => config,
+    let Invocation { request, json, watched_every } = command;
+    let (daemon, has_problems) = match access(path, &request) {
+        Ok(access) => access,
         Err(errors) => {
             eprintln!("{errors}");
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let Invocation { request, json, watched_every } = command;
     let answered = match watched_every {
-        Some(every) => watch::run(config, &request, json, every).await.map(|()| true),
-        None => converse(&config, &request, json).await,
+        Some(every) => watch::run(daemon, &request, json, every).await.map(|()| true),
+        None => converse(&daemon, &request, json).await,
     };
     match answered {
         Ok(true) => ExitCode::SUCCESS,
@@ -45,6 +48,8 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
             eprintln!("{error}");
             match error {
                 AskError::Print(_) => ExitCode::FAILURE,
+                // The daemon may use a path that could not be read.
+                AskError::Nobody(_) if has_problems => ExitCode::from(exit::CONFIG),
                 AskError::Nobody(_)
                 | AskError::Forbidden(_)
                 | AskError::Broken(_)
@@ -55,19 +60,41 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
     }
 }
 
+/// Reads how to reach the daemon. A file with problems is enough, except for a reload, which would fail. Returns also whether
+/// the file has problems, after a warning.
+///
+/// # Errors
+/// The reason why the daemon is not asked.
+fn access(path: &Path, request: &AdminRequest) -> Result<(DaemonAccess, bool), ConfigErrors> {
+    let (daemon, problems) = Config::load_access(path)?;
+    let Some(errors) = problems else { return Ok((daemon, false)) };
+    if *request == AdminRequest::Reload {
+        return Err(errors);
+    }
+    if let [first, rest @ ..] = errors.problems() {
+        let more = if rest.is_empty() { String::new() } else { format!("; {} more: see `pushward check`", rest.len()) };
+        eprintln!("warning: {first}{more}");
+    }
+    Ok((daemon, true))
+}
+
 /// Returns whether everything that was requested was carried out.
-async fn converse(config: &Config, request: &AdminRequest, json: bool) -> Result<bool, AskError> {
+async fn converse(daemon: &DaemonAccess, request: &AdminRequest, json: bool) -> Result<bool, AskError> {
     let (mut fine, mut upgrading) = (true, None);
-    let ended = ask(config, request, |answer| {
+    let ended = ask(daemon, request, |answer| {
         fine &= is_fine(&answer);
         if let AdminAnswer::Upgrading(begun) = &answer {
             upgrading = Some(begun.clone());
+            if json {
+                // One object describes the whole upgrade.
+                return Ok(());
+            }
         }
         print(&answer, json).map_err(AskError::Print)
     });
     match (ended.await, upgrading) {
         // The old process may end before its last line.
-        (Ok(()) | Err(AskError::Broken(_)), Some(upgrading)) => follow(config, &upgrading, json).await,
+        (Ok(()) | Err(AskError::Broken(_)), Some(upgrading)) => follow(daemon, &upgrading, json).await,
         (Ok(()), None) => Ok(fine),
         (Err(AskError::Refused(reason)), _) => {
             eprintln!("{reason}");
@@ -78,13 +105,13 @@ async fn converse(config: &Config, request: &AdminRequest, json: bool) -> Result
 }
 
 /// Waits for the process that takes the place of the daemon, and prints its status.
-async fn follow(config: &Config, upgrading: &Upgrading, json: bool) -> Result<bool, AskError> {
-    match replaced(config, upgrading).await {
+async fn follow(daemon: &DaemonAccess, upgrading: &Upgrading, json: bool) -> Result<bool, AskError> {
+    match replaced(daemon, upgrading).await {
         Some(status) if status.handover.as_ref().is_some_and(|handover| handover.began >= upgrading.began) => {
             let failed = status.handover.as_ref().and_then(|handover| handover.failed.clone());
-            print(&AdminAnswer::Status(status), json).map_err(AskError::Print)?;
+            print_upgraded(&upgrading.from, status, json).map_err(AskError::Print)?;
             if let Some(reason) = &failed {
-                eprintln!("the daemon was not replaced and goes on: {reason}");
+                eprintln!("the daemon was not replaced and continues: {reason}");
             }
             Ok(failed.is_none())
         }
@@ -97,6 +124,24 @@ async fn follow(config: &Config, upgrading: &Upgrading, json: bool) -> Result<bo
             Ok(false)
         }
     }
+}
+
+/// The object that `pushward upgrade --json` prints.
+#[derive(Serialize)]
+struct Upgraded<'a> {
+    /// The version that was replaced.
+    from: &'a str,
+    /// The status of the new process.
+    #[serde(flatten)]
+    status: &'a DaemonStatus,
+}
+
+fn print_upgraded(from: &str, status: DaemonStatus, json: bool) -> io::Result<()> {
+    if json {
+        let object = serde_json::to_string(&Upgraded { from, status: &status })?;
+        return stdout::print(format!("{object}\n"));
+    }
+    print(&AdminAnswer::Status(status), json)
 }
 
 fn is_fine(answer: &AdminAnswer) -> bool {

@@ -32,7 +32,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> SessionEntry {
         set_aside: handle.set_aside(),
         services: notes.services,
         push: notes.push.map(|(published, at)| last_publish(published, at)),
-        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
+        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.into_owned(), at }),
     }
 }
 

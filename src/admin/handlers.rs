@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+
 use super::answers::{AnswerWriter, Refusal};
 use super::entries::{registration_entry, session_entry};
 use super::numbers::DaemonNumbers;
@@ -27,6 +29,8 @@ const PAGE: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The number of commands that the database works on at the same time.
 const COMMANDS: usize = 16;
+/// The answer to an upgrade that is requested during another one.
+const BUSY: &str = "another upgrade is in progress; `pushward status` shows its result";
 
 /// The handlers of the operator's commands.
 pub(super) struct Handlers {
@@ -34,11 +38,13 @@ pub(super) struct Handlers {
     controls: Controls,
     numbers: Arc<DaemonNumbers>,
     queries: StoreQueries,
+    /// Held while an upgrade is requested.
+    upgrading: Mutex<()>,
 }
 
 impl Handlers {
     pub(super) fn new(relay: Arc<Relay>, controls: Controls, numbers: Arc<DaemonNumbers>) -> Self {
-        Self { relay, controls, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE) }
+        Self { relay, controls, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE), upgrading: Mutex::default() }
     }
 
     /// Writes all lines of an answer except the last. The returned result becomes the last line.
@@ -86,6 +92,7 @@ impl Handlers {
     }
 
     async fn upgrade(&self) -> Result<Upgrading, Refusal> {
+        let Ok(_upgrading) = self.upgrading.try_lock() else { return Err(BUSY.to_owned()) };
         // Before the request: the handover that follows begins later.
         let began = Instant::now();
         let from = env!("CARGO_PKG_VERSION").to_owned();

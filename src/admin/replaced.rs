@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::client::status;
 use super::protocol::{DaemonStatus, Upgrading};
 use crate::clock::Instant;
-use crate::config::Config;
+use crate::config::DaemonAccess;
 
 /// The time that the new process has to answer. A large database takes longest to open.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,11 +16,11 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Waits until a process answers that took the place of the one that announced the replacement. Returns its status, or `None`
 /// if none answers in time, or if the old process still does.
-pub(super) async fn replaced(config: &Config, upgrading: &Upgrading) -> Option<DaemonStatus> {
+pub(super) async fn replaced(daemon: &DaemonAccess, upgrading: &Upgrading) -> Option<DaemonStatus> {
     let wait = async {
         loop {
             // An error means that neither process listens.
-            if let Ok(status) = status(config).await {
+            if let Ok(status) = status(daemon).await {
                 let has_taken_over = status.handover.as_ref().is_some_and(|handover| handover.began >= upgrading.began);
                 // Another process than that one, which has ended.
                 let is_new = Duration::from_secs(status.uptime + 2) < Instant::now() - upgrading.began;

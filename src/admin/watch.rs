@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::client::{AskError, ask};
 use super::protocol::{AdminAnswer, AdminRequest};
 use crate::clock;
-use crate::config::Config;
+use crate::config::DaemonAccess;
 use observation::Observation;
 use screen::{KeyPress, Screen};
 use table::{Scroll, render};
@@ -24,11 +24,16 @@ use table::{Scroll, render};
 ///
 /// # Errors
 /// Returns an error if the terminal cannot be used. Without a terminal, also if there is no answer.
-pub(super) async fn run(config: Config, request: &AdminRequest, json: bool, every: Duration) -> Result<(), AskError> {
+pub(super) async fn run(
+    daemon: DaemonAccess,
+    request: &AdminRequest,
+    json: bool,
+    every: Duration,
+) -> Result<(), AskError> {
     let sessions = matches!(request, AdminRequest::Sessions);
     let (sender, mut observations) = mpsc::channel(1);
     tokio::spawn(async move {
-        while sender.send(observation(&config, sessions).await).await.is_ok() {
+        while sender.send(observation(&daemon, sessions).await).await.is_ok() {
             sleep(every).await;
         }
     });
@@ -44,9 +49,9 @@ pub(super) async fn run(config: Config, request: &AdminRequest, json: bool, ever
     Ok(())
 }
 
-async fn observation(config: &Config, with_sessions: bool) -> Result<Observation, AskError> {
+async fn observation(daemon: &DaemonAccess, with_sessions: bool) -> Result<Observation, AskError> {
     let (mut status, mut sessions) = (None, Vec::new());
-    ask(config, &AdminRequest::Status, |answer| {
+    ask(daemon, &AdminRequest::Status, |answer| {
         if let AdminAnswer::Status(it) = answer {
             status = Some(it);
         }
@@ -55,7 +60,7 @@ async fn observation(config: &Config, with_sessions: bool) -> Result<Observation
     .await?;
     let status = status.ok_or_else(|| AskError::Broken(io::ErrorKind::InvalidData.into()))?;
     if with_sessions {
-        ask(config, &AdminRequest::Sessions, |answer| {
+        ask(daemon, &AdminRequest::Sessions, |answer| {
             if let AdminAnswer::Session(session) = answer {
                 sessions.push(session);
             }

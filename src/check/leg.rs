@@ -89,17 +89,17 @@ fn sasl2(report: &mut Report, at: &HostEntry<'_>, offer: &ServerOffer, ended: &[
     let Host { domain, modern_login, .. } = at.host;
     let mut fine = |what: &str| report.fine(format_args!("{domain}: SASL2: {what}"));
     match offer.sasl2 {
-        Sasl2::Own => return fine("the server's own"),
-        Sasl2::Possible if !modern_login => return fine("not fronted: modern_login = false"),
-        Sasl2::Impossible => return fine("not fronted: the server offers neither PLAIN nor SCRAM"),
+        Sasl2::Own => return fine("offered by the server"),
+        Sasl2::Possible if !modern_login => return fine("not offered: modern_login = false"),
+        Sasl2::Impossible => return fine("not offered: the server offers neither PLAIN nor SCRAM"),
         Sasl2::Possible => {}
     }
     if ended.contains(domain) {
-        fine("not fronted: SCRAM of the server depends on its own offers");
+        fine("not offered: SCRAM of the server depends on its own offers");
         let warning = UpstreamWarning::FrontingEnds;
         return report.warning(&at.problem("modern_login", warning, warning.remedy()));
     }
-    fine("fronted");
+    fine("offered by Pushward");
 }
 
 /// Checks channel binding. It ends where TLS ends, unless both ends show the same certificate.

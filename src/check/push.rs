@@ -61,7 +61,7 @@ pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Conf
 /// Returns the pairs that have registrations, each with their number, if a daemon can be asked.
 async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usize>, ProbeContext) {
     let mut pairs = BTreeMap::new();
-    let context = match client::registrations(config).await {
+    let context = match client::registrations(&config.access()).await {
         Ok(registrations) => {
             registrations.iter().for_each(|r| count(&mut pairs, r.account.domain(), &r.service));
             report.fine(format_args!("push services: {}, according to the running daemon", summary(&pairs)));

@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::unknown;
+use crate::paths::PACKAGED_CONFIG;
 
 /// A problem in the file, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +48,19 @@ impl ConfigErrors {
     }
 
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let remedy = if error.kind() == ErrorKind::PermissionDenied {
+            "run this command as root or as the daemon's user".to_owned()
+        } else if error.kind() == ErrorKind::NotFound && path != Path::new(PACKAGED_CONFIG) {
+            format!("name an existing file, such as {PACKAGED_CONFIG}, with --config FILE")
+        } else {
+            "name an existing file with --config FILE".to_owned()
+        };
         Self(vec![Problem {
             file: path.to_owned(),
             line: 0,
             key: String::new(),
             what: format!("cannot read the file: {error}"),
-            remedy: "name an existing file with --config FILE".to_owned(),
+            remedy,
         }])
     }
 }

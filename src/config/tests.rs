@@ -556,3 +556,22 @@ fn any_name_of_letters_digits_and_hyphens_is_a_push_service() {
         assert_eq!(push.settings.allows(&crate::jid::Jid::new(service)), allowed, "{service}");
     }
 }
+
+#[test]
+fn the_way_to_the_daemon_is_read_from_a_file_with_problems() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for (text, socket, is_fine) in [
+        ("[[host]]\ndomain = 'a.test'\n", "state/admin.sock", true),
+        ("state = 'here'\n[push]\nmax_deviecs = 3\n", "here/admin.sock", false),
+        ("[admin]\nsocket = 'a.sock'\n[limits]\ndepth = 'deep'\n", "a.sock", false),
+        ("state = 'here'\n[[host]\ndomain = 'a.test'\n", "here/admin.sock", false),
+        ("state = 3\n", "state/admin.sock", false),
+    ] {
+        std::fs::write(path("config.toml"), text).unwrap();
+        let (access, problems) = Config::load_access(&path("config.toml")).unwrap();
+        assert_eq!((access.socket, problems.is_none()), (path(socket), is_fine), "{text}");
+    }
+    let missing = Config::load_access(&path("none.toml")).unwrap_err().to_string();
+    assert!(missing.contains("--config FILE") && missing.contains("/etc/pushward/config.toml"), "{missing}");
+}

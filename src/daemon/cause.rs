@@ -10,6 +10,7 @@ use super::Daemon;
 use super::preflight::refusal;
 use super::requests::{ProcessRequest, UpgradeReply};
 use super::signals::{DaemonSignals, Received};
+use crate::metrics::HandoverOutcome;
 use crate::relay::handover::RELAY_RECORD_VERSION;
 use crate::service::handover::fd_store::{self, NotStored};
 use crate::service::handover::{PreflightError, PreflightReport, Program, WrittenFormats};
@@ -69,6 +70,7 @@ impl Question {
                 Some(StopCause::Upgrade(self.reply))
             }
             Err(error) => {
+                daemon.relay.metrics().handover(HandoverOutcome::Refused);
                 tracing::error!(%error, program = %path, "upgrade refused: running process continues");
                 refuse(self.reply, format!("upgrade refused, the running daemon continues: {path}: {error}"));
                 None
@@ -124,7 +126,7 @@ pub(super) async fn stop_cause(daemon: &mut Daemon, signals: &mut DaemonSignals,
                     return StopCause::Drain("stop command");
                 }
                 ProcessRequest::Upgrade(reply) if question.is_some() => {
-                    refuse(Some(reply), "another upgrade or a stop is under way".to_owned());
+                    refuse(Some(reply), "another upgrade or a stop is in progress".to_owned());
                 }
                 ProcessRequest::Upgrade(reply) => question = Some(Question::upgrade(daemon, program, Some(reply))),
             },

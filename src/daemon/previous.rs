@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::legacy::{AboutHandover, Legacy};
 use crate::clock;
+use crate::metrics::HandoverOutcome;
 use crate::relay::handover::RelayRecord;
 use crate::relay::{self, HandoverReport, Relay, ThawedSessions};
 use crate::service::Sockets;
@@ -138,6 +139,9 @@ impl TakenUp {
         let report = HandoverReport { began, kept, ended, took: began.elapsed(), at: clock::unix_secs(), failed };
         let lost: usize = report.ended.values().sum();
         tracing::info!(kept, ended = lost, took = ?report.took, "sessions of the previous process go on");
+        let outcome = if report.failed.is_none() { HandoverOutcome::Done } else { HandoverOutcome::Failed };
+        relay.metrics().handover(outcome);
+        relay.metrics().handover_sessions(kept, lost);
         relay.handover().note(report);
     }
 }

@@ -151,6 +151,7 @@ async fn attempt<I: OperatorInterface>(
     if !*logs {
         log::init(&config.log).map_err(|error| AttemptError::Log(Box::new(error)))?;
         *logs = true;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.path.display(), "starting");
     }
     service::descriptors::raise(&config);
     Ok(Daemon::start_after::<I>(config, previous).await?)

@@ -1,4 +1,4 @@
-//! Counters of the operation of the process: limits, reloads, certificates.
+//! Counters of the operation of the process: limits, reloads, handovers, certificates.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -6,11 +6,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::labels::{Labels, gauge};
-use super::outcome::ReloadOutcome;
+use super::outcome::{HandoverOutcome, ReloadOutcome};
 use crate::clock::UnixSecs;
 
 /// The number of times that each limit was reached.
 pub type LimitsReached = Family<Labels<1>, Counter>;
+
+/// The label of sessions that went on in another process.
+const KEPT: &str = "kept";
+/// The label of sessions that ended at a handover.
+const ENDED: &str = "ended";
 
 /// The counters of the operation of the process.
 #[derive(Debug, Default)]
@@ -18,6 +23,8 @@ pub(super) struct Operation {
     limits_reached: LimitsReached,
     reloads: Family<Labels<1>, Counter>,
     reload_success: Gauge,
+    handovers: Family<Labels<1>, Counter>,
+    handover_sessions: Family<Labels<1>, Counter>,
     certificate_expiry: Family<[(&'static str, String); 1], Gauge>,
     certificate_problem: Family<[(&'static str, String); 2], Gauge>,
 }
@@ -28,6 +35,10 @@ impl Operation {
         registry.register("reloads", "Configuration reloads, by outcome", self.reloads.clone());
         let help = "Time of the last successful configuration load, at start or reload";
         registry.register("reload_success_timestamp_seconds", help, self.reload_success.clone());
+        let help = "Handovers between processes, by outcome, as counted by the process that goes on";
+        registry.register("handovers", help, self.handovers.clone());
+        let help = "Sessions of the previous process, by whether they went on in this one";
+        registry.register("handover_sessions", help, self.handover_sessions.clone());
         let help = "Expiry time of the certificate of a host";
         registry.register("certificate_expiry_timestamp_seconds", help, self.certificate_expiry.clone());
         let help = "1 if the certificate of a host has the problem";
@@ -37,6 +48,12 @@ impl Operation {
     pub(super) fn begin_at_zero(&self) {
         for outcome in ReloadOutcome::ALL {
             drop(self.reloads.get_or_create(&[("outcome", outcome.name())]));
+        }
+        for outcome in HandoverOutcome::ALL {
+            drop(self.handovers.get_or_create(&[("outcome", outcome.name())]));
+        }
+        for outcome in [KEPT, ENDED] {
+            drop(self.handover_sessions.get_or_create(&[("outcome", outcome)]));
         }
     }
 
@@ -50,6 +67,16 @@ impl Operation {
 
     pub(super) fn reload(&self, outcome: ReloadOutcome) {
         self.reloads.get_or_create(&[("outcome", outcome.name())]).inc();
+    }
+
+    pub(super) fn handover(&self, outcome: HandoverOutcome) {
+        self.handovers.get_or_create(&[("outcome", outcome.name())]).inc();
+    }
+
+    pub(super) fn handover_sessions(&self, kept: usize, ended: usize) {
+        for (outcome, sessions) in [(KEPT, kept), (ENDED, ended)] {
+            self.handover_sessions.get_or_create(&[("outcome", outcome)]).inc_by(sessions as u64);
+        }
     }
 
     pub(super) fn forget_certificates(&self) {

@@ -48,6 +48,17 @@ pub enum ReloadOutcome {
     Refused,
 }
 
+/// The outcome of a request to hand the sessions over to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoverOutcome {
+    /// This process has taken up the sessions of the previous one.
+    Done,
+    /// The installed program cannot take the place of this process, which goes on.
+    Refused,
+    /// The handover failed after it had begun.
+    Failed,
+}
+
 /// The outcome of a client's request to resume a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeOutcome {
@@ -110,6 +121,18 @@ impl ReloadOutcome {
         match self {
             Self::Done => "done",
             Self::Refused => "refused",
+        }
+    }
+}
+
+impl HandoverOutcome {
+    pub(super) const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::Failed];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
         }
     }
 }

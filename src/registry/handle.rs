@@ -1,6 +1,7 @@
 //! A handle to a session ([`Handle`]): its mailbox ([`Command`]), the state that it publishes, and the requests of other tasks
 //! to it.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -126,7 +127,7 @@ pub struct SessionNotes {
     /// The app servers that notify the device.
     pub services: Vec<Jid>,
     /// The newest decision about a stanza, and its time.
-    pub verdict: Option<(&'static str, UnixSecs)>,
+    pub verdict: Option<(Cow<'static, str>, UnixSecs)>,
     /// The outcome of the newest notification, and its time.
     pub push: Option<(Published, SystemTime)>,
 }
@@ -169,7 +170,7 @@ impl<C> Handle<C> {
 
     /// Returns the state for another process.
     pub fn freeze(&self) -> HandleRecord {
-        let SessionNotes { peer, login: method, .. } = self.notes();
+        let SessionNotes { peer, login: method, verdict, push, .. } = self.notes();
         HandleRecord {
             login: self.login,
             held: self.held.clone(),
@@ -182,13 +183,15 @@ impl<C> Handle<C> {
             requests: self.requests(),
             peer,
             method,
+            verdict,
+            push,
         }
     }
 
     /// Goes on in another process. [`Handle::device`] and the notes are as they were, and the session has no client.
     pub(super) fn thaw(record: HandleRecord) -> (Self, mailbox::Receiver<Command<C>>) {
-        let HandleRecord { login, held, resource, device, is_dark, since, answered, requests, peer, method, .. } =
-            record;
+        let HandleRecord { login, held, resource, device, is_dark, since, answered, requests, .. } = record;
+        let HandleRecord { peer, method, verdict, push, .. } = record;
         let (handle, commands) = Self::new(login, held, resource);
         handle.set_device(device);
         if is_dark {
@@ -197,7 +200,7 @@ impl<C> Handle<C> {
         handle.gauges.set_since(since);
         handle.note_both_stay(answered);
         handle.succession.request(requests);
-        handle.note(|notes| (notes.peer, notes.login) = (peer, method));
+        handle.note(|notes| *notes = SessionNotes { peer, login: method, services: Vec::new(), verdict, push });
         (handle, commands)
     }
 

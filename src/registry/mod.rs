@@ -302,6 +302,7 @@ fn is_same<C>(one: &Handle<C>, other: &Handle<C>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixSecs;
 
     #[tokio::test]
     async fn leaving_returns_the_other_sessions_of_the_account_only() {
@@ -317,5 +318,24 @@ mod tests {
         assert!(matches!(left.as_slice(), [one] if Arc::ptr_eq(one, &second)));
         assert!(registry.leave(&second).is_empty());
         assert_eq!(registry.len(), 1);
+    }
+
+    /// A process of an earlier version leaves records without the notes.
+    #[test]
+    fn the_notes_of_a_handle_go_with_its_record_and_may_be_missing() {
+        let account: BareJid = "romeo@example.org".parse().unwrap();
+        let held = HeldSession { account, identity: None };
+        let (handle, _commands) = Registry::<()>::default().enter(LoginId(1), held, "r".to_owned());
+        let published = Published { transport: None, outcome: Outcome::Accepted };
+        let (verdict, push) = (("push".into(), UnixSecs::new(5)), (published, std::time::SystemTime::UNIX_EPOCH));
+        handle.note(|notes| (notes.verdict, notes.push) = (Some(verdict), Some(push)));
+        let record = handle.freeze();
+        let (again, _commands) = Registry::<()>::default().enter_again(record.clone());
+        assert_eq!(again.notes(), handle.notes());
+        let mut earlier = serde_json::to_value(record).unwrap();
+        let fields = earlier.as_object_mut().unwrap();
+        assert!(fields.remove("verdict").is_some() && fields.remove("push").is_some(), "{fields:?}");
+        let (again, _commands) = Registry::<()>::default().enter_again(serde_json::from_value(earlier).unwrap());
+        assert_eq!(again.notes(), SessionNotes::default());
     }
 }

@@ -1,9 +1,12 @@
 //! [`HandleRecord`]: the state of a handle, for another process.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::published::Published;
 use super::succession::SessionRequests;
 use crate::clock::UnixSecs;
 use crate::push::account::{DeviceId, LoginId};
@@ -27,6 +30,10 @@ pub struct HandleRecord {
     pub(super) requests: SessionRequests,
     pub(super) peer: Option<SocketAddr>,
     pub(super) method: Option<LoginMethod>,
+    #[serde(default)]
+    pub(super) verdict: Option<(Cow<'static, str>, UnixSecs)>,
+    #[serde(default)]
+    pub(super) push: Option<(Published, SystemTime)>,
 }
 
 impl HandleRecord {

@@ -52,7 +52,7 @@ impl SessionStatus {
             if matches!(verdict, Verdict::Push | Verdict::Ring) {
                 self.notifies.get_or_insert_with(Instant::now);
             }
-            handle.note(|notes| notes.verdict = Some((verdict.name(), clock::unix_secs())));
+            handle.note(|notes| notes.verdict = Some((verdict.name().into(), clock::unix_secs())));
         }
     }
 

@@ -15,6 +15,8 @@ use super::shared::Relay;
 use super::snapshot::Current;
 use super::wake_retries::WakeRetries;
 use crate::clock::Instant;
+use crate::config::Transport;
+use crate::jid::BareJid;
 use crate::publish::PublishPermit;
 use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
@@ -149,7 +151,7 @@ impl WakeTask {
     async fn run(self, permit: PublishPermit, publishes: Vec<Publish>) {
         let Self { publishing, retries, store, slot, wake } = self;
         let (account, reason) = (&slot.account, wake.reason.name());
-        let (mut left, mut out_of_reach, mut interrupted) = (publishes.is_empty(), false, false);
+        let (mut left, mut sent, mut out_of_reach, mut interrupted) = (publishes.is_empty(), false, false, false);
         for publish in publishes {
             let Ok(published) = publishing.publish(&permit, account, publish).await else {
                 interrupted = true;
@@ -158,8 +160,12 @@ impl WakeTask {
             let Some(transport) = published.transport else { continue };
             if published.outcome.may_be_repeated() {
                 out_of_reach = true;
-            } else if !left {
-                tracing::info!(%account, reason, transport = transport.name(), "wake push sent");
+            } else {
+                let refused = published.outcome.condition();
+                if refused.is_some() || !sent {
+                    log_outcome(account, reason, transport, refused);
+                }
+                sent |= refused.is_none();
                 left = true;
             }
         }
@@ -180,6 +186,16 @@ impl WakeTask {
     }
 }
 
+/// Logs that a push service may have the push, or with which condition it was refused.
+fn log_outcome(account: &BareJid, reason: &str, transport: Transport, refused: Option<&str>) {
+    let transport = transport.name();
+    if let Some(condition) = refused {
+        tracing::info!(%account, reason, transport, condition, "wake push refused");
+    } else {
+        tracing::info!(%account, reason, transport, "wake push sent");
+    }
+}
+
 /// Deletes the wake job, so that the device is not woken again for the same reason.
 async fn woken(store: &Store, slot: &Slot) {
     if let Err(error) = store.woken(slot).await {
@@ -196,7 +212,6 @@ fn log_waits(slot: &Slot, wake: &Wake) {
 mod tests {
     use super::*;
     use crate::clock::{UnixMillis, UnixSecs};
-    use crate::jid::BareJid;
     use crate::push::account::{Change, DeviceId, DeviceRecognition};
     use crate::push::guard::Mark;
     use crate::push::guard::tests::with_aside;

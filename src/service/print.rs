@@ -97,8 +97,13 @@ const SECTIONS: &[Section] = &[
     (
         "SIGNALS",
         &[
-            ("SIGTERM, SIGINT", "Drain: close client and server streams gracefully, within drain_timeout, and exit."),
-            ("SIGHUP", "Reload the configuration and the certificates."),
+            (
+                "SIGTERM",
+                "Hand the sessions to the service manager if it has a store for file descriptors; else drain as at SIGINT.",
+            ),
+            ("SIGINT", "Drain: close client and server streams gracefully, within drain_timeout, and exit."),
+            ("SIGHUP", "Reload the configuration and the certificates, as pushward reload."),
+            ("SIGUSR2", "Replace the process by the program that is installed now, as pushward upgrade."),
         ],
     ),
     (
@@ -108,7 +113,11 @@ const SECTIONS: &[Section] = &[
             ("1", "Failure; the reason is on stderr."),
             ("2", "Invalid command line."),
             ("69", "An upstream server, a push service or the daemon does not answer."),
-            ("78", "Invalid configuration or certificate."),
+            (
+                "78",
+                "Invalid configuration or certificate. Commands for the daemon: the configuration cannot be read, or is invalid \
+                and no daemon answers at the socket that it names.",
+            ),
         ],
     ),
     (

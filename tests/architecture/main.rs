@@ -95,7 +95,7 @@ fn dependencies_point_down() {
             }
         }
     }
-    check("a module uses only modules of lower floors", findings);
+    check("a module uses only modules of lower layers", findings);
 }
 
 #[test]

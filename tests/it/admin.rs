@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{
     Client, Element, PATIENCE, Pushward, Scene, Setup, StubConnection, StubOptions, StubUpstream, another, binary,
-    bodies, enable_push, fresh, lost, message, request,
+    bodies, enable_push, eventually, fresh, lost, message, request,
 };
 
 /// The output of a command.
@@ -283,7 +283,84 @@ async fn a_command_with_a_bad_configuration_names_it() {
         .unwrap();
     let reply = command(directory.path(), &["status"]).await;
     assert_eq!(reply.code, Some(78));
-    assert!(reply.err.starts_with("config.toml:4: [admin] listen"), "{}", reply.err);
+    assert!(reply.err.starts_with("warning: config.toml:4: [admin] listen"), "{}", reply.err);
+}
+
+/// Regression test: one unknown key disabled every command, although the daemon ran.
+#[tokio::test]
+async fn commands_reach_the_daemon_while_its_configuration_is_broken() {
+    let Scene { stub: _stub, mut pushward, mut client, server, enabled: _ } =
+        Scene::with(StubOptions::default(), Setup::copied).await;
+    pushward.configure(|setup| setup.set("push.max_deviecs", "3").set("log.levle", "'info'"));
+    for arguments in [&["status"][..], &["sessions"], &["push", "list"]] {
+        let reply = ask(&pushward, arguments).await;
+        assert_eq!(reply.code, Some(0), "{}", reply.err);
+        let [warning] = reply.err.lines().collect::<Vec<_>>()[..] else { panic!("{}", reply.err) };
+        for words in ["warning: config.toml:", "unknown key", "1 more: see `pushward check`"] {
+            assert!(warning.contains(words), "{words} in {warning}");
+        }
+    }
+    let reply = ask(&pushward, &["upgrade"]).await;
+    assert_eq!((reply.code, reply.out.as_str()), (Some(1), ""), "{}", reply.err);
+    assert!(reply.err.lines().count() > 1 && reply.err.contains("max_deviecs"), "{}", reply.err);
+    client.roundtrip().await;
+    server.assert_open();
+    let reply = ask(&pushward, &["stop"]).await;
+    assert_eq!(reply.code, Some(0), "{}", reply.err);
+    assert!(pushward.ended(PATIENCE).await.success());
+    let reply = ask(&pushward, &["status"]).await;
+    assert_eq!(reply.code, Some(78), "{}", reply.err);
+    assert!(reply.err.contains("warning: ") && reply.err.contains("no daemon listens at "), "{}", reply.err);
+}
+
+#[tokio::test]
+async fn an_upgrade_is_one_object_and_keeps_the_last_push_and_verdict_of_a_session() {
+    let quick = |setup: Setup| setup.copied().set("push.batch_delay", "'0s'");
+    let mut scene = Scene::with(StubOptions::default(), quick).await;
+    enable_push(&mut scene.client, "n").await;
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    scene.server.send(message("one"));
+    let publish = Element::parse(&scene.server.expect("<publish").await);
+    scene.server.send(format!("<iq type='result' from='push.localhost' id='{}'/>", publish.attribute("id").unwrap()));
+    scene.pushward.logged(&["push notification outcome", "accepted"]).await;
+    scene.server.send("<presence from='bob@localhost/desk' to='alice@localhost/phone'/>");
+    scene.server.send("<iq type='get' id='behind' from='localhost'><ping xmlns='urn:xmpp:ping'/></iq>");
+    scene.server.expect("id='behind'").await;
+    let notes = async || {
+        let objects = ask(&scene.pushward, &["sessions", "--json"]).await.objects();
+        (objects[0]["verdict"].clone(), objects[0]["push"].clone(), objects[0]["login"].clone())
+    };
+    let before = notes().await;
+    let words = [&before.0["verdict"], &before.1["outcome"], &before.2];
+    assert_eq!(words, ["presence", "accepted", "SASL1"].map(Value::from).each_ref());
+    let objects = ask(&scene.pushward, &["upgrade", "--json"]).await.objects();
+    let [upgraded] = objects.as_slice() else { panic!("{objects:?}") };
+    assert_eq!(upgraded["from"], upgraded["version"], "{upgraded}");
+    assert_eq!(upgraded["handover"]["kept"], 1, "{upgraded}");
+    assert_eq!(notes().await, before);
+    let reply = ask(&scene.pushward, &["sessions"]).await;
+    assert!(reply.out.contains("  login SASL  ") && reply.out.contains("  last verdict presence "), "{}", reply.out);
+}
+
+#[tokio::test]
+async fn a_second_upgrade_at_the_same_time_is_refused_with_the_reason() {
+    let Scene { stub: _stub, pushward, .. } = Scene::with(StubOptions::default(), Setup::copied).await;
+    let (program, asked, goes_on) = (pushward.program(), pushward.file("asked"), pushward.file("goes-on"));
+    let (is_asked, may_go_on) = (asked.display(), goes_on.display());
+    let script = format!("#!/bin/sh\ntouch '{is_asked}'\nuntil test -e '{may_go_on}'; do sleep 0.05; done\nexit 1\n");
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let second = async {
+        eventually(PATIENCE, || "a preflight".to_owned(), || asked.exists().then_some(())).await;
+        let second = ask(&pushward, &["upgrade"]).await;
+        fs::write(&goes_on, "").unwrap();
+        second
+    };
+    let (first, second) = tokio::join!(ask(&pushward, &["upgrade"]), second);
+    assert_eq!((first.code, second.code), (Some(1), Some(1)), "{} {}", first.err, second.err);
+    assert!(second.err.contains("another upgrade is in progress"), "{}", second.err);
+    assert!(!first.err.contains("another upgrade"), "{}", first.err);
 }
 
 #[tokio::test]

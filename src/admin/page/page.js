@@ -144,7 +144,7 @@
     by("main").classList.remove("stale");
   }
 
-  // A live region that is written anew is read out anew.
+  // Screen readers read a live region again whenever it is written.
   function say(text) {
     if (by("state").textContent !== text) by("state").textContent = text;
   }

@@ -49,7 +49,12 @@ impl fmt::Display for DaemonStatus {
         if let Some(handover) = &self.handover {
             write!(f, "\nlast handover: {handover}")?;
         }
-        self.sasl2_ended.iter().try_for_each(|host| write!(f, "\nnot fronted    {host}: SASL2 is not offered any more"))
+        self.sasl2_ended.iter().try_for_each(|host| {
+            write!(
+                f,
+                "\nSASL2 ended    {host}: SCRAM of the server depends on its own offers; reload to offer SASL2 again"
+            )
+        })
     }
 }
 
@@ -87,7 +92,7 @@ impl fmt::Display for SessionEntry {
             write!(f, "  client {client}")?;
         }
         if let Some(login) = &self.login {
-            write!(f, "  login {login}")?;
+            write!(f, "  login {}", shown_login(login))?;
         }
         write!(f, "  queued {}  on disk {}", self.queued, self.spooled)?;
         if self.set_aside > 0 {
@@ -101,6 +106,11 @@ impl fmt::Display for SessionEntry {
         }
         Ok(())
     }
+}
+
+/// Returns a login method as it is shown. In JSON, the first profile of SASL is `SASL1`.
+fn shown_login(login: &str) -> &str {
+    if login == "SASL1" { "SASL" } else { login }
 }
 
 impl fmt::Display for SessionState {

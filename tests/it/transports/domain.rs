@@ -62,6 +62,27 @@ async fn after_a_restart_devices_without_a_session_are_woken_by_the_domain() {
     pushward.logged(&["wake push sent", "s2s", "\"reason\":\"restart\""]).await;
 }
 
+/// Regression test: such a push was logged as sent.
+#[tokio::test]
+async fn a_wake_push_that_the_push_service_refuses_is_logged_as_refused() {
+    let authority = Authority::new("an authority");
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
+    let mut service = peer.push_service().await;
+    let setup = domain(&prosody, &authority, (&peer, "direct")).set("push.transports", "['s2s']");
+    let mut pushward = Pushward::start(setup).await;
+    let mut bob = bob(&prosody).await;
+    goes_dark(&pushward, "push.test", &mut bob).await;
+    service.publish(PATIENCE).await;
+    pushward.stored("<body>one<").await;
+    service.answer_with(Answer::Error("cancel", "not-acceptable"));
+    pushward.restart().await;
+    service.publish(2 * PATIENCE).await;
+    let line = pushward.logged(&["wake push refused", "s2s", "\"reason\":\"restart\""]).await;
+    assert!(line.contains("\"condition\":\"not-acceptable\""), "{line}");
+    assert!(!pushward.log().iter().any(|line| line.contains("wake push sent")));
+}
+
 #[tokio::test]
 async fn a_thousand_registrations_of_one_service_share_one_stream() {
     const ACCOUNTS: usize = 10;
