@@ -78,7 +78,7 @@ async fn sessions_that_cannot_be_sealed_stay_with_this_process() {
 #[tokio::test]
 async fn sessions_that_cannot_be_sealed_at_sigterm_are_drained() {
     let Scene { mut stub, mut pushward, client, server, enabled } =
-        Scene::with(StubOptions::default(), |setup| setup.stored(30)).await;
+        Scene::with(StubOptions::default(), |setup| setup.copied().stored(30)).await;
     let mut client = client;
     client.acks = false;
     server.send(message("kept"));
