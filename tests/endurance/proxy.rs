@@ -130,6 +130,12 @@ impl Proxy {
         proxy
     }
 
+    /// Keeps the directory after the run. Returns its path.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self.directory.disable_cleanup(true);
+        self.directory.path()
+    }
+
     pub(crate) fn certificate(&self) -> std::path::PathBuf {
         self.directory.path().join("certs/localhost.pem")
     }

@@ -1,5 +1,6 @@
 //! The checks at the end of a run, and what it prints.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ const GROWTH: f64 = 1.3;
 
 /// What happened in the rounds.
 pub(crate) struct Outcome {
-    /// The connections and logins at the beginning.
+    /// The sessions at the beginning.
     before: Census,
     handovers: Vec<Handover>,
     /// The resident memory after each handover, in KiB.
@@ -85,11 +86,7 @@ fn spread(what: &str, mut times: Vec<Duration>) {
 pub(crate) async fn finish(world: &Arc<World>, proxy: &Proxy, clients: Clients, outcome: &Outcome) {
     let findings = &world.findings;
     all_acked(world, "before the dark clients resume").await;
-    findings.equal(
-        "no login, no presence and no end of a connection after the beginning",
-        (world.server.census(), outcome.before),
-        "census",
-    );
+    check_census(world, outcome);
     outcome.check_memory(findings);
     let failed = proxy.metric("pushward_sessions_failed_total").await;
     findings.equal("no session fails", (failed, Some(0)), "pushward_sessions_failed_total");
@@ -104,16 +101,25 @@ pub(crate) async fn finish(world: &Arc<World>, proxy: &Proxy, clients: Clients, 
     }
     let dark_sent = wake(world, dark, &mut idles).await;
     all_acked(world, "at the end").await;
-    findings.equal(
-        "no login, no presence and no end of a connection after the beginning",
-        (world.server.census(), outcome.before),
-        "census at the end",
-    );
+    check_census(world, outcome);
     check_accounts(world, &live_sent.into_iter().chain(dark_sent).collect::<Vec<_>>());
     outcome.print_times();
     totals(world);
     for (complaint, count) in proxy.complaints() {
         println!("log: {count:6} × {complaint}");
+    }
+}
+
+/// Checks that the server has the sessions of the beginning, and that all logins and presences were those of clients.
+fn check_census(world: &World, outcome: &Outcome) {
+    let rule = "the sessions at the server stay those of the beginning";
+    world.findings.equal(rule, (world.server.census(), outcome.before), "census");
+    let clients = world.logins.load(Ordering::Relaxed);
+    for (what, count) in [("connections", &world.server.accepted), ("logins", &world.server.logins)] {
+        let count = count.load(Ordering::Relaxed);
+        if count > clients {
+            world.findings.add("only clients log in", format!("{count} {what}, {clients} logins of clients"));
+        }
     }
 }
 
@@ -199,6 +205,11 @@ fn check_accounts(world: &World, sent: &[(usize, u64)]) {
 fn totals(world: &World) {
     let returns = world.returns.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let late = returns.iter().filter(|time| **time > BATCH_DELAY).count();
+    let (logins, binds) = (world.server.logins.load(Ordering::Relaxed), world.server.census().bound);
+    println!(
+        "at the server: {binds} binds, {logins} logins, for {} logins of clients",
+        world.logins.load(Ordering::Relaxed)
+    );
     println!("live clients that took longer than batch_delay to resume: {late}");
     spread("return of a live client", returns);
     let sum = |value: fn(&Account) -> u64| world.server.each(value).iter().sum::<u64>();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) findings: Arc<Findings>,
     /// Becomes true when clients send nothing more.
     pub(crate) finishing: watch::Sender<bool>,
+    /// Number of logins that clients began.
+    pub(crate) logins: AtomicUsize,
     /// The times that clients took to resume after their connection was cut.
     pub(crate) returns: Mutex<Vec<Duration>>,
 }
@@ -98,7 +100,7 @@ impl Phone {
             numbered: 0,
             unanswered: BTreeSet::new(),
         };
-        let mut link = Link::authenticated(&phone.world.entrance, account, phone.on_message()).await?;
+        let mut link = phone.connect().await?;
         phone.id = link.bind("phone").await?;
         for stanza in [
             "<presence/>".to_owned(),
@@ -127,6 +129,11 @@ impl Phone {
         phone.handled = link.handled;
         link.reset();
         Ok(phone)
+    }
+
+    async fn connect(&self) -> io::Result<Link> {
+        self.world.logins.fetch_add(1, Ordering::Relaxed);
+        Link::authenticated(&self.world.entrance, self.account, self.on_message()).await
     }
 
     fn on_message(&self) -> OnMessage {
@@ -236,7 +243,7 @@ impl Phone {
     }
 
     async fn resume(&mut self) -> io::Result<Link> {
-        let mut link = Link::authenticated(&self.world.entrance, self.account, self.on_message()).await?;
+        let mut link = self.connect().await?;
         let answer = link.resume(&self.id, self.handled).await?;
         if !answer.starts_with("<resumed") {
             self.world.findings.add("every client resumes", format!("{}: {answer}", self.state()));

@@ -1,6 +1,7 @@
 //! The run of one mode, from the logins to the end.
 
 use std::io;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,9 +49,15 @@ pub(crate) async fn run(options: &Options, mode: Mode, programs: &Programs) -> b
     let launch = if mode == Mode::Manager { Launch::Managed(first, sessions + OTHERS) } else { Launch::Copied(first) };
     let mut proxy = Proxy::launch(launch, upstream, &settings()).await;
     let entrance = Entrance { address: proxy.address, tls: Tls::trusting(&proxy.certificate()).config() };
-    let (finishing, returns) = (watch::Sender::new(false), Mutex::default());
-    let world =
-        Arc::new(World { server, entrance, seed: options.seed, findings: Arc::clone(&findings), finishing, returns });
+    let world = Arc::new(World {
+        server,
+        entrance,
+        seed: options.seed,
+        findings: Arc::clone(&findings),
+        finishing: watch::Sender::new(false),
+        logins: AtomicUsize::new(0),
+        returns: Mutex::default(),
+    });
     let clients = log_in(&world, &proxy, options).await;
     for _ in 0..BACKLOG {
         for account in 0..clients.dark.len() {
@@ -71,14 +78,18 @@ pub(crate) async fn run(options: &Options, mode: Mode, programs: &Programs) -> b
     });
     let clients = Clients { dark, live: connected.into_iter().flatten().collect() };
     outcome::finish(&world, &proxy, clients, &outcome).await;
-    findings.print()
+    let is_fine = findings.print();
+    if !is_fine {
+        println!("kept for a look at the logs: {}", proxy.keep().display());
+    }
+    is_fine
 }
 
 /// The sections of the configuration.
 fn settings() -> String {
     format!(
         "[push]\ntransports = ['session']\nrepush = []\nbatch_delay = '{}s'\nmin_interval = '{}s'\n\
-         [limits]\nsession_queue = '16 KiB'\nconnections_per_address = 20000\n",
+         [limits]\nstanza = '16 KiB'\nsession_queue = '16 KiB'\nconnections_per_address = 20000\n",
         BATCH_DELAY.as_secs(),
         MIN_INTERVAL.as_secs()
     )

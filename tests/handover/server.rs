@@ -1,4 +1,7 @@
 //! An XMPP server in memory, with one session for each account. It counts logins, connections and what arrives.
+//!
+//! When a client resumes with a password, Pushward logs in at the server to check it, binds nothing, and closes that connection.
+//! So there is one login for each login of a client, and one bind for each session.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -14,19 +17,20 @@ use crate::account::{Account, is_managed};
 use crate::findings::Findings;
 use crate::xml::{Element, Framer, Item};
 
-/// The connections and logins of a server so far.
+/// The sessions of a server so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Census {
-    pub(crate) accepted: usize,
+    pub(crate) bound: usize,
+    /// Connections with a session that were closed.
     pub(crate) closed: usize,
-    pub(crate) logins: usize,
     pub(crate) presences: usize,
 }
 
 /// The server.
 pub(crate) struct Server {
     accounts: Vec<Mutex<Account>>,
-    accepted: AtomicUsize,
+    pub(crate) accepted: AtomicUsize,
+    pub(crate) logins: AtomicUsize,
     closed: AtomicUsize,
     /// The number of the current round.
     pub(crate) round: AtomicU32,
@@ -40,6 +44,7 @@ impl Server {
         let server = Arc::new(Self {
             accounts: (0..accounts).map(|number| Mutex::new(Account::new(number, seed))).collect(),
             accepted: AtomicUsize::new(0),
+            logins: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
             round: AtomicU32::new(0),
             findings,
@@ -50,7 +55,7 @@ impl Server {
                 let (tcp, _) = listener.accept().await.unwrap();
                 drop(tcp.set_nodelay(true));
                 serving.accepted.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(Connection { server: Arc::clone(&serving), account: None, out: String::new() }.run(tcp));
+                tokio::spawn(Connection::new(Arc::clone(&serving)).run(tcp));
             }
         });
         (server, address)
@@ -67,9 +72,8 @@ impl Server {
 
     pub(crate) fn census(&self) -> Census {
         Census {
-            accepted: self.accepted.load(Ordering::Relaxed),
+            bound: self.each(|account| account.binds).iter().sum(),
             closed: self.closed.load(Ordering::Relaxed),
-            logins: self.each(|account| account.logins).iter().sum(),
             presences: self.each(|account| account.presences).iter().sum(),
         }
     }
@@ -79,11 +83,16 @@ impl Server {
 struct Connection {
     server: Arc<Server>,
     account: Option<usize>,
+    is_bound: bool,
     /// Bytes to write that belong to no session yet.
     out: String,
 }
 
 impl Connection {
+    fn new(server: Arc<Server>) -> Self {
+        Self { server, account: None, is_bound: false, out: String::new() }
+    }
+
     async fn run(mut self, mut tcp: TcpStream) {
         let mut framer = Framer::default();
         let mut buffer = vec![0; 16384];
@@ -109,7 +118,7 @@ impl Connection {
             }
             self.out.clear();
         }
-        self.server.closed.fetch_add(1, Ordering::Relaxed);
+        self.server.closed.fetch_add(usize::from(self.is_bound), Ordering::Relaxed);
     }
 
     /// Processes what has been read. Returns false at the end of the stream.
@@ -119,8 +128,8 @@ impl Connection {
                 Item::Header(_) => self.header(),
                 Item::Footer => return false,
                 Item::Element(xml) => match self.account {
-                    Some(account) => self.element(account, &xml),
-                    None => self.login(&xml, own),
+                    Some(account) => self.element(account, &xml, own),
+                    None => self.login(&xml),
                 },
             }
         }
@@ -141,22 +150,26 @@ impl Connection {
         ));
     }
 
-    fn login(&mut self, xml: &str, own: &mpsc::UnboundedSender<String>) {
+    fn login(&mut self, xml: &str) {
         let user = BASE64.decode(Element::parse(xml).text).unwrap_or_default();
         let user = String::from_utf8_lossy(&user).into_owned();
         let number = user.split('\0').nth(1).and_then(|name| name.strip_prefix("user-")?.parse::<usize>().ok());
         match number {
             Some(number) => {
                 self.account = Some(number);
-                self.server.account(number).attach(own.clone());
+                self.server.logins.fetch_add(1, Ordering::Relaxed);
                 self.out.push_str("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
             }
             None => self.server.findings.add("only logins come first", xml),
         }
     }
 
-    fn element(&self, account: usize, xml: &str) {
+    fn element(&mut self, number: usize, xml: &str, own: &mpsc::UnboundedSender<String>) {
         let round = self.server.round.load(Ordering::Relaxed);
-        self.server.account(account).element(xml, round, &self.server.findings);
+        let mut account = self.server.account(number);
+        if !std::mem::replace(&mut self.is_bound, true) {
+            account.attach(own.clone());
+        }
+        account.element(xml, round, &self.server.findings);
     }
 }
