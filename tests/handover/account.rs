@@ -109,7 +109,7 @@ impl Account {
         self.pings_sent += 1;
         self.pings.insert(id, Instant::now());
         self.write_stanza(format!(
-            "<iq type='get' id='p{id}' from='localhost' to='user-{account}@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
+            "<iq type='get' id='ping-{id}' from='localhost' to='user-{account}@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
         ));
     }
 
@@ -181,14 +181,14 @@ impl Account {
     fn iq(&mut self, iq: &Element, round: u32, findings: &Findings) {
         let id = iq.attribute("id").unwrap_or_default();
         if !matches!(iq.attribute("type"), Some("get" | "set")) {
-            let sent = id.strip_prefix('p').and_then(|number| self.pings.remove(&number.parse().ok()?));
+            let sent = id.strip_prefix("ping-").and_then(|number| self.pings.remove(&number.parse().ok()?));
             match sent {
                 Some(at) => self.slowest_ping = self.slowest_ping.max(at.elapsed()),
                 None => findings.add("each ping is answered once", format!("account {}: {iq:?}", self.number)),
             }
             return;
         }
-        if id.starts_with('c') {
+        if id.starts_with("client-") {
             self.numbered(iq, findings);
         }
         if iq.attribute("to") == Some("push.localhost") {
@@ -220,7 +220,7 @@ impl Account {
 
     /// Checks that a stanza of the client is the next one.
     fn numbered(&mut self, stanza: &Element, findings: &Findings) {
-        let id = stanza.attribute("id").and_then(|id| id.strip_prefix('c')?.parse::<u64>().ok());
+        let id = stanza.attribute("id").and_then(|id| id.strip_prefix("client-")?.parse::<u64>().ok());
         let (account, expected) = (self.number, self.received);
         let content = Content { seed: self.seed, account, direction: Direction::ToServer, number: expected };
         if id != Some(expected) || !content.is_in(stanza) {

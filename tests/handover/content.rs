@@ -68,10 +68,14 @@ impl Content {
     pub(crate) fn stanza(self) -> String {
         let Self { number, .. } = self;
         if number % 4 == 3 {
-            return format!("<iq type='get' id='c{number}' to='localhost'><query xmlns='jabber:iq:version'/></iq>");
+            return format!(
+                "<iq type='get' id='client-{number}' to='localhost'><query xmlns='jabber:iq:version'/></iq>"
+            );
         }
         let text = self.text();
-        format!("<message type='chat' to='peer@remote.example' id='c{number}'><body>{text} &amp; &lt;</body></message>")
+        format!(
+            "<message type='chat' to='peer@remote.example' id='client-{number}'><body>{text} &amp; &lt;</body></message>"
+        )
     }
 
     /// Returns whether a stanza with this content has arrived as it was sent.

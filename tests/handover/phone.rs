@@ -192,7 +192,7 @@ impl Phone {
                 self.on_ack(&element, "an acknowledgement to a client");
             }
             let id = element.attribute("id").filter(|_| element.name == "iq");
-            if let Some(number) = id.and_then(|id| id.strip_prefix('c')?.parse().ok()) {
+            if let Some(number) = id.and_then(|id| id.strip_prefix("client-")?.parse().ok()) {
                 let is_whole = element.children.iter().any(|child| child.ns == "jabber:iq:version");
                 if !self.unanswered.remove(&number) || !is_whole {
                     let detail = format!("account {}: {xml}", self.account);

@@ -18,6 +18,8 @@ use crate::phone::World;
 const TRAFFIC: Duration = Duration::from_secs(1);
 /// The pause between two steps of the traffic.
 const STEP: Duration = Duration::from_millis(5);
+/// The number of sessions for each of which there is one more stanza in a step.
+const SHARE: usize = 250;
 /// The maximum time until a round has the notifications that it must have.
 const PUBLISHES: Duration = Duration::from_secs(20);
 /// The time after the last notification in which no other one may come.
@@ -86,19 +88,18 @@ impl Traffic {
         }
     }
 
-    /// One step of the traffic that causes no notifications.
+    /// One step of the traffic that causes no notifications: more with more sessions, so that each has some in a second.
     fn step(&mut self, world: &World) {
-        let mut dark = || self.random.random_range(0..self.dark);
-        world.server.account(dark()).message(Kind::Receipt);
-        world.server.account(dark()).ping();
-        // Not all accounts have stream management.
-        for _ in 0..2 {
+        for _ in 0..=self.dark / SHARE {
+            let mut dark = || self.random.random_range(0..self.dark);
+            world.server.account(dark()).message(Kind::Receipt);
+            world.server.account(dark()).ping();
+            // Not all accounts have stream management.
+            world.server.account(dark()).request();
             world.server.account(dark()).request();
         }
-        if self.live == 0 {
-            return;
-        }
-        for kind in [Kind::Chat, Kind::Room] {
+        let live = self.live.checked_sub(1).map_or(0, |last| 1 + last / SHARE);
+        for kind in [Kind::Chat, Kind::Room].into_iter().cycle().take(2 * live) {
             let account = self.dark + self.random.random_range(0..self.live);
             world.server.account(account).message(kind);
             world.server.account(account).request();
