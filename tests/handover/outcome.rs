@@ -88,8 +88,6 @@ pub(crate) async fn finish(world: &Arc<World>, proxy: &Proxy, clients: Clients, 
     all_acked(world, "before the dark clients resume").await;
     check_census(world, outcome);
     outcome.check_memory(findings);
-    let failed = proxy.metric("pushward_sessions_failed_total").await;
-    findings.equal("no session fails", (failed, Some(0)), "pushward_sessions_failed_total");
     let files = ["admin.sock", "pushward.redb"].map(str::to_owned).to_vec();
     findings.equal("no file is left in the state directory", (proxy.state(), files), "files");
     let (live_sent, Clients { dark, live }) = (sent(&clients), clients);
@@ -102,12 +100,19 @@ pub(crate) async fn finish(world: &Arc<World>, proxy: &Proxy, clients: Clients, 
     let dark_sent = wake(world, dark, &mut idles).await;
     all_acked(world, "at the end").await;
     check_census(world, outcome);
+    check_failed(findings, proxy).await;
     check_accounts(world, &live_sent.into_iter().chain(dark_sent).collect::<Vec<_>>());
     outcome.print_times();
     totals(world);
     for (complaint, count) in proxy.complaints() {
         println!("log: {count:6} × {complaint}");
     }
+}
+
+/// Checks that no session of the current process has failed.
+pub(crate) async fn check_failed(findings: &Findings, proxy: &Proxy) {
+    let failed = proxy.metric("pushward_sessions_failed_total").await;
+    findings.equal("no session fails", (failed, Some(0)), "pushward_sessions_failed_total");
 }
 
 /// Checks that the server has the sessions of the beginning, and that all logins and presences were those of clients.

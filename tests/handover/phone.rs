@@ -1,6 +1,6 @@
 //! The session of a client, across its connections: what it sent, what it read, and how it resumes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::content::{Content, Direction};
 use crate::findings::Findings;
 use crate::link::{Entrance, Link, OnMessage};
+use crate::round::BATCH_DELAY;
 use crate::server::Server;
 use crate::xml::Element;
 
@@ -34,6 +35,8 @@ pub(crate) struct World {
     pub(crate) logins: AtomicUsize,
     /// The times that clients took to resume after their connection was cut.
     pub(crate) returns: Mutex<Vec<Duration>>,
+    /// The accounts of live clients that took longer than `batch_delay` in this round: they may be notified.
+    pub(crate) late: Mutex<HashSet<usize>>,
 }
 
 impl World {
@@ -235,7 +238,11 @@ impl Phone {
         })
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        self.world.returns.lock().unwrap_or_else(PoisonError::into_inner).push(cut.elapsed());
+        let took = cut.elapsed();
+        self.world.returns.lock().unwrap_or_else(PoisonError::into_inner).push(took);
+        if took > BATCH_DELAY {
+            self.world.late.lock().unwrap_or_else(PoisonError::into_inner).insert(self.account);
+        }
         for stanza in &self.unacked {
             link.send(stanza).await?;
         }

@@ -1,9 +1,10 @@
-//! A round: traffic in all directions, with or without a handover in its midst, until all notifications have arrived.
+//! A round: traffic in all directions, with or without a handover, until all notifications have arrived.
 //!
 //! Each dark session gets the same number of messages that notify in each round, at times that make the number of its
 //! notifications independent of delays: either one message, or one before the traffic, whose notification is awaited, and
 //! more within `min_interval` after it.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// `batch_delay` and `min_interval`.
-pub(crate) const BATCH_DELAY: Duration = Duration::from_secs(2);
+pub(crate) const BATCH_DELAY: Duration = Duration::from_secs(3);
 pub(crate) const MIN_INTERVAL: Duration = Duration::from_secs(4);
 
 /// The sessions of a run, and its random numbers.
@@ -58,6 +59,7 @@ impl Traffic {
     /// Starts a round: busy accounts get a message, and their notifications arrive.
     pub(crate) async fn open(&self, world: &World) {
         world.server.round.fetch_add(1, Ordering::Relaxed);
+        world.late.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let busy = || (0..self.dark).filter(|account| Self::is_busy(*account));
         for account in busy() {
             world.server.account(account).message(Kind::Chat);
@@ -117,7 +119,8 @@ impl Traffic {
         let last = last.into_iter().flatten().max().unwrap_or(sent);
         let until = (last + QUIET).max(sent + BATCH_DELAY + QUIET);
         sleep(until.saturating_duration_since(Instant::now())).await;
-        for account in 0..accounts {
+        let late = world.late.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for account in (0..accounts).filter(|account| !late.contains(account)) {
             self.check(world, account);
         }
     }

@@ -57,6 +57,7 @@ pub(crate) async fn run(options: &Options, mode: Mode, programs: &Programs) -> b
         finishing: watch::Sender::new(false),
         logins: AtomicUsize::new(0),
         returns: Mutex::default(),
+        late: Mutex::default(),
     });
     let clients = log_in(&world, &proxy, options).await;
     for _ in 0..BACKLOG {
@@ -80,7 +81,7 @@ pub(crate) async fn run(options: &Options, mode: Mode, programs: &Programs) -> b
     outcome::finish(&world, &proxy, clients, &outcome).await;
     let is_fine = findings.print();
     if !is_fine {
-        println!("kept for a look at the logs: {}", proxy.keep().display());
+        println!("the directory of the run, with its logs: {}", proxy.keep().display());
     }
     is_fine
 }
@@ -147,6 +148,8 @@ async fn rounds(
         traffic.open(world).await;
         traffic.flow(world, || true).await;
         traffic.settle(world).await;
+        // Each process counts from 0.
+        outcome::check_failed(&world.findings, proxy).await;
         traffic.open(world).await;
         let is_over = std::cell::Cell::new(false);
         let replaced = async {
