@@ -23,6 +23,8 @@ const ACKED: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
 /// The number of dark clients that resume at the same time.
 const TOGETHER: usize = 50;
+/// One in this many comparisons of notifications may be too slow.
+const SLOW: usize = 4;
 /// The most by which the memory may grow between the second and the last handover.
 const GROWTH: f64 = 1.3;
 
@@ -101,6 +103,7 @@ pub(crate) async fn finish(world: &Arc<World>, proxy: &Proxy, clients: Clients, 
     all_acked(world, "at the end").await;
     check_census(world, outcome);
     check_failed(findings, proxy).await;
+    check_slow(world);
     check_accounts(world, &live_sent.into_iter().chain(dark_sent).collect::<Vec<_>>());
     outcome.print_times();
     totals(world);
@@ -190,6 +193,17 @@ async fn all_acked(world: &World, when: &str) {
                 .findings
                 .add("each ping and <r/> is answered", format!("{when}, account {number}: {unanswered} are open"));
         }
+    }
+}
+
+/// Checks that the machine was fast enough to compare notifications.
+fn check_slow(world: &World) {
+    let (compared, slow) = (world.compared.load(Ordering::Relaxed), world.slow.load(Ordering::Relaxed));
+    println!("notifications compared: {compared} times, {slow} of them too slow to be sure");
+    if slow > compared / SLOW {
+        world
+            .findings
+            .add("the machine is fast enough to compare notifications", format!("{slow} of {compared} are too slow"));
     }
 }
 

@@ -37,6 +37,9 @@ pub(crate) struct World {
     pub(crate) returns: Mutex<Vec<Duration>>,
     /// The accounts of live clients that took longer than `batch_delay` in this round: they may be notified.
     pub(crate) late: Mutex<HashSet<usize>>,
+    /// The number of comparisons of the notifications of one account in one round, and of those that were not possible.
+    pub(crate) compared: AtomicUsize,
+    pub(crate) slow: AtomicUsize,
 }
 
 impl World {

@@ -58,6 +58,8 @@ pub(crate) async fn run(options: &Options, mode: Mode, programs: &Programs) -> b
         logins: AtomicUsize::new(0),
         returns: Mutex::default(),
         late: Mutex::default(),
+        compared: AtomicUsize::new(0),
+        slow: AtomicUsize::new(0),
     });
     let clients = log_in(&world, &proxy, options).await;
     for _ in 0..BACKLOG {
