@@ -109,7 +109,8 @@ impl Account {
         self.pings_sent += 1;
         self.pings.insert(id, Instant::now());
         self.write_stanza(format!(
-            "<iq type='get' id='ping-{id}' from='localhost' to='user-{account}@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
+            "<iq type='get' id='ping-{id}' from='localhost' to='user-{account}@localhost/phone'>\
+             <ping xmlns='urn:xmpp:ping'/></iq>"
         ));
     }
 
