@@ -81,7 +81,7 @@ impl Outcome {
 fn spread(what: &str, mut times: Vec<Duration>) {
     times.sort();
     if let (Some(min), Some(max)) = (times.first(), times.last()) {
-        println!("{what}: min {min:.0?}, median {:.0?}, max {max:.0?}, {} times", times[times.len() / 2], times.len());
+        println!("{what}: min {min:.2?}, median {:.2?}, max {max:.2?}, {} times", times[times.len() / 2], times.len());
     }
 }
 
@@ -235,7 +235,7 @@ fn totals(world: &World) {
     let sum = |value: fn(&Account) -> u64| world.server.each(value).iter().sum::<u64>();
     let max = |value: fn(&Account) -> Duration| world.server.each(value).into_iter().max().unwrap_or_default();
     println!(
-        "slowest answer: {:.0?} to a ping, {:.0?} to an <r/>",
+        "slowest answer: {:.2?} to a ping, {:.2?} to an <r/>",
         max(|account| account.slowest_ping),
         max(|account| account.slowest_ack)
     );
