@@ -5,13 +5,14 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
-    clippy::too_many_lines,
+    clippy::wildcard_enum_match_arm,
     dead_code,
     reason = "a run that fails should do so where it fails; the helpers are shared with other tests"
 )]
 
 mod client;
 mod ledger;
+mod link;
 mod proxy;
 mod server;
 #[path = "../it/support/tls.rs"]
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use client::{Phone, World};
+use link::Entrance;
 use proxy::{End, Proxy};
 use server::{Server, is_managed};
 
@@ -69,8 +71,8 @@ async fn main() -> ExitCode {
     let mut proxy = Proxy::start(upstream).await;
     let idle = (proxy.descriptors(), proxy.memory());
     let tls = tls::Tls::trusting(&proxy.certificate()).config();
-    let world =
-        Arc::new(World { server, proxy: proxy.address, tls, over: AtomicBool::new(false), devices: Mutex::default() });
+    let entrance = Entrance { address: proxy.address, tls };
+    let world = Arc::new(World { server, entrance, over: AtomicBool::new(false), devices: Mutex::default() });
     let mut phones = JoinSet::new();
     for account in 0..options.accounts {
         for number in 0..options.clients {

@@ -47,12 +47,12 @@ def start():
     # The process ends with this one: PR_SET_PDEATHSIG.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     # Out of the way of the numbers from 3 on.
-    high = [(name, fcntl.fcntl(fd, fcntl.F_DUPFD, 500)) for name, fd in passed]
+    high = [(name, fcntl.fcntl(fd, fcntl.F_DUPFD, 500 + len(passed))) for name, fd in passed]
     environment = dict(os.environ, NOTIFY_SOCKET=path, FDSTORE=str(limit))
     for number, (_, fd) in enumerate(high):
         os.dup2(fd, 3 + number, inheritable=True)
         os.close(fd)
-    os.closerange(3 + len(high), 1000)
+    os.closerange(3 + len(high), 1000 + 2 * len(high))
     if high:
         environment.update(
             LISTEN_FDS=str(len(high)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=":".join(name for name, _ in high)
