@@ -30,7 +30,7 @@ pub(super) enum StopCause {
 }
 
 /// A question to the installed program.
-struct Question {
+struct ProgramQuestion {
     /// True if the service manager ends the process, false for an upgrade.
     leaves: bool,
     reply: Option<UpgradeReply>,
@@ -40,7 +40,7 @@ struct Question {
 /// The answer of the service manager, if it ends the process, and of the program.
 type Answer = Result<Result<PreflightReport, PreflightError>, NotStored>;
 
-impl Question {
+impl ProgramQuestion {
     fn upgrade(daemon: &Daemon, program: &Program, reply: Option<UpgradeReply>) -> Self {
         let (program, path) = (program.clone(), daemon.relay.current().config.path.clone());
         Self { leaves: false, reply, answer: Box::pin(async move { Ok(program.preflight(&path, WRITTEN).await) }) }
@@ -104,19 +104,19 @@ fn refuse(reply: Option<UpgradeReply>, reason: String) {
 
 /// Waits for a reason to stop, and reloads on SIGHUP.
 pub(super) async fn stop_cause(daemon: &mut Daemon, signals: &mut DaemonSignals, program: &Program) -> StopCause {
-    let mut question: Option<Question> = None;
+    let mut question: Option<ProgramQuestion> = None;
     loop {
         select! {
             signal = signals.next() => match signal {
                 Received::Terminate => {
                     if !question.as_ref().is_some_and(|question| question.leaves) {
-                        question = Some(Question::leave(daemon, program));
+                        question = Some(ProgramQuestion::leave(daemon, program));
                     }
                 }
                 Received::Interrupt => return StopCause::Drain("SIGINT"),
                 Received::HangUp => daemon.reloader().ask(),
                 Received::Upgrade => {
-                    question.get_or_insert_with(|| Question::upgrade(daemon, program, None));
+                    question.get_or_insert_with(|| ProgramQuestion::upgrade(daemon, program, None));
                 }
             },
             Some(request) = daemon.requests.recv() => match request {
@@ -128,7 +128,7 @@ pub(super) async fn stop_cause(daemon: &mut Daemon, signals: &mut DaemonSignals,
                 ProcessRequest::Upgrade(reply) if question.is_some() => {
                     refuse(Some(reply), "another upgrade or a stop is in progress".to_owned());
                 }
-                ProcessRequest::Upgrade(reply) => question = Some(Question::upgrade(daemon, program, Some(reply))),
+                ProcessRequest::Upgrade(reply) => question = Some(ProgramQuestion::upgrade(daemon, program, Some(reply))),
             },
             (asked, answer) = answered(&mut question) => {
                 if let Some(cause) = asked.cause(daemon, program, answer) {
@@ -140,7 +140,7 @@ pub(super) async fn stop_cause(daemon: &mut Daemon, signals: &mut DaemonSignals,
 }
 
 /// Waits for the answer to the question, if there is one, and takes it. Cancel safe.
-async fn answered(question: &mut Option<Question>) -> (Question, Answer) {
+async fn answered(question: &mut Option<ProgramQuestion>) -> (ProgramQuestion, Answer) {
     let answer = match question {
         Some(asked) => asked.answer.as_mut().await,
         None => std::future::pending().await,

@@ -26,7 +26,7 @@ pub(super) struct Previous {
 }
 
 /// What the previous process has left, opened: the sessions of the handover that the database names.
-pub(super) struct Opened {
+pub(super) struct OpenedHandover {
     legacy: Option<Legacy>,
     failure: Option<String>,
 }
@@ -83,8 +83,8 @@ impl Previous {
 
     /// Opens what the previous process has left, which can be done once: nothing may fail afterwards. `number` is that in the
     /// database.
-    pub(super) fn open(&mut self, number: Option<NonZeroU64>) -> Opened {
-        let mut opened = Opened { legacy: None, failure: self.failure.take() };
+    pub(super) fn open(&mut self, number: Option<NonZeroU64>) -> OpenedHandover {
+        let mut opened = OpenedHandover { legacy: None, failure: self.failure.take() };
         for parcel in self.inherited.open() {
             match Legacy::of(parcel) {
                 Ok(legacy) if Some(legacy.about.number) == number => opened.legacy = Some(legacy),
@@ -104,7 +104,7 @@ impl Previous {
     }
 }
 
-impl Opened {
+impl OpenedHandover {
     /// Returns the seed of the previous process.
     pub(super) fn seed(&self) -> Option<u64> {
         self.legacy.as_ref().map(|legacy| *legacy.about.seed.expose())

@@ -16,7 +16,7 @@ use super::signals::DaemonSignals;
 use super::{Daemon, OperatorInterface, StartError};
 use crate::clock::Instant;
 use crate::config::{Config, ConfigErrors};
-use crate::service::handover::{InheritedDescriptors, Program, Unsealed, fd_store};
+use crate::service::handover::{InheritedDescriptors, Program, UnsealedParcel, fd_store};
 use crate::service::{self, Notify, Watchdog};
 use crate::{exit, log};
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The configuration of a start.
-enum Origin {
+enum ConfigOrigin {
     /// The file, which is read at each attempt.
     File(PathBuf),
     /// The configuration that was in force before a handover that failed.
@@ -74,7 +74,7 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
             return ExitCode::FAILURE;
         }
     };
-    let mut origin = Origin::File(path.to_owned());
+    let mut origin = ConfigOrigin::File(path.to_owned());
     let mut logs = false;
     loop {
         let watchdog = Watchdog::of_start();
@@ -90,7 +90,7 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
         let _watchdog = Watchdog::of_relay(daemon.relay.clone());
         match serve(daemon, &mut signals, &program).await {
             RunEnd::Exit(code) => return code,
-            RunEnd::GoOn(config, left) => (origin, previous) = (Origin::InForce(config), left),
+            RunEnd::GoOn(config, left) => (origin, previous) = (ConfigOrigin::InForce(config), left),
         }
     }
 }
@@ -101,7 +101,7 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
 /// # Errors
 /// Returns the exit code of the process.
 async fn start<I: OperatorInterface>(
-    origin: &Origin,
+    origin: &ConfigOrigin,
     logs: &mut bool,
     previous: &mut Previous,
     signals: &mut DaemonSignals,
@@ -140,13 +140,13 @@ async fn start<I: OperatorInterface>(
 }
 
 async fn attempt<I: OperatorInterface>(
-    origin: &Origin,
+    origin: &ConfigOrigin,
     logs: &mut bool,
     previous: &mut Previous,
 ) -> Result<Daemon, AttemptError> {
     let config = match origin {
-        Origin::File(path) => Config::load(path)?,
-        Origin::InForce(config) => Config::clone(config),
+        ConfigOrigin::File(path) => Config::load(path)?,
+        ConfigOrigin::InForce(config) => Config::clone(config),
     };
     if !*logs {
         log::init(&config.log).map_err(|error| AttemptError::Log(Box::new(error)))?;
@@ -202,7 +202,7 @@ async fn leave(daemon: Daemon) -> RunEnd {
                 InheritedDescriptors::own(sealed)
             }
         },
-        Err(Unsealed { error, parcel }) => {
+        Err(UnsealedParcel { error, parcel }) => {
             tracing::error!(%error, "cannot pass the sessions on: draining");
             InheritedDescriptors::unsealed(parcel)
         }
@@ -242,7 +242,7 @@ async fn replace(
             let (error, sealed) = program.execute(sealed);
             (format!("cannot execute {}: {error}", program.path().display()), InheritedDescriptors::own(sealed))
         }
-        Err(Unsealed { error, parcel }) => {
+        Err(UnsealedParcel { error, parcel }) => {
             (format!("cannot pass the sessions on: {error}"), InheritedDescriptors::unsealed(parcel))
         }
     };

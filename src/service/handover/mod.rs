@@ -10,6 +10,6 @@ mod program;
 mod signals;
 
 pub use inherited::InheritedDescriptors;
-pub use parcel::{PARCEL_VERSION, Parcel, ParcelError, SealedParcel, Unsealed};
+pub use parcel::{PARCEL_VERSION, Parcel, ParcelError, SealedParcel, UnsealedParcel};
 pub use program::{PREFLIGHT, PreflightError, PreflightReport, Program, WrittenFormats};
 pub use signals::{PausedSignals, SignalThread, block_signals};

@@ -63,7 +63,7 @@ pub struct SealedParcel {
 /// A parcel that could not be sealed.
 #[derive(Debug, Error)]
 #[error("{error}")]
-pub struct Unsealed {
+pub struct UnsealedParcel {
     /// The error of the operating system.
     pub error: io::Error,
     /// The parcel as it was.
@@ -75,19 +75,19 @@ impl Parcel {
     ///
     /// # Errors
     /// Returns the error of the operating system, and the parcel.
-    pub fn seal(self) -> Result<SealedParcel, Unsealed> {
+    pub fn seal(self) -> Result<SealedParcel, UnsealedParcel> {
         let Self { blobs, listeners, sockets } = self;
         let counts = [blobs.len(), listeners.len(), sockets.len()];
         let memory = match store(blobs) {
             Ok(memory) => memory,
-            Err((error, blobs)) => return Err(Unsealed { error, parcel: Self { blobs, listeners, sockets } }),
+            Err((error, blobs)) => return Err(UnsealedParcel { error, parcel: Self { blobs, listeners, sockets } }),
         };
         SealedParcel::send(counts, &memory, &listeners, &sockets).map_err(|error| {
             let blobs = load(memory, counts[0]).unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot read the state of the sessions back");
                 Vec::new()
             });
-            Unsealed { error, parcel: Self { blobs, listeners, sockets } }
+            UnsealedParcel { error, parcel: Self { blobs, listeners, sockets } }
         })
     }
 }
@@ -209,7 +209,7 @@ struct FirstMessage {
 impl FirstMessage {
     fn receive(socket: &OwnedFd, flags: RecvFlags) -> Result<Self, ParcelError> {
         let mut first = [0; FIRST];
-        let Received { len, descriptors, .. } = receive(socket, &mut first, flags)?;
+        let ReceivedMessage { len, descriptors, .. } = receive(socket, &mut first, flags)?;
         let version = PARCEL_VERSION.to_be_bytes();
         let counts = first.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(&version)).filter(|_| len == FIRST);
         let counts = counts.ok_or(ParcelError::Foreign)?.as_chunks::<8>().0;
@@ -246,14 +246,14 @@ fn send(socket: &OwnedFd, text: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Re
 }
 
 /// A message with its descriptors.
-struct Received {
+struct ReceivedMessage {
     len: usize,
     descriptors: Vec<OwnedFd>,
     /// True if this process may not open more descriptors. Those that are missing are closed.
     truncated: bool,
 }
 
-fn receive(socket: &OwnedFd, text: &mut [u8], flags: RecvFlags) -> io::Result<Received> {
+fn receive(socket: &OwnedFd, text: &mut [u8], flags: RecvFlags) -> io::Result<ReceivedMessage> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -265,7 +265,7 @@ fn receive(socket: &OwnedFd, text: &mut [u8], flags: RecvFlags) -> io::Result<Re
         }
     }
     let truncated = received.flags.contains(ReturnFlags::CTRUNC);
-    Ok(Received { len: received.bytes, descriptors, truncated })
+    Ok(ReceivedMessage { len: received.bytes, descriptors, truncated })
 }
 
 /// Writes blobs, each after its length, to an anonymous file. Frees each once it is written: the memory for all of them is not
@@ -365,7 +365,7 @@ mod tests {
         let blobs = vec![b"first".to_vec(), Vec::new(), vec![7; 3 << 20]];
         let expected = address(&one);
         let parcel = Parcel { blobs: blobs.clone(), listeners: vec![listener.into()], sockets: vec![one, inner] };
-        let Unsealed { error, mut parcel } = parcel.seal().unwrap_err();
+        let UnsealedParcel { error, mut parcel } = parcel.seal().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::TOOMANYREFS.raw_os_error()));
         assert_eq!((&parcel.blobs, parcel.listeners.len(), parcel.sockets.len()), (&blobs, 1, 2));
         parcel.sockets.pop();
