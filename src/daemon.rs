@@ -115,7 +115,7 @@ impl Daemon {
         let mut snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
         let config = snapshot.config.clone();
         let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
-        let wanted: &[_] = if previous.drains() { &[] } else { &config.listen };
+        let wanted: &[_] = if previous.drain().is_some() { &[] } else { &config.listen };
         let mut passed = previous.listeners().map_err(StartError::Descriptors)?;
         let plan = Plan::first(wanted, &mut passed)?;
         passed.finish()?;

@@ -19,8 +19,8 @@ use crate::service::handover::InheritedDescriptors;
 #[derive(Debug)]
 pub(super) struct Previous {
     inherited: InheritedDescriptors,
-    /// True if this process only drains what is left.
-    drains: bool,
+    /// The reason why this process only drains what is left.
+    drain: Option<&'static str>,
     /// The reason why this process goes on with sessions of its own.
     failure: Option<String>,
 }
@@ -45,12 +45,12 @@ impl Previous {
 
     /// What was passed. The descriptors stay in the store of the service manager.
     pub(super) fn of(inherited: InheritedDescriptors) -> Self {
-        Self { inherited, drains: false, failure: None }
+        Self { inherited, drain: None, failure: None }
     }
 
     /// Sessions that this process itself has frozen, and that nobody has taken: they are to be drained.
-    pub(super) fn to_drain(inherited: InheritedDescriptors) -> Self {
-        Self { drains: true, ..Self::of(inherited) }
+    pub(super) fn to_drain(inherited: InheritedDescriptors, reason: &'static str) -> Self {
+        Self { drain: Some(reason), ..Self::of(inherited) }
     }
 
     /// Sessions that this process itself has frozen, and goes on with.
@@ -58,9 +58,9 @@ impl Previous {
         Self { failure: Some(reason), ..Self::of(inherited) }
     }
 
-    /// Returns whether no client is to be accepted.
-    pub(super) fn drains(&self) -> bool {
-        self.drains
+    /// Returns the reason for a drain, during which no client is accepted.
+    pub(super) fn drain(&self) -> Option<&'static str> {
+        self.drain
     }
 
     /// Returns whether there may be sessions, which end if this process does not start.

@@ -83,8 +83,8 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
             Err(code) => return code,
         };
         drop(watchdog);
-        if previous.drains() {
-            return drain(daemon, "handover failed").await;
+        if let Some(reason) = previous.drain() {
+            return drain(daemon, reason).await;
         }
         Notify.ready();
         let _watchdog = Watchdog::of_relay(daemon.relay.clone());
@@ -208,7 +208,7 @@ async fn leave(daemon: Daemon) -> RunEnd {
         }
     };
     drop(listeners);
-    RunEnd::GoOn(Box::new(config), Box::new(Previous::to_drain(left)))
+    RunEnd::GoOn(Box::new(config), Box::new(Previous::to_drain(left, "SIGTERM")))
 }
 
 /// Executes the installed program in the place of this process. Returns only if that fails.
@@ -233,8 +233,8 @@ async fn replace(
     let StoppedDaemon { legacy, listeners, config } = daemon.freeze(number, began).await;
     let parcel = legacy.into_parcel(listeners);
     // What came before is of no use to the next program.
-    if signals.take_end().is_some() {
-        let left = Previous::to_drain(InheritedDescriptors::unsealed(parcel));
+    if let Some(signal) = signals.take_end() {
+        let left = Previous::to_drain(InheritedDescriptors::unsealed(parcel), signal.name());
         return Ok(RunEnd::GoOn(Box::new(config), Box::new(left)));
     }
     let (reason, left) = match parcel.seal() {
