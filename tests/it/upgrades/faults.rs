@@ -74,6 +74,23 @@ async fn sessions_that_cannot_be_sealed_stay_with_this_process() {
     dark.assert_goes_on(&["before"]).await;
 }
 
+/// The limit is reached in the middle, so that a part is sealed already.
+#[tokio::test]
+async fn sessions_that_are_sealed_in_part_stay_with_this_process() {
+    at_once(-5..=3, |above| async move {
+        let dark = Dark::new().await;
+        dark.store("before").await;
+        let highest = "$(ls /proc/$PPID/fd | sort -n | tail -1)";
+        let limit = format!("\"$real\" \"$@\"; prlimit --pid $PPID --nofile=$(({highest} + {above})):20000");
+        install(&dark.pushward, &limit, REAL);
+        let (code, text) = dark.pushward.ask(&["upgrade"]).await;
+        let failed = code == Some(1) && text.contains("Too many open files");
+        assert!(failed || code == Some(0) && text.contains("1 sessions kept, 0 ended"), "{code:?} {text}");
+        dark.assert_goes_on(&["before"]).await;
+    })
+    .await;
+}
+
 /// The next process cannot get them, so they end in order, and their messages are in the database.
 #[tokio::test]
 async fn sessions_that_cannot_be_sealed_at_sigterm_are_drained() {
