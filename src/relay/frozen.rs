@@ -60,6 +60,16 @@ impl NotHandedOver {
             Self::Failed => "failed",
         }
     }
+
+    /// Returns what the operator can do, if anything.
+    pub(super) fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Tls => Some(
+                "connect to the server without TLS over loopback or a unix socket: [[host]] upstream, upstream_tls",
+            ),
+            Self::NotHeld | Self::DatabaseLate | Self::Failed => None,
+        }
+    }
 }
 
 /// The state of a handover.

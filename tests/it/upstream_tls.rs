@@ -9,7 +9,7 @@ use rustls::version::{TLS12, TLS13};
 use crate::person::run;
 use crate::support::{
     Authority, Client, Ejabberd, Element, PATIENCE, Prosody, PushService, Pushward, Setup, StubOptions, StubUpstream,
-    bodies, enable_push, free_address, numbered, resumed,
+    bodies, enable_push, failed, free_address, fresh, lost, numbered, resumed,
 };
 
 /// Returns a setup for a server that the proxy trusts by its authority.
@@ -73,6 +73,28 @@ async fn a_dark_phone_is_notified_over_starttls_to_ejabberd() {
         let service = PushService::at(ejabberd.components).await;
         a_dark_phone_is_notified_and_finds_everything(setup, ejabberd.address, service).await;
     }
+}
+
+/// The keys of a TLS connection cannot be handed over. The messages wait on disk.
+#[tokio::test]
+async fn sessions_over_tls_end_at_an_upgrade_and_the_log_gives_the_remedy() {
+    let authority = Authority::new("ours");
+    let prosody = Prosody::over_tls(&authority.issue("localhost"), "").await;
+    let pushward = Pushward::start(setup(prosody.address, "starttls", &authority).copied()).await;
+    let mut bob = Client::plain(prosody.address).await;
+    bob.login("bob", "desk").await;
+    let mut alice = pushward.login("alice", "phone").await;
+    let enabled = alice.enable().await;
+    alice.available().await;
+    lost(&pushward, alice, "alice@localhost/phone").await;
+    bob.say("alice@localhost/phone", "kept").await;
+    pushward.stored("kept").await;
+    let (code, text) = pushward.ask(&["upgrade"]).await;
+    assert!(code == Some(0) && text.contains("0 sessions kept, 1 ended (1 TLS to the server)"), "{code:?} {text}");
+    pushward.logged(&["session cannot be handed over", "without TLS over loopback"]).await;
+    let (mut alice, _) = failed(&pushward, &enabled, 0).await;
+    fresh(&mut alice, "phone").await;
+    assert_eq!(alice.bodies_until(&["kept".to_owned()]).await, ["kept"]);
 }
 
 async fn prosody_with_direct_tls(authority: &Authority) -> (Prosody, SocketAddr) {

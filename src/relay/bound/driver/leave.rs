@@ -104,7 +104,7 @@ impl SessionDriver {
             (false, true) => NotHandedOver::NotHeld,
         };
         self.relay.handover().count_ended(reason);
-        tracing::info!(reason = reason.name(), "session cannot be handed over");
+        tracing::info!(reason = reason.name(), remedy = reason.remedy(), "session cannot be handed over");
         self.take(Input::Drain);
     }
 
