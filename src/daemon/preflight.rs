@@ -1,5 +1,5 @@
 //! The check that the installed program makes before it takes the place of a running one: it loads what a start would load, and
-//! prints a [`PreflightReport`], which the running process judges ([`refusal`]).
+//! prints a [`PreflightReport`], which the running process judges (`refusal`).
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
