@@ -34,6 +34,7 @@ use crate::store::{Store, StoreError};
 pub use listeners::ListenError;
 use listeners::{ListenerSockets, Listeners, Plan};
 pub use operator::{Controls, OperatorInterface, Serving};
+use preflight::FileId;
 use previous::Previous;
 use reload::Reloads;
 pub use reload::{ReloadReport, Reloader};
@@ -96,6 +97,8 @@ pub struct Daemon {
     controls: Controls,
     requests: mpsc::Receiver<ProcessRequest>,
     sockets: ListenerSockets,
+    /// The state directory, which the paths of later configurations must lead to.
+    state: Option<FileId>,
 }
 
 impl Daemon {
@@ -112,6 +115,7 @@ impl Daemon {
         let (state, limits) = (config.state.clone(), (&config.limits.spools).into());
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
+        let state = FileId::of(&config.state);
         let mut snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
         let config = snapshot.config.clone();
         let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
@@ -142,7 +146,7 @@ impl Daemon {
         let (process, requests) = requests();
         let controls = Controls { reloader, process };
         let operator = interface.serve(Arc::clone(&relay), controls.clone());
-        Ok(Self { addresses, accepting, connections, relay, store, operator, controls, requests, sockets })
+        Ok(Self { addresses, accepting, connections, relay, store, operator, controls, requests, sockets, state })
     }
 
     /// Returns the listening addresses at the start, in the order of the configuration. If the system chose a port, it is the
@@ -167,7 +171,7 @@ impl Daemon {
         let deadline = Instant::now() + self.relay.current().config.drain_timeout;
         self.accepting.cancel();
         // The last copies: nobody serves a connection that the kernel would complete.
-        drop(self.sockets.take());
+        self.sockets.close();
         self.relay.drain();
         self.connections.close();
         let drain = async {

@@ -2,12 +2,13 @@
 //! process; nothing else waits for its answer.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 
 use tokio::select;
 
 use super::Daemon;
-use super::preflight::refusal;
+use super::preflight::{other_state, taken_address};
 use super::requests::{ProcessRequest, UpgradeReply};
 use super::signals::{DaemonSignals, Received};
 use crate::metrics::HandoverOutcome;
@@ -24,10 +25,13 @@ pub(super) enum StopCause {
     /// It was asked to drain.
     Drain(&'static str),
     /// The service manager ends the process, and may start another one, for which it keeps the sessions.
-    Leave,
+    Leave(WantedListeners),
     /// The installed program takes its place. Whoever has asked for it waits for the answer.
-    Upgrade(Option<UpgradeReply>),
+    Upgrade(WantedListeners, Option<UpgradeReply>),
 }
+
+/// The addresses on which the next process will listen, if they are known.
+pub(super) type WantedListeners = Option<Vec<SocketAddr>>;
 
 /// A question to the installed program.
 struct ProgramQuestion {
@@ -58,16 +62,17 @@ impl ProgramQuestion {
     /// Returns the cause that follows from the answer, if any. The refusal of an upgrade is logged and replied.
     fn cause(self, daemon: &Daemon, program: &Program, answer: Answer) -> Option<StopCause> {
         if self.leaves {
-            return Some(leave_or_drain(answer));
+            return Some(leave_or_drain(daemon, answer));
         }
         let path = program.path().display();
         // Only a service manager that ends the process is asked for its store.
         let report = answer.ok()?.map_err(|error| error.to_string());
         let config = &daemon.relay.current().config;
-        match report.and_then(|report| refusal(&report, config).map_or(Ok(report), Err)) {
+        let refusal = |report: &_| other_state(report, daemon.state).or_else(|| taken_address(report, config));
+        match report.and_then(|report| refusal(&report).map_or(Ok(report), Err)) {
             Ok(report) => {
                 tracing::info!(version = report.version, program = %path, "upgrading");
-                Some(StopCause::Upgrade(self.reply))
+                Some(StopCause::Upgrade(Some(report.listen), self.reply))
             }
             Err(error) => {
                 daemon.relay.metrics().handover(HandoverOutcome::Refused);
@@ -81,13 +86,16 @@ impl ProgramQuestion {
 
 /// Returns whether the sessions are left to the service manager. A program that refuses its configuration leaves them in the
 /// store, and the operator can correct it.
-fn leave_or_drain(answer: Answer) -> StopCause {
+fn leave_or_drain(daemon: &Daemon, answer: Answer) -> StopCause {
     match answer {
         Err(reason) => tracing::debug!(%reason, "service manager does not keep sessions"),
-        Ok(Ok(_)) => return StopCause::Leave,
+        Ok(Ok(report)) => match other_state(&report, daemon.state) {
+            Some(error) => tracing::error!(error, "next process cannot continue with the sessions: draining"),
+            None => return StopCause::Leave(Some(report.listen)),
+        },
         Ok(Err(error)) if error.is_of_configuration() => {
             tracing::error!(%error, "next start will refuse its configuration: sessions wait in the store until it is corrected");
-            return StopCause::Leave;
+            return StopCause::Leave(None);
         }
         // A program that does not know the descriptors would fail at each start.
         Ok(Err(error)) => tracing::error!(%error, "installed program cannot take up the sessions: draining"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Daemon;
+use super::cause::WantedListeners;
 use super::legacy::{AboutHandover, Legacy};
 use crate::clock::Instant;
 use crate::config::Config;
@@ -51,8 +52,8 @@ impl Daemon {
         Err(format!("handover not begun: cannot note it in the database: {error}"))
     }
 
-    /// Stops, and returns the sessions and listeners for another process. `began`: the time of the request.
-    pub(super) async fn freeze(self, number: NonZeroU64, began: Instant) -> StoppedDaemon {
+    /// Stops, and returns the sessions and the wanted listeners for another process. `began`: the time of the request.
+    pub(super) async fn freeze(self, number: NonZeroU64, began: Instant, wanted: &WantedListeners) -> StoppedDaemon {
         self.accepting.cancel();
         if !self.relay.interrupt_publishing(Instant::now() + PUBLISHES).await {
             tracing::debug!("some streams to push services were not closed in order");
@@ -88,6 +89,10 @@ impl Daemon {
         }
         tracing::info!(sessions = sessions.len(), took = ?began.elapsed(), "sessions frozen for the next process");
         let config = Config::clone(&self.relay.current().config);
-        StoppedDaemon { legacy: Legacy { about, rest, sessions }, listeners: self.sockets.take(), config }
+        StoppedDaemon {
+            legacy: Legacy { about, rest, sessions },
+            listeners: self.sockets.take(wanted.as_deref()),
+            config,
+        }
     }
 }

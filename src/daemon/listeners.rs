@@ -70,23 +70,42 @@ pub(super) struct Listeners {
 /// Copies of the descriptors of the open listeners, for a handover: the next process accepts the connections that the kernel
 /// completes meanwhile.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ListenerSockets(Arc<Mutex<Vec<(SocketAddr, OwnedFd)>>>);
+pub(super) struct ListenerSockets(Arc<Mutex<Vec<ListenerSocket>>>);
+
+#[derive(Debug)]
+struct ListenerSocket {
+    /// The address in the configuration, whose port may be 0.
+    configured: SocketAddr,
+    bound: SocketAddr,
+    socket: OwnedFd,
+}
 
 impl ListenerSockets {
-    /// Takes all of them.
-    pub(super) fn take(&self) -> Vec<OwnedFd> {
-        std::mem::take(&mut *lock(&self.0)).into_iter().map(|(_, socket)| socket).collect()
+    /// Takes those at wanted addresses, and closes the others: they could exclude addresses that the next process opens. If
+    /// nothing is known about what is wanted, takes all of them.
+    pub(super) fn take(&self, wanted: Option<&[SocketAddr]>) -> Vec<OwnedFd> {
+        let is_wanted = |open: &ListenerSocket| {
+            let fits = |address: &SocketAddr| *address == open.configured || *address == open.bound;
+            wanted.is_none_or(|wanted| wanted.iter().any(fits))
+        };
+        let all = std::mem::take(&mut *lock(&self.0));
+        all.into_iter().filter(is_wanted).map(|open| open.socket).collect()
     }
 
-    fn add(&self, address: SocketAddr, listener: &TcpListener) {
+    /// Closes all of them.
+    pub(super) fn close(&self) {
+        lock(&self.0).clear();
+    }
+
+    fn add(&self, configured: SocketAddr, bound: SocketAddr, listener: &TcpListener) {
         match listener.as_fd().try_clone_to_owned() {
-            Ok(socket) => lock(&self.0).push((address, socket)),
-            Err(error) => tracing::warn!(%address, %error, "listener cannot be handed over"),
+            Ok(socket) => lock(&self.0).push(ListenerSocket { configured, bound, socket }),
+            Err(error) => tracing::warn!(address = %bound, %error, "listener cannot be handed over"),
         }
     }
 
-    fn remove(&self, address: SocketAddr) {
-        lock(&self.0).retain(|(open, _)| *open != address);
+    fn remove(&self, bound: SocketAddr) {
+        lock(&self.0).retain(|open| open.bound != bound);
     }
 }
 
@@ -123,7 +142,11 @@ impl Plan {
         };
         // Unchanged listeners are matched first: if two have port 0, a change to one must not move the other.
         let same: Vec<_> = wanted.iter().map(|listen| take(&|open| open == listen)).collect();
-        let steps = wanted.iter().zip(same).map(|(listen, same)| {
+        let mut steps: Vec<_> = wanted.iter().zip(same).enumerate().collect();
+        // Any port fits an address without one, so that it is served last.
+        steps.sort_by_key(|(_, (listen, _))| listen.address.port() == 0);
+        let mut planned = Vec::with_capacity(steps.len());
+        for (position, (listen, same)) in steps {
             let step = match same.or_else(|| take(&|open| open.address == listen.address)) {
                 Some(number) => ListenerStep::Keep(number),
                 None => {
@@ -134,9 +157,10 @@ impl Plan {
                     ListenerStep::Open(listener, address)
                 }
             };
-            Ok((listen.clone(), step))
-        });
-        steps.collect::<Result<_, _>>().map(Self)
+            planned.push((position, (listen.clone(), step)));
+        }
+        planned.sort_by_key(|(position, _)| *position);
+        Ok(Self(planned.into_iter().map(|(_, step)| step).collect()))
     }
 }
 
@@ -197,7 +221,7 @@ impl Listeners {
 
     fn listen(&self, listen: Listen, listener: TcpListener, address: SocketAddr) -> OpenListener {
         log_listening(address, listen.tls);
-        self.sockets.add(address, &listener);
+        self.sockets.add(listen.address, address, &listener);
         let (listen, stop) = (Arc::new(ArcSwap::from_pointee(listen)), self.accepting.child_token());
         let (relay, connections, current) = (Arc::clone(&self.relay), self.connections.clone(), Arc::clone(&listen));
         let accept = listener::accept(
@@ -225,6 +249,7 @@ fn log_listening(address: SocketAddr, tls: ListenTls) {
 /// Takes the listener that the service manager passed for this address, or creates one.
 fn bind(address: SocketAddr, passed: &mut Sockets) -> io::Result<(TcpListener, SocketAddr)> {
     if let Some(listener) = passed.take(address)? {
+        let address = listener.local_addr()?;
         return Ok((listener, address));
     }
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

@@ -1,12 +1,14 @@
 //! The check that the installed program makes before it takes the place of a running one: it loads what a start would load, and
-//! prints a [`PreflightReport`], which the running process judges (`refusal`).
+//! prints a [`PreflightReport`], which the running process judges.
 
-use std::net::TcpListener;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::StartError;
-use crate::config::Config;
+use crate::config::{Config, may_clash};
 use crate::relay::handover::RELAY_RECORD_VERSION;
 use crate::relay::snapshot::Snapshot;
 use crate::secret::Secret;
@@ -24,6 +26,11 @@ pub fn preflight(path: &Path) -> ExitCode {
             return ExitCode::from(exit::CONFIG);
         }
     };
+    let directory = config.admin.socket.parent().filter(|directory| !directory.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| **directory != *config.state && !directory.is_dir()) {
+        eprintln!("[admin] socket: there is no directory {}", directory.display());
+        return ExitCode::from(exit::CONFIG);
+    }
     let report = report(&config);
     if let Err(errors) = Snapshot::load(config, 0, Secret::new(0)) {
         eprintln!("{}", StartError::Load(errors));
@@ -46,21 +53,47 @@ fn report(config: &Config) -> PreflightReport {
     }
 }
 
-/// Returns the reason why a program that has answered so cannot take the place of a process with this configuration, although it
-/// can start: it has other sessions, or cannot bind an address that this process does not hold.
-pub(super) fn refusal(report: &PreflightReport, config: &Config) -> Option<String> {
-    let state = absolute(&config.state);
-    if report.state != state {
-        let (new, old) = (report.state.display(), state.display());
-        return Some(format!("`state` is {new}, and {old} in the running process: stop it, then start it again"));
+/// The identity of a file, whatever path leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// Returns the identity of the file at this path, if there is one.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self { device: metadata.dev(), inode: metadata.ino() })
     }
+}
+
+/// Returns the reason why a program with another state directory cannot continue with the sessions of this process.
+pub(super) fn other_state(report: &PreflightReport, state: Option<FileId>) -> Option<String> {
+    let is_same = state.is_some() && FileId::of(&report.state) == state;
+    let text =
+        || format!("`state` leads to another directory now: {}; stop Pushward, then start it", report.state.display());
+    (!is_same).then(text)
+}
+
+/// Returns the reason why a program that has answered so could not open its addresses.
+pub(super) fn taken_address(report: &PreflightReport, config: &Config) -> Option<String> {
     let held = config.listen.iter().map(|listen| listen.address).chain(config.admin.listen);
     let held: Vec<_> = held.collect();
-    let added = report.listen.iter().chain(&report.page).filter(|address| !held.contains(address));
-    added.copied().find_map(|address| {
-        let error = TcpListener::bind(address).err()?;
-        Some(format!("cannot listen on {address}: {error}"))
-    })
+    let wanted: Vec<_> = report.listen.iter().chain(&report.page).copied().collect();
+    // This process closes them before the program starts.
+    let closed: Vec<_> = held.iter().filter(|address| !wanted.contains(address)).collect();
+    let is_free =
+        |address: &SocketAddr| held.contains(address) || closed.iter().any(|open| may_clash(**open, *address));
+    let mut bound = Vec::new();
+    for address in wanted.iter().filter(|address| !is_free(address)) {
+        match TcpListener::bind(address) {
+            // Two new addresses may exclude each other.
+            Ok(listener) => bound.push(listener),
+            Err(error) => return Some(format!("cannot listen on {address}: {error}")),
+        }
+    }
+    None
 }
 
 fn absolute(path: &Path) -> PathBuf {

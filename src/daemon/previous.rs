@@ -50,7 +50,7 @@ impl Previous {
 
     /// Sessions that this process itself has frozen, and that nobody has taken: they are to be drained.
     pub(super) fn to_drain(inherited: InheritedDescriptors, reason: &'static str) -> Self {
-        Self { drain: Some(reason), ..Self::of(inherited) }
+        Self { drain: Some(reason), failure: Some(format!("{reason}: draining")), ..Self::of(inherited) }
     }
 
     /// Sessions that this process itself has frozen, and goes on with.
@@ -61,6 +61,11 @@ impl Previous {
     /// Returns the reason for a drain, during which no client is accepted.
     pub(super) fn drain(&self) -> Option<&'static str> {
         self.drain
+    }
+
+    /// Lets this process only drain what is left.
+    pub(super) fn drain_for(&mut self, reason: &'static str) {
+        self.drain = Some(reason);
     }
 
     /// Returns whether there may be sessions, which end if this process does not start.

@@ -3,6 +3,8 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::Daemon;
+
 /// The limit for waiting requests. The first one that is carried out ends the process.
 const WAITING: usize = 4;
 
@@ -50,5 +52,20 @@ impl ProcessHandle {
         let (reply, replied) = oneshot::channel();
         self.0.try_send(ProcessRequest::Upgrade(reply)).map_err(|_| ENDING.to_owned())?;
         replied.await.unwrap_or_else(|_| Err(ENDING.to_owned()))
+    }
+}
+
+impl Daemon {
+    /// Takes the requests that have come, and returns whether one of them is to stop. Others are refused.
+    pub(super) fn is_asked_to_stop(&mut self) -> bool {
+        let mut stops = false;
+        while let Ok(request) = self.requests.try_recv() {
+            if let ProcessRequest::Stop(reply) = request {
+                // The operator may have stopped waiting.
+                reply.send(()).ok();
+                stops = true;
+            }
+        }
+        stops
     }
 }

@@ -8,14 +8,15 @@ use thiserror::Error;
 use tokio::select;
 use tokio::time::sleep;
 
-use super::cause::{StopCause, stop_cause};
+use super::cause::{StopCause, WantedListeners, stop_cause};
 use super::hand_over::StoppedDaemon;
 use super::previous::Previous;
 use super::requests::UpgradeReply;
-use super::signals::DaemonSignals;
+use super::signals::{DaemonSignals, Received};
 use super::{Daemon, OperatorInterface, StartError};
 use crate::clock::Instant;
 use crate::config::{Config, ConfigErrors};
+use crate::metrics::HandoverOutcome;
 use crate::service::handover::{InheritedDescriptors, Program, UnsealedParcel, fd_store};
 use crate::service::{self, Notify, Watchdog};
 use crate::{exit, log};
@@ -106,7 +107,7 @@ async fn start<I: OperatorInterface>(
     previous: &mut Previous,
     signals: &mut DaemonSignals,
 ) -> Result<Daemon, ExitCode> {
-    let deadline = Instant::now() + PATIENCE;
+    let (mut deadline, mut ends) = (None, false);
     loop {
         let (has_sessions, is_stored) = (previous.has_sessions(), previous.is_stored());
         let attempt = Box::pin(attempt::<I>(origin, logs, previous));
@@ -126,14 +127,17 @@ async fn start<I: OperatorInterface>(
             return Err(error.exit());
         }
         // Another start takes up what is in the store: not an exit code after which there is none.
-        if is_stored || Instant::now() >= deadline {
+        let gives_up = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE) <= Instant::now();
+        if is_stored || gives_up || previous.drain().is_some() && ends {
             return Err(ExitCode::FAILURE);
         }
         select! {
             () = sleep(PAUSE) => {}
+            // One more attempt, to end the sessions in order.
             signal = signals.end() => {
-                tracing::error!(signal = signal.name(), "stopped during startup: sessions of the previous process end");
-                return Err(ExitCode::FAILURE);
+                sleep(PAUSE).await;
+                previous.drain_for(signal.name());
+                ends = true;
             }
         }
     }
@@ -170,8 +174,8 @@ async fn serve(mut daemon: Daemon, signals: &mut DaemonSignals, program: &Progra
     loop {
         match stop_cause(&mut daemon, signals, program).await {
             StopCause::Drain(reason) => return RunEnd::Exit(drain(daemon, reason).await),
-            StopCause::Leave => return leave(daemon).await,
-            StopCause::Upgrade(reply) => match replace(daemon, signals, program, reply).await {
+            StopCause::Leave(wanted) => return leave(daemon, &wanted).await,
+            StopCause::Upgrade(wanted, reply) => match replace(daemon, signals, program, &wanted, reply).await {
                 Ok(ended) => return ended,
                 Err(same) => daemon = *same,
             },
@@ -187,26 +191,27 @@ async fn drain(daemon: Daemon, reason: &'static str) -> ExitCode {
 }
 
 /// Leaves the sessions to the process that the service manager starts next.
-async fn leave(daemon: Daemon) -> RunEnd {
+async fn leave(daemon: Daemon, wanted: &WantedListeners) -> RunEnd {
     let began = Instant::now();
     let Ok(number) = daemon.begin_handover().await else { return RunEnd::Exit(drain(daemon, "SIGTERM").await) };
-    let StoppedDaemon { legacy, listeners, config } = daemon.freeze(number, began).await;
-    let left = match legacy.into_parcel(Vec::new()).seal() {
+    store(daemon.freeze(number, began, wanted).await).await
+}
+
+/// Stores the sessions with the service manager. If it does not take them, this process goes on and drains.
+async fn store(stopped: StoppedDaemon) -> RunEnd {
+    let StoppedDaemon { legacy, listeners, config } = stopped;
+    let number = legacy.about.number;
+    let (reason, left) = match legacy.into_parcel(Vec::new()).seal() {
         Ok(sealed) => match fd_store::put(number, &sealed, &listeners).await {
             Ok(()) => {
                 tracing::info!("sessions left to the service manager");
                 return RunEnd::Exit(ExitCode::SUCCESS);
             }
-            Err(error) => {
-                tracing::error!(%error, "service manager did not take the sessions: draining");
-                InheritedDescriptors::own(sealed)
-            }
+            Err(error) => (error.to_string(), InheritedDescriptors::own(sealed)),
         },
-        Err(UnsealedParcel { error, parcel }) => {
-            tracing::error!(%error, "cannot pass the sessions on: draining");
-            InheritedDescriptors::unsealed(parcel)
-        }
+        Err(UnsealedParcel { error, parcel }) => (error.to_string(), InheritedDescriptors::unsealed(parcel)),
     };
+    tracing::error!(reason, "cannot leave the sessions to the service manager: draining");
     drop(listeners);
     RunEnd::GoOn(Box::new(config), Box::new(Previous::to_drain(left, "SIGTERM")))
 }
@@ -216,9 +221,10 @@ async fn leave(daemon: Daemon) -> RunEnd {
 /// # Errors
 /// Returns the daemon if nothing has changed.
 async fn replace(
-    daemon: Daemon,
+    mut daemon: Daemon,
     signals: &mut DaemonSignals,
     program: &Program,
+    wanted: &WantedListeners,
     reply: Option<UpgradeReply>,
 ) -> Result<RunEnd, Box<Daemon>> {
     let began = Instant::now();
@@ -227,17 +233,32 @@ async fn replace(
         // The operator may have stopped waiting.
         drop(reply.send(begun.clone().map(drop)));
     }
-    let Ok(number) = begun else { return Err(Box::new(daemon)) };
+    let Ok(number) = begun else {
+        daemon.relay.metrics().handover(HandoverOutcome::Failed);
+        return Err(Box::new(daemon));
+    };
+    if daemon.is_asked_to_stop() {
+        return Ok(RunEnd::Exit(drain(daemon, "stop command").await));
+    }
     // What comes from now on waits for the next program.
     let _paused = signals.pause();
-    let StoppedDaemon { legacy, listeners, config } = daemon.freeze(number, began).await;
-    let parcel = legacy.into_parcel(listeners);
+    let stopped = daemon.freeze(number, began, wanted).await;
     // What came before is of no use to the next program.
-    if let Some(signal) = signals.take_end() {
-        let left = Previous::to_drain(InheritedDescriptors::unsealed(parcel), signal.name());
-        return Ok(RunEnd::GoOn(Box::new(config), Box::new(left)));
+    match signals.take_end() {
+        None => Ok(execute(stopped, program)),
+        Some(Received::Terminate) if fd_store::probe().await.is_ok() => Ok(store(stopped).await),
+        Some(signal) => {
+            let StoppedDaemon { legacy, config, .. } = stopped;
+            let left = InheritedDescriptors::unsealed(legacy.into_parcel(Vec::new()));
+            Ok(RunEnd::GoOn(Box::new(config), Box::new(Previous::to_drain(left, signal.name()))))
+        }
     }
-    let (reason, left) = match parcel.seal() {
+}
+
+/// Executes the installed program in the place of this process. Returns only if that fails.
+fn execute(stopped: StoppedDaemon, program: &Program) -> RunEnd {
+    let StoppedDaemon { legacy, listeners, config } = stopped;
+    let (reason, left) = match legacy.into_parcel(listeners).seal() {
         Ok(sealed) => {
             let (error, sealed) = program.execute(sealed);
             (format!("cannot execute {}: {error}", program.path().display()), InheritedDescriptors::own(sealed))
@@ -247,5 +268,5 @@ async fn replace(
         }
     };
     tracing::error!(reason, "upgrade failed: running process continues");
-    Ok(RunEnd::GoOn(Box::new(config), Box::new(Previous::after_failure(left, reason))))
+    RunEnd::GoOn(Box::new(config), Box::new(Previous::after_failure(left, reason)))
 }

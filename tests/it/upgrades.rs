@@ -1,5 +1,6 @@
 //! The process is replaced by another one: dark sessions go on, and clients that were connected resume.
 
+mod changed;
 mod dark;
 mod faults;
 mod manager;

@@ -56,7 +56,8 @@ async fn stop_in_the_middle_of_a_handover_drains_or_says_that_the_process_is_bei
             dark.assert_drains().await;
         } else {
             // Between the two processes nobody listens.
-            let nobody = code == Some(69) && text.contains("no daemon listens");
+            let nobody =
+                code == Some(69) && (text.contains("no daemon listens") || text.contains("closed the connection"));
             assert!(nobody || code == Some(1) && text.contains("being replaced"), "{code:?} {text}");
             dark.handed_over(1).await;
             dark.assert_goes_on(&[]).await;
@@ -116,5 +117,55 @@ async fn a_drain_refuses_connections() {
     eventually(PATIENCE, || "a refusal".to_owned(), refuses).await;
     assert_eq!(dark.pushward.exited(), None, "the drain has ended already");
     dark.pushward.end(Fault::Stall);
+    dark.assert_drains().await;
+}
+
+/// Regression test: a signal between two attempts to start ended all sessions without a footer.
+#[tokio::test]
+async fn sigterm_between_two_attempts_to_start_drains() {
+    let mut dark = Dark::new().await;
+    install(&dark.pushward, "\"$real\" \"$@\" || exit; mv certs/localhost.key certs/aside", REAL);
+    dark.pushward.signal("-USR2");
+    dark.pushward.logged(&["cannot start"]).await;
+    dark.pushward.signal("-TERM");
+    std::fs::rename(dark.pushward.file("certs/aside"), dark.pushward.file("certs/localhost.key")).unwrap();
+    dark.assert_drains().await;
+}
+
+/// The database stalls while the handover is noted in it.
+async fn while_a_handover_is_noted(dark: &mut Dark) {
+    dark.pushward.begin(Fault::Stall);
+    dark.pushward.signal("-USR2");
+    dark.pushward.logged(&["\"upgrading\""]).await;
+    dark.pushward.stalled().await;
+}
+
+#[tokio::test]
+async fn stop_while_a_handover_is_noted_is_carried_out() {
+    let mut dark = Dark::with(|setup| setup.copied().with_faults()).await;
+    while_a_handover_is_noted(&mut dark).await;
+    let end = async {
+        // The command must have sent its request by then.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        dark.pushward.end(Fault::Stall);
+    };
+    let ((code, text), ()) = tokio::join!(dark.pushward.ask(&["stop"]), end);
+    assert!(code == Some(0) && text.contains("draining"), "{code:?} {text}");
+    dark.assert_drains().await;
+}
+
+/// Regression test: the command found the same process, which drained, and said that it had been replaced.
+#[tokio::test]
+async fn the_command_upgrade_says_that_a_signal_came_first() {
+    let mut dark = Dark::with(|setup| setup.copied().with_faults()).await;
+    dark.pushward.begin(Fault::Stall);
+    let end = async {
+        dark.pushward.logged(&["\"upgrading\""]).await;
+        dark.pushward.signal("-INT");
+        dark.pushward.stalled().await;
+        dark.pushward.end(Fault::Stall);
+    };
+    let ((code, text), ()) = tokio::join!(dark.pushward.ask(&["upgrade"]), end);
+    assert_eq!(code, Some(1), "{text}");
     dark.assert_drains().await;
 }
