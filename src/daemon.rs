@@ -1,6 +1,7 @@
 //! [`Daemon`]: starts the components, handles signals and drains. `pushward run` calls [`run`](run::run).
 
 mod cause;
+mod file_id;
 mod hand_over;
 mod legacy;
 mod listeners;
@@ -31,10 +32,10 @@ use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::service::PassedError;
 use crate::store::{Store, StoreError};
+use file_id::FileId;
 pub use listeners::ListenError;
 use listeners::{ListenerSockets, Listeners, Plan};
 pub use operator::{Controls, OperatorInterface, Serving};
-use preflight::FileId;
 use previous::Previous;
 use reload::Reloads;
 pub use reload::{ReloadReport, Reloader};

@@ -1,13 +1,12 @@
 //! The check that the installed program makes before it takes the place of a running one: it loads what a start would load, and
 //! prints a [`PreflightReport`], which the running process judges.
 
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::StartError;
+use super::file_id::FileId;
 use crate::config::{Config, may_clash};
 use crate::relay::handover::RELAY_RECORD_VERSION;
 use crate::relay::snapshot::Snapshot;
@@ -50,21 +49,6 @@ fn report(config: &Config) -> PreflightReport {
         state: absolute(&config.state),
         listen: config.listen.iter().map(|listen| listen.address).collect(),
         page: config.admin.listen,
-    }
-}
-
-/// The identity of a file, whatever path leads to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    /// Returns the identity of the file at this path, if there is one.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self { device: metadata.dev(), inode: metadata.ino() })
     }
 }
 

@@ -3,8 +3,6 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Daemon;
-
 /// The limit for waiting requests. The first one that is carried out ends the process.
 const WAITING: usize = 4;
 
@@ -55,17 +53,15 @@ impl ProcessHandle {
     }
 }
 
-impl Daemon {
-    /// Takes the requests that have come, and returns whether one of them is to stop. Others are refused.
-    pub(super) fn is_asked_to_stop(&mut self) -> bool {
-        let mut stops = false;
-        while let Ok(request) = self.requests.try_recv() {
-            if let ProcessRequest::Stop(reply) = request {
-                // The operator may have stopped waiting.
-                reply.send(()).ok();
-                stops = true;
-            }
+/// Takes the requests that have come, and returns whether one of them is to stop. Others are refused.
+pub(super) fn take_stop(requests: &mut mpsc::Receiver<ProcessRequest>) -> bool {
+    let mut stops = false;
+    while let Ok(request) = requests.try_recv() {
+        if let ProcessRequest::Stop(reply) = request {
+            // The operator may have stopped waiting.
+            reply.send(()).ok();
+            stops = true;
         }
-        stops
     }
+    stops
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::cause::{StopCause, WantedListeners, stop_cause};
 use super::hand_over::StoppedDaemon;
 use super::previous::Previous;
-use super::requests::UpgradeReply;
+use super::requests::{UpgradeReply, take_stop};
 use super::signals::{DaemonSignals, Received};
 use super::{Daemon, OperatorInterface, StartError};
 use crate::clock::Instant;
@@ -237,7 +237,7 @@ async fn replace(
         daemon.relay.metrics().handover(HandoverOutcome::Failed);
         return Err(Box::new(daemon));
     };
-    if daemon.is_asked_to_stop() {
+    if take_stop(&mut daemon.requests) {
         return Ok(RunEnd::Exit(drain(daemon, "stop command").await));
     }
     // What comes from now on waits for the next program.
