@@ -30,6 +30,7 @@ use crate::config::{Config, ListenTls};
 use crate::exit;
 use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
+use crate::secret::Secret;
 use crate::service::PassedError;
 use crate::store::{Store, StoreError};
 use file_id::FileId;
@@ -87,6 +88,30 @@ impl StartError {
     }
 }
 
+/// The settings of a start.
+enum StartSettings {
+    /// A configuration. The files that it names are loaded.
+    Loaded(Box<Config>),
+    /// Those of a daemon in this process that has stopped. Nothing is loaded again.
+    InForce(Box<Snapshot>),
+}
+
+impl StartSettings {
+    fn config(&self) -> &Config {
+        match self {
+            Self::Loaded(config) => config,
+            Self::InForce(snapshot) => &snapshot.config,
+        }
+    }
+
+    fn load(self, resource_key: Secret<u128>) -> Result<Snapshot, StartError> {
+        match self {
+            Self::Loaded(config) => Snapshot::load(*config, rand::random(), resource_key).map_err(StartError::Load),
+            Self::InForce(snapshot) => Ok(*snapshot),
+        }
+    }
+}
+
 /// A running daemon.
 pub struct Daemon {
     addresses: Vec<(ListenTls, SocketAddr)>,
@@ -108,16 +133,20 @@ impl Daemon {
     /// # Errors
     /// Returns [`StartError`] with the reason and, if there is one, the remedy.
     pub async fn start<I: OperatorInterface>(config: Config) -> Result<Self, StartError> {
-        Self::start_after::<I>(config, &mut Previous::none()).await
+        Self::start_after::<I>(StartSettings::Loaded(Box::new(config)), &mut Previous::none()).await
     }
 
     /// Starts, and goes on with what a previous process has left. If the start fails, that is still there.
-    async fn start_after<I: OperatorInterface>(config: Config, previous: &mut Previous) -> Result<Self, StartError> {
+    async fn start_after<I: OperatorInterface>(
+        settings: StartSettings,
+        previous: &mut Previous,
+    ) -> Result<Self, StartError> {
+        let config = settings.config();
         let (state, limits) = (config.state.clone(), (&config.limits.spools).into());
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
         let state = FileId::of(&config.state);
-        let mut snapshot = Snapshot::load(config, rand::random(), store.resource_key()).map_err(StartError::Load)?;
+        let mut snapshot = settings.load(store.resource_key())?;
         let config = snapshot.config.clone();
         let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
         let wanted: &[_] = if previous.drain().is_some() { &[] } else { &config.listen };

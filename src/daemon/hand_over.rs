@@ -10,7 +10,7 @@ use super::Daemon;
 use super::cause::WantedListeners;
 use super::legacy::{AboutHandover, Legacy};
 use crate::clock::Instant;
-use crate::config::Config;
+use crate::relay::snapshot::Snapshot;
 use crate::secret::Secret;
 
 /// The time that the database has to note the handover. If it is late, the handover is not begun.
@@ -28,12 +28,11 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 const LATE: &str = "late";
 
 /// A daemon that has stopped, and what it leaves.
-#[derive(Debug)]
 pub(super) struct StoppedDaemon {
     pub(super) legacy: Legacy,
     pub(super) listeners: Vec<OwnedFd>,
-    /// The configuration in force, to go on in this process if there is no other one.
-    pub(super) config: Config,
+    /// The settings in force, to go on in this process if there is no other one.
+    pub(super) settings: Box<Snapshot>,
 }
 
 impl Daemon {
@@ -88,11 +87,11 @@ impl Daemon {
             tracing::error!(changes, "database does not answer: some changes were not written");
         }
         tracing::info!(sessions = sessions.len(), took = ?began.elapsed(), "sessions frozen for the next process");
-        let config = Config::clone(&self.relay.current().config);
+        let settings = Box::new(Snapshot::clone(&self.relay.current()));
         StoppedDaemon {
             legacy: Legacy { about, rest, sessions },
             listeners: self.sockets.take(wanted.as_deref()),
-            config,
+            settings,
         }
     }
 }

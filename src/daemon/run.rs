@@ -13,10 +13,11 @@ use super::hand_over::StoppedDaemon;
 use super::previous::Previous;
 use super::requests::{UpgradeReply, take_stop};
 use super::signals::{DaemonSignals, Received};
-use super::{Daemon, OperatorInterface, StartError};
+use super::{Daemon, OperatorInterface, StartError, StartSettings};
 use crate::clock::Instant;
 use crate::config::{Config, ConfigErrors};
 use crate::metrics::HandoverOutcome;
+use crate::relay::snapshot::Snapshot;
 use crate::service::handover::{InheritedDescriptors, Program, UnsealedParcel, fd_store};
 use crate::service::{self, Notify, Watchdog};
 use crate::{exit, log};
@@ -26,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The time between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The configuration of a start.
-enum ConfigOrigin {
+/// The origin of the settings of a start.
+enum SettingsOrigin {
     /// The file, which is read at each attempt.
     File(PathBuf),
-    /// The configuration that was in force before a handover that failed.
-    InForce(Box<Config>),
+    /// The settings that were in force before a handover that failed.
+    InForce(Box<Snapshot>),
 }
 
 /// The reason why an attempt to start has failed.
@@ -62,7 +63,7 @@ enum RunEnd {
     /// The process exits.
     Exit(ExitCode),
     /// No other process could be started or informed: this one goes on with what it has left.
-    GoOn(Box<Config>, Box<Previous>),
+    GoOn(Box<Snapshot>, Box<Previous>),
 }
 
 /// Runs until the process is to end, then drains, or hands its sessions over to the next process. Reloads on SIGHUP.
@@ -75,10 +76,11 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
             return ExitCode::FAILURE;
         }
     };
-    let mut origin = ConfigOrigin::File(path.to_owned());
+    let mut origin = SettingsOrigin::File(path.to_owned());
     let mut logs = false;
     loop {
-        let watchdog = Watchdog::of_start();
+        // A fresh process is not watched before it is ready; one that takes over is.
+        let watchdog = previous.has_sessions().then(Watchdog::of_start);
         let daemon = match start::<I>(&origin, &mut logs, &mut previous, &mut signals).await {
             Ok(daemon) => daemon,
             Err(code) => return code,
@@ -91,7 +93,7 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
         let _watchdog = Watchdog::of_relay(daemon.relay.clone());
         match serve(daemon, &mut signals, &program).await {
             RunEnd::Exit(code) => return code,
-            RunEnd::GoOn(config, left) => (origin, previous) = (ConfigOrigin::InForce(config), left),
+            RunEnd::GoOn(settings, left) => (origin, previous) = (SettingsOrigin::InForce(settings), left),
         }
     }
 }
@@ -102,7 +104,7 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
 /// # Errors
 /// Returns the exit code of the process.
 async fn start<I: OperatorInterface>(
-    origin: &ConfigOrigin,
+    origin: &SettingsOrigin,
     logs: &mut bool,
     previous: &mut Previous,
     signals: &mut DaemonSignals,
@@ -128,7 +130,7 @@ async fn start<I: OperatorInterface>(
         }
         // Another start takes up what is in the store: not an exit code after which there is none.
         let gives_up = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE) <= Instant::now();
-        if is_stored || gives_up || previous.drain().is_some() && ends {
+        if is_stored || gives_up || ends {
             return Err(ExitCode::FAILURE);
         }
         select! {
@@ -144,21 +146,22 @@ async fn start<I: OperatorInterface>(
 }
 
 async fn attempt<I: OperatorInterface>(
-    origin: &ConfigOrigin,
+    origin: &SettingsOrigin,
     logs: &mut bool,
     previous: &mut Previous,
 ) -> Result<Daemon, AttemptError> {
-    let config = match origin {
-        ConfigOrigin::File(path) => Config::load(path)?,
-        ConfigOrigin::InForce(config) => Config::clone(config),
+    let settings = match origin {
+        SettingsOrigin::File(path) => StartSettings::Loaded(Box::new(Config::load(path)?)),
+        SettingsOrigin::InForce(settings) => StartSettings::InForce(settings.clone()),
     };
+    let config = settings.config();
     if !*logs {
         log::init(&config.log).map_err(|error| AttemptError::Log(Box::new(error)))?;
         *logs = true;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.path.display(), "starting");
     }
-    service::descriptors::raise(&config);
-    Ok(Daemon::start_after::<I>(config, previous).await?)
+    service::descriptors::raise(config);
+    Ok(Daemon::start_after::<I>(settings, previous).await?)
 }
 
 fn report(error: &AttemptError, logs: bool) {
@@ -199,7 +202,7 @@ async fn leave(daemon: Daemon, wanted: &WantedListeners) -> RunEnd {
 
 /// Stores the sessions with the service manager. If it does not take them, this process goes on and drains.
 async fn store(stopped: StoppedDaemon) -> RunEnd {
-    let StoppedDaemon { legacy, listeners, config } = stopped;
+    let StoppedDaemon { legacy, listeners, settings } = stopped;
     let number = legacy.about.number;
     let (reason, left) = match legacy.into_parcel(Vec::new()).seal() {
         Ok(sealed) => match fd_store::put(number, &sealed, &listeners).await {
@@ -213,7 +216,7 @@ async fn store(stopped: StoppedDaemon) -> RunEnd {
     };
     tracing::error!(reason, "cannot leave the sessions to the service manager: draining");
     drop(listeners);
-    RunEnd::GoOn(Box::new(config), Box::new(Previous::to_drain(left, "SIGTERM")))
+    RunEnd::GoOn(settings, Box::new(Previous::to_drain(left, "SIGTERM")))
 }
 
 /// Executes the installed program in the place of this process. Returns only if that fails.
@@ -248,16 +251,16 @@ async fn replace(
         None => Ok(execute(stopped, program)),
         Some(Received::Terminate) if fd_store::probe().await.is_ok() => Ok(store(stopped).await),
         Some(signal) => {
-            let StoppedDaemon { legacy, config, .. } = stopped;
+            let StoppedDaemon { legacy, settings, .. } = stopped;
             let left = InheritedDescriptors::unsealed(legacy.into_parcel(Vec::new()));
-            Ok(RunEnd::GoOn(Box::new(config), Box::new(Previous::to_drain(left, signal.name()))))
+            Ok(RunEnd::GoOn(settings, Box::new(Previous::to_drain(left, signal.name()))))
         }
     }
 }
 
 /// Executes the installed program in the place of this process. Returns only if that fails.
 fn execute(stopped: StoppedDaemon, program: &Program) -> RunEnd {
-    let StoppedDaemon { legacy, listeners, config } = stopped;
+    let StoppedDaemon { legacy, listeners, settings } = stopped;
     let (reason, left) = match legacy.into_parcel(listeners).seal() {
         Ok(sealed) => {
             let (error, sealed) = program.execute(sealed);
@@ -268,5 +271,5 @@ fn execute(stopped: StoppedDaemon, program: &Program) -> RunEnd {
         }
     };
     tracing::error!(reason, "upgrade failed: running process continues");
-    RunEnd::GoOn(Box::new(config), Box::new(Previous::after_failure(left, reason)))
+    RunEnd::GoOn(settings, Box::new(Previous::after_failure(left, reason)))
 }

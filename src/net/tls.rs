@@ -17,7 +17,7 @@ use crate::jid;
 pub(super) const ALPN: &[u8] = b"xmpp-client";
 
 /// The certificates of all hosts, with the TLS settings that choose among them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Certificates {
     by_host: HashMap<String, TlsSettings>,
     fallback: TlsSettings,

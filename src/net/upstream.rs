@@ -118,7 +118,7 @@ impl ConnectError {
 }
 
 /// The ways to the upstream servers of all hosts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ways {
     by_domain: HashMap<String, Way>,
 }

@@ -74,6 +74,7 @@ impl LoadError {
 }
 
 /// A configuration and everything that it names: certificates, certificate authorities, routes to servers.
+#[derive(Clone)]
 pub struct Snapshot {
     /// The configuration, as it was read.
     pub config: Arc<Config>,

@@ -181,3 +181,12 @@ async fn a_process_that_is_killed_loses_no_more_than_before() {
     fresh(&mut client, "phone").await;
     assert_eq!(bodies(&client.messages(1).await), ["kept"]);
 }
+
+/// Regression test: the key was read again for the drain, and no session ended in order.
+#[tokio::test]
+async fn a_drain_after_the_store_refused_needs_no_key() {
+    let mut dark = Dark::with(|setup| setup.stored(2)).await;
+    fs::rename(dark.pushward.file("certs/localhost.key"), dark.pushward.file("certs/aside")).unwrap();
+    dark.pushward.order("pause");
+    dark.server.footer(PATIENCE).await;
+}
