@@ -16,9 +16,11 @@ use crate::relay::handover::RELAY_RECORD_VERSION;
 use crate::service::handover::fd_store::{self, NotStored};
 use crate::service::handover::{PreflightError, PreflightReport, Program, WrittenFormats};
 use crate::session::RECORD_VERSION;
+use crate::store::DATABASE_VERSIONS_READ;
 
 /// What this process writes.
-const WRITTEN: WrittenFormats = WrittenFormats { records: RECORD_VERSION, relay: RELAY_RECORD_VERSION };
+const WRITTEN: WrittenFormats =
+    WrittenFormats { records: RECORD_VERSION, relay: RELAY_RECORD_VERSION, database: *DATABASE_VERSIONS_READ.end() };
 
 /// The reason why the daemon stops to serve.
 pub(super) enum StopCause {

@@ -13,6 +13,7 @@ use crate::relay::snapshot::Snapshot;
 use crate::secret::Secret;
 use crate::service::handover::{PARCEL_VERSION, PreflightReport};
 use crate::session::RECORD_VERSIONS_READ;
+use crate::store::DATABASE_VERSIONS_READ;
 use crate::{exit, stdout};
 
 /// Loads the configuration, certificates and keys, and prints a [`PreflightReport`]. Opens no database, binds no address and
@@ -46,6 +47,7 @@ fn report(config: &Config) -> PreflightReport {
         records: [*RECORD_VERSIONS_READ.start(), *RECORD_VERSIONS_READ.end()],
         relay: [RELAY_RECORD_VERSION; 2],
         parcel: [PARCEL_VERSION; 2],
+        database: [*DATABASE_VERSIONS_READ.start(), *DATABASE_VERSIONS_READ.end()],
         state: absolute(&config.state),
         listen: config.listen.iter().map(|listen| listen.address).collect(),
         page: config.admin.listen,

@@ -84,6 +84,7 @@ mod writer;
 pub use crate::session::queue::Spooled;
 pub use embedded::peek::peek;
 pub use error::{SpoolBound, StoreError};
+pub use schema::DATABASE_VERSIONS_READ;
 pub use values::{
     AccountPage, Backlog, ChangedAccount, Expired, ITEM_OVERHEAD, InheritedSpool, LoggedIn, Measures, Slot, SpoolId,
     SpoolLimits, Tombstone, Ttl, Wake, WakeReason,

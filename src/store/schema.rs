@@ -34,8 +34,10 @@ use crate::push::account::{Account, DeviceId, LoginId};
 use crate::seq::Seq;
 use crate::session::queue::Spooled;
 
+/// The versions of the tables that can be opened. Older ones are converted to the last one, which is written.
+pub const DATABASE_VERSIONS_READ: RangeInclusive<u32> = 1..=3;
 /// The version of the tables that is written.
-pub(super) const VERSION: u64 = 3;
+pub(super) const VERSION: u64 = *DATABASE_VERSIONS_READ.end() as u64;
 
 /// Bare JID → its [`Account`]. An account about which nothing is known has no record.
 pub(super) const ACCOUNTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("accounts");

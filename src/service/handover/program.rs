@@ -45,6 +45,8 @@ pub struct PreflightReport {
     pub relay: [u32; 2],
     /// The same for the form in which everything is passed.
     pub parcel: [u32; 2],
+    /// The same for the database.
+    pub database: [u32; 2],
     /// The absolute path of its state directory.
     pub state: PathBuf,
     /// The addresses on which it would accept clients.
@@ -60,6 +62,8 @@ pub struct WrittenFormats {
     pub records: u32,
     /// That of the state beside the sessions.
     pub relay: u32,
+    /// That of the database.
+    pub database: u32,
 }
 
 impl PreflightReport {
@@ -69,6 +73,7 @@ impl PreflightReport {
             ("session records", self.records, written.records),
             ("the state of the relay", self.relay, written.relay),
             ("handovers", self.parcel, PARCEL_VERSION),
+            ("databases", self.database, written.database),
         ];
         for (what, read, written) in formats {
             if !(read[0]..=read[1]).contains(&written) {

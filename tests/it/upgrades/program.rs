@@ -52,11 +52,11 @@ pub(super) fn refused_answers(pushward: &Pushward, taken: SocketAddr) -> Vec<(Va
         (with("state", json!("/elsewhere/pushward")), "state".to_owned()),
         (with("listen", json!([taken])), taken.to_string()),
     ];
-    for format in ["records", "relay", "parcel"] {
+    for format in ["records", "relay", "parcel", "database"] {
         answers.push((with(format, json!([1000, 1001])), VERSION.to_owned()));
         answers.push((with(format, json!([0, 0])), VERSION.to_owned()));
     }
-    for field in ["records", "relay", "parcel", "state", "listen"] {
+    for field in ["records", "relay", "parcel", "database", "state", "listen"] {
         // The reason quotes the answer.
         answers.push((without(field), VERSION.to_owned()));
     }
