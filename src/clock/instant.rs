@@ -19,7 +19,7 @@ impl Instant {
     ///
     /// # Panics
     ///
-    /// Where the system has no `CLOCK_BOOTTIME` (Linux before 2.6.39).
+    /// Panics on systems without `CLOCK_BOOTTIME` (Linux before 2.6.39).
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux since 2.6.39 has this clock");
         Self(time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))

@@ -18,7 +18,7 @@ use crate::service::handover::{PreflightError, PreflightReport, Program, Written
 use crate::session::RECORD_VERSION;
 use crate::store::DATABASE_VERSIONS_READ;
 
-/// What this process writes.
+/// The versions of the formats that this process writes.
 const WRITTEN: WrittenFormats =
     WrittenFormats { records: RECORD_VERSION, relay: RELAY_RECORD_VERSION, database: *DATABASE_VERSIONS_READ.end() };
 

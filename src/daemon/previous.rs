@@ -25,7 +25,7 @@ pub(super) struct Previous {
     failure: Option<String>,
 }
 
-/// What the previous process has left, opened: the sessions of the handover that the database names.
+/// The opened parcel of the previous process: the sessions of the handover that the database names.
 pub(super) struct OpenedHandover {
     legacy: Option<Legacy>,
     failure: Option<String>,
@@ -43,7 +43,7 @@ impl Previous {
         Self::of(InheritedDescriptors::default())
     }
 
-    /// What was passed. The descriptors stay in the store of the service manager.
+    /// Descriptors that were passed. They stay in the store of the service manager.
     pub(super) fn of(inherited: InheritedDescriptors) -> Self {
         Self { inherited, drain: None, failure: None }
     }

@@ -243,10 +243,10 @@ async fn replace(
     if take_stop(&mut daemon.requests) {
         return Ok(RunEnd::Exit(drain(daemon, "stop command").await));
     }
-    // What comes from now on waits for the next program.
+    // Signals that come from now on wait for the next program.
     let _paused = signals.pause();
     let stopped = daemon.freeze(number, began, wanted).await;
-    // What came before is of no use to the next program.
+    // The next program does not get those that came before.
     match signals.take_end() {
         None => Ok(execute(stopped, program)),
         Some(Received::Terminate) if fd_store::probe().await.is_ok() => Ok(store(stopped).await),

@@ -21,7 +21,7 @@ use crate::xml::{Element, Framer, Item};
 const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
                       xmlns:stream='http://etherx.jabber.org/streams' to='localhost' version='1.0'>";
 
-/// Where clients connect, and what they trust.
+/// The address to which clients connect, and the certificates that they trust.
 #[derive(Clone)]
 pub(crate) struct Entrance {
     pub(crate) address: SocketAddr,

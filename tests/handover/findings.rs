@@ -1,4 +1,4 @@
-//! What is wrong, by rule.
+//! The faults that were found, by rule.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

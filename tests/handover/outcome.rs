@@ -28,7 +28,7 @@ const SLOW: usize = 4;
 /// The most by which the memory may grow between the second and the last handover.
 const GROWTH: f64 = 1.3;
 
-/// What happened in the rounds.
+/// The events of the rounds.
 pub(crate) struct Outcome {
     /// The sessions at the beginning.
     before: Census,

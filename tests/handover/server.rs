@@ -1,6 +1,6 @@
 //! An XMPP server in memory, with one session for each account. It counts logins, connections and what arrives.
 //!
-//! When a client resumes with a password, Pushward logs in at the server to check it, binds nothing, and closes that connection.
+//! A client that resumes with a password makes Pushward log in at the server to check it, bind nothing, and close that connection.
 //! So there is one login for each login of a client, and one bind for each session.
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -20,7 +20,7 @@ pub struct InheritedDescriptors {
     /// Listeners beside the parcels.
     listeners: Sockets,
     parcels: Vec<SealedParcel>,
-    /// What this process could not seal.
+    /// The parcel that this process could not seal.
     unsealed: Option<Parcel>,
     /// The names of these descriptors in the store of the service manager.
     stored: BTreeSet<String>,

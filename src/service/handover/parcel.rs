@@ -196,7 +196,7 @@ impl SealedParcel {
     }
 }
 
-/// What is sent first.
+/// The content of the message that is sent first.
 struct FirstMessage {
     /// The number of blobs in `memory`.
     blobs: usize,

@@ -126,12 +126,17 @@ async fn a_start_that_fails_leaves_the_sessions_to_the_next_start() {
         obstacle.put(&mut dark.pushward);
         dark.pushward.order("start");
         happened(&dark.pushward, "exited", 1).await;
-        obstacle.remove(&mut dark.pushward);
-        dark.pushward.order("start");
-        dark.handed_over(1).await;
-        dark.assert_goes_on(&[]).await;
+        assert_next_start_goes_on(dark, obstacle).await;
     })
     .await;
+}
+
+/// Removes the obstacle, and fails unless the next start goes on with the session.
+async fn assert_next_start_goes_on(mut dark: Dark, obstacle: Obstacle) {
+    obstacle.remove(&mut dark.pushward);
+    dark.pushward.order("start");
+    dark.handed_over(1).await;
+    dark.assert_goes_on(&[]).await;
 }
 
 /// Regression test: at SIGTERM the installed program refused its configuration, and all sessions were drained. The operator
@@ -144,10 +149,7 @@ async fn a_restart_with_a_refused_configuration_leaves_the_sessions_in_the_store
         dark.pushward.order("restart");
         happened(&dark.pushward, "exited", 1).await;
         assert_eq!(dark.pushward.stored_names().len(), 4, "{:?}", dark.pushward.stored_names());
-        obstacle.remove(&mut dark.pushward);
-        dark.pushward.order("start");
-        dark.handed_over(1).await;
-        dark.assert_goes_on(&[]).await;
+        assert_next_start_goes_on(dark, obstacle).await;
     })
     .await;
 }
