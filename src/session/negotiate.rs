@@ -23,6 +23,7 @@
 //! | `legs` | outputs; the streams that an end has to close |
 //! | `streams`, `login` | data of several states: the open streams, and the accepted login |
 //! | `early`, `opening`, `features` | the first offer: from memory, before the server is connected; `Opening`; from its features |
+//! | `owner` | the node that owns the account, and a stream that goes on there |
 //! | `authenticating`, `inline` | `Authenticating` (SASL, SASL2), and the requests inside `<authenticate/>` |
 //! | `fronted` | `Fronted` (SASL2 in front of a server that lacks it) |
 //! | `restart` | `Restarting`, `Reopening` (SASL) |
@@ -42,6 +43,7 @@ mod inline;
 mod legs;
 mod login;
 mod opening;
+mod owner;
 mod proof;
 mod restart;
 mod state;
@@ -51,9 +53,11 @@ mod welcome;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use authenticating::AttemptTerms;
 use end::LoginEnd;
 use legs::Legs;
 use opening::OpeningLogin;
+use owner::ClientBytes;
 use state::LoginState;
 use streams::LoginClientStream;
 
@@ -66,6 +70,7 @@ use crate::xml::{Element, Frame, FrameError, Header, Kind, Skipped, StreamCondit
 pub use contract::{
     Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, SaslFailure, ServerAnswer, Stop, TokenRefusal,
 };
+pub use owner::{AccountPlace, LocateRequest, LoginName, PassedStream, ShownOffer};
 pub use proof::{HeldSession, Proof};
 
 /// The number of elements that a connection may send before it is authenticated. A login needs only a few.
@@ -80,6 +85,7 @@ pub struct Negotiation {
     lockout: Lockout,
     /// The channel binding of the client's TLS connection (RFC 9266), if it has one.
     channel: Option<[u8; 32]>,
+    own_bytes: ClientBytes,
     /// The number of awaited answers that the server has sent.
     given: u64,
     /// The number of elements that the client has sent.
@@ -91,8 +97,8 @@ impl Negotiation {
     /// Creates the negotiation of a new connection over TLS.
     pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, random: RandomSource, deadline: Instant) -> Self {
         let (state, legs) = (LoginState::Start, Legs::new(random));
-        let (lockout, channel) = (Lockout::Inactive, None);
-        Self { hosts, settings, state, legs, lockout, channel, given: 0, elements: 0, deadline }
+        let (lockout, channel, own_bytes) = (Lockout::Inactive, None, ClientBytes::default());
+        Self { hosts, settings, state, legs, lockout, channel, own_bytes, given: 0, elements: 0, deadline }
     }
 
     /// Returns whether the client's next frame can be taken now.
@@ -103,6 +109,11 @@ impl Negotiation {
     /// Sets the channel binding of the client's TLS connection (RFC 9266).
     pub fn set_channel(&mut self, channel: Option<[u8; 32]>) {
         self.channel = channel;
+    }
+
+    /// Has the owner of the account looked up before each login.
+    pub fn locate_logins(&mut self) {
+        self.own_bytes = ClientBytes::kept();
     }
 
     /// Counts the elements that the connection has sent before, in the clear.
@@ -158,8 +169,14 @@ impl Negotiation {
             LoginInput::Client(Frame::Whitespace | Frame::Skipped(_)) | LoginInput::Upstream(Frame::Whitespace) => {
                 Ok(state)
             }
-            LoginInput::Client(Frame::Open(header)) => self.on_client_header(state, header.usual()),
-            LoginInput::Client(Frame::Element(element)) => self.on_client_element(state, &as_usual(element)),
+            LoginInput::Client(Frame::Open(header)) => {
+                self.own_bytes.on_header(&header);
+                self.on_client_header(state, header.usual())
+            }
+            LoginInput::Client(Frame::Element(element)) => {
+                self.own_bytes.on_element(&element);
+                self.on_client_element(state, &as_usual(element))
+            }
             LoginInput::Client(Frame::Close) => Err(LoginEnd::ClientClosed),
             LoginInput::Upstream(Frame::Open(header)) => self.on_server_header(state, header.usual()),
             LoginInput::Upstream(Frame::Element(element)) => self.on_server_element(state, &as_usual(element)),
@@ -173,6 +190,11 @@ impl Negotiation {
                 state.on_found(found, &mut self.legs)?;
                 Ok(state)
             }
+            LoginInput::Located(place) => {
+                state.on_located(place, self.lockout, &mut self.own_bytes, &mut self.legs)?;
+                Ok(state)
+            }
+            LoginInput::NotPassedOn => Err(LoginEnd::NotPassedOn),
             LoginInput::Gone(ended) => state.on_gone(ended, &self.settings, &mut self.legs),
             LoginInput::TooHigh(too_high) => Err(too_high.into()),
             LoginInput::TokenRefused(refusal) => {
@@ -263,7 +285,10 @@ impl Negotiation {
             return Err(LoginEnd::TooManyElements);
         }
         match &mut state {
-            LoginState::Authenticating(sasl) => sasl.on_client(element, self.lockout, &mut self.legs)?,
+            LoginState::Authenticating(sasl) => {
+                let terms = AttemptTerms { lockout: self.lockout, owner: self.own_bytes.lookup() };
+                sasl.on_client(element, terms, &mut self.legs)?;
+            }
             LoginState::Binding(binding) => binding.on_client(element, &mut self.legs)?,
             LoginState::Start
             | LoginState::Connecting(_)

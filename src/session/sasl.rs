@@ -209,6 +209,34 @@ pub fn names_account(mechanism: &str) -> bool {
         || hash.is_some_and(|hash| matches!(hash, "SHA-1" | "SHA-224" | "SHA-256" | "SHA-384" | "SHA-512" | "SHA3-512"))
 }
 
+/// Reads the names in a client's first SASL message, of all mechanisms that have them in the clear. Those of mechanisms other than
+/// [`names_account`] are no identity: they only say for whom the client asks.
+pub fn clear_names(mechanism: &str, message: &str) -> Option<SaslNames> {
+    let of_mechanism = || match mechanism {
+        // As PLAIN, with a token in the place of the password.
+        "X-OAUTH2" => plain(&decoded(message)?),
+        // RFC 4422, appendix A: the authorization identity alone.
+        "EXTERNAL" => Some(SaslNames { authcid: String::new(), authzid: decoded(message)? }),
+        "OAUTHBEARER" => Some(SaslNames { authcid: String::new(), authzid: oauth_bearer(&decoded(message)?)? }),
+        _ if mechanism.starts_with("SCRAM-") => scram(&decoded(message)?),
+        _ if mechanism.starts_with("HT-") => hashed_token(&STANDARD.decode(message.trim()).ok()?),
+        _ => None,
+    };
+    names(mechanism, message).or_else(of_mechanism)
+}
+
+/// RFC 7628 §3.1: `gs2-cbind-flag "," ["a=" authzid] "," …`.
+fn oauth_bearer(text: &str) -> Option<String> {
+    Some(unescaped(text.split(',').nth(1)?.strip_prefix("a=")?))
+}
+
+/// draft-schmaus-kitten-sasl-ht §3.1: `authcid NUL initiator-hashed-token`.
+fn hashed_token(message: &[u8]) -> Option<SaslNames> {
+    let authcid = std::str::from_utf8(message.split(|byte| *byte == 0).next()?).ok()?;
+    let has_hash = message.len() > authcid.len() + 1;
+    (has_hash && !authcid.is_empty()).then(|| SaslNames { authcid: authcid.to_owned(), authzid: String::new() })
+}
+
 /// Reads the names in a client's first SASL message, base64 as on the wire (RFC 6120 §6.4.2). `None` if there are none in the
 /// clear.
 fn names(mechanism: &str, message: &str) -> Option<SaslNames> {
@@ -334,6 +362,31 @@ mod tests {
         assert!(!hashes("SCRAM-SHA-1", "r=h,s=c2FsdA==,i=4096"));
         assert!(!hashes("SCRAM-SHA-1", "v=h,h=x"));
         assert!(!hashes("PLAIN", "r=abc,h=x"));
+    }
+
+    #[test]
+    fn the_account_that_a_client_asks_for_is_read_from_other_mechanisms_too() {
+        let read = |mechanism: &str, message: &[u8]| {
+            clear_names(mechanism, &STANDARD.encode(message)).map(|names| (names.authcid, names.authzid))
+        };
+        let is = |authcid: &str, authzid: &str| Some((authcid.to_owned(), authzid.to_owned()));
+        assert_eq!(read("PLAIN", b"\0juliet\0x"), is("juliet", ""));
+        assert_eq!(read("SCRAM-SHA-256-PLUS", b"p=tls-exporter,a=j@x.org,n=juliet,r=1"), is("juliet", "j@x.org"));
+        assert_eq!(read("SCRAM-SHA3-256", b"n,,n=juliet,r=1"), is("juliet", ""));
+        assert_eq!(read("HT-SHA-256-EXPR", b"juliet\0\xff\xfe"), is("juliet", ""));
+        assert_eq!(read("EXTERNAL", b"juliet@x.org"), is("", "juliet@x.org"));
+        assert_eq!(read("OAUTHBEARER", b"n,a=juliet@x.org,\x01auth=Bearer x\x01\x01"), is("", "juliet@x.org"));
+        assert_eq!(read("X-OAUTH2", b"\0juliet\0token"), is("juliet", ""));
+        for (mechanism, message) in [
+            ("HT-SHA-256-NONE", &b"juliet"[..]),
+            ("HT-SHA-256-NONE", b"\0hash"),
+            ("HT-SHA-256-NONE", b"\xff\0hash"),
+            ("OAUTHBEARER", b"n,,\x01auth=Bearer x"),
+            ("DIGEST-MD5", b"username=\"juliet\""),
+            ("X-OTHER", b"\0juliet\0x"),
+        ] {
+            assert_eq!(read(mechanism, message), None, "{mechanism}");
+        }
     }
 
     #[test]

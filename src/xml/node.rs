@@ -180,8 +180,8 @@ impl<'a> Node<'a> {
         self.start + 1 + self.qualified_name().len()
     }
 
-    /// Returns the text between `<` and `>` or `/>`.
-    fn tag(&self) -> &'a str {
+    /// Returns the text of its start tag, between `<` and `>` or `/>`: the name and the attributes as written.
+    pub fn tag(&self) -> &'a str {
         let tag = self.document.get(self.start_tag()).unwrap_or_default();
         let tag = tag.strip_prefix('<').unwrap_or(tag);
         let tag = tag.strip_suffix('>').unwrap_or(tag);

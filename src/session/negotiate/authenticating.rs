@@ -13,6 +13,7 @@ use super::fronted::FrontedLogin;
 use super::inline::InlineResume;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
+use super::owner::{self, OwnerLookup, ShownOffer};
 use super::proof::HeldSession;
 use super::restart::Restarting;
 use super::streams::Streams;
@@ -26,6 +27,7 @@ use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{LoginMethod, Profile, SaslIdentity};
 use crate::session::sm::nonza;
 use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, excerpt, ns, stanza_error};
+pub(super) use attempt::AttemptTerms;
 use attempt::{SaslAttempt, SaslTurn, ServerLink, sasl_message};
 
 /// The number of login attempts that are answered on a connection whose address is locked out.
@@ -78,12 +80,21 @@ impl Authenticating {
         match &self.turn {
             SaslTurn::Server => Some(ServerAnswer::Sasl),
             SaslTurn::Late(late) => late.awaits(),
-            SaslTurn::Client | SaslTurn::Registry(_) | SaslTurn::Session => None,
+            SaslTurn::Client
+            | SaslTurn::Registry(_)
+            | SaslTurn::Session
+            | SaslTurn::Directory(_)
+            | SaslTurn::OtherNode => None,
         }
     }
 
     /// Takes an element of the client.
-    pub(super) fn on_client(&mut self, element: &Element, lockout: Lockout, legs: &mut Legs) -> Result<(), LoginEnd> {
+    pub(super) fn on_client(
+        &mut self,
+        element: &Element,
+        terms: AttemptTerms,
+        legs: &mut Legs,
+    ) -> Result<(), LoginEnd> {
         if !self.can_read_client() {
             return Err(LoginEnd::OutOfOrder);
         }
@@ -92,11 +103,18 @@ impl Authenticating {
             on_unauthenticated_iq(element, legs);
             return Ok(());
         }
-        if lockout == Lockout::Active && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
+        if terms.lockout == Lockout::Active && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
             return self.refuse(node.ns(), legs);
         }
         if self.mixes_profiles(&node) {
             return Err(LoginEnd::not_forwarded(element.kind()));
+        }
+        if terms.owner == OwnerLookup::Due
+            && let Some(question) = owner::question(&self.streams, &node)
+        {
+            legs.out(LoginOutput::Locate(Box::new(question)));
+            self.turn = SaslTurn::Directory(Box::new(element.clone()));
+            return Ok(());
         }
         if self.needs_server(element, &node) {
             self.connect(element, legs);
@@ -126,6 +144,23 @@ impl Authenticating {
         legs.pass_to_server(element);
         self.turn = SaslTurn::Server;
         Ok(())
+    }
+
+    /// Goes on with the login whose owner was looked up, since this node may serve it.
+    pub(super) fn on_located_here(&mut self, lockout: Lockout, legs: &mut Legs) -> Result<(), LoginEnd> {
+        let SaslTurn::Directory(element) = std::mem::replace(&mut self.turn, SaslTurn::Client) else { return Ok(()) };
+        self.on_client(&element, AttemptTerms { lockout, owner: OwnerLookup::Done }, legs)
+    }
+
+    /// Leaves the login whose owner was looked up to another node. Returns the offer that the client has.
+    pub(super) fn pass_on(&mut self) -> ShownOffer {
+        self.turn = SaslTurn::OtherNode;
+        ShownOffer::new(self.streams.server_header().clone(), self.offer.shown.clone())
+    }
+
+    /// Returns whether the owner of the account is being looked up.
+    pub(super) fn is_locating(&self) -> bool {
+        matches!(self.turn, SaslTurn::Directory(_))
     }
 
     /// Returns whether the server gets SASL2's messages in RFC 6120's profile.
@@ -210,7 +245,7 @@ impl Authenticating {
         settings: &Settings,
         legs: &mut Legs,
     ) -> Result<SaslStep, LoginEnd> {
-        if let SaslTurn::Registry(_) | SaslTurn::Session | SaslTurn::Late(_) = self.turn {
+        if let SaslTurn::Registry(_) | SaslTurn::Session | SaslTurn::Late(_) | SaslTurn::OtherNode = self.turn {
             return Err(LoginEnd::ServerError);
         }
         let node = element.node();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::owner::{AccountPlace, LocateRequest, PassedStream};
 use super::proof::{HeldSession, Proof};
 use crate::jid::BareJid;
 use crate::push::fast::{IssuedToken, TokenProof};
@@ -38,6 +39,10 @@ pub enum LoginInput {
     Gone(Option<Ended>),
     /// The client claims stanzas that the session never sent.
     TooHigh(sm::TooHigh),
+    /// The answer to [`LoginOutput::Locate`].
+    Located(AccountPlace),
+    /// The stream of [`LoginOutput::PassOn`] could not be passed on.
+    NotPassedOn,
     /// The answer to [`LoginOutput::CheckToken`], or of a session that does not accept a token.
     TokenRefused(TokenRefusal),
     /// The answer to [`LoginOutput::IssueToken`].
@@ -128,6 +133,12 @@ pub enum LoginOutput {
     Connect(String),
     /// The client's header is answered without the server.
     Answered,
+    /// Find out which node owns the account of a login, then pass [`LoginInput::Located`]. Only with
+    /// [`Negotiation::locate_logins`](super::Negotiation::locate_logins).
+    Locate(Box<LocateRequest>),
+    /// Close the stream to the server with its footer, and pass the client's stream on to the node that owns the account. This
+    /// ends the negotiation, unless [`LoginInput::NotPassedOn`] follows.
+    PassOn(Box<PassedStream>),
     /// The server accepted the login: the larger limits apply from now on.
     Authenticated(LoginMethod),
     /// A fronted login is complete. It took this number of round trips less than SASL of RFC 6120 and the requests behind it.
@@ -236,13 +247,17 @@ pub enum CloseReason {
     TooManyElements,
     /// The client kept trying to log in while its address was locked out.
     LockedOut,
+    /// The node that owns the account could not be found out.
+    OwnerUnknown,
+    /// The stream could not be passed on to the node that owns the account.
+    NotPassedOn,
     /// The daemon was asked to stop.
     Shutdown,
 }
 
 impl CloseReason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
@@ -259,6 +274,8 @@ impl CloseReason {
         Self::Crowded,
         Self::TooManyElements,
         Self::LockedOut,
+        Self::OwnerUnknown,
+        Self::NotPassedOn,
         Self::Shutdown,
     ];
 
@@ -281,6 +298,8 @@ impl CloseReason {
             Self::Crowded => "crowded",
             Self::TooManyElements => "too_many_elements",
             Self::LockedOut => "locked_out",
+            Self::OwnerUnknown => "owner_unknown",
+            Self::NotPassedOn => "not_passed_on",
             Self::Shutdown => "shutdown",
         }
     }

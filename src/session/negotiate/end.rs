@@ -55,6 +55,10 @@ pub(super) enum LoginEnd {
     StoreLate,
     /// Too many connections have not authenticated yet.
     Overload,
+    /// The node that owns the account could not be found out.
+    OwnerUnknown,
+    /// The stream could not be passed on to the node that owns the account.
+    NotPassedOn,
     /// The daemon was asked to stop.
     Shutdown,
 }
@@ -89,14 +93,24 @@ impl LoginEnd {
             Self::Timeout => CloseReason::Timeout,
             Self::StoreLate => CloseReason::StoreLate,
             Self::Overload => CloseReason::Crowded,
+            Self::OwnerUnknown => CloseReason::OwnerUnknown,
+            Self::NotPassedOn => CloseReason::NotPassedOn,
             Self::Shutdown => CloseReason::Shutdown,
         }
+    }
+
+    /// Returns whether the client's connection is closed without the end of its stream. To the client it is lost, so the client
+    /// connects again. After a failure or a stream error some clients would discard their password or token.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        matches!(self, Self::OwnerUnknown | Self::NotPassedOn)
     }
 
     /// The stream error for the client, which also ends the stream; `None` if the stream ends without one.
     pub(super) fn error(&self) -> Option<Bytes> {
         let (condition, text) = match self {
-            Self::ClientClosed | Self::ServerClosed | Self::ResumeRefused => return None,
+            Self::ClientClosed | Self::ServerClosed | Self::ResumeRefused | Self::OwnerUnknown | Self::NotPassedOn => {
+                return None;
+            }
             Self::OfferChanged(profile) => {
                 let failure = fronted::refusal(profile, "temporary-auth-failure");
                 return Some([&failure[..], xml::STREAM_CLOSE].concat().into());

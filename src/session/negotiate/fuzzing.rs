@@ -11,7 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop, TokenRefusal};
+use super::{
+    AccountPlace, Awaited, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Stop, TokenRefusal,
+};
 use crate::clock::Instant;
 use crate::jid::BareJid;
 use crate::secret::Secret;
@@ -86,6 +88,16 @@ impl Script<'_> {
         }
         let identity = SaslIdentity { host: HOST.to_owned(), authcid: HOLDER.to_owned() };
         Ok(HeldSession { account: holder(), identity: Some(identity).filter(|_| !self.has(b'o')) })
+    }
+
+    /// `l`, `w`: each login is looked up, and this node may serve it, or nobody knows. `W`, `X`: another node owns the account; it
+    /// takes the stream, or does not.
+    fn place(self) -> AccountPlace {
+        match self {
+            _ if self.has(b'W') || self.has(b'X') => AccountPlace::OtherNode,
+            _ if self.has(b'w') => AccountPlace::Unknown,
+            _ => AccountPlace::Here,
+        }
     }
 
     /// `g`, `G`: the session is gone; without and with a tombstone. `h`: the client counts too high. Else it takes the connection.
@@ -317,9 +329,13 @@ impl<'d> World<'d> {
             is_odd: false,
             says: VecDeque::new(),
         };
+        let mut negotiation = Negotiation::new(hosts, settings, random, Instant::now());
+        if b"lwWX".iter().any(|option| script.has(*option)) {
+            negotiation.locate_logins();
+        }
         Self {
             script,
-            negotiation: Negotiation::new(hosts, settings, random, Instant::now()),
+            negotiation,
             client: Framer::new(LIMITS),
             upstream,
             server,
@@ -451,6 +467,12 @@ impl<'d> World<'d> {
             LoginOutput::RestartServer => {
                 self.upstream.restart();
                 self.server.framer.restart();
+            }
+            LoginOutput::Locate(_) => return Some(LoginInput::Located(self.script.place())),
+            LoginOutput::PassOn(_) if self.script.has(b'X') => return Some(LoginInput::NotPassedOn),
+            LoginOutput::PassOn(passed) => {
+                assert!(self.client.buffer().len() + passed.message.bytes().len() <= self.bytes_in);
+                (self.is_done, self.is_handed_over) = (true, true);
             }
             LoginOutput::Find(_) => return Some(LoginInput::Found(self.script.found())),
             LoginOutput::CheckToken { .. } => return Some(LoginInput::TokenRefused(TokenRefusal::NotAuthorized)),

@@ -134,8 +134,10 @@ impl Legs {
         if let LoginEnd::ServerClosed = end {
             self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
         } else {
-            let last = self.end_of_client_stream(end);
-            self.reply(last);
+            if !end.is_lost_connection() {
+                let last = self.end_of_client_stream(end);
+                self.reply(last);
+            }
             if let Opened::Both | Opened::Reopening(_) = self.opened {
                 self.write_server(Bytes::from_static(xml::STREAM_CLOSE));
             }

@@ -2,11 +2,12 @@
 
 use super::authenticating::{Authenticating, SaslStep};
 use super::binding::{AwaitingBind, BindStep};
-use super::contract::{Ended, LoginOutput, ServerAnswer, TokenRefusal};
+use super::contract::{Ended, Lockout, LoginOutput, ServerAnswer, TokenRefusal};
 use super::end::LoginEnd;
 use super::fronted::{FrontedLogin, FrontedStep};
 use super::legs::Legs;
 use super::opening::OpeningLogin;
+use super::owner::{AccountPlace, ClientBytes};
 use super::proof::HeldSession;
 use super::restart::{Reopening, Restarting};
 use super::streams::LoginClientStream;
@@ -84,6 +85,30 @@ impl LoginState {
             | Self::Binding(_)
             | Self::Done => true,
         }
+    }
+
+    /// Takes the answer to the look-up of an owner. `own` has the bytes of the client.
+    pub(super) fn on_located(
+        &mut self,
+        place: AccountPlace,
+        lockout: Lockout,
+        own: &mut ClientBytes,
+        legs: &mut Legs,
+    ) -> Result<(), LoginEnd> {
+        let Self::Authenticating(sasl) = self else { return Ok(()) };
+        match place {
+            _ if !sasl.is_locating() => {}
+            AccountPlace::Here => {
+                own.on_taken();
+                sasl.on_located_here(lockout, legs)?;
+            }
+            AccountPlace::OtherNode => {
+                let passed = own.passed(sasl.pass_on()).ok_or(LoginEnd::NotPassedOn)?;
+                legs.out(LoginOutput::PassOn(Box::new(passed)));
+            }
+            AccountPlace::Unknown => return Err(LoginEnd::OwnerUnknown),
+        }
+        Ok(())
     }
 
     /// Takes the answer to the lookup of a session.

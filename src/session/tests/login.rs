@@ -7,7 +7,8 @@ use base64::Engine as _;
 use super::super::SmId;
 use super::super::mechanism_filter::{Leg, UpstreamWarning};
 use super::super::negotiate::{
-    CloseReason, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Proof, SaslFailure, Stop,
+    CloseReason, HeldSession, LocateRequest, Lockout, LoginInput, LoginOutput, Negotiation, PassedStream, Proof,
+    SaslFailure, Stop,
 };
 use super::*;
 use crate::jid::BareJid;
@@ -29,6 +30,8 @@ pub(super) struct Login {
     pub(super) to_upstream: Vec<String>,
     pub(super) connects: Vec<String>,
     pub(super) finds: Vec<SmId>,
+    pub(super) questions: Vec<LocateRequest>,
+    pub(super) passed: Option<PassedStream>,
     pub(super) handed_over: Option<Resumption>,
     pub(super) bound: Option<Box<Bound>>,
     pub(super) released: Vec<(Proof, String)>,
@@ -72,6 +75,8 @@ impl Login {
             to_upstream: Vec::new(),
             connects: Vec::new(),
             finds: Vec::new(),
+            questions: Vec::new(),
+            passed: None,
             handed_over: None,
             bound: None,
             released: Vec::new(),
@@ -141,6 +146,8 @@ impl Login {
                 LoginOutput::Connect(host) => self.connects.push(host),
                 LoginOutput::Authenticated(method) => self.method = Some(method),
                 LoginOutput::Answered => {}
+                LoginOutput::Locate(question) => self.questions.push(*question),
+                LoginOutput::PassOn(passed) => self.passed = Some(*passed),
                 LoginOutput::RoundTripsSaved(saved) => self.round_trips_saved += saved,
                 LoginOutput::SaslFailed(failure) => self.sasl_failed.push(failure),
                 LoginOutput::LoginFailed => self.failed += 1,

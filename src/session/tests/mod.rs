@@ -22,6 +22,8 @@ mod login;
 mod memory;
 pub(crate) mod model;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod peculiar;
 #[cfg(test)]
 mod poison;

@@ -12,7 +12,7 @@ use crate::relay::login::patience::OperationDeadline;
 use crate::relay::snapshot::Authentication;
 use crate::session::EndReason;
 use crate::session::mechanism_filter::UpstreamWarning;
-use crate::session::negotiate::{CloseReason, LoginInput, LoginOutput};
+use crate::session::negotiate::{AccountPlace, CloseReason, LoginInput, LoginOutput};
 use crate::session::sasl::LoginMethod;
 use crate::xml::MemoryShare;
 
@@ -43,6 +43,8 @@ impl LoginDriver<'_> {
             LoginOutput::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
             LoginOutput::Connect(host) => return self.connect(&host).await,
             LoginOutput::Answered => self.reach_opened(),
+            LoginOutput::Locate(_) => return Some(LoginInput::Located(AccountPlace::Here)),
+            LoginOutput::PassOn(_) => return Some(LoginInput::NotPassedOn),
             LoginOutput::RoundTripsSaved(saved) => self.relay.metrics().round_trips_saved(saved),
             LoginOutput::Authenticated(method) => self.on_authenticated(method),
             LoginOutput::SaslFailed(failure) => self.relay.reports().on_sasl_failure(&failure),
@@ -112,6 +114,8 @@ impl LoginDriver<'_> {
             | CloseReason::Crowded
             | CloseReason::TooManyElements
             | CloseReason::LockedOut
+            | CloseReason::OwnerUnknown
+            | CloseReason::NotPassedOn
             | CloseReason::Shutdown => {}
         }
         tracing::debug!(reason = reason.name(), "connection closed before login");

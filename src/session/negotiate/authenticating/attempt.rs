@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use crate::jid::BareJid;
 use crate::push::fast::TokenProof;
-use crate::session::negotiate::contract::ServerAnswer;
+use crate::session::negotiate::contract::{Lockout, ServerAnswer};
 use crate::session::negotiate::inline::{BindRequests, Inline, InlineResume, token_request};
+use crate::session::negotiate::owner::OwnerLookup;
 use crate::session::sasl::{Profile, SaslExchange};
 use crate::session::sm::nonza;
 use crate::session::{SmId, TokenWish};
@@ -27,6 +28,17 @@ pub(super) enum SaslTurn {
     Session,
     /// The server, which is being connected.
     Late(Box<LateServer>),
+    /// The directory of accounts: it is asked for the owner of the account for which this element begins a login.
+    Directory(Box<Element>),
+    /// Another node, to which the stream is passed on.
+    OtherNode,
+}
+
+/// The conditions under which an element of the client is taken.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::session::negotiate) struct AttemptTerms {
+    pub(in crate::session::negotiate) lockout: Lockout,
+    pub(in crate::session::negotiate) owner: OwnerLookup,
 }
 
 /// One attempt to log in, and the client's data beside the SASL messages.

@@ -2,7 +2,7 @@
 //! client got what the server offered to others before.
 
 use super::Authenticating;
-use super::attempt::{LateServer, SaslAttempt, SaslTurn, ServerLink};
+use super::attempt::{AttemptTerms, LateServer, SaslAttempt, SaslTurn, ServerLink};
 use crate::session::Settings;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::negotiate::contract::{Lockout, LoginOutput, ServerAnswer};
@@ -11,6 +11,7 @@ use crate::session::negotiate::features;
 use crate::session::negotiate::fronted::FrontedLogin;
 use crate::session::negotiate::legs::Legs;
 use crate::session::negotiate::login::AcceptedLogin;
+use crate::session::negotiate::owner::OwnerLookup;
 use crate::session::rewrite::fronted;
 use crate::session::rewrite::offers::Offer;
 use crate::session::sasl::{LoginMethod, Profile, SaslIdentity};
@@ -148,9 +149,13 @@ impl Authenticating {
                 late.awaits = Some(ServerAnswer::Features);
                 Ok(())
             }
-            SaslTurn::Late(_) | SaslTurn::Client | SaslTurn::Server | SaslTurn::Registry(_) | SaslTurn::Session => {
-                Err(LoginEnd::ServerError)
-            }
+            SaslTurn::Late(_)
+            | SaslTurn::Client
+            | SaslTurn::Server
+            | SaslTurn::Registry(_)
+            | SaslTurn::Session
+            | SaslTurn::Directory(_)
+            | SaslTurn::OtherNode => Err(LoginEnd::ServerError),
         }
     }
 
@@ -180,7 +185,7 @@ impl Authenticating {
             return Err(LoginEnd::OfferChanged(profile.ns()));
         }
         (self.offer, self.link, self.turn) = (offer, ServerLink::Open, SaslTurn::Client);
-        self.on_client(&element, lockout, legs)?;
+        self.on_client(&element, AttemptTerms { lockout, owner: OwnerLookup::Done }, legs)?;
         Ok(true)
     }
 }
