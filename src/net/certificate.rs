@@ -134,18 +134,26 @@ impl fmt::Display for Defect {
 /// # Errors
 /// Returns the [`CertificateError`], which names the file.
 pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
-    let chain = chain(&host.certificate)?;
-    let key = private_key(&host.key)?;
+    load_pair(&host.certificate, &host.key)
+}
+
+/// Loads a certificate chain and its key from these files.
+///
+/// # Errors
+/// Returns the [`CertificateError`], which names the file.
+pub fn load_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
+    let chain = chain(certificate)?;
+    let private_key = private_key(key)?;
     let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
     if let Err(error) = ParsedCertificate::try_from(&leaf) {
-        return Err(CertificateError::Unusable { path: host.certificate.clone(), error });
+        return Err(CertificateError::Unusable { path: certificate.to_owned(), error });
     }
-    match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+    match CertifiedKey::from_der(chain, private_key, &aws_lc_rs::default_provider()) {
         Ok(key) => Ok(Arc::new(key)),
         Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(CertificateError::Mismatch { certificate: host.certificate.clone(), key: host.key.clone() })
+            Err(CertificateError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() })
         }
-        Err(error) => Err(CertificateError::Unusable { path: host.key.clone(), error }),
+        Err(error) => Err(CertificateError::Unusable { path: key.to_owned(), error }),
     }
 }
 

@@ -3,12 +3,14 @@
 
 mod backlog;
 pub mod certificate;
+pub mod client_stream;
 pub mod conn;
 mod exporter;
 mod forward;
 pub mod frozen;
 pub mod listener;
 pub mod lookup;
+pub mod passed_client;
 pub mod proxy_protocol;
 pub mod roots;
 pub mod socket;

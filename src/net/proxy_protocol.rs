@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use memchr::memchr;
 use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader, SslInfo, Tlv};
+use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
 use rustls::{CipherSuite, CommonState, ProtocolVersion};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::config::ProxyProtocol;
 
 /// §2.2: the first bytes of version 2.
-const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// §2.1: the first bytes of version 1.
 const START: &[u8] = b"PROXY ";
 /// §2.1: the maximum length of a version 1 header, including CRLF.
@@ -26,6 +27,9 @@ const FIXED_V2: usize = 16;
 /// The maximum accepted length of a version 2 header. Proxies send less: addresses have at most 216 bytes, and the
 /// known TLVs together less than 1 KiB.
 const LONGEST_V2: usize = 4096;
+/// The versions of TLS that are spoken with clients, and their names.
+const VERSIONS: [(ProtocolVersion, &str); 2] =
+    [(ProtocolVersion::TLSv1_2, "TLSv1.2"), (ProtocolVersion::TLSv1_3, "TLSv1.3")];
 /// §2.2: version 2, command LOCAL.
 const LOCAL: u8 = 0x20;
 
@@ -48,13 +52,13 @@ impl Addresses {
     }
 
     /// Converts IPv4-mapped IPv6 addresses to IPv4.
-    fn canonical(self) -> Self {
+    pub(super) fn canonical(self) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         Self { client: canonical(self.client), server: canonical(self.server) }
     }
 
     /// Returns both addresses in one family, as a header requires.
-    fn of_one_family(self) -> ProxiedAddress {
+    pub(super) fn of_one_family(self) -> ProxiedAddress {
         let wide = |address: SocketAddr| match address.ip() {
             IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
             IpAddr::V6(_) => address,
@@ -75,7 +79,7 @@ pub struct Tls {
 }
 
 /// The client's properties that the header for the upstream server contains.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxiedClient {
     /// Both ends of the client's connection.
     pub addresses: Addresses,
@@ -105,6 +109,9 @@ pub enum HeaderError {
     /// The header violates the specification.
     #[error("the PROXY header is not valid")]
     Invalid,
+    /// The header is not that of a node that passes a client on.
+    #[error("the PROXY header is not that of another node")]
+    NotOfNode,
 }
 
 /// Reads the header at the start of a connection, and nothing after it. Returns `None` if the proxy connects for itself
@@ -134,7 +141,7 @@ pub async fn read(tcp: &mut TcpStream) -> Result<Option<Addresses>, HeaderError>
 }
 
 /// Returns the end of a header that starts with these bytes, if the end is known.
-fn end(header: &[u8]) -> Result<Option<usize>, HeaderError> {
+pub(super) fn end(header: &[u8]) -> Result<Option<usize>, HeaderError> {
     let starts = |with: &[u8]| header.iter().zip(with).all(|(a, b)| a == b);
     if starts(SIGNATURE) {
         let Some((_, [high, low])) = header.get(..FIXED_V2).and_then(|fixed| fixed.split_last_chunk::<2>()) else {
@@ -197,27 +204,31 @@ pub fn header(version: ProxyProtocol, client: &ProxiedClient) -> io::Result<Vec<
 impl Tls {
     /// Returns the negotiated parameters of a client's connection, after the handshake.
     pub fn of(connection: &CommonState) -> Option<Self> {
-        let version = version(connection.protocol_version()?)?;
+        let version = connection.protocol_version()?;
+        let (_, version) = VERSIONS.into_iter().find(|(spoken, _)| *spoken == version)?;
         Some(Self { version, cipher: cipher(connection.negotiated_cipher_suite()?.suite())? })
+    }
+
+    /// Returns the version.
+    pub fn protocol_version(&self) -> Option<ProtocolVersion> {
+        VERSIONS.into_iter().find(|(_, name)| *name == self.version).map(|(version, _)| version)
+    }
+
+    /// Returns the parameters with these names. `None` if one is not known here.
+    pub(super) fn named(version: &str, cipher_name: &str) -> Option<Self> {
+        let (_, version) = VERSIONS.into_iter().find(|(_, name)| *name == version)?;
+        let mut ciphers = ALL_CIPHER_SUITES.iter().filter_map(|suite| cipher(suite.suite()));
+        Some(Self { version, cipher: ciphers.find(|name| *name == cipher_name)? })
     }
 
     /// Returns PP2_TYPE_SSL (§2.2.6), as HAProxy sends it with `send-proxy-v2-ssl` and `proxy-v2-options ssl-cipher`.
     /// Clients send no certificate, so none was verified.
-    fn tlv(self) -> Tlv<'static> {
+    pub(super) fn tlv(self) -> Tlv<'static> {
         const NOT_VERIFIED: u32 = 1;
         let mut info = SslInfo::new(true, false, false, NOT_VERIFIED);
         info.append_tlv(Tlv::SslVersion(self.version.into()));
         info.append_tlv(Tlv::SslCipher(self.cipher.into()));
         Tlv::Ssl(info)
-    }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "another's enum that grows: no other version is spoken here")]
-fn version(version: ProtocolVersion) -> Option<&'static str> {
-    match version {
-        ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
-        ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
-        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::LoginDriver;
 use crate::clock::Instant;
 use crate::limits::{ConnectionRefusal, Limit, Stage};
 use crate::metrics::{ConnectOutcome, LoginOutcome};
-use crate::net::proxy_protocol::{self, Tls};
+use crate::net::proxy_protocol;
 use crate::net::upstream::ConnectTerms;
 use crate::relay::login::patience::OperationDeadline;
 use crate::relay::snapshot::Authentication;
@@ -146,9 +146,9 @@ impl LoginDriver<'_> {
             connect_timeout: self.snapshot.config.limits.timeouts.connect,
             write_timeout: self.snapshot.config.stream_management.write_timeout,
             limits: self.snapshot.upstream_limits(),
-            tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
+            tls: self.client.as_ref().and_then(|client| client.stream().version()),
         };
-        let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
+        let tls = self.client.as_ref().and_then(|client| client.stream().tls());
         let client = proxy_protocol::ProxiedClient { addresses: self.addresses, tls };
         let connected = self.wait_for(way.connect(&terms, Some(&client)), OperationDeadline::Bounded).await?;
         self.relay
