@@ -96,6 +96,7 @@ pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod node_id;
 pub mod paths;
 pub mod publish;
 pub mod push;

@@ -125,7 +125,8 @@ impl Relay {
 
     /// Puts another configuration into force: for new connections, for publishes, and for the rules of running sessions.
     /// Streams to push services and servers under the old configuration finish their pending requests.
-    pub fn switch(&self, snapshot: Snapshot) {
+    pub fn switch(&self, mut snapshot: Snapshot) {
+        snapshot.go_on_from(&self.current());
         let transports = Arc::clone(&snapshot.transports);
         self.current.store(Arc::new(snapshot));
         self.store.set_limits((&self.current.load().config.limits.spools).into());

@@ -128,6 +128,7 @@ impl Snapshot {
             seed,
             offers: Arc::default(),
             fronting: Arc::new(Fronting::new(modern, resource_key)),
+            sm_ids: Arc::default(),
         };
         let domains = Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect());
         let (settings, transports) = (Arc::new(settings), Arc::new(transports));
@@ -137,6 +138,11 @@ impl Snapshot {
     /// Sets [`Settings::seed`] to that of a previous process.
     pub fn set_seed(&mut self, seed: u64) {
         Arc::make_mut(&mut self.settings).seed = seed;
+    }
+
+    /// Goes on with what stays the same while the process runs.
+    pub(super) fn go_on_from(&mut self, before: &Self) {
+        Arc::make_mut(&mut self.settings).sm_ids = Arc::clone(&before.settings.sm_ids);
     }
 
     /// Returns the limits for the frames of a client.

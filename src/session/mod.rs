@@ -84,7 +84,7 @@ pub use cause::Cause;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
 pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
 pub use identity::{Bound, Clock, Owner, Resumption, ResumptionTokens, TokenWish};
-pub use names::{Attachment, RandomSource, SmId};
+pub use names::{Attachment, RandomSource, SmId, SmIdOrigin, SmIdSource};
 pub use record::{RECORD_VERSION, RECORD_VERSIONS_READ, ThawError};
 pub use remembered::{DeviceMemory, DeviceMemoryRecord};
 pub use settings::Settings;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fronting::Fronting;
+use super::names::SmIdSource;
 use super::rewrite::offers::Offers;
 use crate::push::fast::FastSettings;
 use crate::push::settings::PushSettings;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub offers: Arc<Offers>,
     /// `[host] modern_login`: the hosts for which SASL2 is offered if their server lacks it.
     pub fronting: Arc<Fronting>,
+    /// Creates resumption ids. Stays the same while the process runs.
+    pub sm_ids: Arc<SmIdSource>,
 }
 
 impl Default for Settings {
@@ -55,6 +58,7 @@ impl Default for Settings {
             seed: 0,
             offers: Arc::default(),
             fronting: Arc::default(),
+            sm_ids: Arc::default(),
         }
     }
 }

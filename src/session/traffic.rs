@@ -116,7 +116,7 @@ impl Session {
         let Some(preceding) = self.device.client().may_enable() else {
             return self.effects.reply_to_client(nonza::failed(StanzaCondition::UnexpectedRequest, None));
         };
-        let enabled = nonza::Enable::read(node).grant(self.identity.random_source());
+        let enabled = nonza::Enable::read(node).grant(&self.settings.sm_ids, self.identity.random_source());
         self.effects.reply_to_client(enabled.nonza(self.settings.hibernation.max_timeout));
         self.device.on_enabled(enabled, preceding, &mut self.server, &mut self.effects);
     }

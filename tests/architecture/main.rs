@@ -10,7 +10,7 @@ use source::{Crate, Segments};
 
 /// The modules of the crate, from the bottom up. A module may use those of lower rows, but not those of its own row.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("leaves", &["clock", "exit", "hash", "jid", "paths", "secret", "seq", "stdout", "sync"]),
+    ("leaves", &["clock", "exit", "hash", "jid", "node_id", "paths", "secret", "seq", "stdout", "sync"]),
     ("leaves: xml", &["xml"]),
     ("core: push", &["push"]),
     ("core: session", &["session"]),

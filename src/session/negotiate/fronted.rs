@@ -362,7 +362,7 @@ impl FrontedLogin {
     fn welcome_bound(self: Box<Self>, settings: &Settings, legs: &mut Legs) -> Result<FrontedStep, LoginEnd> {
         let FrontedPhase::Extras { jid, features, extras } = &self.phase else { return Err(LoginEnd::ServerError) };
         // XEP-0198 §4: both counters are zero from here on, because the features are not a stanza.
-        let enabled = self.requests.enable.map(|enable| enable.grant(legs.random_source()));
+        let enabled = self.requests.enable.map(|enable| enable.grant(&settings.sm_ids, legs.random_source()));
         let nonza = enabled.as_ref().map(|enabled| enabled.nonza(settings.hibernation.max_timeout));
         let parts =
             BoundParts { carbons: extras.has_carbons(), metadata: extras.metadata(), enabled: nonza.as_deref() };

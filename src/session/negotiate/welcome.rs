@@ -78,7 +78,7 @@ impl Sasl2Success {
         let jid = authorized(&element).and_then(|jid| FullJid::new(jid.as_str()).ok()).ok_or(LoginEnd::ServerError)?;
         let mut bound = login.bound(jid, &streams);
         // XEP-0198 §4: both counters are zero from here on, because the features are not a stanza.
-        bound.enabled = bind.enable.map(|enable| enable.grant(legs.random_source()));
+        bound.enabled = bind.enable.map(|enable| enable.grant(&settings.sm_ids, legs.random_source()));
         bound.inactive = bind.inactive;
         let hold = settings.hibernation.max_timeout;
         let enabled = bound.enabled.as_ref().map(|enabled| enabled.nonza(hold));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Handled;
-use crate::session::{RandomSource, SmId};
+use crate::session::{RandomSource, SmId, SmIdSource};
 use crate::xml::{Node, StanzaCondition, XmlWriter, ns};
 
 /// Returns the `<r/>` that requests an acknowledgement (XEP-0198 §4).
@@ -76,8 +76,8 @@ impl Enable {
     }
 
     /// Returns the granted stream management: with a resumption id only if the client requested one.
-    pub fn grant(self, random: RandomSource) -> Enabled {
-        let id = self.resume.then(|| SmId::new(format!("{:032x}", random())));
+    pub fn grant(self, ids: &SmIdSource, random: RandomSource) -> Enabled {
+        let id = self.resume.then(|| ids.create(random()));
         Enabled { id, asked_max: self.max.filter(|_| self.resume) }
     }
 }
