@@ -6,6 +6,7 @@
 //! | file | counts |
 //! |---|---|
 //! | `connections.rs` | connections, handshakes, logins, resumptions |
+//! | `cluster.rs` | streams between the nodes of a cluster |
 //! | `sessions.rs` | sessions, their queues, skipped elements, deadlines |
 //! | `traffic.rs` | stanzas and bytes that pass, on the hot path |
 //! | `notifications.rs`, `fate.rs` | verdicts, publishes, stanzas of push services |
@@ -15,6 +16,7 @@
 //! | `outcome.rs`, `waits.rs`, `labels.rs` | the words of labels |
 //! | `latency.rs`, `measured.rs` | durations; numbers that are measured on demand |
 
+mod cluster;
 mod connections;
 mod fate;
 mod handover;
@@ -44,6 +46,8 @@ use crate::config::Transport;
 use crate::session::sasl::LoginMethod;
 use crate::sync::lock;
 use crate::xml::SkipReason;
+use cluster::ClusterCounters;
+pub use cluster::RelayedConnection;
 use connections::Connections;
 pub use connections::LoggingIn;
 pub use fate::{Fate, Fates};
@@ -54,7 +58,8 @@ use notifications::Notifications;
 pub use operation::LimitsReached;
 use operation::Operation;
 pub use outcome::{
-    ConnectOutcome, FastOutcome, HandoverOutcome, HandshakeOutcome, LoginOutcome, ReloadOutcome, ResumeOutcome,
+    ConnectOutcome, FastOutcome, HandoverOutcome, HandshakeOutcome, HopOutcome, LoginOutcome, NodeArrival,
+    ReloadOutcome, ResumeOutcome,
 };
 use process::Process;
 use sessions::SessionMetrics;
@@ -71,6 +76,7 @@ pub struct Metrics {
     registry: Registry,
     traffic: Arc<Traffic>,
     connections: Connections,
+    cluster: ClusterCounters,
     sessions: SessionMetrics,
     notifications: Notifications,
     storage: Storage,
@@ -98,6 +104,7 @@ impl Metrics {
             registry: Registry::default(),
             traffic: Arc::default(),
             connections: Connections::default(),
+            cluster: ClusterCounters::default(),
             sessions: SessionMetrics::default(),
             notifications: Notifications::default(),
             storage: Storage::new(store),
@@ -107,6 +114,7 @@ impl Metrics {
         };
         metrics.register();
         metrics.connections.begin_at_zero();
+        metrics.cluster.begin_at_zero();
         metrics.sessions.begin_at_zero();
         metrics.notifications.begin_at_zero();
         metrics.operation.begin_at_zero();
@@ -121,6 +129,7 @@ impl Metrics {
         // The encoder appends `_info` to the name of an info metric.
         registry.register("build", "Version of Pushward", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self.connections.register(registry);
+        self.cluster.register(registry);
         self.sessions.register(registry);
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));
         self.notifications.register(registry);
@@ -182,6 +191,21 @@ impl Metrics {
     /// Counts an attempt to connect to the server of a host, which is one of the configuration.
     pub fn upstream(&self, host: &str, outcome: ConnectOutcome) {
         self.connections.upstream(host, outcome);
+    }
+
+    /// Counts a login for an account that another node owns or may own.
+    pub fn hop(&self, outcome: HopOutcome) {
+        self.cluster.hop(outcome);
+    }
+
+    /// Counts a connection to the listener for other nodes.
+    pub fn node_arrival(&self, outcome: NodeArrival) {
+        self.cluster.arrival(outcome);
+    }
+
+    /// Counts a client whose stream is copied to and from another node, until the value is dropped.
+    pub fn relayed(&self) -> RelayedConnection {
+        self.cluster.relayed()
     }
 
     /// Counts an element of a server that was skipped.
@@ -328,8 +352,12 @@ impl Metrics {
         let (messages_in, messages_out) = self.traffic.messages(MeteredLeg::Client);
         let mut counted = CounterValues { messages_in, messages_out, ..CounterValues::default() };
         for outcome in LoginOutcome::all() {
-            let is_in = matches!(outcome, LoginOutcome::Bound | LoginOutcome::Resumed);
-            let logins = if is_in { &mut counted.logins } else { &mut counted.failed_logins };
+            let logins = match outcome {
+                LoginOutcome::Bound | LoginOutcome::Resumed => &mut counted.logins,
+                // The other node counts it.
+                LoginOutcome::PassedOn => continue,
+                LoginOutcome::Lost | LoginOutcome::Closed(_) => &mut counted.failed_logins,
+            };
             *logins += self.connections.logins(outcome);
         }
         for (outcome, count) in self.notifications.publishes() {

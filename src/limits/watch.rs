@@ -29,9 +29,15 @@ pub enum ConnectionRefusal {
     HostUnknown,
     /// The upstream server refuses a login.
     LoginFailed,
+    /// The node that owns an account could not be found out.
+    OwnerUnknown,
+    /// A stream could not be passed on to the node that owns its account.
+    NotPassedOn,
+    /// A connection to the listener for other nodes is not of a node.
+    NotOfNode,
 }
 
-const REFUSALS: usize = 7;
+const REFUSALS: usize = 10;
 
 /// The time of the last line, and the number of lines suppressed since.
 #[derive(Debug, Default)]
@@ -127,6 +133,9 @@ mod tests {
             ConnectionRefusal::Skipped,
             ConnectionRefusal::HostUnknown,
             ConnectionRefusal::LoginFailed,
+            ConnectionRefusal::OwnerUnknown,
+            ConnectionRefusal::NotPassedOn,
+            ConnectionRefusal::NotOfNode,
         ];
         for refusal in all {
             assert_eq!(watch.refused(refusal), Some(0), "{refusal:?}");

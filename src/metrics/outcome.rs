@@ -24,10 +24,48 @@ pub enum LoginOutcome {
     Bound,
     /// A held session was resumed.
     Resumed,
+    /// The stream was passed on to the node that owns the account.
+    PassedOn,
     /// The client's connection was lost.
     Lost,
     /// The connection was closed.
     Closed(CloseReason),
+}
+
+/// The outcome of a login for an account that another node may own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopOutcome {
+    /// The owner has the stream.
+    PassedOn,
+    /// The owner could not be found out.
+    OwnerUnknown,
+    /// The owner cannot be reached, or the connection to it broke.
+    Unreachable,
+    /// What answers at the owner's address has not shown its certificate.
+    Untrusted,
+    /// The owner has not answered in time.
+    Late,
+    /// The owner has refused the stream.
+    Refused,
+    /// The owner offers the client something else than this node.
+    OtherOffer,
+}
+
+/// The outcome of a connection to the listener for other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeArrival {
+    /// It is of a node, which has passed a client on.
+    Accepted,
+    /// It is over a limit.
+    Limited,
+    /// It is of a stranger, whose certificate no node has.
+    Stranger,
+    /// It has not passed a client on.
+    Invalid,
+    /// It could not be checked whether it is of a node.
+    Unchecked,
+    /// `handshake_timeout` was exceeded.
+    Timeout,
 }
 
 /// The outcome of an attempt to connect to the server of a host.
@@ -103,6 +141,46 @@ impl From<&TokenVerdict> for FastOutcome {
     }
 }
 
+impl HopOutcome {
+    pub(super) const ALL: [Self; 7] = [
+        Self::PassedOn,
+        Self::OwnerUnknown,
+        Self::Unreachable,
+        Self::Untrusted,
+        Self::Late,
+        Self::Refused,
+        Self::OtherOffer,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::PassedOn => "passed_on",
+            Self::OwnerUnknown => "owner_unknown",
+            Self::Unreachable => "unreachable",
+            Self::Untrusted => "untrusted",
+            Self::Late => "late",
+            Self::Refused => "refused",
+            Self::OtherOffer => "other_offer",
+        }
+    }
+}
+
+impl NodeArrival {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Accepted, Self::Limited, Self::Stranger, Self::Invalid, Self::Unchecked, Self::Timeout];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Limited => "limited",
+            Self::Stranger => "stranger",
+            Self::Invalid => "invalid",
+            Self::Unchecked => "unchecked",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 impl ConnectOutcome {
     pub(super) const ALL: [Self; 2] = [Self::Connected, Self::Failed];
 
@@ -151,13 +229,14 @@ impl HandshakeOutcome {
 
 impl LoginOutcome {
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        [Self::Bound, Self::Resumed, Self::Lost].into_iter().chain(CloseReason::ALL.map(Self::Closed))
+        [Self::Bound, Self::Resumed, Self::PassedOn, Self::Lost].into_iter().chain(CloseReason::ALL.map(Self::Closed))
     }
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bound => "bound",
             Self::Resumed => "resumed",
+            Self::PassedOn => "passed_on",
             Self::Lost => "client_lost",
             Self::Closed(reason) => reason.name(),
         }

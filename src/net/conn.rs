@@ -248,6 +248,16 @@ impl<S: Wire> Conn<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes the gathered bytes, then closes this side of the connection. The peer can still be read. Do not poll again when it is
+    /// ready.
+    ///
+    /// # Errors
+    /// Returns an error if the connection is broken.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        self.stream.poll_close(cx)
+    }
+
     /// Writes the gathered bytes and closes the connection, within `patience`. After that time the connection is
     /// dropped.
     pub async fn finish(mut self, patience: Duration) {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `serve.rs` | the stages of a connection |
 //! | `client_address.rs`, `handshake.rs` | the PROXY header; TLS |
+//! | `arrivals.rs`, `relayed.rs` | clients that another node has passed on, and clients that are passed on to another node |
 //! | `login/`, `bound/` | the tasks that drive a negotiation and a session |
 //! | `jobs/` | the store requests of a session |
 //! | `shared.rs` | [`Relay`]: the state that all connections share, made of the following components |
@@ -27,6 +28,7 @@
 
 mod absent;
 mod accounts;
+mod arrivals;
 mod background;
 mod backpressure;
 mod bound;
@@ -44,6 +46,7 @@ mod overload;
 mod publishing;
 mod reachability;
 mod read_ahead;
+mod relayed;
 mod report;
 mod revocations;
 #[cfg(test)]

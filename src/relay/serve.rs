@@ -8,9 +8,10 @@ use tokio::select;
 use tracing::Instrument;
 
 use super::shared::Relay;
-use super::{bound, client_address, handshake, login};
+use super::{arrivals, bound, client_address, handshake, login, relayed};
 use crate::clock::Instant;
 use crate::config::Listen;
+use crate::metrics::NodeArrival;
 use crate::net::listener::Admission;
 
 impl Relay {
@@ -22,24 +23,50 @@ impl Relay {
         listen: Arc<Listen>,
         admission: Admission,
     ) -> impl Future<Output = ()> + Send + use<> {
-        use tracing::field::Empty;
-        let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
         // Boxed here, so that the task does not reserve memory for data that only the login needs.
         let login = Box::pin(Arc::clone(&self).log_in(tcp, peer, listen, admission));
+        self.follow(login)
+    }
+
+    /// Serves one connection to the listener for other nodes until it, or the session that it becomes, ends.
+    pub fn serve_node(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        admission: Admission,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let login = Box::pin(Arc::clone(&self).log_in_passed(tcp, peer, admission));
+        self.follow(login)
+    }
+
+    /// Runs a login and what it leads to.
+    fn follow(
+        self: Arc<Self>,
+        login: impl Future<Output = Option<login::LoggedIn>> + Send,
+    ) -> impl Future<Output = ()> + Send {
+        use tracing::field::Empty;
+        let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
         let stages = async move {
-            if let Some(login) = self.until_handover(login).await {
-                tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
-                Box::pin(bound::run(self, login)).await;
+            match self.until_handover(login).await.flatten() {
+                Some(login::LoggedIn::Session(login)) => {
+                    tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
+                    Box::pin(bound::run(self, login)).await;
+                }
+                Some(login::LoggedIn::Relayed(relayed)) => {
+                    let copy = Box::pin(relayed::run(&self, relayed));
+                    self.until_handover(copy).await.unwrap_or_default();
+                }
+                None => {}
             }
         };
         stages.instrument(span)
     }
 
-    /// Waits for a login, which a handover cancels: its client logs in at the next process.
-    async fn until_handover<T>(&self, login: impl Future<Output = Option<T>>) -> Option<T> {
+    /// Waits for a login or the copy of a stream, which a handover cancels: the client logs in at the next process.
+    async fn until_handover<T>(&self, stage: impl Future<Output = T>) -> Option<T> {
         select! {
             biased;
-            login = login => login,
+            done = stage => Some(done),
             () = self.handover().begun() => None,
         }
     }
@@ -52,7 +79,7 @@ impl Relay {
         peer: SocketAddr,
         listen: Arc<Listen>,
         admission: Admission,
-    ) -> Option<Box<login::Login>> {
+    ) -> Option<login::LoggedIn> {
         let permit = match admission {
             Ok(permit) => permit,
             Err(limit) => {
@@ -67,6 +94,26 @@ impl Relay {
         let known = Box::pin(client_address::identify(&self, accepted, &listen, deadline)).await?;
         let addresses = known.addresses;
         let secured = Box::pin(handshake::secure(&self, &snapshot, known, listen.tls, deadline)).await?;
+        Box::pin(login::run(&self, snapshot, secured, addresses)).await
+    }
+
+    /// The same for a client that another node has passed on.
+    async fn log_in_passed(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        admission: Admission,
+    ) -> Option<login::LoggedIn> {
+        let Ok(permit) = admission else {
+            self.metrics().node_arrival(NodeArrival::Limited);
+            return None;
+        };
+        let _logging_in = self.metrics().logging_in();
+        let snapshot = self.current();
+        let deadline = Instant::now() + snapshot.config.limits.timeouts.handshake;
+        let accepted = client_address::AcceptedConnection { tcp, peer, permit };
+        let passed = Box::pin(arrivals::identify(&self, &snapshot, accepted, deadline)).await?;
+        let arrivals::PassedOn { secured, addresses } = passed;
         Box::pin(login::run(&self, snapshot, secured, addresses)).await
     }
 }

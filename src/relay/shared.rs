@@ -19,6 +19,7 @@ use super::report::Reports;
 use super::snapshot::{Current, Snapshot};
 use super::upstream_warnings::UpstreamWarnings;
 use crate::clock::{self, Instant};
+use crate::cluster::directory::Directory;
 use crate::jid::BareJid;
 use crate::limits::Guards;
 use crate::metrics::{Metrics, StoreMetrics};
@@ -45,12 +46,19 @@ pub struct Relay {
     accounts: Arc<Accounts>,
     publishing: Arc<Publishing>,
     absent: Arc<AbsentDevices>,
-    certificates: CertificateCheck,
+    /// The directory of the cluster, if there is one.
+    directory: Option<Directory>,
     overload: Overload,
     reports: Reports,
-    warnings: UpstreamWarnings,
+    warnings: OperatorWarnings,
     /// Namespace contexts that sessions share.
     headers: Mutex<HeaderCache>,
+}
+
+/// Warnings for the operator.
+struct OperatorWarnings {
+    certificates: CertificateCheck,
+    upstream: UpstreamWarnings,
 }
 
 /// The end of all sessions of the process.
@@ -93,10 +101,13 @@ impl Relay {
             shutdown: shutdown.clone(),
         }));
         Self {
-            certificates: CertificateCheck::new(Arc::clone(&current), Arc::clone(&metrics)),
+            directory: None,
             overload: Overload::new(Arc::clone(&guards), Arc::clone(&registry), background.clone()),
             reports: Reports::new(Arc::clone(&metrics), Arc::clone(&guards)),
-            warnings: UpstreamWarnings::default(),
+            warnings: OperatorWarnings {
+                certificates: CertificateCheck::new(Arc::clone(&current), Arc::clone(&metrics)),
+                upstream: UpstreamWarnings::default(),
+            },
             headers: Mutex::default(),
             current,
             registry,
@@ -109,6 +120,12 @@ impl Relay {
             publishing,
             absent,
         }
+    }
+
+    /// Lets accounts belong to other nodes too: those that this directory names.
+    #[must_use]
+    pub fn in_cluster(self, directory: Directory) -> Self {
+        Self { directory: Some(directory), ..self }
     }
 
     /// Locks the namespace contexts that sessions share. Do not hold the guard across a wait.
@@ -142,7 +159,7 @@ impl Relay {
     /// Records that the configuration has come into force.
     pub fn configured(&self) {
         self.metrics.configured(clock::unix_secs());
-        self.certificates.on_loaded();
+        self.certificates().on_loaded();
     }
 
     /// Returns the session settings that are in force.
@@ -307,6 +324,10 @@ impl Relay {
         &self.guards
     }
 
+    pub(super) fn directory(&self) -> Option<&Directory> {
+        self.directory.as_ref()
+    }
+
     pub(super) fn background(&self) -> &Background {
         &self.background
     }
@@ -324,7 +345,7 @@ impl Relay {
     }
 
     pub(super) fn certificates(&self) -> &CertificateCheck {
-        &self.certificates
+        &self.warnings.certificates
     }
 
     pub(super) fn overload(&self) -> &Overload {
@@ -336,7 +357,7 @@ impl Relay {
     }
 
     pub(super) fn warnings(&self) -> &UpstreamWarnings {
-        &self.warnings
+        &self.warnings.upstream
     }
 
     /// Returns the shared current snapshot, for new tasks of components.

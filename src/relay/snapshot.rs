@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::client::Client;
 use crate::clock::Instant;
+use crate::cluster::node_tls::NodeTls;
 use crate::config::Config;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::roots::RootsError;
@@ -88,6 +89,8 @@ pub struct Snapshot {
     pub certificates: Certificates,
     /// The routes to the upstream servers.
     pub ways: Ways,
+    /// TLS with the other nodes of the cluster, if there is one.
+    pub node_tls: Option<Arc<NodeTls>>,
     /// The settings of publishing.
     pub(super) transports: Arc<TransportSettings>,
 }
@@ -132,7 +135,7 @@ impl Snapshot {
         };
         let domains = Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect());
         let (settings, transports) = (Arc::new(settings), Arc::new(transports));
-        Ok(Self { config, settings, domains, keys, certificates, ways, transports })
+        Ok(Self { config, settings, domains, keys, certificates, ways, node_tls: None, transports })
     }
 
     /// Sets [`Settings::seed`] to that of a previous process.

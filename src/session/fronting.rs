@@ -52,7 +52,8 @@ impl FrontingRecord {
 struct ServerLimits {
     /// True if SCRAM depends on the server's own offers or on its TLS connection. Another list of offers would fail then.
     binds_offers: bool,
-    /// True if the server has offered SASL2 itself. ejabberd does so only to clients whose header has a `from`.
+    /// True if the server has offered SASL2 itself, or another node does not offer it in front of the server. ejabberd offers it only
+    /// to clients whose header has a `from`.
     has_sasl2: bool,
     refuses_carbons: bool,
     refuses_metadata: bool,
@@ -167,6 +168,16 @@ impl Fronting {
         limits.known.iter().find(|(of, _)| of.as_deref() == lang).map(|(_, known)| known.clone())
     }
 
+    /// Takes what another node offers to clients of this host in front of the server: it may have learned more than this one, which
+    /// then offers no more. `carbons`: whether message carbons are part of it; `None` if SASL2 is not offered.
+    pub fn on_other_node(&self, host: &str, carbons: Option<bool>) {
+        if let Some(mut limits) = self.limits(host) {
+            limits.known.clear();
+            limits.has_sasl2 |= carbons.is_none();
+            limits.refuses_carbons |= carbons == Some(false);
+        }
+    }
+
     /// Notes that the server refuses message carbons.
     pub fn on_carbons_refused(&self, host: &str) {
         if let Some(mut limits) = self.limits(host) {
@@ -245,6 +256,18 @@ mod tests {
         fronting.on_own_sasl2("example.org");
         assert_eq!(fronting.parts("example.org"), None);
         assert_eq!(fronting.ended(), [""; 0], "that is no fault");
+    }
+
+    #[test]
+    fn no_more_is_offered_than_another_node_offers() {
+        let fronting = fronting();
+        fronting.on_other_node("example.org", Some(true));
+        fronting.on_other_node("example.net", None);
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: true, metadata: true, tokens: None }));
+        fronting.on_other_node("example.org", Some(false));
+        assert_eq!(fronting.parts("example.org"), Some(FrontedParts { carbons: false, metadata: true, tokens: None }));
+        fronting.on_other_node("example.org", None);
+        assert_eq!(fronting.parts("example.org"), None);
     }
 
     #[test]

@@ -59,7 +59,7 @@ use legs::Legs;
 use opening::OpeningLogin;
 use owner::ClientBytes;
 use state::LoginState;
-use streams::LoginClientStream;
+use streams::{LoginClientStream, as_usual};
 
 use super::hosts::served_host;
 use super::mechanism_filter::Leg;
@@ -70,7 +70,7 @@ use crate::xml::{Element, Frame, FrameError, Header, Kind, Skipped, StreamCondit
 pub use contract::{
     Awaited, CloseReason, Ended, Lockout, LoginInput, LoginOutput, SaslFailure, ServerAnswer, Stop, TokenRefusal,
 };
-pub use owner::{AccountPlace, LocateRequest, LoginName, PassedStream, ShownOffer};
+pub use owner::{AccountPlace, LocateRequest, LoginName, PassedStream, ShownOffer, offered_carbons};
 pub use proof::{HeldSession, Proof};
 
 /// The number of elements that a connection may send before it is authenticated. A login needs only a few.
@@ -114,6 +114,14 @@ impl Negotiation {
     /// Has the owner of the account looked up before each login.
     pub fn locate_logins(&mut self) {
         self.own_bytes = ClientBytes::kept();
+    }
+
+    /// Forgets the offer from memory that the client has, if it was for nothing: a node that has passed the client on may have
+    /// refused it as outdated.
+    pub fn forget_unused_offer(&self) {
+        if let (LoginState::Authenticating(sasl), 0) = (&self.state, self.elements) {
+            sasl.forget_unused_offer(&self.settings);
+        }
     }
 
     /// Counts the elements that the connection has sent before, in the clear.
@@ -384,13 +392,4 @@ impl Negotiation {
         let step = fronted.on_late(&self.settings, &mut self.legs)?;
         Ok(LoginState::after_fronted(step, &mut self.legs))
     }
-}
-
-/// Returns the element on a stream whose header is in the usual form. It is passed on unchanged.
-fn as_usual(element: Element) -> Element {
-    let usual = element.header().usual();
-    if Arc::ptr_eq(&usual, element.header()) {
-        return element;
-    }
-    Element::parse(element.on_stream(&usual), &usual).unwrap_or(element)
 }

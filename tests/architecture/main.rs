@@ -20,6 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("store", &["store"]),
     ("registry", &["registry"]),
     ("net", &["net"]),
+    ("cluster", &["cluster"]),
     ("publish", &["publish"]),
     ("relay", &["relay"]),
     ("service", &["service"]),

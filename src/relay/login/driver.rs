@@ -16,6 +16,8 @@ use tokio_util::sync::WaitForCancellationFuture;
 use super::patience::{OperationDeadline, STORE};
 use super::server_clock::{RequestState, ServerClock};
 use crate::clock::Instant;
+use crate::cluster::directory::NodeAddress;
+use crate::cluster::hop::NodeConn;
 use crate::limits::{ConnectionRefusal, Eviction};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::{ConnEvent, Io};
@@ -25,6 +27,7 @@ use crate::relay::backpressure::{PeerBacklog, ReadableLegs, Stops};
 use crate::relay::client::Client;
 use crate::relay::handshake::Secured;
 use crate::relay::read_ahead::{ReadAhead, while_there};
+use crate::relay::relayed::RelayedClient;
 use crate::relay::shared::Relay;
 use crate::relay::snapshot::{Authentication, Snapshot};
 use crate::relay::timer::Timer;
@@ -39,6 +42,14 @@ pub(in crate::relay) struct Login {
     pub(in crate::relay) peer: SocketAddr,
     pub(in crate::relay) upstream: UpstreamConn,
     pub(in crate::relay) method: Option<LoginMethod>,
+}
+
+/// The result of a login.
+pub(in crate::relay) enum LoggedIn {
+    /// A new session.
+    Session(Box<Login>),
+    /// The client's stream goes on at another node.
+    Relayed(RelayedClient),
 }
 
 enum LoginEvent {
@@ -75,9 +86,19 @@ struct LoginDriver<'a> {
     server_clock: ServerClock,
     progress: LoginProgress,
     bound: Option<Bound>,
+    hop: Hop,
     /// An event that came during another wait.
     interrupted: Option<LoginEvent>,
     done: bool,
+}
+
+/// The way to another node that owns the account.
+#[derive(Default)]
+struct Hop {
+    /// The node.
+    owner: Option<NodeAddress>,
+    /// The connection to it, once it has the stream.
+    conn: Option<Box<NodeConn>>,
 }
 
 /// Performs the login of a client. Returns `None` if the connection was handed to a held session, or has ended.
@@ -86,11 +107,15 @@ pub(in crate::relay) async fn run(
     snapshot: Arc<Snapshot>,
     secured: Secured,
     addresses: Addresses,
-) -> Option<Box<Login>> {
+) -> Option<LoggedIn> {
     let Secured { client, eviction, elements } = secured;
     let mut negotiation = snapshot.negotiation();
     negotiation.sent_before(elements);
     negotiation.set_channel(client.stream().channel_binding());
+    // Nobody passes a client on twice.
+    if relay.directory().is_some() && !client.stream().is_passed() {
+        negotiation.locate_logins();
+    }
     let mut driver = LoginDriver {
         relay,
         negotiation,
@@ -109,18 +134,20 @@ pub(in crate::relay) async fn run(
             outcome: LoginOutcome::Lost,
         },
         bound: None,
+        hop: Hop::default(),
         interrupted: None,
         done: false,
     };
     driver.drive().await;
     driver.count_resumption();
     relay.metrics().login(driver.progress.outcome, driver.progress.method);
-    let LoginDriver { client, upstream, bound, progress: LoginProgress { method, .. }, .. } = driver;
-    match (bound, client, upstream) {
-        (Some(bound), Some(client), Some(upstream)) => {
-            Some(Box::new(Login { bound, client, peer: addresses.client, upstream, method }))
+    let LoginDriver { client, upstream, bound, hop, progress: LoginProgress { method, .. }, .. } = driver;
+    match (bound, client, upstream, hop.conn) {
+        (Some(bound), Some(client), Some(upstream), _) => {
+            Some(LoggedIn::Session(Box::new(Login { bound, client, peer: addresses.client, upstream, method })))
         }
-        (_, client, upstream) => {
+        (_, Some(client), _, Some(node)) => Some(LoggedIn::Relayed(RelayedClient { client, node })),
+        (_, client, upstream, _) => {
             if let Some(client) = client {
                 relay.background().close_gracefully(*client);
             }
@@ -150,7 +177,9 @@ impl LoginDriver<'_> {
                 | LoginEvent::Upstream(Ok(ConnEvent::Drained)) => {}
                 LoginEvent::Client(Ok(ConnEvent::Closed) | Err(_)) => {
                     tracing::debug!("client disconnected before login");
-                    self.client = None;
+                    if self.client.take().is_some_and(|client| client.stream().is_passed()) {
+                        self.negotiation.forget_unused_offer();
+                    }
                     return;
                 }
                 LoginEvent::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream().await,

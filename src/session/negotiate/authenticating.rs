@@ -158,6 +158,13 @@ impl Authenticating {
         ShownOffer::new(self.streams.server_header().clone(), self.offer.shown.clone())
     }
 
+    /// Forgets what is known of the server, unless the server itself has made the offer.
+    pub(super) fn forget_unused_offer(&self, settings: &Settings) {
+        if self.link == ServerLink::Absent {
+            settings.fronting.forget(self.streams.host());
+        }
+    }
+
     /// Returns whether the owner of the account is being looked up.
     pub(super) fn is_locating(&self) -> bool {
         matches!(self.turn, SaslTurn::Directory(_))

@@ -95,22 +95,42 @@ impl ShownOffer {
     }
 
     /// Returns whether another offer means the same to the client. The `id` of the stream is its own, `to` may be absent, and
-    /// mechanisms and features have no order.
+    /// mechanisms and features have no order. What is offered in front of the server may be more: each node learns by itself
+    /// what the server refuses, and a client does not use what it was not shown.
     pub fn is_same(&self, header: &Header, features: &Element) -> bool {
         let is_same_header = self.header.means_the_same(header)
             && self.header.from() == header.from()
             && self.header.version() == header.version();
         let is_same_content = || {
-            let shown = Element::parse(self.features.clone(), &self.header);
-            shown.is_ok_and(|shown| content(&shown.node()) == content(&features.node()))
+            let Ok(shown) = Element::parse(self.features.clone(), &self.header) else { return false };
+            let carbons = offered_carbons(&shown.node());
+            let is_more = |node: &Node<'_>| match carbons {
+                None => node.is("authentication", ns::SASL2),
+                Some(false) => is_carbons(node),
+                Some(true) => false,
+            };
+            content(&shown.node(), &|_| false) == content(&features.node(), &is_more)
         };
         is_same_header && (self.features == features.bytes() || is_same_content())
     }
 }
 
-/// Returns an element in a form that does not depend on the order of child elements.
-fn content(node: &Node<'_>) -> String {
-    let mut children: Vec<_> = node.children().map(|child| content(&child)).collect();
+/// Returns whether features offer message carbons inside SASL2; `None` if they do not offer SASL2.
+pub fn offered_carbons(features: &Node<'_>) -> Option<bool> {
+    let sasl2 = features.child("authentication", ns::SASL2)?;
+    let bind = sasl2.child("inline", ns::SASL2).and_then(|inline| inline.child("bind", ns::BIND2));
+    let inline = bind.and_then(|bind| bind.child("inline", ns::BIND2));
+    Some(inline.is_some_and(|inline| inline.children().any(|feature| is_carbons(&feature))))
+}
+
+fn is_carbons(feature: &Node<'_>) -> bool {
+    feature.is("feature", ns::BIND2) && feature.attr("var").as_deref() == Some(ns::CARBONS)
+}
+
+/// Returns an element in a form that does not depend on the order of child elements, without those for which `skips` returns true.
+fn content(node: &Node<'_>, skips: &dyn Fn(&Node<'_>) -> bool) -> String {
+    let children = node.children().filter(|child| !skips(child));
+    let mut children: Vec<_> = children.map(|child| content(&child, skips)).collect();
     children.sort_unstable();
     format!("<{}>{}{}</>", node.tag(), node.text().trim(), children.concat())
 }

@@ -104,3 +104,12 @@ impl Streams {
         settings.offers.read(features, Terms { phase, leg: self.leg, max_bytes, fronted })
     }
 }
+
+/// Returns the element on a stream whose header is in the usual form. It is passed on unchanged.
+pub(super) fn as_usual(element: Element) -> Element {
+    let usual = element.header().usual();
+    if Arc::ptr_eq(&usual, element.header()) {
+        return element;
+    }
+    Element::parse(element.on_stream(&usual), &usual).unwrap_or(element)
+}

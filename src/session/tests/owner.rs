@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::SmId;
 use super::super::mechanism_filter::Leg;
-use super::super::negotiate::{AccountPlace, CloseReason, Lockout, LoginInput, LoginName, Stop};
+use super::super::negotiate::{AccountPlace, CloseReason, Lockout, LoginInput, LoginName, Stop, offered_carbons};
 use super::fronted::{AGENT, OFFER, RESUME, settings};
 use super::login::{Login, client_header_with};
 use super::*;
@@ -266,4 +266,50 @@ fn offers_are_the_same_whatever_their_stream_id_and_order() {
     let swapped = more.replace("PLAIN", "A").replace("SCRAM-SHA-1", "PLAIN").replace(">A<", ">SCRAM-SHA-1<");
     assert_ne!(more, swapped);
     assert!(shown.is_same(&own, &element(&swapped)));
+}
+
+/// Each node learns by itself what a server refuses. The client must not have been shown what the owner does not do.
+#[test]
+fn the_owner_may_offer_more_in_front_of_the_server_and_never_less() {
+    let offers = |settings: Arc<Settings>| {
+        let mut login = opened_with(settings, "", OFFER);
+        let features = element(&login.to_client.pop().unwrap());
+        login.client(&plain());
+        login.input(LoginInput::Located(AccountPlace::OtherNode));
+        (login.passed.unwrap().shown, features)
+    };
+    let (all, all_features) = offers(settings());
+    let without = |learned: fn(&Settings)| {
+        let settings = settings();
+        learned(&settings);
+        offers(settings)
+    };
+    let (no_carbons, no_carbons_features) = without(|s| s.fronting.on_carbons_refused("example.org"));
+    let (no_sasl2, no_sasl2_features) = without(|s| s.fronting.on_own_sasl2("example.org"));
+    assert_eq!(offered_carbons(&all_features.node()), Some(true));
+    assert_eq!(offered_carbons(&no_carbons_features.node()), Some(false));
+    assert_eq!(offered_carbons(&no_sasl2_features.node()), None);
+    for (shown, same) in
+        [(&all, [true, false, false]), (&no_carbons, [true, true, false]), (&no_sasl2, [true, true, true])]
+    {
+        let all = [&all_features, &no_carbons_features, &no_sasl2_features];
+        assert_eq!(all.map(|features| shown.is_same(&header(), features)), same);
+    }
+}
+
+#[test]
+fn an_offer_from_memory_that_nobody_took_is_forgotten() {
+    let settings = known();
+    let opened = || opened_with(Arc::clone(&settings), " from='juliet@example.org'", OFFER);
+    let mut used = opened();
+    used.client(&token(""));
+    used.negotiation.forget_unused_offer();
+    assert!(opened().connects.is_empty());
+    opened().negotiation.forget_unused_offer();
+    assert_eq!(opened().connects, ["example.org"]);
+    // The server itself has made the first of these.
+    let settings = super::fronted::settings();
+    let opened = || opened_with(Arc::clone(&settings), " from='juliet@example.org'", OFFER);
+    opened().negotiation.forget_unused_offer();
+    assert!(opened().connects.is_empty());
 }

@@ -1,20 +1,33 @@
 //! Performs the outputs of the negotiation.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::LoginDriver;
 use crate::clock::Instant;
+use crate::cluster::directory::NodeAddress;
+use crate::cluster::hop::{self, HopError, HopTerms};
+use crate::jid;
 use crate::limits::{ConnectionRefusal, Limit, Stage};
-use crate::metrics::{ConnectOutcome, LoginOutcome};
-use crate::net::proxy_protocol;
+use crate::metrics::{ConnectOutcome, HopOutcome, LoginOutcome};
+use crate::net::passed_client::PassedClient;
+use crate::net::proxy_protocol::ProxiedClient;
 use crate::net::upstream::ConnectTerms;
 use crate::relay::login::patience::OperationDeadline;
 use crate::relay::snapshot::Authentication;
+use crate::secret::Secret;
 use crate::session::EndReason;
 use crate::session::mechanism_filter::UpstreamWarning;
-use crate::session::negotiate::{AccountPlace, CloseReason, LoginInput, LoginOutput};
+use crate::session::negotiate::{
+    AccountPlace, CloseReason, LocateRequest, LoginInput, LoginOutput, PassedStream, offered_carbons,
+};
 use crate::session::sasl::LoginMethod;
-use crate::xml::MemoryShare;
+use crate::xml::{self, MemoryShare};
+
+/// The time that the directory has to name the owner of an account.
+const LOCATE: Duration = Duration::from_secs(2);
 
 impl LoginDriver<'_> {
     /// Performs the outputs. An answer to one of them becomes the next input, once all outputs are performed.
@@ -43,8 +56,8 @@ impl LoginDriver<'_> {
             LoginOutput::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
             LoginOutput::Connect(host) => return self.connect(&host).await,
             LoginOutput::Answered => self.reach_opened(),
-            LoginOutput::Locate(_) => return Some(LoginInput::Located(AccountPlace::Here)),
-            LoginOutput::PassOn(_) => return Some(LoginInput::NotPassedOn),
+            LoginOutput::Locate(request) => return self.locate(&request).await,
+            LoginOutput::PassOn(stream) => return self.pass_on(&stream).await,
             LoginOutput::RoundTripsSaved(saved) => self.relay.metrics().round_trips_saved(saved),
             LoginOutput::Authenticated(method) => self.on_authenticated(method),
             LoginOutput::SaslFailed(failure) => self.relay.reports().on_sasl_failure(&failure),
@@ -130,6 +143,71 @@ impl LoginDriver<'_> {
         }
     }
 
+    /// Finds out which node owns the account of the login.
+    async fn locate(&mut self, request: &LocateRequest) -> Option<LoginInput> {
+        let relay = self.relay;
+        let Some(directory) = relay.directory() else { return Some(LoginInput::Located(AccountPlace::Here)) };
+        let asked = timeout(LOCATE, directory.other_node(request));
+        let error = match self.wait_for(asked, OperationDeadline::Bounded).await? {
+            Ok(Ok(None)) => return Some(LoginInput::Located(AccountPlace::Here)),
+            Ok(Ok(Some(owner))) => {
+                self.hop.owner = Some(owner);
+                return Some(LoginInput::Located(AccountPlace::OtherNode));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {}", humantime::format_duration(LOCATE)),
+        };
+        relay.metrics().hop(HopOutcome::OwnerUnknown);
+        if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::OwnerUnknown) {
+            tracing::warn!(error, suppressed, "owner of account unknown: client connection closed");
+        }
+        Some(LoginInput::Located(AccountPlace::Unknown))
+    }
+
+    /// Passes the client's stream on to the node that owns its account. Returns `None` once that node has it, or the login has
+    /// ended.
+    async fn pass_on(&mut self, stream: &PassedStream) -> Option<LoginInput> {
+        if let Some(mut upstream) = self.upstream.take() {
+            upstream.write(xml::STREAM_CLOSE);
+            self.relay.background().close_gracefully(upstream);
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let (Some(owner), Some(tls)) = (self.hop.owner.take(), &snapshot.node_tls) else {
+            return Some(LoginInput::NotPassedOn);
+        };
+        let client = self.client.as_ref()?.stream();
+        let proxied = ProxiedClient { addresses: self.addresses, tls: client.tls() };
+        let client = PassedClient { proxied, channel: client.channel_binding().map(Secret::new) };
+        let write_timeout = snapshot.config.stream_management.write_timeout;
+        let terms = HopTerms { write_timeout, limits: snapshot.upstream_limits() };
+        let passed = Box::pin(hop::pass_on(tls, &owner, &client, stream, terms));
+        let passed = self.wait_for(passed, OperationDeadline::Bounded).await?;
+        self.relay.metrics().hop(passed.as_ref().map_or_else(HopError::outcome, |_| HopOutcome::PassedOn));
+        match passed {
+            Ok(conn) => {
+                tracing::debug!(node = %owner.node, "stream passed on to the node that owns the account");
+                self.hop.conn = Some(Box::new(conn));
+                self.progress.outcome = LoginOutcome::PassedOn;
+                self.done = true;
+                None
+            }
+            Err(error) => {
+                self.report_hop(&owner, stream, &error);
+                Some(LoginInput::NotPassedOn)
+            }
+        }
+    }
+
+    fn report_hop(&self, owner: &NodeAddress, stream: &PassedStream, error: &HopError) {
+        if let (HopError::OtherOffer(features), Some(host)) = (error, stream.header.to().and_then(jid::domain)) {
+            self.snapshot.settings.fronting.on_other_node(&host, offered_carbons(&features.node()));
+        }
+        if let Some(suppressed) = self.relay.guards().watch().refused(ConnectionRefusal::NotPassedOn) {
+            let (node, address, remedy) = (owner.node, &owner.address, error.remedy());
+            tracing::warn!(%node, address, %error, remedy, suppressed, "stream not passed on to the node that owns the account");
+        }
+    }
+
     fn reach_opened(&mut self) {
         if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
             permit.reaches(Stage::Opened);
@@ -149,7 +227,7 @@ impl LoginDriver<'_> {
             tls: self.client.as_ref().and_then(|client| client.stream().version()),
         };
         let tls = self.client.as_ref().and_then(|client| client.stream().tls());
-        let client = proxy_protocol::ProxiedClient { addresses: self.addresses, tls };
+        let client = ProxiedClient { addresses: self.addresses, tls };
         let connected = self.wait_for(way.connect(&terms, Some(&client)), OperationDeadline::Bounded).await?;
         self.relay
             .metrics()

@@ -1,0 +1,318 @@
+//! [`NodeTls`]: TLS between the nodes of a cluster. Both nodes show a certificate that chains to the authority of the cluster and
+//! whose fingerprint the directory has.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, CommonState, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client};
+
+use super::fingerprint::Fingerprint;
+use crate::net::certificate::{self, CertificateError};
+use crate::net::roots::{self, RootsError};
+use crate::net::tls_stream::TlsStream;
+
+/// The ALPN name of streams of clients that are passed on. A connection for another purpose would have another name.
+const ALPN: &[u8] = b"pushward-hop";
+
+/// The certificate of this node, or the authority of the cluster, cannot be used. The operator has to fix it.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeTlsError {
+    /// The certificate or the key.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The authority.
+    #[error("[cluster] ca: {0}")]
+    Authority(#[from] RootsError),
+    /// The authority cannot be used to verify certificates.
+    #[error("[cluster] ca: {0}")]
+    Verifier(#[from] VerifierBuilderError),
+    /// The TLS library cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Library(#[from] Error),
+}
+
+/// The TLS of this node with other nodes.
+#[derive(Clone, Debug)]
+pub struct NodeTls {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    fingerprint: Fingerprint,
+}
+
+impl NodeTls {
+    /// Loads the files of `[cluster]`.
+    ///
+    /// # Errors
+    /// [`NodeTlsError`], which names the file.
+    pub fn load(certificate: &Path, key: &Path, ca: &Path) -> Result<Self, NodeTlsError> {
+        Self::new(certificate::load_pair(certificate, key)?, roots::in_file(ca)?)
+    }
+
+    /// Creates the TLS of a node with this certificate, which trusts only these authorities.
+    ///
+    /// # Errors
+    /// [`NodeTlsError`]
+    pub fn new(key: Arc<CertifiedKey>, authorities: RootCertStore) -> Result<Self, NodeTlsError> {
+        let leaf = key.cert.first().ok_or(Error::NoCertificatesPresented)?;
+        let (fingerprint, authorities) = (Fingerprint::of(leaf), Arc::new(authorities));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let own = Arc::new(SingleCertAndKey::from((*key).clone()));
+        let client = client_config(&provider, Arc::clone(&own), Arc::clone(&authorities))?;
+        let server = server_config(&provider, own, authorities)?;
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), fingerprint })
+    }
+
+    /// Returns the fingerprint of this node's certificate, for the directory.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Performs the handshake with another node at which this one has connected. The caller compares the fingerprint, and sets the
+    /// time limit.
+    ///
+    /// # Errors
+    /// The connection is broken, or the certificate does not chain to the authority.
+    pub(super) async fn connect(&self, tcp: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+        // The name is not sent, and nobody compares it: see `NodeVerifier`.
+        let name = ServerName::try_from("node.invalid").map_err(io::Error::other)?;
+        let tls = TlsConnector::from(Arc::clone(&self.client)).connect(name, tcp).await?;
+        check_protocol(tls.get_ref().1)?;
+        Ok(tls)
+    }
+
+    /// Performs the handshake with another node that has connected. The caller looks the fingerprint up, and sets the time limit.
+    ///
+    /// # Errors
+    /// The connection is broken, or there is no certificate that chains to the authority.
+    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let tls = TlsStream::accept(tcp, Arc::clone(&self.server)).await?;
+        check_protocol(tls.state())?;
+        Ok(tls)
+    }
+}
+
+/// Returns the fingerprint of the certificate that the other side has shown.
+pub(super) fn shown(state: &CommonState) -> Option<Fingerprint> {
+    state.peer_certificates().and_then(<[_]>::first).map(Fingerprint::of)
+}
+
+fn check_protocol(state: &CommonState) -> io::Result<()> {
+    if state.alpn_protocol() == Some(ALPN) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the other side does not expect the stream of a client"))
+}
+
+fn client_config(
+    provider: &Arc<CryptoProvider>,
+    own: Arc<SingleCertAndKey>,
+    authorities: Arc<RootCertStore>,
+) -> Result<ClientConfig, Error> {
+    let verifier = NodeVerifier { authorities, algorithms: provider.signature_verification_algorithms };
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(own);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_sni = false;
+    // Each connection verifies the certificates as they are now.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    own: Arc<SingleCertAndKey>,
+    authorities: Arc<RootCertStore>,
+) -> Result<ServerConfig, NodeTlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(authorities, Arc::clone(provider)).build()?;
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(own);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// Verifies that the certificate of a node chains to the authority of the cluster, as the verifier of the library does, without the
+/// comparison of names. The node is not known by a name but by the fingerprint that the directory has for it, which is
+/// compared after the handshake and before any byte is sent. That is stricter: it allows one certificate, not all of a name.
+#[derive(Debug)]
+struct NodeVerifier {
+    authorities: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for NodeVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let (authorities, algorithms) = (&self.authorities, self.algorithms.all);
+        verify_server_cert_signed_by_trust_anchor(&certificate, authorities, intermediates, now, algorithms)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::ExtendedKeyUsagePurpose;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::cluster::testing::Authority;
+
+    type Handshake = (io::Result<client::TlsStream<TcpStream>>, io::Result<TlsStream<TcpStream>>);
+
+    /// Performs a handshake between two nodes. TLS 1.3 shows a client the refusal of its certificate when it reads.
+    async fn handshake(client: &NodeTls, server: &NodeTls) -> Handshake {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = async { client.connect(TcpStream::connect(address).await.unwrap()).await };
+        let accept = async { server.accept(listener.accept().await.unwrap().0).await };
+        tokio::join!(connect, accept)
+    }
+
+    async fn refused_by_server(client: &NodeTls, server: &NodeTls) {
+        let (connected, accepted) = handshake(client, server).await;
+        let error = accepted.expect_err("no handshake");
+        assert!(error.get_ref().is_some_and(|inner| inner.is::<Error>()), "{error:?}");
+        if let Ok(mut tls) = connected {
+            drop(tls.write_all(b"x").await);
+            assert!(tls.read_u8().await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn nodes_of_one_authority_see_each_others_certificates() {
+        let authority = Authority::new();
+        let (one, two) = (authority.node(), authority.node());
+        assert_ne!(one.fingerprint(), two.fingerprint());
+        for _ in 0..2 {
+            let (connected, accepted) = handshake(&one, &two).await;
+            let (connected, accepted) = (connected.unwrap(), accepted.unwrap());
+            assert_eq!(shown(connected.get_ref().1), Some(two.fingerprint()));
+            assert_eq!(shown(accepted.state()), Some(one.fingerprint()));
+            assert_eq!(accepted.channel_binding(), None, "it would be taken for that of a client");
+            assert_eq!(connected.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_of_strangers_are_refused_by_both_sides() {
+        let (authority, other) = (Authority::new(), Authority::new());
+        let node = authority.node();
+        let stranger = NodeTls::new(other.issue(), authority.roots()).unwrap();
+        refused_by_server(&stranger, &node).await;
+        let (connected, _) = handshake(&node, &stranger).await;
+        let error = connected.unwrap_err().to_string();
+        assert!(error.contains("invalid peer certificate"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn expired_certificates_and_those_for_other_purposes_are_refused_by_both_sides() {
+        let authority = Authority::new();
+        let node = authority.node();
+        let with = |purposes: &[ExtendedKeyUsagePurpose], until| {
+            NodeTls::new(authority.issue_for(purposes, until), authority.roots()).unwrap()
+        };
+        let expired = with(&[], 2011);
+        refused_by_server(&expired, &node).await;
+        assert!(handshake(&node, &expired).await.0.is_err());
+        let (for_servers, for_clients) =
+            (with(&[ExtendedKeyUsagePurpose::ServerAuth], 2090), with(&[ExtendedKeyUsagePurpose::ClientAuth], 2090));
+        refused_by_server(&for_servers, &node).await;
+        assert!(handshake(&node, &for_servers).await.0.is_ok());
+        assert!(handshake(&node, &for_clients).await.0.is_err());
+        let for_all = with(&[], 2090);
+        let (connected, accepted) = handshake(&for_all, &node).await;
+        assert!(connected.is_ok() && accepted.is_ok());
+    }
+
+    #[tokio::test]
+    async fn peers_without_a_certificate_or_the_protocol_are_refused() {
+        let authority = Authority::new();
+        let node = authority.node();
+        let with = |change: &dyn Fn(&mut ClientConfig)| {
+            let mut other = authority.node();
+            change(Arc::make_mut(&mut other.client));
+            other
+        };
+        let nameless = with(&|config| config.client_auth_cert_resolver = Arc::new(NoCertificate));
+        refused_by_server(&nameless, &node).await;
+        let (connected, accepted) = handshake(&with(&|config| config.alpn_protocols.clear()), &node).await;
+        assert!(connected.is_err() && accepted.is_err());
+        let (connected, accepted) =
+            handshake(&with(&|config| config.alpn_protocols = vec![b"x".to_vec()]), &node).await;
+        assert!(connected.is_err() && accepted.is_err());
+        // Another server of the authority, such as one for clients.
+        let mut other = authority.node();
+        Arc::make_mut(&mut other.server).alpn_protocols.clear();
+        assert!(handshake(&node, &other).await.0.is_err());
+    }
+
+    #[derive(Debug)]
+    struct NoCertificate;
+
+    impl rustls::client::ResolvesClientCert for NoCertificate {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+
+        fn has_certs(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named() {
+        let missing = Path::new("/nonexistent/a.pem");
+        let error = NodeTls::load(missing, missing, missing).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read /nonexistent/a.pem"), "{error}");
+        assert!(NodeTls::new(Authority::new().issue(), RootCertStore::empty()).is_err());
+    }
+}
