@@ -36,9 +36,9 @@ pub struct HopTerms {
 /// A stream could not be passed on.
 #[derive(Debug, Error)]
 pub enum HopError {
-    /// The owner cannot be reached, or the connection to it broke.
+    /// The owner cannot be reached.
     #[error("cannot connect: {0}")]
-    Io(#[from] io::Error),
+    Unreachable(io::Error),
     /// The handshake failed.
     #[error("TLS failed: {0}")]
     Tls(io::Error),
@@ -48,9 +48,9 @@ pub enum HopError {
         /// The certificate.
         shown: Option<Fingerprint>,
     },
-    /// The owner has closed the connection.
-    #[error("the node closed the connection")]
-    Closed,
+    /// The owner has closed the connection, perhaps because it does not know the certificate of this node.
+    #[error("the node closed the connection{}", .0.as_ref().map_or_else(String::new, |error| format!(": {error}")))]
+    Closed(Option<io::Error>),
     /// The owner has refused the stream. Contains the condition of its stream error.
     #[error("the node refused the stream: {0}")]
     Refused(String),
@@ -69,9 +69,9 @@ impl HopError {
     /// Returns the outcome for the metrics.
     pub fn outcome(&self) -> HopOutcome {
         match self {
-            Self::Io(_) => HopOutcome::Unreachable,
+            Self::Unreachable(_) => HopOutcome::Unreachable,
             Self::Tls(_) | Self::Untrusted { .. } => HopOutcome::Untrusted,
-            Self::Closed | Self::Refused(_) | Self::Frame(_) => HopOutcome::Refused,
+            Self::Closed(_) | Self::Refused(_) | Self::Frame(_) => HopOutcome::Refused,
             Self::OtherOffer(_) => HopOutcome::OtherOffer,
             Self::Late => HopOutcome::Late,
         }
@@ -80,11 +80,11 @@ impl HopError {
     /// Returns the remedy for the operator.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Io(_) | Self::Late => "check that the node runs, and [cluster] advertise there",
+            Self::Unreachable(_) | Self::Late => "check that the node runs, and [cluster] advertise there",
             Self::Tls(_) | Self::Untrusted { .. } => {
                 "check [cluster] certificate and ca of both nodes, and that nothing else answers at the address"
             }
-            Self::Closed | Self::Refused(_) | Self::Frame(_) => "see the log of the node",
+            Self::Closed(_) | Self::Refused(_) | Self::Frame(_) => "see the log of the node",
             Self::OtherOffer(_) => "use the same configuration and the same XMPP server for all nodes",
         }
     }
@@ -104,7 +104,7 @@ pub async fn pass_on(
 ) -> Result<NodeConn, HopError> {
     let opened = async {
         let mut conn = connect(tls, owner, terms).await?;
-        conn.write(&client.header()?);
+        conn.write(&client.header().map_err(HopError::Unreachable)?);
         conn.write(stream.header.bytes());
         check_offer(&mut conn, stream).await?;
         Ok(conn)
@@ -115,8 +115,8 @@ pub async fn pass_on(
 }
 
 async fn connect(tls: &NodeTls, owner: &NodeAddress, terms: HopTerms) -> Result<NodeConn, HopError> {
-    let tcp = TcpStream::connect(&owner.address).await?;
-    crate::net::tune(&tcp, terms.write_timeout)?;
+    let tcp = TcpStream::connect(&owner.address).await.map_err(HopError::Unreachable)?;
+    crate::net::tune(&tcp, terms.write_timeout).map_err(HopError::Unreachable)?;
     let tls = tls.connect(tcp).await.map_err(HopError::Tls)?;
     match shown(tls.get_ref().1) {
         Some(shown) if shown == owner.certificate => Ok(Conn::new(tls, terms.limits)),
@@ -139,11 +139,13 @@ async fn check_offer(conn: &mut NodeConn, stream: &PassedStream) -> Result<(), H
                     let is_same = features.is("features", ns::STREAMS) && stream.shown.is_same(&opened, &features);
                     return if is_same { Ok(()) } else { Err(HopError::OtherOffer(Box::new(features))) };
                 }
-                (Frame::Element(_) | Frame::Skipped(_) | Frame::Close, _) => return Err(HopError::Closed),
+                (Frame::Element(_) | Frame::Skipped(_) | Frame::Close, _) => return Err(HopError::Closed(None)),
             }
         }
-        if conn.event(Io::ReadWrite).await? == ConnEvent::Closed {
-            return Err(HopError::Closed);
+        match conn.event(Io::ReadWrite).await {
+            Ok(ConnEvent::Received | ConnEvent::Drained) => {}
+            Ok(ConnEvent::Closed) => return Err(HopError::Closed(None)),
+            Err(error) => return Err(HopError::Closed(Some(error))),
         }
     }
 }

@@ -84,7 +84,7 @@ impl NodeTls {
     ///
     /// # Errors
     /// The connection is broken, or the certificate does not chain to the authority.
-    pub(super) async fn connect(&self, tcp: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, tcp: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
         // The name is not sent, and nobody compares it: see `NodeVerifier`.
         let name = ServerName::try_from("node.invalid").map_err(io::Error::other)?;
         let tls = TlsConnector::from(Arc::clone(&self.client)).connect(name, tcp).await?;

@@ -68,6 +68,7 @@ struct StreamCopy<'a, C, N> {
     client_side: ClientSide,
     timer: Timer,
     write_timeout: Duration,
+    last_bytes: Duration,
 }
 
 /// The client's direction of the stream.
@@ -93,7 +94,7 @@ enum CopyEvent {
 impl<'a, C: Wire, N: Wire> StreamCopy<'a, C, N> {
     fn new(client: &'a mut Conn<C>, node: &'a mut Conn<N>, write_timeout: Duration) -> Self {
         let timer = Timer::new(Instant::now());
-        Self { client, node, client_side: ClientSide::Open, timer, write_timeout }
+        Self { client, node, client_side: ClientSide::Open, timer, write_timeout, last_bytes: LAST_BYTES }
     }
 
     async fn run(&mut self, mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>) -> CopyEnd {
@@ -108,7 +109,7 @@ impl<'a, C: Wire, N: Wire> StreamCopy<'a, C, N> {
                 CopyEvent::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
                 | CopyEvent::Node(Ok(ConnEvent::Received | ConnEvent::Drained)) => {}
                 CopyEvent::Client(Ok(ConnEvent::Closed)) => {
-                    self.client_side = ClientSide::Ending(Instant::now() + LAST_BYTES);
+                    self.client_side = ClientSide::Ending(Instant::now() + self.last_bytes);
                 }
                 CopyEvent::EndPassedOn(Ok(())) => {
                     if let ClientSide::Ending(deadline) = self.client_side {
@@ -171,3 +172,6 @@ impl<'a, C: Wire, N: Wire> StreamCopy<'a, C, N> {
         self.deadlines().into_iter().flatten().any(|deadline| deadline <= now)
     }
 }
+
+#[cfg(test)]
+mod tests;
