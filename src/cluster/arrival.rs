@@ -11,7 +11,7 @@ use super::directory::{Directory, LocateError};
 use super::fingerprint::Fingerprint;
 use super::node_tls::{NodeTls, shown};
 use crate::metrics::NodeArrival;
-use crate::net::client_stream::ClientStream;
+use crate::net::client_tls::ClientTls;
 use crate::net::passed_client::PassedClient;
 use crate::net::proxy_protocol::{Addresses, HeaderError};
 
@@ -19,7 +19,7 @@ use crate::net::proxy_protocol::{Addresses, HeaderError};
 #[derive(Debug)]
 pub struct ArrivedClient {
     /// Its stream.
-    pub stream: ClientStream<TcpStream>,
+    pub stream: ClientTls<TcpStream>,
     /// The addresses of its connection to the other node.
     pub addresses: Addresses,
     /// The bytes that have come already.
@@ -71,5 +71,5 @@ pub async fn accept(tls: &NodeTls, directory: &Directory, tcp: TcpStream) -> Res
     }
     let (client, received) = PassedClient::read(&mut stream).await?;
     let addresses = client.proxied.addresses;
-    Ok(ArrivedClient { stream: ClientStream::passed(stream, client), addresses, received })
+    Ok(ArrivedClient { stream: ClientTls::passed(stream, client), addresses, received })
 }

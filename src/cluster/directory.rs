@@ -27,7 +27,7 @@ pub struct NodeAddress {
 
 /// The place of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Ownership {
     /// This node owns it.
     Here,
     /// No living node owns it, or the name is not known.
@@ -66,13 +66,13 @@ impl Directory {
     ///
     /// # Errors
     /// [`LocateError`].
-    pub async fn locate(&self, who: &LoginName) -> Result<Place, LocateError> {
+    pub async fn locate(&self, who: &LoginName) -> Result<Ownership, LocateError> {
         #[cfg(test)]
         self.fail().await?;
         let table = lock(&self.0);
         let owner = who.account().and_then(|account| table.owners.get(&account).copied());
         let node = owner.and_then(|owner| table.nodes.iter().find(|node| node.node == owner));
-        Ok(node.map_or(Place::Free, |node| Place::Node(Box::new(node.clone()))))
+        Ok(node.map_or(Ownership::Free, |node| Ownership::Node(Box::new(node.clone()))))
     }
 
     /// Returns the other node whose current epoch a resumption id names, if that node lives.
@@ -108,9 +108,9 @@ impl Directory {
     pub async fn other_node(&self, request: &LocateRequest) -> Result<Option<NodeAddress>, LocateError> {
         if let Some(login) = &request.login {
             match self.locate(login).await? {
-                Place::Here => return Ok(None),
-                Place::Node(node) => return Ok(Some(*node)),
-                Place::Free => {}
+                Ownership::Here => return Ok(None),
+                Ownership::Node(node) => return Ok(Some(*node)),
+                Ownership::Free => {}
             }
         }
         match &request.previd {

@@ -3,7 +3,7 @@
 
 mod backlog;
 pub mod certificate;
-pub mod client_stream;
+pub mod client_tls;
 pub mod conn;
 mod exporter;
 mod forward;

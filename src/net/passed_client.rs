@@ -78,15 +78,15 @@ impl PassedClient {
         let addresses = Addresses { client: *source, server: *destination }.canonical();
         let (mut tls, mut hop, mut channel) = (None, None, None);
         for tlv in parsed.tlvs() {
-            match tlv.map_err(|_| HeaderError::Invalid)? {
-                Tlv::Ssl(info) => tls = info.version().zip(info.cipher()).and_then(|(v, c)| Tls::named(v, c)),
-                Tlv::Custom(TYPE_HOP, value) => set_once(&mut hop, value.into_owned())?,
-                Tlv::Custom(TYPE_EXPORTER, value) => {
-                    let value = <[u8; 32]>::try_from(&*value).map_err(|_| HeaderError::Invalid)?;
-                    set_once(&mut channel, Secret::new(value))?;
-                }
-                // Another version of Pushward may send more.
-                _ => {}
+            // Another version of Pushward may send more.
+            let tlv = tlv.map_err(|_| HeaderError::Invalid)?;
+            if let Tlv::Ssl(info) = &tlv {
+                tls = info.version().zip(info.cipher()).and_then(|(version, cipher)| Tls::named(version, cipher));
+            } else if let Tlv::Custom(TYPE_HOP, value) = &tlv {
+                set_once(&mut hop, value.to_vec())?;
+            } else if let Tlv::Custom(TYPE_EXPORTER, value) = &tlv {
+                let value = <[u8; 32]>::try_from(&**value).map_err(|_| HeaderError::Invalid)?;
+                set_once(&mut channel, Secret::new(value))?;
             }
         }
         match hop.as_deref() {

@@ -2,12 +2,12 @@
 
 use tokio::net::TcpStream;
 
-use crate::net::client_stream::ClientStream;
+use crate::net::client_tls::ClientTls;
 use crate::net::conn::Conn;
 use crate::registry;
 
 /// A client's framed connection.
-pub type Client = Conn<ClientStream<TcpStream>>;
+pub type Client = Conn<ClientTls<TcpStream>>;
 /// All sessions.
 pub type Registry = registry::Registry<Client>;
 /// A shared handle of a session.

@@ -17,7 +17,7 @@ use crate::clock::Instant;
 use crate::config::ListenTls;
 use crate::limits::{Eviction, Limit, Stage};
 use crate::metrics::HandshakeOutcome;
-use crate::net::client_stream::ClientStream;
+use crate::net::client_tls::ClientTls;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::tls_stream::TlsStream;
 use crate::session::starttls::{StartTls, StartTlsStep};
@@ -102,7 +102,7 @@ async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, snapshot: &Snapshot) 
     tcp.readable().await?;
     let tls = Box::pin(TlsStream::accept(tcp, config)).await?;
     tracing::debug!(version = ?tls.state().protocol_version(), "TLS established");
-    Ok(Conn::new(ClientStream::new(tls), snapshot.limits(Authentication::Pending)))
+    Ok(Conn::new(ClientTls::new(tls), snapshot.limits(Authentication::Pending)))
 }
 
 async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, String), TlsFailure> {

@@ -42,17 +42,17 @@ impl Relay {
     /// Runs a login and what it leads to.
     fn follow(
         self: Arc<Self>,
-        login: impl Future<Output = Option<login::LoggedIn>> + Send,
+        login: impl Future<Output = Option<login::LoginResult>> + Send,
     ) -> impl Future<Output = ()> + Send {
         use tracing::field::Empty;
         let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
         let stages = async move {
             match self.until_handover(login).await.flatten() {
-                Some(login::LoggedIn::Session(login)) => {
+                Some(login::LoginResult::Session(login)) => {
                     tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
                     Box::pin(bound::run(self, login)).await;
                 }
-                Some(login::LoggedIn::Relayed(relayed)) => {
+                Some(login::LoginResult::Relayed(relayed)) => {
                     let copy = Box::pin(relayed::run(&self, relayed));
                     self.until_handover(copy).await.unwrap_or_default();
                 }
@@ -79,7 +79,7 @@ impl Relay {
         peer: SocketAddr,
         listen: Arc<Listen>,
         admission: Admission,
-    ) -> Option<login::LoggedIn> {
+    ) -> Option<login::LoginResult> {
         let permit = match admission {
             Ok(permit) => permit,
             Err(limit) => {
@@ -103,7 +103,7 @@ impl Relay {
         tcp: TcpStream,
         peer: SocketAddr,
         admission: Admission,
-    ) -> Option<login::LoggedIn> {
+    ) -> Option<login::LoginResult> {
         let Ok(permit) = admission else {
             self.metrics().node_arrival(NodeArrival::Limited);
             return None;

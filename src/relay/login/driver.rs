@@ -45,7 +45,7 @@ pub(in crate::relay) struct Login {
 }
 
 /// The result of a login.
-pub(in crate::relay) enum LoggedIn {
+pub(in crate::relay) enum LoginResult {
     /// A new session.
     Session(Box<Login>),
     /// The client's stream goes on at another node.
@@ -107,7 +107,7 @@ pub(in crate::relay) async fn run(
     snapshot: Arc<Snapshot>,
     secured: Secured,
     addresses: Addresses,
-) -> Option<LoggedIn> {
+) -> Option<LoginResult> {
     let Secured { client, eviction, elements } = secured;
     let mut negotiation = snapshot.negotiation();
     negotiation.sent_before(elements);
@@ -144,9 +144,9 @@ pub(in crate::relay) async fn run(
     let LoginDriver { client, upstream, bound, hop, progress: LoginProgress { method, .. }, .. } = driver;
     match (bound, client, upstream, hop.conn) {
         (Some(bound), Some(client), Some(upstream), _) => {
-            Some(LoggedIn::Session(Box::new(Login { bound, client, peer: addresses.client, upstream, method })))
+            Some(LoginResult::Session(Box::new(Login { bound, client, peer: addresses.client, upstream, method })))
         }
-        (_, Some(client), _, Some(node)) => Some(LoggedIn::Relayed(RelayedClient { client, node })),
+        (_, Some(client), _, Some(node)) => Some(LoginResult::Relayed(RelayedClient { client, node })),
         (_, client, upstream, _) => {
             if let Some(client) = client {
                 relay.background().close_gracefully(*client);

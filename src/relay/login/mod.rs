@@ -4,4 +4,4 @@ mod driver;
 mod patience;
 mod server_clock;
 
-pub(super) use driver::{LoggedIn, Login, held, run};
+pub(super) use driver::{Login, LoginResult, held, run};

@@ -1,4 +1,4 @@
-//! [`ClientStream`], the encrypted connection of a client: over TLS that ends here, or passed on by the node at which it ends.
+//! [`ClientTls`], the encrypted connection of a client: over TLS that ends here, or passed on by the node at which it ends.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::secret::Secret;
 
 /// The encrypted connection of a client.
 #[derive(Debug)]
-pub struct ClientStream<S> {
+pub struct ClientTls<S> {
     tls: TlsStream<S>,
     /// The properties of the client's own TLS, if that ends at another node.
     passed: Option<Box<PassedTls>>,
@@ -28,7 +28,7 @@ struct PassedTls {
     channel: Option<Secret<[u8; 32]>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientTls<S> {
     /// Takes the TLS connection of a client.
     pub fn new(tls: TlsStream<S>) -> Self {
         Self { tls, passed: None }
@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire for ClientStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire for ClientTls<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         self.tls.poll_receive(cx, into)
     }
