@@ -17,7 +17,7 @@
 //!
 //! | module | contents | does not depend on |
 //! |---|---|---|
-//! | [`clock`], [`seq`], [`hash`], [`sync`], [`secret`], [`exit`], [`stdout`], [`paths`] | calendar time, sequence numbers, keyed hashes, locks, values that are not logged, exit codes, printing, packaged paths | |
+//! | [`clock`], [`seq`], [`hash`], [`sync`], [`secret`], [`exit`], [`stdout`], [`paths`], [`node_id`] | calendar time, sequence numbers, keyed hashes, locks, values that are not logged, exit codes, printing, packaged paths, numbers of nodes | |
 //! | [`jid`] | addresses, normalized for comparison | |
 //! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | the meaning of stanzas |
 //! | [`push`] | classification of stanzas, decisions about notifications and their content; accounts, devices and registrations as they are stored | sessions, time of day |
@@ -28,6 +28,7 @@
 //! | [`store`] | accounts, spool, tombstones, wakes: operations and queries that an engine answers; redb below, one writer thread, group commit | its callers |
 //! | [`registry`] | handles of the sessions and the commands to them | the effect of a command |
 //! | [`net`] | listeners, the PROXY protocol, TLS, framed connections, the connection to the server and the trust in its certificate | XMPP beyond frames and STARTTLS |
+//! | [`cluster`] | the other nodes: the owner of an account, and streams of clients that go on at another node | logins beyond their first message |
 //! | [`publish`] | transport selection; streams to push services as a domain, and to servers as a component | content and purpose of publishes |
 //! | [`relay`] | one task per session: an event goes into the core, its outputs are performed | protocol rules |
 //! | [`service`] | readiness, watchdog, passed sockets and descriptors; unit, manual page and package | |

@@ -67,7 +67,7 @@ impl PassedClient {
     }
 
     /// Parses a whole header, without bytes after it.
-    fn parse(header: &Bytes) -> Result<Self, HeaderError> {
+    pub(super) fn parse(header: &Bytes) -> Result<Self, HeaderError> {
         let (parsed, length) = ProxyHeader::parse(header, ParseConfig::default()).map_err(|_| HeaderError::Invalid)?;
         let Some(ProxiedAddress { protocol: Protocol::Stream, source, destination }) = parsed.proxied_address() else {
             return Err(HeaderError::Invalid);

@@ -1,10 +1,14 @@
 //! Fuzz target: PROXY headers of both versions.
 
+use bytes::Bytes;
+
 use super::{Addresses, HeaderError, LONGEST_V1, LONGEST_V2, ProxiedClient, Tls, end, header, parse};
 use crate::config::ProxyProtocol;
+use crate::net::passed_client::PassedClient;
 
-/// Reads a header as it comes byte by byte, and writes what it says again.
+/// Reads a header as it comes byte by byte, and writes what it says again. Reads it as that of another node, too.
 pub(crate) fn proxy_header(data: &[u8]) {
+    passed_client(data);
     let Some((length, parsed)) = read(data) else { return };
     assert!(length <= data.len().min(LONGEST_V1.max(LONGEST_V2)));
     let Ok(Some(addresses)) = parsed else { return };
@@ -16,6 +20,14 @@ pub(crate) fn proxy_header(data: &[u8]) {
         let Some((length, Ok(Some(again)))) = again else { panic!("{again:?} of {}", written.escape_ascii()) };
         assert_eq!((length, again), (written.len(), addresses), "{}", written.escape_ascii());
     }
+}
+
+/// Reads the header of a client that another node has passed on, and writes what it says again.
+fn passed_client(data: &[u8]) {
+    let Ok(client) = PassedClient::parse(&Bytes::copy_from_slice(data)) else { return };
+    let Ok(written) = client.header() else { panic!("{client:?}") };
+    let again = PassedClient::parse(&written.into());
+    assert!(again.is_ok_and(|again| again == client), "{client:?} is read in another way");
 }
 
 type Parsed = Result<Option<Addresses>, HeaderError>;
