@@ -116,7 +116,7 @@ pub async fn pass_on(
 
 async fn connect(tls: &NodeTls, owner: &NodeAddress, terms: HopTerms) -> Result<NodeConn, HopError> {
     let tcp = TcpStream::connect(&owner.address).await.map_err(HopError::Unreachable)?;
-    crate::net::tune(&tcp, terms.write_timeout).map_err(HopError::Unreachable)?;
+    crate::net::tune_for_node(&tcp, terms.write_timeout).map_err(HopError::Unreachable)?;
     let tls = tls.connect(tcp).await.map_err(HopError::Tls)?;
     match shown(tls.get_ref().1) {
         Some(shown) if shown == owner.certificate => Ok(Conn::new(tls, terms.limits)),

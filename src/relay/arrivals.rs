@@ -35,7 +35,7 @@ pub(super) async fn identify(
     let mut eviction = permit.eviction();
     Span::current().record("proxy", display(peer));
     // Fails only if the peer is gone.
-    crate::net::tune(&tcp, snapshot.config.stream_management.write_timeout).ok()?;
+    crate::net::tune_for_node(&tcp, snapshot.config.stream_management.write_timeout).ok()?;
     let arrived = select! {
         arrived = timeout_at(deadline.into(), Box::pin(arrival::accept(tls, directory, tcp))) => arrived,
         () = eviction.evicted() => return None,
