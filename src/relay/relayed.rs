@@ -31,11 +31,11 @@ pub(super) struct RelayedClient {
 /// The end of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CopyEnd {
-    /// The owner has ended the stream: the client gets the rest, and an orderly end.
+    /// The owner has ended the stream.
     Node,
-    /// One connection is lost, or its peer does not read: both are closed at once.
+    /// One connection is lost, or its peer does not read, or the owner does not end its side.
     Lost,
-    /// The daemon ends: the client gets an orderly end.
+    /// The daemon ends.
     Shutdown,
 }
 
@@ -53,12 +53,11 @@ pub(super) async fn run(relay: &Relay, relayed: RelayedClient) {
     let write_timeout = relay.current().config.stream_management.write_timeout;
     let mut copy = StreamCopy::new(&mut *client, &mut *node, write_timeout);
     let end = copy.run(pin!(relay.shutdown().cancelled())).await;
-    drop((node, counted));
+    drop(counted);
     tracing::debug!(?end, "relayed stream ended");
-    match end {
-        CopyEnd::Node | CopyEnd::Shutdown => relay.background().close_gracefully(*client),
-        CopyEnd::Lost => {}
-    }
+    // Each side gets what the other one has sent before its end. Nothing is added: the end of the XML stream is for its owner to send.
+    relay.background().close_gracefully(*client);
+    relay.background().close_gracefully(*node);
 }
 
 /// The copy between two connections, in both directions.
