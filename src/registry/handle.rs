@@ -1,5 +1,4 @@
-//! A handle to a session ([`Handle`]): its mailbox ([`Command`]), the state that it publishes, and the requests of other tasks
-//! to it.
+//! A handle to a session ([`Handle`]): its mailbox ([`Command`]), the state that it publishes, and the requests to it.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -27,11 +26,11 @@ use crate::session::liveness::Reach;
 use crate::session::negotiate::HeldSession;
 use crate::session::sasl::LoginMethod;
 use crate::session::{EndReason, PublishResult, Resumption, SmId, sm};
+use crate::store::AccountOwnership;
 use crate::sync::lock;
 use crate::xml::Element;
 
-/// The most offered commands that may wait for a session. A session is busy for at most one wake-up, so more than these means
-/// that it does not take them.
+/// The most offered commands that may wait for a session, which is busy for at most one wake-up: more means that it hangs.
 pub const COMMANDS: usize = 64;
 
 /// The longest time that a session may take to end after it was asked to: to spool its stanzas and to close its stream.
@@ -147,6 +146,7 @@ pub struct Handle<C> {
     /// The id under which the registry lists the session.
     resumable: Mutex<Option<SmId>>,
     succession: Succession,
+    ownership: Mutex<AccountOwnership>,
 }
 
 impl<C> Handle<C> {
@@ -164,6 +164,7 @@ impl<C> Handle<C> {
             routed: Arc::default(),
             resumable: Mutex::default(),
             succession: Succession::default(),
+            ownership: Mutex::default(),
         };
         (handle, receiver)
     }
@@ -222,6 +223,11 @@ impl<C> Handle<C> {
     /// Returns the resource that the session has bound.
     pub fn resource(&self) -> &str {
         &self.resource
+    }
+
+    /// Keeps the account with this node for as long as the session lives.
+    pub fn own(&self, ownership: AccountOwnership) {
+        *lock(&self.ownership) = ownership;
     }
 
     /// Returns the device of the session.

@@ -8,14 +8,14 @@ use super::background::Background;
 use super::client::{Handle, Registry};
 use super::device_memories::Memories;
 use super::fast::ClientTokens;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::jid::BareJid;
 use crate::limits::RateLimitedLog;
 use crate::metrics::{Metrics, Wait};
 use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition};
 use crate::registry::handle::END_TIMEOUT;
 use crate::session::{Bound, EndReason, Owner};
-use crate::store::{LoggedIn, Store, StoreError};
+use crate::store::{AccountOwnership, LoggedIn, Store, StoreError};
 
 /// Changes accounts in the store, and publishes them to their sessions.
 pub(super) struct Accounts {
@@ -30,6 +30,11 @@ pub(super) struct Accounts {
 impl Accounts {
     pub(super) fn new(store: Store, registry: Arc<Registry>, tokens: Arc<ClientTokens>, metrics: Arc<Metrics>) -> Self {
         Self { store, registry, memories: Arc::default(), tokens, metrics, not_stored: RateLimitedLog::default() }
+    }
+
+    /// Returns whether this node may act on its accounts: it holds its lease, if it needs one.
+    pub(super) fn may_act(&self) -> bool {
+        self.store.lease().is_none_or(|lease| lease.is_valid(Instant::now()))
     }
 
     /// Returns the tokens of clients.
@@ -92,10 +97,16 @@ impl Accounts {
             }
             Err(error) => {
                 tracing::error!(%error, "cannot read or store account");
-                LoggedIn { account: Account::default(), device: None, knew_agent: false, waits: false }
+                LoggedIn {
+                    account: Account::default(),
+                    device: None,
+                    knew_agent: false,
+                    waits: false,
+                    ownership: AccountOwnership::default(),
+                }
             }
         };
-        let LoggedIn { account, device: known_device, knew_agent, waits } = logged_in;
+        let LoggedIn { account, device: known_device, knew_agent, waits, ownership: _ } = logged_in;
         let device = known_device.unwrap_or(candidate);
         handle.set_device(device);
         self.registry.publish(handle.account(), &account, Some(handle));

@@ -169,7 +169,11 @@ impl Publishing {
     ) -> Result<Published, Interrupted> {
         let began = Instant::now();
         let (target, attempt) = (publish.target.clone(), publish.id);
-        let published = self.publisher.publish(permit, account, publish).await;
+        let published = match self.accounts.may_act() {
+            true => self.publisher.publish(permit, account, publish).await,
+            // Another node may act in the place of this one.
+            false => Err(Interrupted(Box::new(publish))),
+        };
         match &published {
             Ok(published) => self.count(published, began.elapsed()),
             Err(_) => tracing::info!(%account, service = %target, %attempt, "push notification not sent: interrupted"),

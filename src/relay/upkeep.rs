@@ -11,13 +11,15 @@ use super::certificates::CHECK_INTERVAL;
 use super::revocations::Revocations;
 use super::shared::Relay;
 use super::wake_pushes::WakePushes;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::push::account::LoginId;
 use crate::store::Ttl;
 
 /// The maximum interval between two deletions of old data.
 const AGEING: Duration = Duration::from_secs(3600);
+/// The interval between two looks at the lease of this node.
+const LEASE_CHECK: Duration = Duration::from_millis(200);
 /// The time for which the `h` of an ended session is kept.
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -37,7 +39,36 @@ impl Relay {
 
     /// Deletes old data, sends wake pushes, checks the certificates and handles revocations, until it is dropped.
     pub async fn upkeep(self: &Arc<Self>) {
-        tokio::join!(age(self), WakePushes::new(self).run(), check_certificates(self), handle_revocations(self));
+        tokio::join!(
+            age(self),
+            WakePushes::new(self).run(),
+            check_certificates(self),
+            handle_revocations(self),
+            watch_lease(self)
+        );
+    }
+}
+
+/// Publishes again what was kept while this node had no lease.
+async fn watch_lease(relay: &Relay) {
+    let Some(lease) = relay.store().lease() else { return };
+    let mut lapsed = false;
+    loop {
+        sleep(LEASE_CHECK).await;
+        match lease.lapsed(Instant::now()) {
+            Some(_) if !lapsed => {
+                tracing::error!("lease over: nothing is stored or published until the database answers");
+                lapsed = true;
+            }
+            None if lapsed => {
+                tracing::warn!("lease renewed: storing and publishing again");
+                lapsed = false;
+                if !relay.publishing().is_interrupted() {
+                    relay.resume_publishing();
+                }
+            }
+            Some(_) | None => {}
+        }
     }
 }
 

@@ -4,19 +4,53 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Store;
 use super::engine::Engine;
+use super::engines::Engines;
 use super::error::StoreError;
+use super::lease::Lease;
 use super::newest::ChangeId;
 use super::op::{Effect, Op};
-use super::query::{Piece, Query, QueryAnswer};
+use super::ownership::{AccountOwnership, OwnedAccounts};
+use super::postgres::Postgres;
+use super::query::{Query, QueryAnswer};
 use super::tasks::{PendingOutcome, Task, TaskKind, TaskWait, Ticket};
 use super::values::{AccountPage, ChangedAccount, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
-use crate::clock::{self, UnixMillis, UnixSecs};
+use super::{PostgresSettings, SpoolLimits, Store, ageing, claims};
+use crate::clock::{self, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
+use crate::sync::lock;
 
 impl Store {
+    /// Opens a database on PostgreSQL for this node: creates or updates its tables, and begins a new epoch, unless this process
+    /// goes on with the sessions of the previous one. Blocks, for at most one lease after a crash.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::NewerSchema`], [`StoreError::NodeInUse`], [`StoreError::Moved`].
+    pub fn open_postgres(settings: PostgresSettings, limits: SpoolLimits) -> Result<Self, StoreError> {
+        let engine = Postgres::open(settings)?;
+        let (handle, opening) = (engine.handle()?, engine.opening()?);
+        let (owners, unused) = OwnedAccounts::new();
+        let store = Self::begin(Engines::Postgres(Box::new(engine)), opening, limits, Some(owners))?;
+        handle.spawn(claims::release_unused(claims::WeakStore::of(&store), unused));
+        Ok(store)
+    }
+
+    /// Makes this node the owner of an account for as long as the returned value lives. Returns at once if it owns the account
+    /// already, or if the database has one user.
+    ///
+    /// # Errors
+    /// [`StoreError::Elsewhere`]: another living node owns it. [`StoreError::Fenced`], [`StoreError::NoAnswer`],
+    /// [`StoreError::Unavailable`].
+    pub async fn claim(&self, account: &BareJid) -> Result<AccountOwnership, StoreError> {
+        claims::claim(self, account).await
+    }
+
+    /// Returns the lease of this node; `None` if the database has one user.
+    pub fn lease(&self) -> Option<&Arc<Lease>> {
+        self.shared.engine.lease()
+    }
+
     /// Returns the record of an account as it is on disk, or the default if there is none.
     ///
     /// # Errors
@@ -57,6 +91,7 @@ impl Store {
     /// As [`Store::account`], and nothing was changed; after [`StoreError::Database`] and [`StoreError::NoAnswer`] it is
     /// unknown whether something was. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
+        let _owned = self.claim(account).await?;
         let patiently = matches!(change, Change::Succeeded { .. } | Change::Resumable { .. });
         let awaited = if patiently { TaskWait::Sometime } else { TaskWait::Commit };
         let (ticket, pending) = Ticket::new();
@@ -87,9 +122,10 @@ impl Store {
         account: &BareJid,
         change: Change,
     ) -> Result<(u64, impl Future<Output = ChangedAccount> + use<>), StoreError> {
+        let owned = claims::owned(self, account)?;
         let (ticket, pending) = Ticket::without_end();
         let revision = self.send_change(account, change, ticket, TaskWait::Sometime)?;
-        Ok((revision, answered(pending)))
+        Ok((revision, answered(pending, owned)))
     }
 
     /// Applies a login as [`Store::change`] does, and returns what is known of its device at that moment. All later changes
@@ -116,6 +152,7 @@ impl Store {
     {
         let (agent, id) =
             if let Change::Login { agent, login, .. } = &login { (agent.clone(), *login) } else { (None, LoginId(0)) };
+        let ownership = self.claim(account).await?;
         let reader = self.shared.newest.read(account);
         let hidden = self.shared.deletions.of_account(account);
         let query = Query::Spools { account: account.clone(), hidden };
@@ -132,7 +169,8 @@ impl Store {
         self.sent(sent)?;
         let knew_agent = agent.is_some() && before.devices.iter().any(|device| device.agent == agent);
         let waits = spools.iter().any(|spool| Some(spool.device) == device && spool.login != id && spool.waits);
-        Ok((LoggedIn { account: after, device, knew_agent, waits }, answered(pending)))
+        let stored = answered(pending, ownership.clone());
+        Ok((LoggedIn { account: after, device, knew_agent, waits, ownership }, stored))
     }
 
     fn send_change(
@@ -223,6 +261,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]: the note may or may not be stored. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn wake(&self, slot: &Slot, wake: Wake) -> Result<(), StoreError> {
+        let _owned = self.claim(&slot.account).await?;
         self.write(Op::SaveWake { slot: slot.clone(), wake }).await.map(drop)
     }
 
@@ -256,6 +295,7 @@ impl Store {
     /// # Errors
     /// As [`Store::wake`].
     pub async fn woken(&self, slot: &Slot) -> Result<(), StoreError> {
+        let _owned = self.claim(&slot.account).await?;
         self.write(Op::DeleteWake { slot: slot.clone() }).await.map(drop)
     }
 
@@ -269,7 +309,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Closed`].
     pub async fn recover(&self, now: UnixSecs, kept: Arc<HashSet<LoginId>>) -> Result<Vec<Slot>, StoreError> {
-        let recover = |revision| Op::Recover { now, revision, kept: Arc::clone(&kept) };
+        *lock(&self.shared.kept) = Arc::clone(&kept);
+        let recover = |revision| {
+            let (kept, found) = (Arc::clone(&kept), Vec::new());
+            Op::Recover { now, revision, kept, after: Some(0), found }
+        };
         let Effect::Recovered(slots) = self.write_many(recover).await? else {
             return Err(StoreError::WrongAnswer);
         };
@@ -296,74 +340,14 @@ impl Store {
         note: impl FnMut(&BareJid, &Account),
     ) -> Result<Expired, StoreError> {
         Ok(Expired {
-            registrations: self.expire_registrations(now.minus(ttl.registration), note).await?,
-            tombstones: self.expire_tombstones(now.minus(ttl.tombstone)).await?,
-            stanzas: self.expire_stanzas(now.minus(ttl.orphan).to_millis()).await?,
+            registrations: ageing::expire_registrations(self, now.minus(ttl.registration), note).await?,
+            tombstones: ageing::expire_tombstones(self, now.minus(ttl.tombstone)).await?,
+            stanzas: ageing::expire_stanzas(self, now.minus(ttl.orphan).to_millis()).await?,
         })
     }
 
-    async fn expire_registrations(
-        &self,
-        before: UnixSecs,
-        mut note: impl FnMut(&BareJid, &Account),
-    ) -> Result<u64, StoreError> {
-        let (mut from, mut count) = (Some(String::new()), 0u64);
-        while let Some(after) = from {
-            let QueryAnswer::Unseen(Piece { due, next }) = self.read(Query::Unseen { after, before }).await? else {
-                return Err(StoreError::WrongAnswer);
-            };
-            from = next;
-            if due.is_empty() {
-                continue;
-            }
-            let forget = |revision| Op::Forget { accounts: due, before, revision };
-            let Effect::Forgot(changed, gone) = self.write_many(forget).await? else {
-                return Err(StoreError::WrongAnswer);
-            };
-            changed.iter().for_each(|(account, state)| note(account, state));
-            count = count.saturating_add(gone);
-        }
-        Ok(count)
-    }
-
-    async fn expire_tombstones(&self, before: UnixSecs) -> Result<u64, StoreError> {
-        let (mut from, mut count) = (Some(String::new()), 0u64);
-        while let Some(after) = from {
-            let QueryAnswer::OldTombstones(Piece { due, next }) =
-                self.read(Query::OldTombstones { after, before }).await?
-            else {
-                return Err(StoreError::WrongAnswer);
-            };
-            from = next;
-            if !due.is_empty() {
-                count = count.saturating_add(self.expired(Op::ExpireTombstones { sm_ids: due, before }).await?);
-            }
-        }
-        Ok(count)
-    }
-
-    async fn expire_stanzas(&self, before: UnixMillis) -> Result<u64, StoreError> {
-        let (mut from, mut count) = (Some((String::new(), 0)), 0u64);
-        while let Some(after) = from {
-            let QueryAnswer::Away(Piece { due, next }) = self.read(Query::Away { after }).await? else {
-                return Err(StoreError::WrongAnswer);
-            };
-            from = next;
-            for spool in due {
-                loop {
-                    let gone = self.expired(Op::Expire { spool: spool.clone(), before }).await?;
-                    count = count.saturating_add(gone);
-                    if gone == 0 {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(count)
-    }
-
     /// Sends a write that changes many accounts and waits for its outcome.
-    async fn write_many(&self, op: impl FnOnce(u64) -> Op) -> Result<Effect, StoreError> {
+    pub(super) async fn write_many(&self, op: impl FnOnce(u64) -> Op) -> Result<Effect, StoreError> {
         let (ticket, pending) = Ticket::new();
         let sent = self.shared.newest.in_order(|revision| {
             let kind = TaskKind::Write(op(revision));
@@ -373,11 +357,6 @@ impl Store {
         self.sent(sent)?;
         self.wait(pending).await
     }
-
-    async fn expired(&self, op: Op) -> Result<u64, StoreError> {
-        let Effect::Expired(count) = self.write(op).await? else { return Err(StoreError::WrongAnswer) };
-        Ok(count)
-    }
 }
 
 fn changed(effect: Effect) -> Result<(Account, Option<DeviceId>), StoreError> {
@@ -385,7 +364,7 @@ fn changed(effect: Effect) -> Result<(Account, Option<DeviceId>), StoreError> {
     Ok((account, device))
 }
 
-/// Waits for the outcome of a change, without a deadline.
-async fn answered(pending: PendingOutcome) -> ChangedAccount {
+/// Waits for the outcome of a change, without a deadline. Keeps the account until then.
+async fn answered(pending: PendingOutcome, _owned: AccountOwnership) -> ChangedAccount {
     changed(pending.answered.await.map_err(|_| StoreError::Closed)??)
 }

@@ -108,6 +108,14 @@ impl SpoolCounts {
         (spools.stanzas.saturating_sub(count), spools.bytes.saturating_sub(bytes))
     }
 
+    /// Forgets the spools of an account.
+    pub(super) fn forget(&self, account: &BareJid) {
+        let mut spools = self.spools();
+        let own = spools.accounts.get(account).into_iter().flatten().map(|(login, _)| *login);
+        let own: Vec<SpoolId> = own.map(|login| SpoolId { account: account.clone(), login }).collect();
+        own.iter().for_each(|spool| spools.remove(spool));
+    }
+
     /// Counts stanzas that are added to a spool, or refuses them if they exceed a bound.
     pub(super) fn admit(&self, spool: &SpoolId, added: Count, limits: &SpoolLimits) -> Result<(), StoreError> {
         let mut spools = self.spools();

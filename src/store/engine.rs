@@ -5,11 +5,13 @@
 //! know which one it is.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::error::StoreError;
+use super::lease::Lease;
 use super::op::{CountChange, Deletion, Op, OpOutcome, OpProgress, Unreadable};
 use super::query::{Query, QueryAnswer};
 use super::schema::Count;
@@ -43,6 +45,9 @@ pub(super) trait Engine: Send + Sync {
     /// # Errors
     /// The error of the database.
     fn health(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Returns the lease of this node, if several share the database. Then accounts must be claimed.
+    fn lease(&self) -> Option<&Arc<Lease>>;
 
     /// Returns the time at which [`Engine::maintain`] is to be called.
     fn maintenance(&self) -> Option<Instant>;
@@ -115,6 +120,5 @@ pub(super) enum Failure {
     /// The group is not committed.
     Refused(StoreError),
     /// The database did not answer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the embedded engine always knows"))]
     Unknown,
 }

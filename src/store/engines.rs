@@ -1,10 +1,14 @@
 //! The choice of an engine: [`Engines`] dispatches the calls of [`Engine`].
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::embedded::Embedded;
 use super::engine::{Committed, Engine, Failure, OpGroup, OpeningState};
 use super::error::StoreError;
+use super::lease::Lease;
+use super::postgres::Postgres;
 use super::query::{Query, QueryAnswer};
 use super::schema::Count;
 #[cfg(test)]
@@ -16,6 +20,8 @@ use super::values::SpoolId;
 pub(super) enum Engines {
     /// redb, in the state directory.
     Embedded(Embedded),
+    /// PostgreSQL.
+    Postgres(Box<Postgres>),
     /// An engine for tests that stalls and loses answers.
     #[cfg(test)]
     Faulty(Faulty),
@@ -25,6 +31,7 @@ impl Engine for Engines {
     fn opening(&self) -> Result<OpeningState, StoreError> {
         match self {
             Self::Embedded(engine) => engine.opening(),
+            Self::Postgres(engine) => engine.opening(),
             #[cfg(test)]
             Self::Faulty(engine) => engine.opening(),
         }
@@ -33,6 +40,7 @@ impl Engine for Engines {
     fn commit(&self, group: &OpGroup<'_>) -> Result<Committed, Failure> {
         match self {
             Self::Embedded(engine) => engine.commit(group),
+            Self::Postgres(engine) => engine.commit(group),
             #[cfg(test)]
             Self::Faulty(engine) => engine.commit(group),
         }
@@ -41,6 +49,7 @@ impl Engine for Engines {
     async fn read(&self, query: Query) -> Result<QueryAnswer, StoreError> {
         match self {
             Self::Embedded(engine) => engine.read(query).await,
+            Self::Postgres(engine) => engine.read(query).await,
             #[cfg(test)]
             Self::Faulty(engine) => engine.read(query).await,
         }
@@ -49,14 +58,25 @@ impl Engine for Engines {
     async fn health(&self) -> Result<(), StoreError> {
         match self {
             Self::Embedded(engine) => engine.health().await,
+            Self::Postgres(engine) => engine.health().await,
             #[cfg(test)]
             Self::Faulty(engine) => engine.health().await,
+        }
+    }
+
+    fn lease(&self) -> Option<&Arc<Lease>> {
+        match self {
+            Self::Embedded(engine) => engine.lease(),
+            Self::Postgres(engine) => engine.lease(),
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.lease(),
         }
     }
 
     fn maintenance(&self) -> Option<Instant> {
         match self {
             Self::Embedded(engine) => engine.maintenance(),
+            Self::Postgres(engine) => engine.maintenance(),
             #[cfg(test)]
             Self::Faulty(engine) => engine.maintenance(),
         }
@@ -65,6 +85,7 @@ impl Engine for Engines {
     fn maintain(&self, is_wanted: &dyn Fn() -> bool) {
         match self {
             Self::Embedded(engine) => engine.maintain(is_wanted),
+            Self::Postgres(engine) => engine.maintain(is_wanted),
             #[cfg(test)]
             Self::Faulty(engine) => engine.maintain(is_wanted),
         }
@@ -73,6 +94,7 @@ impl Engine for Engines {
     fn close(&self, counts: &[(SpoolId, Count)]) {
         match self {
             Self::Embedded(engine) => engine.close(counts),
+            Self::Postgres(engine) => engine.close(counts),
             #[cfg(test)]
             Self::Faulty(engine) => engine.close(counts),
         }

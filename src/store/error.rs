@@ -23,6 +23,38 @@ pub enum StoreError {
     /// No fault: the last process that used the database was killed.
     #[error("the database was not closed cleanly; the next start of pushward repairs it")]
     NotClosed,
+    /// Fault of the database server or the network: it cannot be used now.
+    #[error("the database is not available: {0}")]
+    Unavailable(DatabaseFailure),
+    /// Fault of the network or the machine: this node was cut off or paused for longer than its lease, and another has taken
+    /// its place. Nothing was changed.
+    #[error("another node has taken the place of this one, which was cut off from the database or paused")]
+    Fenced,
+    /// No fault: another node has the sessions of the account. Nothing was changed.
+    #[error("the sessions of {account} are on another node")]
+    Elsewhere {
+        /// The account.
+        account: BareJid,
+    },
+    /// Fault of the caller: the account was not claimed before. Nothing was changed.
+    #[error("{account} is not owned by this node")]
+    NotOwned {
+        /// The account.
+        account: BareJid,
+    },
+    /// Fault of the operator: another process uses the database as this node.
+    #[error("another process is running and uses this database (node {node}); stop it, or use another database")]
+    NodeInUse {
+        /// The number of the running node.
+        node: u8,
+        /// The address of its cluster listener.
+        address: String,
+    },
+    /// Fault of the operator: the content of the database was copied to another engine. Nothing was changed.
+    #[error(
+        "the content of this database was copied to another engine; set `[store] engine` to that one, or copy it back"
+    )]
+    Moved,
     /// Fault of the disk: the database cannot be read or written. Whether the change is on disk is unknown.
     #[error("the database failed: {0}")]
     Database(Arc<redb::Error>),
@@ -93,6 +125,69 @@ pub enum StoreError {
     Closed,
 }
 
+/// The reason why a database server cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseFailure {
+    /// The server has refused a statement.
+    #[error("{message} (SQLSTATE {code})")]
+    Server {
+        /// The SQLSTATE.
+        code: String,
+        /// The message, without details, which may quote values.
+        message: String,
+    },
+    /// No connection to the server, or it was lost.
+    #[error("{0}")]
+    Connection(String),
+    /// The server does not answer in time.
+    #[error("it does not answer")]
+    Silent,
+    /// The server is a standby, or takes no writes.
+    #[error("it takes no writes: it is no primary")]
+    ReadOnly,
+    /// The server would lose what it has confirmed if its machine is lost.
+    #[error(
+        "it has no synchronous standby: set `synchronous_standby_names` there, or `[store] single = true` here to accept this"
+    )]
+    NoStandby,
+    /// The server has committed a transaction that its standbys may lack.
+    #[error("it has stopped to wait for its standbys: whether they have the last change is unknown")]
+    Doubtful,
+    /// The lease of this node is over, because it could not be renewed.
+    #[error("this node could not renew its lease")]
+    LeaseOver,
+}
+
+impl DatabaseFailure {
+    /// Returns the SQLSTATE of a server's error.
+    pub(super) fn code(&self) -> Option<&str> {
+        if let Self::Server { code, .. } = self { Some(code) } else { None }
+    }
+
+    /// Returns whether trying again has no effect: the statement or the rights are wrong, not the state of the server.
+    pub(super) fn is_permanent(&self) -> bool {
+        /// Classes of errors that pass: connections, rolled back transactions, resources, locks, the operator, the system, and
+        /// those of [`pushward_fence`](super::postgres); `25` is a server that became a standby.
+        const PASSING: [&str; 9] = ["08", "25", "40", "53", "55", "57", "58", "PW", "XX"];
+        self.code().is_some_and(|code| !PASSING.iter().any(|class| code.starts_with(class)))
+    }
+}
+
+impl From<tokio_postgres::Error> for DatabaseFailure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(server) if server.code().code() == "PW002" => Self::NoStandby,
+            Some(server) => {
+                Self::Server { code: server.code().code().to_owned(), message: server.message().to_owned() }
+            }
+            None => Self::Connection(match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            }),
+        }
+    }
+}
+
 /// A bound of the spool. [`Display`](std::fmt::Display) shows its key in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SpoolBound {
@@ -121,6 +216,11 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 }
 
 impl StoreError {
+    /// Returns whether the database failed, so that nothing else can be expected of it now.
+    pub(super) fn is_of_database(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Unavailable(_) | Self::Fenced)
+    }
+
     /// Returns whether the error is about one unreadable record, while everything else may be in order. Trying again has no
     /// effect.
     pub fn is_of_one_record(&self) -> bool {
@@ -131,7 +231,7 @@ impl StoreError {
 /// Logs and drops an error that is about one record only.
 pub(super) fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError> {
     match result {
-        Err(error @ StoreError::Database(_)) => Err(error),
+        Err(error) if error.is_of_database() => Err(error),
         Err(error) => {
             tracing::error!(%error, "unreadable record skipped");
             Ok(())

@@ -7,18 +7,20 @@
 //!             writer: groups, windows, patience, bounds, lazy deletions     │
 //!               │ commit(group of Op) → outcome of each                     │
 //!             engine: interface ────────────────────────────────────────────┘
-//!               └── embedded: redb in the state directory
+//!               ├── embedded: redb in the state directory, for one process
+//!               └── postgres: PostgreSQL, for one node or several
 //! ```
 //!
 //! | file | content |
 //! |---|---|
-//! | `accounts`, `spools` | the calls of the store |
+//! | `accounts`, `spools`, `ageing` | the calls of the store |
 //! | `writer` | the one thread that commits groups of writes |
 //! | `deletions`, `counts`, `newest`, `logins` | the state in memory that the writer and the calls use |
 //! | `tasks`, `shared` | the jobs and the state that calls and the writer share |
+//! | `claims`, `ownership`, `lease` | the accounts that this node owns, where several share a database, and its right to act |
 //! | `engine`, `op`, `query` | the interface of an engine: writes, reads and outcomes as data |
 //! | `engines` | the choice of an engine |
-//! | `embedded` | redb |
+//! | `embedded`, `postgres` | the engines |
 //! | `schema` | tables, keys, records, version |
 //! | `values`, `error` | the types that callers use |
 //!
@@ -60,6 +62,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 mod accounts;
+mod ageing;
+mod claims;
 mod counts;
 mod deletions;
 mod embedded;
@@ -68,9 +72,12 @@ mod engines;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod lease;
 mod logins;
 mod newest;
 mod op;
+mod ownership;
+mod postgres;
 mod query;
 mod schema;
 mod shared;
@@ -83,7 +90,11 @@ mod writer;
 
 pub use crate::session::queue::Spooled;
 pub use embedded::peek::peek;
-pub use error::{SpoolBound, StoreError};
+pub use error::{DatabaseFailure, SpoolBound, StoreError};
+pub use lease::Lease;
+pub use ownership::AccountOwnership;
+pub use postgres::probe::{DatabaseState, probe as probe_postgres};
+pub use postgres::settings::{NodeEntry, PostgresSettings};
 pub use schema::DATABASE_VERSIONS_READ;
 pub use values::{
     AccountPage, Backlog, ChangedAccount, Expired, ITEM_OVERHEAD, InheritedSpool, LoggedIn, Measures, Slot, SpoolId,
@@ -103,8 +114,9 @@ use engines::Engines;
 use logins::Logins;
 use newest::NewestRecords;
 use op::{Effect, Op};
+use ownership::OwnedAccounts;
 use query::{Query, QueryAnswer};
-use shared::{PATIENCE, Shared};
+use shared::{CommitCounts, FoundState, PATIENCE, Shared};
 use tasks::{Job, PendingOutcome, Task, TaskKind, TaskWait, Ticket};
 
 /// A handle to the store; clones share it. When the last one is dropped, or at once after [`Store::shutdown`], the writer ends
@@ -134,7 +146,7 @@ impl Store {
     /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Database`] if the file is
     /// no database.
     pub fn open_with(directory: &Path, limits: SpoolLimits) -> Result<Self, StoreError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(inaccessible(directory))?;
+        Self::create_directory(directory)?;
         let path = directory.join(FILE);
         OpenOptions::new()
             .read(true)
@@ -150,30 +162,43 @@ impl Store {
         let engine = Embedded::new(Disk::new(InDirectory::new(directory))?)?;
         let opening = engine.opening()?;
         engine.compact_if_sparse(&opening).map_err(inaccessible(&path))?;
-        Self::begin(Engines::Embedded(engine), opening, limits)
+        Self::begin(Engines::Embedded(engine), opening, limits, None)
+    }
+
+    /// Creates the state directory with mode 0700, if it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Inaccessible`].
+    pub fn create_directory(directory: &Path) -> Result<(), StoreError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(inaccessible(directory))
     }
 
     #[cfg(test)]
     fn start(engine: Engines, limits: SpoolLimits) -> Result<Self, StoreError> {
         let opening = engine.opening()?;
-        Self::begin(engine, opening, limits)
+        Self::begin(engine, opening, limits, None)
     }
 
-    fn begin(engine: Engines, mut opening: OpeningState, limits: SpoolLimits) -> Result<Self, StoreError> {
+    fn begin(
+        engine: Engines,
+        mut opening: OpeningState,
+        limits: SpoolLimits,
+        owners: Option<Arc<OwnedAccounts>>,
+    ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
             engine,
             limits: Mutex::new(limits),
             patience: AtomicU64::new(0),
-            commits: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
-            commit_time: Latency::default(),
+            committed: CommitCounts::default(),
             lost: Counter::default(),
             deletions: Deletions::default(),
             counts: SpoolCounts::new(std::mem::take(&mut opening.counts)),
             newest: NewestRecords::behind(opening.revision),
             logins: Logins::behind(opening.login),
-            resource_key: std::mem::take(&mut opening.resource_key),
-            handover: opening.handover,
+            owners,
+            kept: Mutex::default(),
+            found: FoundState { resource_key: std::mem::take(&mut opening.resource_key), handover: opening.handover },
             hurry: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         });
@@ -197,13 +222,13 @@ impl Store {
 
     /// Returns the random key of this database for the resources of clients ([`Fronting`](crate::session::fronting::Fronting)).
     pub fn resource_key(&self) -> Secret<u128> {
-        self.shared.resource_key.clone()
+        self.shared.found.resource_key.clone()
     }
 
     /// Returns the number of the handover that the previous process had begun when the database was opened.
     /// [`Store::recover`] removes it from the database, so that a handover is used at most once.
     pub fn handover(&self) -> Option<NonZeroU64> {
-        self.shared.handover
+        self.shared.found.handover
     }
 
     /// Notes on disk that a handover with this number was begun.
@@ -232,12 +257,12 @@ impl Store {
 
     /// Returns the number of transactions committed since the store was opened, for metrics and tests.
     pub fn commits(&self) -> u64 {
-        self.shared.commits.load(Ordering::Relaxed)
+        self.shared.committed.number.load(Ordering::Relaxed)
     }
 
     /// Returns the durations of the commits.
     pub fn commit_time(&self) -> &Latency {
-        &self.shared.commit_time
+        &self.shared.committed.time
     }
 
     /// Returns the number of stanzas that were lost: unreadable on disk, or deleted with their device before any client had

@@ -56,6 +56,12 @@ impl NewestRecords {
         lock(&self.0)
     }
 
+    /// Raises the revision to that of an account which another node has written.
+    pub(super) fn raise(&self, revision: u64) {
+        let mut accounts = self.accounts();
+        accounts.revision = accounts.revision.max(revision);
+    }
+
     /// Accepts a change after all earlier ones of its account. `send` puts it into the writer's queue in the same order.
     pub(super) fn accept<T>(&self, account: &BareJid, change: &Change, send: impl FnOnce(ChangeId) -> T) -> T {
         self.accounts().accept(account, change, send)

@@ -66,10 +66,23 @@ pub(super) enum Op {
     /// Notes that a handover with this number was begun. Idempotent.
     SaveHandover { number: NonZeroU64 },
     /// Closes the logins that the previous process left open, except for those that were `kept`, saves wakes for their
-    /// devices, and removes the number of the handover.
+    /// devices, and removes the number of the handover. On a shared database also those of nodes that are dead, and frees
+    /// the accounts. `after`: the account behind which it goes on; `None`: only those of dead nodes are left. `found`: the
+    /// devices that earlier turns found.
     ///
     /// Idempotent in what it writes. A repetition finds no other open login and returns no device.
-    Recover { now: UnixSecs, revision: u64, kept: Arc<HashSet<LoginId>> },
+    Recover { now: UnixSecs, revision: u64, kept: Arc<HashSet<LoginId>>, after: Option<i64>, found: Vec<Slot> },
+    /// Makes this node the owner of an account, unless another living node is.
+    ///
+    /// Idempotent.
+    Claim { account: BareJid },
+    /// Gives an account up. Idempotent.
+    Release { account: BareJid },
+    /// Closes the logins of an account that no process serves, except for those that were `kept`, and saves wakes for their
+    /// devices. Its effect is [`Effect::Changed`].
+    ///
+    /// Idempotent.
+    CloseStale { account: BareJid, now: UnixSecs, revision: u64, kept: Arc<HashSet<LoginId>> },
     /// Forgets registrations and devices of these accounts that were not seen since `before`.
     ///
     /// Idempotent; a repetition returns 0.
@@ -103,8 +116,39 @@ impl Op {
             | Self::DeleteWake { .. }
             | Self::SaveHandover { .. }
             | Self::Recover { .. }
+            | Self::Claim { .. }
+            | Self::Release { .. }
+            | Self::CloseStale { .. }
             | Self::Forget { .. }
             | Self::SaveCount { .. } => false,
+        }
+    }
+
+    /// Returns the account that it claims.
+    pub(super) fn claims(&self) -> Option<&BareJid> {
+        if let Self::Claim { account } = self { Some(account) } else { None }
+    }
+
+    /// Returns the accounts whose records it reads or writes, if it names them.
+    pub(super) fn accounts(&self) -> &[BareJid] {
+        match self {
+            Self::Change { account, .. }
+            | Self::Remove { account, .. }
+            | Self::TakeOver { account, .. }
+            | Self::Adopt { account, .. }
+            | Self::Claim { account }
+            | Self::Release { account }
+            | Self::CloseStale { account, .. } => std::slice::from_ref(account),
+            Self::Spool { spool, .. }
+            | Self::Delete(Deletion { spool, .. })
+            | Self::Expire { spool, .. }
+            | Self::SaveCount { spool, .. } => std::slice::from_ref(&spool.account),
+            Self::SaveWake { slot, .. } | Self::DeleteWake { slot } => std::slice::from_ref(&slot.account),
+            Self::Forget { accounts, .. } => accounts,
+            Self::SaveTombstone { .. }
+            | Self::ExpireTombstones { .. }
+            | Self::SaveHandover { .. }
+            | Self::Recover { .. } => &[],
         }
     }
 }
@@ -172,6 +216,21 @@ pub(super) enum Effect {
     Forgot(Vec<(BareJid, Account)>, u64),
     /// The number of records that were deleted.
     Expired(u64),
+    /// The account that this node owns now.
+    Claimed(ClaimedAccount),
+}
+
+/// What a node has to know of an account that it begins to own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ClaimedAccount {
+    /// The revision of its record.
+    pub(super) revision: u64,
+    /// The highest login that was used.
+    pub(super) login: LoginId,
+    /// The logins that are open according to its record.
+    pub(super) open: Vec<LoginId>,
+    /// The counts of its spools.
+    pub(super) counts: Vec<(LoginId, Count)>,
 }
 
 /// A change of the number of stanzas in a spool.

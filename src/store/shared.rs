@@ -1,8 +1,9 @@
 //! The state that the writer shares with the handles of the store.
 
+use std::collections::HashSet;
 use std::num::NonZeroU64;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -14,10 +15,12 @@ use super::error::StoreError;
 use super::logins::Logins;
 use super::newest::{ChangeId, NewestRecords};
 use super::op::{Effect, Unreadable};
+use super::ownership::OwnedAccounts;
 use super::tasks::{TaskScope, Ticket};
 use super::values::{SpoolId, SpoolLimits};
 use crate::jid::BareJid;
 use crate::metrics::Latency;
+use crate::push::account::LoginId;
 use crate::secret::Secret;
 use crate::sync::lock;
 
@@ -30,29 +33,50 @@ pub(super) struct Shared {
     pub(super) limits: Mutex<SpoolLimits>,
     /// In milliseconds.
     pub(super) patience: AtomicU64,
-    pub(super) commits: AtomicU64,
     /// The number of changes that were accepted and are not answered.
     pub(super) unanswered: AtomicU64,
-    pub(super) commit_time: Latency,
+    pub(super) committed: CommitCounts,
     /// The number of stanzas that were lost: unreadable, or deleted before any client had fetched them.
     pub(super) lost: Counter,
     pub(super) deletions: Deletions,
     pub(super) counts: SpoolCounts,
     pub(super) newest: NewestRecords,
     pub(super) logins: Logins,
-    /// The key from which resources are made.
-    pub(super) resource_key: Secret<u128>,
-    /// The number of the handover that the previous process began.
-    pub(super) handover: Option<NonZeroU64>,
+    /// The accounts of this node; `None` if the database has one user.
+    pub(super) owners: Option<Arc<OwnedAccounts>>,
+    /// The logins that this process has taken over from the previous one.
+    pub(super) kept: Mutex<Arc<HashSet<LoginId>>>,
+    pub(super) found: FoundState,
     /// True if a caller now waits for a job that no caller waited for.
     pub(super) hurry: AtomicBool,
     /// True if the store is shut down.
     pub(super) is_stopping: AtomicBool,
 }
 
+/// The commits since the store was opened.
+#[derive(Debug, Default)]
+pub(super) struct CommitCounts {
+    pub(super) number: AtomicU64,
+    pub(super) time: Latency,
+}
+
+/// What was in the database when it was opened.
+#[derive(Debug)]
+pub(super) struct FoundState {
+    /// The key from which resources are made.
+    pub(super) resource_key: Secret<u128>,
+    /// The number of the handover that the previous process began.
+    pub(super) handover: Option<NonZeroU64>,
+}
+
 impl Shared {
     pub(super) fn limits(&self) -> SpoolLimits {
         *lock(&self.limits)
+    }
+
+    /// Returns the logins that this process has taken over from the previous one.
+    pub(super) fn kept(&self) -> Arc<HashSet<LoginId>> {
+        Arc::clone(&lock(&self.kept))
     }
 
     /// Returns how long a caller waits for an outcome.

@@ -217,6 +217,7 @@ impl Store {
         &self,
         account: &BareJid,
     ) -> Result<(Result<Account, StoreError>, Vec<(DeviceId, Backlog)>), StoreError> {
+        let _owned = self.claim(account).await?;
         self.settle(account).await?;
         let query = Query::Spools { account: account.clone(), hidden: HashMap::new() };
         let QueryAnswer::Spools { account: state, spools } = self.read(query).await? else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::StoreError;
+use super::ownership::AccountOwnership;
 use crate::clock::UnixSecs;
 use crate::config;
 use crate::jid::BareJid;
@@ -107,6 +108,8 @@ pub struct LoggedIn {
     pub knew_agent: bool,
     /// True if a spool of the device other than the session's own has stanzas.
     pub waits: bool,
+    /// Keeps the account with this node. The session holds it until it has ended.
+    pub ownership: AccountOwnership,
 }
 
 /// A page of accounts, ordered by name.

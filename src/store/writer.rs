@@ -227,8 +227,8 @@ impl Writer {
             Ok(committed) => {
                 let took = committed.took;
                 if let Some(took) = took {
-                    self.shared.commit_time.observe(took);
-                    self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                    self.shared.committed.time.observe(took);
+                    self.shared.committed.number.fetch_add(1, Ordering::Relaxed);
                     (self.committed, self.commit_took) = (Some(Instant::now()), took);
                 }
                 self.note(&committed, &lazy);

@@ -7,6 +7,7 @@ use crate::registry::{HandleRecord, mailbox};
 use crate::relay::client::{Command, Handle};
 use crate::relay::shared::Relay;
 use crate::session::negotiate::HeldSession;
+use crate::store::AccountOwnership;
 
 /// An entry in the registry, and the commands that come through it.
 pub(super) struct Place {
@@ -16,9 +17,10 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Enters a new session.
-    pub(super) fn enter(relay: &Arc<Relay>, held: HeldSession, resource: String) -> Self {
+    /// Enters a new session of an account that this node owns: its earlier logins are known by now.
+    pub(super) fn enter(relay: &Arc<Relay>, held: HeldSession, resource: String, ownership: AccountOwnership) -> Self {
         let (handle, commands) = relay.registry().enter(relay.store().next_login(), held, resource);
+        handle.own(ownership);
         Self::of(relay, handle, commands)
     }
 

@@ -48,6 +48,7 @@ use tokio::time::Instant;
 
 use super::engine::{Committed, Engine, Failure, OpGroup, OpeningState};
 use super::error::StoreError;
+use super::lease::Lease;
 use super::query::{Query, QueryAnswer};
 use super::schema::{Count, DOOMED, WAKES};
 use super::values::SpoolId;
@@ -152,6 +153,10 @@ impl Engine for Embedded {
             disk.len().map(drop).map_err(|error| StoreError::from(redb::StorageError::Io(error)))
         };
         spawn_blocking(check).await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn lease(&self) -> Option<&Arc<Lease>> {
+        None
     }
 
     fn maintenance(&self) -> Option<Instant> {

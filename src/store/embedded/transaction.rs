@@ -91,7 +91,9 @@ impl Tables<'_> {
                 self.accounts.set_handover(Some(*number))?;
                 Effect::Nothing
             }
-            Op::Recover { now, revision, kept } => {
+            // One process uses this database, so it owns all accounts.
+            Op::Claim { .. } | Op::Release { .. } | Op::CloseStale { .. } => Effect::Nothing,
+            Op::Recover { now, revision, kept, .. } => {
                 self.accounts.set_handover(None)?;
                 Effect::Recovered(ageing::recover(self, *now, *revision, kept)?)
             }

@@ -10,6 +10,7 @@ use crate::store::embedded::disk::Disk;
 use crate::store::engine::{Committed, Engine, Failure, OpGroup, OpeningState};
 use crate::store::engines::Engines;
 use crate::store::error::StoreError;
+use crate::store::lease::Lease;
 use crate::store::query::{Query, QueryAnswer};
 use crate::store::schema::Count;
 use crate::store::values::{SpoolId, SpoolLimits};
@@ -119,6 +120,10 @@ impl Engine for Faulty {
 
     async fn health(&self) -> Result<(), StoreError> {
         self.inner.health().await
+    }
+
+    fn lease(&self) -> Option<&Arc<Lease>> {
+        None
     }
 
     fn maintenance(&self) -> Option<Instant> {

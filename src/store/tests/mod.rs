@@ -13,6 +13,7 @@ use crate::secret::Secret;
 use crate::seq::Seq;
 
 mod ageing;
+pub(in crate::store) mod both;
 mod compact;
 mod convert;
 mod crash;
@@ -20,6 +21,9 @@ mod disk;
 pub(crate) mod engine;
 mod outcomes;
 mod pieces;
+#[path = "../../../tests/support/postgres.rs"]
+pub(crate) mod postgres;
+mod replicated;
 mod slots;
 mod spools;
 mod unreadable;
@@ -30,6 +34,7 @@ impl Store {
     fn disk(&self) -> &Disk {
         match &self.shared.engine {
             Engines::Embedded(engine) => engine.disk(),
+            Engines::Postgres(_) => panic!("no file"),
             Engines::Faulty(engine) => engine.disk(),
         }
     }

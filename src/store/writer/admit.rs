@@ -102,6 +102,9 @@ impl Writer {
             | Op::Delete(_)
             | Op::SaveHandover { .. }
             | Op::Recover { .. }
+            | Op::Claim { .. }
+            | Op::Release { .. }
+            | Op::CloseStale { .. }
             | Op::Forget { .. }
             | Op::SaveTombstone { .. }
             | Op::ExpireTombstones { .. }

@@ -51,6 +51,9 @@ impl Writer {
                 | Op::DeleteWake { .. }
                 | Op::SaveHandover { .. }
                 | Op::Recover { .. }
+                | Op::Claim { .. }
+                | Op::Release { .. }
+                | Op::CloseStale { .. }
                 | Op::Forget { .. }
                 | Op::SaveCount { .. } => {}
             }

@@ -22,7 +22,7 @@ use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
 /// The time that the store has to return the device of a login.
 const STORE: Duration = Duration::from_secs(60);
 
-/// Begins the session. `None` if the store was too late: the client got a stream error.
+/// Begins the session. `None` if the store was too late, or another node has the account: the client is closed.
 pub(in crate::relay::bound) async fn begin(
     relay: Arc<Relay>,
     login: Box<Login>,
@@ -30,20 +30,36 @@ pub(in crate::relay::bound) async fn begin(
     let Login { mut bound, mut client, peer, mut upstream, method } = *login;
     share_headers(&relay, &mut bound, client.framer(), upstream.framer());
     let resource = bound.jid.resource().to_owned();
-    let place = Place::enter(&relay, login::held(&bound), resource);
+    let held = login::held(&bound);
+    let (mut near, mut far) = (ReadAhead::new(&mut *client), ReadAhead::new(&mut upstream));
+    let claimed = timeout(STORE, relay.store().claim(&held.account));
+    let ownership = match while_served(&mut near, &mut far, claimed).await {
+        Ok(Ok(ownership)) => ownership,
+        refused => {
+            drop((near, far));
+            match refused {
+                Ok(Err(error)) => tracing::warn!(%error, "account not claimed: client closed"),
+                Ok(Ok(_)) | Err(_) => report_late(&relay),
+            }
+            // Without an error: the client is to try again.
+            upstream.write(xml::STREAM_CLOSE);
+            relay.background().close_gracefully(*client);
+            relay.background().close_gracefully(upstream);
+            return None;
+        }
+    };
+    let place = Place::enter(&relay, held, resource, ownership);
     let handle = Arc::clone(&place.handle);
     if let Some(id) = bound.enabled.as_ref().and_then(|enabled| enabled.id.clone()) {
         // The client has the id from its `<success/>`, and may resume with it before the store has answered.
         relay.registry().resumable(id, &handle);
     }
     let watched = WatchedValues::new(relay.settings());
-    let (mut near, mut far) = (ReadAhead::new(&mut *client), ReadAhead::new(&mut upstream));
     let asked = timeout(STORE, relay.accounts().log_in(&handle, &bound, relay.background()));
     let asked = while_served(&mut near, &mut far, asked).await;
     let (near, far) = (near.into_end(), far.into_end());
     let Ok(mut owner) = asked else {
-        relay.metrics().deadline_passed(Wait::Login);
-        tracing::error!(within = ?STORE, "database did not answer during login: client closed");
+        report_late(&relay);
         client.write(&xml::stream_error(StreamCondition::InternalServerError, None, None));
         upstream.write(xml::STREAM_CLOSE);
         relay.background().close_gracefully(*client);
@@ -64,6 +80,11 @@ pub(in crate::relay::bound) async fn begin(
     let driver = Box::new(SessionDriver::new(relay, session, place, siblings, watched, legs, clock.now));
     let ends = near.map(TaskEvent::Client).into_iter().chain(far.map(TaskEvent::Upstream));
     Some((driver, FirstEvents { frames, events: ends.collect() }))
+}
+
+fn report_late(relay: &Relay) {
+    relay.metrics().deadline_passed(Wait::Login);
+    tracing::error!(within = ?STORE, "database did not answer during login: client closed");
 }
 
 /// Lets the session share the stream headers of its legs with their framers, and namespace contexts with other sessions.

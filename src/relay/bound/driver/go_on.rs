@@ -73,6 +73,10 @@ impl ThawedSession {
     pub(in crate::relay) async fn run(self, relay: Arc<Relay>) {
         let Self { place, mut session, legs, siblings, watched, has_client, publishes, renumbering, .. } = self;
         let handle = Arc::clone(&place.handle);
+        match Box::pin(relay.store().claim(handle.account())).await {
+            Ok(ownership) => handle.own(ownership),
+            Err(error) => tracing::error!(%error, "account not claimed: session cannot store anything"),
+        }
         let siblings = Siblings::thaw(Arc::clone(&relay), Arc::clone(&handle), siblings);
         session.share_device_memory(siblings.memory());
         let watched = WatchedValues::thaw(relay.settings(), watched);
