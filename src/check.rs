@@ -13,6 +13,7 @@ use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
 use crate::stdout;
 
+mod database;
 pub(crate) mod leg;
 pub(crate) mod probe;
 mod push;
@@ -66,6 +67,7 @@ pub async fn examine(path: &Path) -> Report {
         leg::server(&mut report, &at, &config, &ended).await;
     }
     push::services(&mut report, path, &config).await;
+    database::database(&mut report, path, &config).await;
     report
 }
 

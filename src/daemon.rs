@@ -1,6 +1,7 @@
 //! [`Daemon`]: starts the components, handles signals and drains. `pushward run` calls [`run`](run::run).
 
 mod cause;
+pub(crate) mod database;
 mod file_id;
 mod hand_over;
 mod legacy;
@@ -21,7 +22,6 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +32,8 @@ use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::secret::Secret;
 use crate::service::PassedError;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+pub use database::{DatabaseError, DatabaseTlsError};
 use file_id::FileId;
 pub use listeners::ListenError;
 use listeners::{ListenerSockets, Listeners, Plan};
@@ -58,7 +59,7 @@ pub enum StartError {
     Load(Vec<LoadError>),
     /// The database cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Database(#[from] DatabaseError),
     /// The operator's interface cannot be opened.
     #[error("{0}")]
     Operator(Box<dyn std::error::Error + Send + Sync>),
@@ -79,7 +80,7 @@ impl StartError {
         match self {
             Self::Load(errors) if errors.iter().any(LoadError::is_of_configuration) => ExitCode::from(exit::CONFIG),
             Self::Load(_)
-            | Self::Store(_)
+            | Self::Database(_)
             | Self::Operator(_)
             | Self::Passed(_)
             | Self::Listen(_)
@@ -142,9 +143,7 @@ impl Daemon {
         previous: &mut Previous,
     ) -> Result<Self, StartError> {
         let config = settings.config();
-        let (state, limits) = (config.state.clone(), (&config.limits.spools).into());
-        let opening = spawn_blocking(move || Store::open_with(&state, limits));
-        let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
+        let store = database::open(config, previous.has_sessions()).await?;
         let state = FileId::of(&config.state);
         let mut snapshot = settings.load(store.resource_key())?;
         let config = snapshot.config.clone();
@@ -174,6 +173,11 @@ impl Daemon {
         let stop = accepting.clone();
         connections.spawn(async move { stop.run_until_cancelled(reloads.run()).await });
         let (process, requests) = requests();
+        let (store_of_node, replaced) = (store.clone(), process.clone());
+        let stop = accepting.clone();
+        connections.spawn(async move {
+            stop.run_until_cancelled(database::stop_if_replaced(&store_of_node, &replaced)).await
+        });
         let controls = Controls { reloader, process };
         let operator = interface.serve(Arc::clone(&relay), controls.clone());
         Ok(Self { addresses, accepting, connections, relay, store, operator, controls, requests, sockets, state })

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::listeners::Listeners;
-use crate::config::Config;
+use crate::config::{Config, StoreSettings};
 use crate::log;
 use crate::metrics::ReloadOutcome;
 use crate::relay::Relay;
@@ -143,10 +143,14 @@ fn keep_fixed(config: &mut Config, before: &Config) -> Vec<String> {
         }
     };
     keep("state", config.state != before.state);
+    keep("[store] engine", config.store.engine != before.store.engine);
+    keep("[store] url", config.store.url != before.store.url);
+    keep("[store] single", config.store.single != before.store.single);
     keep("[admin] listen", config.admin.listen != before.admin.listen);
     keep("[admin] socket", config.admin.socket != before.admin.socket);
     keep("[log] format", config.log.format != before.log.format);
     config.state.clone_from(&before.state);
+    config.store = StoreSettings { patience: config.store.patience, ..before.store.clone() };
     config.admin.listen = before.admin.listen;
     config.admin.socket.clone_from(&before.admin.socket);
     config.log.format = before.log.format;
@@ -164,11 +168,11 @@ mod tests {
         let parse = |text: &str| Config::parse(&format!("{text}\n[[host]]\ndomain = 'localhost'"), Path::new("c"));
         let before = parse("state = 'a'").unwrap();
         let mut after = parse(
-            "state = 'b'\ndrain_timeout = '1s'\n[admin]\nlisten = ''\nsocket = 's'\n[log]\nlevel = 'warn'\nformat = 'json'",
+            "state = 'b'\ndrain_timeout = '1s'\n[store]\nurl = 'postgresql://p@localhost/p'\n[admin]\nlisten = ''\nsocket = 's'\n[log]\nlevel = 'warn'\nformat = 'json'",
         )
         .unwrap();
         let notes = keep_fixed(&mut after, &before);
-        let keys = ["state", "[admin] listen", "[admin] socket", "[log] format"];
+        let keys = ["state", "[store] url", "[admin] listen", "[admin] socket", "[log] format"];
         assert_eq!(notes.len(), keys.len(), "{notes:?}");
         assert!(
             notes.iter().zip(keys).all(|(note, key)| note.starts_with(&format!("{key} keeps its old value"))),

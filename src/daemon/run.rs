@@ -189,8 +189,10 @@ async fn serve(mut daemon: Daemon, signals: &mut DaemonSignals, program: &Progra
 async fn drain(daemon: Daemon, reason: &'static str) -> ExitCode {
     tracing::info!(signal = reason, "draining");
     Notify.stopping(daemon.relay.current().config.drain_timeout);
+    // Another process has taken the place of this one. A new start takes a place of its own.
+    let is_replaced = daemon.store.lease().is_some_and(|lease| lease.epoch().is_none());
     daemon.stop().await;
-    ExitCode::SUCCESS
+    if is_replaced { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Leaves the sessions to the process that the service manager starts next.

@@ -92,6 +92,15 @@ impl TrustSettings {
     }
 }
 
+/// Returns the settings of connections to a server that is no XMPP server: its certificate and name are verified with these
+/// authorities.
+///
+/// # Errors
+/// None of the versions of TLS is supported, which does not happen.
+pub fn of_authorities(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
+    Ok(TrustSettings::new(roots, false)?.any)
+}
+
 /// Loads the trust of hosts. Hosts with the same authorities share the settings and their TLS sessions.
 #[derive(Debug, Default)]
 pub struct Trusts {
