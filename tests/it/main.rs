@@ -37,6 +37,7 @@ mod operator;
 mod page;
 mod person;
 mod poison;
+mod postgresql;
 mod proxy;
 mod push;
 mod recorded;

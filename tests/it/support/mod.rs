@@ -12,6 +12,9 @@ mod fast;
 mod front;
 mod jabberd2;
 mod peer;
+#[allow(dead_code, reason = "the tests of the library use the rest")]
+#[path = "../../support/postgres.rs"]
+mod postgres;
 mod process;
 mod prosody;
 mod push_server;

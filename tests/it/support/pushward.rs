@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::postgres;
 use super::{Client, PATIENCE, Process, Tls, eventually};
 
 const INSTALL: &str = "cargo build";
@@ -36,6 +38,8 @@ pub(crate) struct Setup {
     /// The size of the store for descriptors, if a service manager runs the process.
     stored: Option<usize>,
     files: Vec<(String, String)>,
+    /// The name of its database, if that is on PostgreSQL.
+    database: Option<String>,
     /// Array tables, which may occur several times.
     tables: String,
     /// The whole configuration, instead of the fields above.
@@ -51,6 +55,7 @@ impl Setup {
             copied: false,
             stored: None,
             files: Vec::new(),
+            database: None,
             tables: String::new(),
             written: None,
         }
@@ -78,6 +83,15 @@ impl Setup {
     pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
         self.environment.push((name, value));
         self
+    }
+
+    /// Keeps the state in a database of its own on PostgreSQL.
+    pub(crate) fn on_postgres(mut self) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("pushward_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let url = postgres::shared().database(&name);
+        self.database = Some(name);
+        self.set("store.engine", "'postgres'").set("store.url", &format!("'{url}'")).set("store.single", "true")
     }
 
     /// Adds a file that is written into its directory before it starts.
@@ -173,6 +187,12 @@ pub(crate) struct Pushward {
 
 impl Pushward {
     pub(crate) async fn start(setup: Setup) -> Self {
+        let has_engine = setup.written.is_some() || setup.sections.contains_key("store");
+        // All tests can be run on the other engine.
+        let setup = match std::env::var("PUSHWARD_TEST_ENGINE").as_deref() {
+            Ok("postgres") if !has_engine => setup.on_postgres(),
+            _ => setup,
+        };
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config.toml"), setup.toml()).unwrap();
         for (name, content) in &setup.files {
@@ -369,6 +389,13 @@ impl Pushward {
     ///
     /// This does not prove that the disk has it, but a process that is killed loses none of it.
     pub(crate) async fn stored(&self, needle: &str) {
+        if let Some(database) = &self.setup.database {
+            let sql = format!(
+                "SELECT count(*) FROM spool WHERE position(convert_to($needle${needle}$needle$, 'UTF8') IN stanza) > 0"
+            );
+            let holds = || (postgres::shared().psql(database, &sql).trim() != "0").then_some(());
+            return eventually(PATIENCE, || format!("{needle} in the database"), holds).await;
+        }
         let needle = needle.as_bytes();
         let holds = |path: &PathBuf| fs::read(path).is_ok_and(|file| file.windows(needle.len()).any(|at| at == needle));
         let what = || format!("{} in the state directory", String::from_utf8_lossy(needle));
@@ -382,6 +409,11 @@ impl Pushward {
             (quiet && !files.is_empty()).then_some(())
         })
         .await;
+    }
+
+    /// Executes SQL in its database on PostgreSQL and returns the rows as text.
+    pub(crate) fn psql(&self, sql: &str) -> String {
+        postgres::shared().psql(self.setup.database.as_deref().unwrap(), sql)
     }
 
     /// Waits for a log line that contains all of `needles`.
