@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -53,13 +55,27 @@ fn systemd_accepts_the_units_and_rates_their_exposure_low() {
 }
 
 /// The socket on which the service manager receives messages, each with a deadline.
-struct Manager(UnixDatagram);
+struct Manager(mpsc::Receiver<Vec<String>>);
 
 impl Manager {
+    /// Reads all the time, as a service manager does: the system keeps only a few messages.
+    fn at(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        let (messages, received) = mpsc::channel();
+        thread::spawn(move || {
+            let mut message = [0; 4096];
+            while let Ok(length) = socket.recv(&mut message) {
+                let lines = String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect();
+                if messages.send(lines).is_err() {
+                    break;
+                }
+            }
+        });
+        Self(received)
+    }
+
     fn notifications(&self) -> Vec<String> {
-        let mut message = [0; 4096];
-        let length = self.0.recv(&mut message).expect("a message to the service manager");
-        String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
+        self.0.recv_timeout(PATIENCE).expect("a message to the service manager")
     }
 
     /// Returns the next message that contains this line.
@@ -80,8 +96,7 @@ async fn the_service_manager_gets_ready_watchdog_and_stopping_notifications() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
-    let manager = Manager(UnixDatagram::bind(&path).unwrap());
-    manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    let manager = Manager::at(&path);
     let setup = Setup::new(stub.address)
         .env("NOTIFY_SOCKET", Box::leak(path.display().to_string().into_boxed_str()))
         .env("WATCHDOG_USEC", "300000")
@@ -104,8 +119,7 @@ async fn a_stopped_process_sends_no_watchdog_notification() {
     let stub = StubUpstream::start(StubOptions::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
-    let manager = Manager(UnixDatagram::bind(&path).unwrap());
-    manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    let manager = Manager::at(&path);
     let (mut process, config) = configured(&directory, stub.address, &[free_address()], |command| {
         command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "150000");
     });
@@ -118,12 +132,9 @@ async fn a_stopped_process_sends_no_watchdog_notification() {
     let stat = format!("/proc/{}/stat", process.id());
     let stopped = || fs::read_to_string(&stat).unwrap().contains(") T ").then_some(());
     eventually(PATIENCE, || "the process to stop".to_owned(), stopped).await;
-    manager.0.set_nonblocking(true).unwrap();
-    while manager.0.recv(&mut [0; 4096]).is_ok() {}
-    manager.0.set_nonblocking(false).unwrap();
-    manager.0.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
-    assert!(manager.0.recv(&mut [0; 4096]).is_err(), "it said something while it was stopped");
-    manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    // What it said before has been read once nothing came for a while.
+    while manager.0.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    assert!(manager.0.recv_timeout(Duration::from_millis(600)).is_err(), "it said something while it was stopped");
     signal("-CONT");
     manager.hears_of("WATCHDOG=1");
     process.terminate(PATIENCE).await;
