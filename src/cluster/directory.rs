@@ -56,7 +56,7 @@ struct DirectoryTable {
     nodes: Vec<NodeAddress>,
     /// The accounts that other nodes own.
     owners: HashMap<BareJid, NodeId>,
-    /// What the directory answers instead, in tests.
+    /// The answer of the directory instead, in tests.
     #[cfg(test)]
     fault: Option<DirectoryFault>,
 }

@@ -42,7 +42,7 @@ pub enum HopError {
     /// The handshake failed.
     #[error("TLS failed: {0}")]
     Tls(io::Error),
-    /// What answers there has another certificate than the owner.
+    /// The peer that answers there has another certificate than the owner.
     #[error("the certificate shown there is {}, which is not that of the node", shown.map_or("none".to_owned(), |shown| shown.to_string()))]
     Untrusted {
         /// The certificate.

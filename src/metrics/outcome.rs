@@ -41,7 +41,7 @@ pub enum HopOutcome {
     OwnerUnknown,
     /// The owner cannot be reached, or the connection to it broke.
     Unreachable,
-    /// What answers at the owner's address has not shown its certificate.
+    /// The peer at the owner's address has not shown its certificate.
     Untrusted,
     /// The owner has not answered in time.
     Late,

@@ -220,7 +220,7 @@ pub(super) enum Effect {
     Claimed(ClaimedAccount),
 }
 
-/// What a node has to know of an account that it begins to own.
+/// The facts that a node needs about an account that it begins to own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClaimedAccount {
     /// The revision of its record.

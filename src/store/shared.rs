@@ -60,7 +60,7 @@ pub(super) struct CommitCounts {
     pub(super) time: Latency,
 }
 
-/// What was in the database when it was opened.
+/// Values that were in the database when it was opened.
 #[derive(Debug)]
 pub(super) struct FoundState {
     /// The key from which resources are made.

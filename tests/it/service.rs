@@ -132,7 +132,7 @@ async fn a_stopped_process_sends_no_watchdog_notification() {
     let stat = format!("/proc/{}/stat", process.id());
     let stopped = || fs::read_to_string(&stat).unwrap().contains(") T ").then_some(());
     eventually(PATIENCE, || "the process to stop".to_owned(), stopped).await;
-    // What it said before has been read once nothing came for a while.
+    // All earlier messages have been read once nothing came for a while.
     while manager.0.recv_timeout(Duration::from_millis(300)).is_ok() {}
     assert!(manager.0.recv_timeout(Duration::from_millis(600)).is_err(), "it said something while it was stopped");
     signal("-CONT");

@@ -63,7 +63,7 @@ impl Core {
             self.lease.pass(writer.epoch);
             return Err(Failure::Refused(StoreError::Fenced));
         }
-        // What follows from the commit, such as an acknowledgement, needs a lease. What is stored stays so.
+        // The consequences of the commit, such as an acknowledgement, need a lease. The commit itself stands.
         self.valid_epoch().await;
         let GroupResults { counted, forgotten, claimed, took_over, expired, .. } = results;
         if group.ops.iter().any(|op| matches!(op, Op::SaveHandover { .. })) {
@@ -230,7 +230,7 @@ fn unchanged(plan: GroupPlan<'_>, lazy: usize) -> Committed {
     Committed { outcomes: plan.outcomes, lazy: vec![OpProgress::Done; lazy], ..Committed::default() }
 }
 
-/// What the rows of a group say.
+/// The results in the rows of a group.
 struct GroupResults<'p> {
     names: &'p std::collections::HashMap<i64, BareJid>,
     counted: Vec<(SpoolId, CountChange)>,

@@ -1,4 +1,4 @@
-//! What the calls and the tasks of the engine share: [`Core`].
+//! [`Core`]: the state that the calls and the tasks of the engine share.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::store::query::{Query, QueryAnswer};
 /// The connections for reads.
 const READERS: usize = 2;
 
-/// What the calls and the tasks of the engine share.
+/// The state that the calls and the tasks of the engine share.
 pub(super) struct Core {
     pub(super) settings: Arc<PostgresSettings>,
     pub(super) lease: Arc<Lease>,

@@ -1,4 +1,4 @@
-//! What the operations of a group have to know before it is written ([`Knowledge`]), read in one go. Nobody else writes what
+//! [`Knowledge`]: the facts that the operations of a group need before it is written. Nobody else writes what
 //! this node owns, so it holds until the commit.
 
 use std::collections::{HashMap, HashSet};
@@ -45,7 +45,7 @@ const DEAD_ACCOUNTS: &str = "SELECT a.id, a.jid, a.record, a.revision, a.owner, 
 /// The most accounts that are freed in one transaction.
 pub(super) const FREED: usize = 256;
 
-/// Who writes.
+/// The node and the epoch that write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeWriter {
     pub(super) node: i16,
@@ -53,7 +53,7 @@ pub(super) struct NodeWriter {
     pub(super) may_be_single: bool,
 }
 
-/// What was read for a group.
+/// The facts that were read for a group.
 #[derive(Default)]
 pub(super) struct Knowledge {
     /// The accounts that this node owns, as far as the group names them.

@@ -14,7 +14,7 @@ pub(super) const SCHEMA: i64 = MIGRATIONS.len() as i64;
 const HAS_SCHEMA: &str = "SELECT to_regclass('pushward') IS NOT NULL";
 const LOOK_AT: &str = "SELECT version, resource_key, moved FROM pushward";
 
-/// What all nodes share.
+/// The values that all nodes share.
 pub(super) struct SharedState {
     pub(super) resource_key: Secret<u128>,
 }

@@ -41,7 +41,7 @@ pub(super) struct Joined {
     pub(super) handover: Option<NonZeroU64>,
 }
 
-/// What is known of this node's row.
+/// This node's row.
 struct NodeRow {
     epoch: i64,
     lease: String,

@@ -19,7 +19,7 @@ use crate::store::op::{CountChange, Deletion, Effect, OpOutcome};
 use crate::store::schema::encode_account;
 use crate::store::values::SpoolId;
 
-/// What the rows of a statement mean.
+/// The meaning of the rows of a statement.
 pub(super) enum RowMeaning {
     /// Nothing.
     Nothing,

@@ -20,16 +20,16 @@ const NODES: &str = "SELECT id, address, draining FROM node WHERE lease_until > 
 const RIGHTS: &str = "SELECT bool_and(has_table_privilege(name, 'SELECT, INSERT, UPDATE, DELETE')) \
     FROM unnest(ARRAY['pushward', 'node', 'account', 'login', 'session', 'spool', 'tombstone', 'wake']) AS name";
 
-/// What a database answers.
+/// The answers of a database.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatabaseState {
     /// The version of the server.
     pub server: String,
     /// `synchronous_standby_names`; empty if no standby is waited for.
     pub standbys: String,
-    /// Whether the server syncs commits to its disk.
+    /// True if the server syncs commits to its disk.
     pub syncs: bool,
-    /// Whether the user may do what is needed.
+    /// True if the user may do what is needed.
     pub has_rights: bool,
     /// The calendar time of the server, in seconds since the Unix epoch.
     pub clock: f64,
@@ -49,7 +49,7 @@ impl DatabaseState {
 /// # Errors
 /// [`StoreError::Unavailable`].
 pub async fn probe(settings: PostgresSettings) -> Result<DatabaseState, StoreError> {
-    // Whether it has standbys is one of the questions.
+    // One of the questions is whether it has standbys.
     let line = Line::new(Arc::new(PostgresSettings { may_be_single: true, ..settings }));
     let asked = timeout(WITHIN, ask(&line)).await;
     asked.unwrap_or(Err(StoreError::Unavailable(DatabaseFailure::Silent)))

@@ -322,7 +322,7 @@ on_both_engines! {
         store.shutdown().await;
         drop(store);
         let store = engine.open_with(limits);
-        // What other nodes own is not counted here.
+        // Accounts of other nodes are not counted here.
         for name in (0..7).map(|n| format!("user{n}")).chain(["romeo".to_owned()]) {
             hold(&store, &account(&name)).await;
         }
