@@ -13,6 +13,7 @@ use toml::de::DeTable;
 mod access;
 mod addresses;
 mod admin;
+mod cluster;
 mod database_url;
 mod domain;
 mod endpoint;
@@ -39,6 +40,7 @@ mod value;
 
 pub use access::DaemonAccess;
 pub use admin::Admin;
+pub use cluster::ClusterSettings;
 pub use database_url::DatabaseUrl;
 pub use endpoint::Endpoint;
 pub use fast::FastSettings;
@@ -82,6 +84,8 @@ pub struct Config {
     pub limits: Limits,
     /// Settings of the database.
     pub store: StoreSettings,
+    /// `[cluster]`: this node among others; `None` without the section.
+    pub cluster: Option<ClusterSettings>,
     /// `[dns] servers`: the name servers for app servers. Empty: those of the system.
     pub dns: Vec<SocketAddr>,
     /// The operator's access to the daemon.
@@ -158,6 +162,9 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
     let admin = admin::read(root.table("admin", "[admin]"), &directory, &state, &listen);
     let dns = transport::dns(root.table("dns", "[dns]"));
     let store = store::read(root.table("store", "[store]"));
+    let has_cluster = root.has("cluster");
+    let cluster = root.table("cluster", "[cluster]");
+    let cluster = cluster::read(cluster, has_cluster, &directory, &store, &listen, admin.listen);
     let log = log::read(root.table("log", "[log]"));
     root.finish();
     Config {
@@ -174,6 +181,7 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
         admin,
         log,
         store,
+        cluster,
     }
 }
 

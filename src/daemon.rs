@@ -26,17 +26,20 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cluster::directory::{Directory, epoch_of};
+use crate::cluster::fingerprint::Fingerprint;
 use crate::config::{Config, ListenTls};
 use crate::exit;
 use crate::relay::Relay;
-use crate::relay::snapshot::{LoadError, Snapshot};
+use crate::relay::snapshot::{LoadError, Snapshot, load_node_tls};
 use crate::secret::Secret;
 use crate::service::PassedError;
+use crate::session::SmIdOrigin;
 use crate::store::Store;
 pub use database::{DatabaseError, DatabaseTlsError};
 use file_id::FileId;
 pub use listeners::ListenError;
-use listeners::{ListenerSockets, Listeners, Plan};
+use listeners::{ListenerSockets, Listeners, NodeListener, Plan};
 pub use operator::{Controls, OperatorInterface, Serving};
 use previous::Previous;
 use reload::Reloads;
@@ -105,6 +108,15 @@ impl StartSettings {
         }
     }
 
+    /// Returns the certificate that this node shows to others, if there is a cluster.
+    fn node_certificate(&self) -> Result<Option<Fingerprint>, StartError> {
+        let tls = match self {
+            Self::Loaded(config) => load_node_tls(config).map_err(|error| StartError::Load(vec![error.into()]))?,
+            Self::InForce(snapshot) => snapshot.node_tls.clone(),
+        };
+        Ok(tls.map(|tls| tls.fingerprint()))
+    }
+
     fn load(self, resource_key: Secret<u128>) -> Result<Snapshot, StartError> {
         match self {
             Self::Loaded(config) => Snapshot::load(*config, rand::random(), resource_key).map_err(StartError::Load),
@@ -143,7 +155,7 @@ impl Daemon {
         previous: &mut Previous,
     ) -> Result<Self, StartError> {
         let config = settings.config();
-        let store = database::open(config, previous.has_sessions()).await?;
+        let store = database::open(config, settings.node_certificate()?, previous.has_sessions()).await?;
         let state = FileId::of(&config.state);
         let mut snapshot = settings.load(store.resource_key())?;
         let config = snapshot.config.clone();
@@ -151,6 +163,8 @@ impl Daemon {
         let wanted: &[_] = if previous.drain().is_some() { &[] } else { &config.listen };
         let mut passed = previous.listeners().map_err(StartError::Descriptors)?;
         let plan = Plan::first(wanted, &mut passed)?;
+        let cluster = config.cluster.as_ref().filter(|_| previous.drain().is_none());
+        let for_nodes = cluster.map(|cluster| NodeListener::bind(cluster.listen, &mut passed)).transpose()?;
         passed.finish()?;
         // Nothing can fail from here on.
         let opened = previous.open(store.handover());
@@ -159,7 +173,8 @@ impl Daemon {
         }
         let (accepting, shutdown, connections) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));
+        let relay = Relay::new(snapshot, store.clone(), shutdown.clone());
+        let relay = Arc::new(in_cluster(relay, &config, &store));
         let mut listeners = Listeners::new(Arc::clone(&relay), accepting.clone(), connections.clone());
         let taken_up = opened.take_up(&relay).await;
         previous.forget().await;
@@ -167,6 +182,9 @@ impl Daemon {
         let (upkeep, stop) = (Arc::clone(&relay), accepting.clone());
         connections.spawn(async move { stop.run_until_cancelled(upkeep.upkeep()).await });
         listeners.apply(plan);
+        if let Some(for_nodes) = for_nodes {
+            listeners.listen_for_nodes(for_nodes);
+        }
         taken_up.go_on(&relay, &connections);
         let (addresses, sockets) = (listeners.addresses(), listeners.sockets());
         let (reloads, reloader) = Reloads::new(Arc::clone(&relay), listeners);
@@ -227,4 +245,13 @@ impl Daemon {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Makes a relay one of a node of a cluster, if there is one.
+fn in_cluster(relay: Relay, config: &Config, store: &Store) -> Relay {
+    let Some(cluster) = &config.cluster else { return relay };
+    if let Some(epoch) = store.lease().and_then(|lease| lease.epoch()) {
+        relay.current().settings.sm_ids.set(SmIdOrigin::new(cluster.node, epoch_of(epoch)));
+    }
+    relay.in_cluster(Directory::new(store.clone(), cluster.node))
 }

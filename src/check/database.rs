@@ -22,7 +22,7 @@ pub(super) async fn database(report: &mut Report, path: &Path, config: &Config) 
         what,
         remedy: remedy.to_owned(),
     };
-    let settings = match postgres(config, url, false) {
+    let settings = match postgres(config, url, None) {
         Ok(settings) => settings,
         Err(error) => {
             let remedy = "install ca-certificates, or set SSL_CERT_FILE";

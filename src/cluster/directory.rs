@@ -1,15 +1,21 @@
 //! [`Directory`]: which node owns an account, and which certificates the nodes of the cluster have.
 
+#[cfg(test)]
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::num::NonZeroU8;
+#[cfg(test)]
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use thiserror::Error;
 
 use super::fingerprint::Fingerprint;
+#[cfg(test)]
 use crate::jid::BareJid;
 use crate::node_id::NodeId;
 use crate::session::SmId;
 use crate::session::negotiate::{LocateRequest, LoginName};
+use crate::store::{LoginKey, NodeRecord, Store, StoreError};
+#[cfg(test)]
 use crate::sync::lock;
 
 /// Another node, as it is now.
@@ -44,35 +50,95 @@ pub enum LocateError {
     Unavailable(String),
 }
 
-/// The directory of the cluster. Clones share it.
-///
-/// It is a table in memory until the database keeps it: without entries, this node serves all accounts and trusts no certificate.
-#[derive(Clone, Debug, Default)]
-pub struct Directory(Arc<Mutex<DirectoryTable>>);
+/// The directory of the cluster: the database. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Directory(DirectorySource);
 
-#[derive(Debug, Default)]
-struct DirectoryTable {
-    /// The other nodes.
-    nodes: Vec<NodeAddress>,
-    /// The accounts that other nodes own.
-    owners: HashMap<BareJid, NodeId>,
-    /// The answer of the directory instead, in tests.
+#[derive(Clone, Debug)]
+enum DirectorySource {
+    /// The database that the nodes share, and this node.
+    Store(Store, NodeId),
+    /// A table in memory.
     #[cfg(test)]
-    fault: Option<DirectoryFault>,
+    Table(Arc<Mutex<DirectoryTable>>),
+}
+
+impl From<StoreError> for LocateError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl NodeAddress {
+    fn of(record: NodeRecord) -> Option<Self> {
+        let NodeRecord { id, epoch, address, certificate, .. } = record;
+        Some(Self {
+            node: NodeId::new(NonZeroU8::new(id)?),
+            epoch: epoch_of(epoch),
+            address,
+            certificate: Fingerprint::new(certificate.try_into().ok()?),
+        })
+    }
+}
+
+/// Returns an epoch as resumption ids name it.
+pub fn epoch_of(epoch: i64) -> u32 {
+    // Ids compare the lower bits.
+    (epoch & i64::from(u32::MAX)).try_into().unwrap_or_default()
 }
 
 impl Directory {
+    /// Creates the directory of a node: the database that it shares with the others.
+    pub fn new(store: Store, node: NodeId) -> Self {
+        Self(DirectorySource::Store(store, node))
+    }
+
     /// Returns the place of the account that logs in with this name.
     ///
     /// # Errors
     /// [`LocateError`].
     pub async fn locate(&self, who: &LoginName) -> Result<Ownership, LocateError> {
-        #[cfg(test)]
-        self.fail().await?;
-        let table = lock(&self.0);
-        let owner = who.account().and_then(|account| table.owners.get(&account).copied());
-        let node = owner.and_then(|owner| table.nodes.iter().find(|node| node.node == owner));
-        Ok(node.map_or(Ownership::Free, |node| Ownership::Node(Box::new(node.clone()))))
+        match &self.0 {
+            DirectorySource::Store(store, own) => {
+                let name = match who {
+                    LoginName::Authcid { host, authcid } => {
+                        Some(LoginKey { host: host.clone(), authcid: authcid.clone() })
+                    }
+                    LoginName::Account(_) => None,
+                };
+                Ok(match store.cluster().owner(name, who.account()).await? {
+                    Some(owner) if owner.id == own.get() => Ownership::Here,
+                    Some(owner) => match NodeAddress::of(owner) {
+                        Some(owner) => Ownership::Node(Box::new(owner)),
+                        None => return Err(LocateError::Unavailable("the owner's entry is incomplete".to_owned())),
+                    },
+                    None => Ownership::Free,
+                })
+            }
+            #[cfg(test)]
+            DirectorySource::Table(table) => {
+                DirectoryTable::fail(table).await?;
+                let table = lock(table);
+                let owner = who.account().and_then(|account| table.owners.get(&account).copied());
+                let node = owner.and_then(|owner| table.nodes.iter().find(|node| node.node == owner));
+                Ok(node.map_or(Ownership::Free, |node| Ownership::Node(Box::new(node.clone()))))
+            }
+        }
+    }
+
+    /// Returns the other nodes.
+    async fn others(&self) -> Result<Vec<NodeAddress>, LocateError> {
+        match &self.0 {
+            DirectorySource::Store(store, own) => {
+                let nodes = store.cluster().all().await?.into_iter().filter(|node| node.id != own.get());
+                Ok(nodes.filter_map(NodeAddress::of).collect())
+            }
+            #[cfg(test)]
+            DirectorySource::Table(table) => {
+                DirectoryTable::fail(table).await?;
+                Ok(lock(table).nodes.clone())
+            }
+        }
     }
 
     /// Returns the other node whose current epoch a resumption id names, if that node lives.
@@ -80,11 +146,9 @@ impl Directory {
     /// # Errors
     /// [`LocateError`].
     pub async fn node_of(&self, id: &SmId) -> Result<Option<NodeAddress>, LocateError> {
-        #[cfg(test)]
-        self.fail().await?;
         let Some(origin) = id.origin() else { return Ok(None) };
-        let is_origin = |node: &&NodeAddress| node.node == origin.node() && origin.may_be_of(node.epoch);
-        Ok(lock(&self.0).nodes.iter().find(is_origin).cloned())
+        let is_origin = |node: &NodeAddress| node.node == origin.node() && origin.may_be_of(node.epoch);
+        Ok(self.others().await?.into_iter().find(is_origin))
     }
 
     /// Returns whether a node of the cluster has this certificate.
@@ -92,9 +156,7 @@ impl Directory {
     /// # Errors
     /// [`LocateError`].
     pub async fn knows_certificate(&self, certificate: &Fingerprint) -> Result<bool, LocateError> {
-        #[cfg(test)]
-        self.fail().await?;
-        Ok(lock(&self.0).nodes.iter().any(|node| node.certificate == *certificate))
+        Ok(self.others().await?.iter().any(|node| node.certificate == *certificate))
     }
 
     /// Returns the other node to which a client's stream has to be passed on, if any.
@@ -130,31 +192,52 @@ pub(crate) enum DirectoryFault {
     Silent,
 }
 
+/// A directory in memory, in tests.
+#[cfg(test)]
+#[derive(Debug, Default)]
+struct DirectoryTable {
+    /// The other nodes.
+    nodes: Vec<NodeAddress>,
+    /// The accounts that other nodes own.
+    owners: HashMap<BareJid, NodeId>,
+    /// The answer of the directory instead.
+    fault: Option<DirectoryFault>,
+}
+
 #[cfg(test)]
 impl Directory {
     /// Creates the directory of a node that knows these others.
     pub(crate) fn of(nodes: impl IntoIterator<Item = NodeAddress>) -> Self {
-        let directory = Self::default();
-        lock(&directory.0).nodes.extend(nodes);
-        directory
+        let table = DirectoryTable { nodes: nodes.into_iter().collect(), ..DirectoryTable::default() };
+        Self(DirectorySource::Table(Arc::new(Mutex::new(table))))
+    }
+
+    fn table(&self) -> MutexGuard<'_, DirectoryTable> {
+        match &self.0 {
+            DirectorySource::Table(table) => lock(table),
+            DirectorySource::Store(..) => panic!("the directory is a database"),
+        }
     }
 
     /// Notes that another node owns an account.
     pub(crate) fn set_owner(&self, account: &str, node: NodeId) {
-        lock(&self.0).owners.insert(BareJid::new(account).unwrap(), node);
+        self.table().owners.insert(BareJid::new(account).unwrap(), node);
     }
 
     /// Replaces the other nodes.
     pub(crate) fn set_nodes(&self, nodes: impl IntoIterator<Item = NodeAddress>) {
-        lock(&self.0).nodes = nodes.into_iter().collect();
+        self.table().nodes = nodes.into_iter().collect();
     }
 
     pub(crate) fn set_fault(&self, fault: DirectoryFault) {
-        lock(&self.0).fault = Some(fault);
+        self.table().fault = Some(fault);
     }
+}
 
-    async fn fail(&self) -> Result<(), LocateError> {
-        let fault = lock(&self.0).fault;
+#[cfg(test)]
+impl DirectoryTable {
+    async fn fail(table: &Mutex<Self>) -> Result<(), LocateError> {
+        let fault = lock(table).fault;
         match fault {
             None => Ok(()),
             Some(DirectoryFault::Refuses) => Err(LocateError::Unavailable("refused".to_owned())),
@@ -203,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_other_nodes_every_account_is_free() {
-        let directory = Directory::default();
+        let directory = Directory::of([]);
         assert_eq!(found(&directory, Some("juliet"), None).await, None);
         assert!(!directory.knows_certificate(&Fingerprint::new([0; 32])).await.unwrap());
         directory.set_fault(DirectoryFault::Refuses);

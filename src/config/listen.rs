@@ -96,7 +96,7 @@ fn network(text: &str) -> Result<IpNet, Wrong> {
     one.or_else(|_| text.parse()).map_err(|_| Wrong::new(format!("\"{text}\" is not a network"), remedy))
 }
 
-fn address(text: &str) -> Result<SocketAddr, Wrong> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
     let remedy = "write an IP address and a port, such as \"[::]:5222\" or \"192.0.2.1:5222\"";
     text.parse().map_err(|_| Wrong::new(format!("\"{text}\" is not an address"), remedy))
 }

@@ -283,6 +283,43 @@ fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_cluster_names_what_it_lacks_and_takes_the_rest_from_its_address() {
+    let cluster = |more: &str| {
+        let store = "[store]\nengine = \"postgres\"\nurl = \"postgresql://p@localhost/p\"\n";
+        let files = "certificate = \"a\"\nkey = \"b\"\nca = \"c\"\n";
+        parse(&with_host(&format!("{store}[cluster]\n{files}{more}")))
+    };
+    let given = cluster("node = 255\nlisten = \"10.0.0.5:5280\"").unwrap().cluster.unwrap();
+    assert_eq!(
+        (given.node.get(), given.lease, given.advertise.to_string()),
+        (255, 10 * SECOND, "10.0.0.5:5280".into())
+    );
+    let named = cluster("node = 1\nlisten = \"0.0.0.0:5280\"\nadvertise = \"one.internal:1\"\nlease = \"3s\"");
+    let named = named.unwrap().cluster.unwrap();
+    assert_eq!((named.advertise.to_string(), named.lease), ("one.internal:1".into(), 3 * SECOND));
+    for (more, expect) in [
+        ("node = 1\nlisten = \"0.0.0.0:5280\"", "9: [cluster] advertise: missing, and listen names no single address"),
+        ("node = 0\nlisten = \"10.0.0.5:5280\"", "8: [cluster] node: 0 is out of range"),
+        ("node = 1\nlisten = \"10.0.0.5:5222\"", "9: [cluster] listen: cannot be used at the same time as [::]:5222"),
+        (
+            "node = 1\nlisten = \"127.0.0.1:9522\"",
+            "9: [cluster] listen: cannot be used at the same time as 127.0.0.1:9522",
+        ),
+        ("node = 1\nlisten = \"10.0.0.5:5280\"\nlease = \"2s\"", "10: [cluster] lease: \"2s\" is out of range"),
+        ("listen = \"10.0.0.5:5280\"", "4: [cluster] node: missing"),
+    ] {
+        let errors = cluster(more).unwrap_err().to_string();
+        assert!(errors.starts_with(&format!("config.toml:{expect}")), "{errors}\nin\n{more}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    let errors =
+        parse(&with_host("[cluster]\nnode = 1\nlisten = \"10.0.0.5:1\"\ncertificate = \"a\"\nkey = \"b\"\nca = \"c\""));
+    let errors = errors.unwrap_err().to_string();
+    assert!(errors.contains("a cluster needs a database that its nodes share"), "{errors}");
+    assert_eq!(parse(&with_host("")).unwrap().cluster, None);
+}
+
+#[test]
 fn passwords_leave_the_machine_unencrypted_only_on_request() {
     let upstream = |address: &str, rest: &str| {
         parse(&format!("[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\n{rest}"))

@@ -1,17 +1,13 @@
 //! Opening of the database that the configuration names.
 
-use std::time::Duration;
-
 use tokio::task::spawn_blocking;
 
 use super::requests::ProcessHandle;
-use crate::config::{Config, DatabaseUrl, StoreEngine};
+use crate::cluster::fingerprint::Fingerprint;
+use crate::config::{ClusterSettings, Config, DatabaseUrl, StoreEngine};
 use crate::net::roots::RootsError;
 use crate::net::{roots, trust};
 use crate::store::{NodeEntry, PostgresSettings, Store, StoreError};
-
-/// The time for which a renewal of the lease holds.
-const LEASE: Duration = Duration::from_secs(10);
 
 /// The reason why the database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +31,20 @@ pub enum DatabaseTlsError {
     Tls(#[from] rustls::Error),
 }
 
-/// Opens the database. `goes_on`: whether this process has the sessions of a previous one.
+/// Opens the database. `certificate`: that of this node, in a cluster. `goes_on`: whether this process has the sessions of a previous one.
 ///
 /// # Errors
 /// [`DatabaseError`].
-pub(crate) async fn open(config: &Config, goes_on: bool) -> Result<Store, DatabaseError> {
+pub(crate) async fn open(
+    config: &Config,
+    certificate: Option<Fingerprint>,
+    goes_on: bool,
+) -> Result<Store, DatabaseError> {
     let limits = (&config.limits.spools).into();
     let opening = match (config.store.engine, &config.store.url) {
         (StoreEngine::Postgres, Some(url)) => {
-            let (settings, state) = (postgres(config, url, goes_on)?, config.state.clone());
+            let settings = PostgresSettings { goes_on, ..postgres(config, url, certificate)? };
+            let state = config.state.clone();
             spawn_blocking(move || {
                 Store::create_directory(&state)?;
                 Store::open_postgres(settings, limits)
@@ -57,14 +58,14 @@ pub(crate) async fn open(config: &Config, goes_on: bool) -> Result<Store, Databa
     Ok(opening.await.unwrap_or(Err(StoreError::Closed))?)
 }
 
-/// Returns the settings of a database on PostgreSQL.
+/// Returns the settings of a database on PostgreSQL. `certificate`: that of this node, in a cluster.
 ///
 /// # Errors
 /// The authorities for its certificate cannot be loaded.
 pub(crate) fn postgres(
     config: &Config,
     url: &DatabaseUrl,
-    goes_on: bool,
+    certificate: Option<Fingerprint>,
 ) -> Result<PostgresSettings, DatabaseTlsError> {
     let tls = match url.is_encrypted() {
         true => Some(trust::of_authorities(roots::system()?)?),
@@ -74,11 +75,22 @@ pub(crate) fn postgres(
         config: url.config().clone(),
         tls,
         may_be_single: config.store.single,
-        // A node without a cluster.
-        node: NodeEntry { id: 0, address: String::new(), certificate: Vec::new() },
-        lease: LEASE,
-        goes_on,
+        node: node(config.cluster.as_ref(), certificate),
+        lease: config.cluster.as_ref().map_or(ClusterSettings::LEASE, |cluster| cluster.lease),
+        goes_on: false,
     })
+}
+
+/// Returns the entry of this node. Without a cluster it has the number 0.
+fn node(cluster: Option<&ClusterSettings>, certificate: Option<Fingerprint>) -> NodeEntry {
+    match cluster {
+        None => NodeEntry { id: 0, address: String::new(), certificate: Vec::new() },
+        Some(cluster) => NodeEntry {
+            id: cluster.node.get(),
+            address: cluster.advertise.to_string(),
+            certificate: certificate.map(|certificate| certificate.as_bytes().to_vec()).unwrap_or_default(),
+        },
+    }
 }
 
 /// Requests that the process drains once another one has taken its place: nothing can be stored any more.

@@ -22,14 +22,25 @@ const BACKLOG: u32 = 1024;
 
 /// The daemon cannot listen on an address.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}{}", remedy(source, own.as_ref()))]
+#[error("cannot listen on {address}: {source}{}", remedy(*purpose, source, own.as_ref()))]
 pub struct ListenError {
-    /// `[[listen]] address`
+    /// The purpose of the listener.
+    pub purpose: ListenPurpose,
+    /// The address in the configuration.
     pub address: SocketAddr,
     /// The error of the operating system.
     pub source: io::Error,
     /// The listener of Pushward that may be the cause.
     pub own: Option<OwnListener>,
+}
+
+/// The purpose of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenPurpose {
+    /// Clients connect to it: `[[listen]] address`.
+    Clients,
+    /// Other nodes connect to it: `[cluster] listen`.
+    Nodes,
 }
 
 /// A listener of Pushward that may exclude another one.
@@ -41,8 +52,11 @@ pub enum OwnListener {
     Replaced(SocketAddr),
 }
 
-fn remedy(error: &io::Error, own: Option<&OwnListener>) -> String {
+fn remedy(purpose: ListenPurpose, error: &io::Error, own: Option<&OwnListener>) -> String {
     match (error.kind(), own) {
+        (io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable, _) if purpose == ListenPurpose::Nodes => {
+            "; set [cluster] listen to an address of this machine with a port that no other program uses".to_owned()
+        }
         (io::ErrorKind::AddrInUse, Some(OwnListener::Configured(other))) => {
             format!("; {other}, of another [[listen]], takes the same connections: remove one of them")
         }
@@ -116,6 +130,29 @@ struct OpenListener {
     stop: CancellationToken,
 }
 
+/// The bound listener for other nodes. It stays until the daemon stops.
+pub(super) struct NodeListener {
+    configured: SocketAddr,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl NodeListener {
+    /// Binds the address, unless its socket was passed.
+    ///
+    /// # Errors
+    /// Returns the error of the operating system, with a remedy.
+    pub(super) fn bind(configured: SocketAddr, passed: &mut Sockets) -> Result<Self, ListenError> {
+        let (listener, address) = bind(configured, passed).map_err(|source| ListenError {
+            purpose: ListenPurpose::Nodes,
+            address: configured,
+            source,
+            own: None,
+        })?;
+        Ok(Self { configured, listener, address })
+    }
+}
+
 /// The step for each `[[listen]]` of a new configuration.
 pub(super) struct Plan(Vec<(Listen, ListenerStep)>);
 
@@ -152,7 +189,7 @@ impl Plan {
                 None => {
                     let (listener, address) = bind(listen.address, passed).map_err(|source| {
                         let (address, own) = (listen.address, clashing(listen.address, open, wanted));
-                        ListenError { address, source, own }
+                        ListenError { purpose: ListenPurpose::Clients, address, source, own }
                     })?;
                     ListenerStep::Open(listener, address)
                 }
@@ -214,6 +251,20 @@ impl Listeners {
         }
     }
 
+    /// Accepts the clients that other nodes pass on. Must be called inside a runtime.
+    pub(super) fn listen_for_nodes(&self, bound: NodeListener) {
+        let NodeListener { configured, listener, address } = bound;
+        tracing::info!(%address, "listening for other nodes");
+        self.sockets.add(configured, address, &listener);
+        let (relay, connections) = (Arc::clone(&self.relay), self.connections.clone());
+        let gate = self.relay.guards().gate().clone();
+        let accept = listener::accept_nodes(listener, gate, move |tcp, peer, admission| {
+            connections.spawn(Arc::clone(&relay).serve_node(tcp, peer, admission));
+        });
+        let stopped = self.accepting.clone();
+        self.connections.spawn(async move { stopped.run_until_cancelled_owned(accept).await });
+    }
+
     /// Returns the listening addresses, in the order of the configuration. If the system chose a port, it is the real port.
     pub(super) fn addresses(&self) -> Vec<(ListenTls, SocketAddr)> {
         self.open.iter().map(|open| (open.listen.load().tls, open.address)).collect()
@@ -258,4 +309,20 @@ fn bind(address: SocketAddr, passed: &mut Sockets) -> io::Result<(TcpListener, S
     let listener = socket.listen(BACKLOG)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_for_nodes_that_cannot_be_used_is_named_with_its_key() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // 192.0.2.0/24 is reserved for documentation (RFC 5737).
+        for address in [taken.local_addr().unwrap(), "192.0.2.1:5280".parse().unwrap()] {
+            let error = NodeListener::bind(address, &mut Sockets::default()).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
+            assert!(error.contains("; set [cluster] listen to "), "{error}");
+        }
+    }
 }

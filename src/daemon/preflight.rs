@@ -49,9 +49,15 @@ fn report(config: &Config) -> PreflightReport {
         parcel: [PARCEL_VERSION; 2],
         database: [*DATABASE_VERSIONS_READ.start(), *DATABASE_VERSIONS_READ.end()],
         state: absolute(&config.state),
-        listen: config.listen.iter().map(|listen| listen.address).collect(),
+        listen: listening(config).collect(),
         page: config.admin.listen,
     }
+}
+
+/// Returns the addresses for clients and for other nodes.
+fn listening(config: &Config) -> impl Iterator<Item = SocketAddr> {
+    let for_nodes = config.cluster.as_ref().map(|cluster| cluster.listen);
+    config.listen.iter().map(|listen| listen.address).chain(for_nodes)
 }
 
 /// Returns the reason why a program with another state directory cannot continue with the sessions of this process.
@@ -64,7 +70,7 @@ pub(super) fn other_state(report: &PreflightReport, state: Option<FileId>) -> Op
 
 /// Returns the reason why a program that has answered so could not open its addresses.
 pub(super) fn taken_address(report: &PreflightReport, config: &Config) -> Option<String> {
-    let held = config.listen.iter().map(|listen| listen.address).chain(config.admin.listen);
+    let held = listening(config).chain(config.admin.listen);
     let held: Vec<_> = held.collect();
     let wanted: Vec<_> = report.listen.iter().chain(&report.page).copied().collect();
     // This process closes them before the program starts.

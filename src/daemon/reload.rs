@@ -146,11 +146,13 @@ fn keep_fixed(config: &mut Config, before: &Config) -> Vec<String> {
     keep("[store] engine", config.store.engine != before.store.engine);
     keep("[store] url", config.store.url != before.store.url);
     keep("[store] single", config.store.single != before.store.single);
+    keep("[cluster]", config.cluster != before.cluster);
     keep("[admin] listen", config.admin.listen != before.admin.listen);
     keep("[admin] socket", config.admin.socket != before.admin.socket);
     keep("[log] format", config.log.format != before.log.format);
     config.state.clone_from(&before.state);
     config.store = StoreSettings { patience: config.store.patience, ..before.store.clone() };
+    config.cluster.clone_from(&before.cluster);
     config.admin.listen = before.admin.listen;
     config.admin.socket.clone_from(&before.admin.socket);
     config.log.format = before.log.format;

@@ -33,11 +33,13 @@ pub enum ConnectionRefusal {
     OwnerUnknown,
     /// A stream could not be passed on to the node that owns its account.
     NotPassedOn,
+    /// This node cannot become the owner of the account.
+    NotClaimed,
     /// A connection to the listener for other nodes is not of a node.
     NotOfNode,
 }
 
-const REFUSALS: usize = 10;
+const REFUSALS: usize = 11;
 
 /// The time of the last line, and the number of lines suppressed since.
 #[derive(Debug, Default)]
@@ -135,6 +137,7 @@ mod tests {
             ConnectionRefusal::LoginFailed,
             ConnectionRefusal::OwnerUnknown,
             ConnectionRefusal::NotPassedOn,
+            ConnectionRefusal::NotClaimed,
             ConnectionRefusal::NotOfNode,
         ];
         for refusal in all {

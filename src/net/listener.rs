@@ -89,16 +89,24 @@ pub async fn accept(
             }
         }
     };
-    accept_each(&listener, admit, |error| {
-        if out_of_descriptors(&error) {
-            tracing::warn!(%error, "cannot accept connection: out of file descriptors");
-            return AfterFailure::Pause;
-        }
-        // The peer closed the connection before it was accepted (ECONNABORTED and the like).
-        tracing::debug!(%error, "connection lost before accept");
-        AfterFailure::Continue
-    })
-    .await;
+    accept_each(&listener, admit, failed).await;
+}
+
+/// Accepts connections of other nodes in an endless loop and calls `serve` with each. Drop the future to end it.
+///
+/// Each is counted for its client once the client's address is known.
+pub async fn accept_nodes(listener: TcpListener, gate: Gate, mut serve: impl FnMut(TcpStream, SocketAddr, Admission)) {
+    accept_each(&listener, |(tcp, peer)| serve(tcp, peer, gate.admit(None)), failed).await;
+}
+
+fn failed(error: io::Error) -> AfterFailure {
+    if out_of_descriptors(&error) {
+        tracing::warn!(%error, "cannot accept connection: out of file descriptors");
+        return AfterFailure::Pause;
+    }
+    // The peer closed the connection before it was accepted (ECONNABORTED and the like).
+    tracing::debug!(%error, "connection lost before accept");
+    AfterFailure::Continue
 }
 
 fn out_of_descriptors(error: &io::Error) -> bool {

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::client::Client;
 use crate::clock::Instant;
-use crate::cluster::node_tls::NodeTls;
+use crate::cluster::node_tls::{NodeTls, NodeTlsError};
 use crate::config::Config;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::roots::RootsError;
@@ -47,6 +47,9 @@ pub enum LoadError {
     /// The authorities of a `[[push.route]]` cannot be used.
     #[error("[[push.route]] ca: {0}")]
     Roots(#[from] RootsError),
+    /// The files of `[cluster]` cannot be used.
+    #[error(transparent)]
+    Node(#[from] NodeTlsError),
     /// The server of a host cannot be trusted.
     #[error("upstream_ca: {0}")]
     Trust(#[from] TrustError),
@@ -57,19 +60,21 @@ impl LoadError {
     /// files fails in the same way.
     pub fn is_of_configuration(&self) -> bool {
         match self {
-            Self::Certificate(error) => match error {
+            Self::Certificate(error) | Self::Node(NodeTlsError::Certificate(error)) => match error {
                 CertificateError::Unreadable { .. }
                 | CertificateError::Empty { .. }
                 | CertificateError::Mismatch { .. }
                 | CertificateError::Unusable { .. } => true,
                 CertificateError::Unwritable { .. } | CertificateError::NotMade { .. } => false,
             },
-            Self::Roots(error) | Self::Trust(TrustError::Roots(error)) => match error {
-                RootsError::Unreadable { .. } | RootsError::Empty { .. } | RootsError::Unusable { .. } => true,
-                RootsError::NoSystemRoots { .. } => false,
-            },
-            Self::Trust(TrustError::Name { .. }) => true,
-            Self::Tls(_) | Self::Trust(TrustError::Library(_)) => false,
+            Self::Roots(error) | Self::Trust(TrustError::Roots(error)) | Self::Node(NodeTlsError::Authority(error)) => {
+                match error {
+                    RootsError::Unreadable { .. } | RootsError::Empty { .. } | RootsError::Unusable { .. } => true,
+                    RootsError::NoSystemRoots { .. } => false,
+                }
+            }
+            Self::Trust(TrustError::Name { .. }) | Self::Node(NodeTlsError::Verifier(_)) => true,
+            Self::Tls(_) | Self::Trust(TrustError::Library(_)) | Self::Node(NodeTlsError::Library(_)) => false,
         }
     }
 }
@@ -115,7 +120,10 @@ impl Snapshot {
         let ways = Ways::load(&config.hosts).map_err(|error| problems.push(error.into()));
         let transports = TransportSettings::load(Arc::clone(&config), keys.iter().cloned().collect())
             .map_err(|error| problems.push(error.into()));
-        let (Ok(ways), Ok(transports), true) = (ways, transports, problems.is_empty()) else { return Err(problems) };
+        let node_tls = load_node_tls(&config).map_err(|error| problems.push(error.into()));
+        let (Ok(ways), Ok(transports), Ok(node_tls), true) = (ways, transports, node_tls, problems.is_empty()) else {
+            return Err(problems);
+        };
         let certificates = Certificates::new(&keys).map_err(|error| vec![error.into()])?;
         let modern = config.hosts.iter().filter(|host| host.modern_login).map(|host| host.domain.clone());
         let settings = Settings {
@@ -135,7 +143,7 @@ impl Snapshot {
         };
         let domains = Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect());
         let (settings, transports) = (Arc::new(settings), Arc::new(transports));
-        Ok(Self { config, settings, domains, keys, certificates, ways, node_tls: None, transports })
+        Ok(Self { config, settings, domains, keys, certificates, ways, node_tls, transports })
     }
 
     /// Sets [`Settings::seed`] to that of a previous process.
@@ -177,4 +185,13 @@ impl Snapshot {
         let settings = Arc::clone(&self.settings);
         negotiate::Negotiation::new(Arc::clone(&self.domains), settings, rand::random, deadline)
     }
+}
+
+/// Loads the certificate of this node and the authorities of the cluster, if there is one.
+///
+/// # Errors
+/// [`NodeTlsError`], which names the file.
+pub fn load_node_tls(config: &Config) -> Result<Option<Arc<NodeTls>>, NodeTlsError> {
+    let Some(cluster) = &config.cluster else { return Ok(None) };
+    Ok(Some(Arc::new(NodeTls::load(&cluster.certificate, &cluster.key, &cluster.ca)?)))
 }

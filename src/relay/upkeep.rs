@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::select;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::certificates::CHECK_INTERVAL;
@@ -20,6 +22,10 @@ use crate::store::Ttl;
 const AGEING: Duration = Duration::from_secs(3600);
 /// The interval between two looks at the lease of this node.
 const LEASE_CHECK: Duration = Duration::from_millis(200);
+/// The interval between two looks for accounts of dead nodes that nobody has freed.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
+/// The time between two attempts to free accounts.
+const FREE_AGAIN: Duration = Duration::from_secs(5);
 /// The time for which the `h` of an ended session is kept.
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -39,9 +45,11 @@ impl Relay {
 
     /// Deletes old data, sends wake pushes, checks the certificates and handles revocations, until it is dropped.
     pub async fn upkeep(self: &Arc<Self>) {
+        let freed = Arc::<Notify>::default();
         tokio::join!(
             age(self),
-            WakePushes::new(self).run(),
+            WakePushes::new(self, Arc::clone(&freed)).run(),
+            free_dead(self, &freed),
             check_certificates(self),
             handle_revocations(self),
             watch_lease(self)
@@ -68,6 +76,32 @@ async fn watch_lease(relay: &Relay) {
                 }
             }
             Some(_) | None => {}
+        }
+    }
+}
+
+/// Frees the accounts of nodes that have died, and has their devices woken. Also those whose clean-up another node has begun
+/// and not finished.
+async fn free_dead(relay: &Relay, freed: &Notify) {
+    let Some(mut deaths) = relay.store().lease().map(|lease| lease.deaths()) else { return };
+    loop {
+        let known = *deaths.borrow_and_update();
+        let pause = match relay.store().cluster().free_dead(clock::unix_secs()).await {
+            Ok(lost) => {
+                if !lost.is_empty() {
+                    tracing::warn!(sessions = lost.len(), deaths = known, "accounts of dead nodes freed");
+                    freed.notify_one();
+                }
+                LEFT_BEHIND
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot free the accounts of dead nodes: trying again");
+                FREE_AGAIN
+            }
+        };
+        select! {
+            changed = deaths.changed() => if changed.is_err() { return },
+            () = sleep(pause) => {}
         }
     }
 }

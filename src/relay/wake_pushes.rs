@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::select;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -20,7 +22,7 @@ use crate::jid::BareJid;
 use crate::publish::PublishPermit;
 use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
-use crate::store::{Slot, Store, StoreError, Wake};
+use crate::store::{AccountOwnership, Slot, Store, StoreError, Wake};
 
 /// The interval between two rounds.
 const ROUND: Duration = Duration::from_secs(10);
@@ -43,11 +45,13 @@ pub(super) struct WakePushes {
     current: Arc<Current>,
     background: Background,
     retries: Arc<WakeRetries>,
+    /// Notified when the accounts of a dead node were freed.
+    freed: Arc<Notify>,
     memory: RoundMemory,
 }
 
 impl WakePushes {
-    pub(super) fn new(relay: &Relay) -> Self {
+    pub(super) fn new(relay: &Relay, freed: Arc<Notify>) -> Self {
         Self {
             store: relay.store().clone(),
             registry: Arc::clone(relay.registry()),
@@ -55,6 +59,7 @@ impl WakePushes {
             current: relay.shared_current(),
             background: relay.background().clone(),
             retries: Arc::clone(relay.absent().wake_retries()),
+            freed,
             memory: RoundMemory::default(),
         }
     }
@@ -68,7 +73,10 @@ impl WakePushes {
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "cannot read wake pushes"),
             }
-            sleep(ROUND).await;
+            select! {
+                () = sleep(ROUND) => {}
+                () = self.freed.notified() => {}
+            }
         }
     }
 
@@ -83,6 +91,8 @@ impl WakePushes {
             if self.memory.under_way.contains_key(slot) || self.retries.waits(slot, Instant::now()) {
                 continue;
             }
+            // Nobody else owns the account from here on, so that the device is woken once.
+            let Some(owned) = self.store.cluster().claim_wake(slot).await? else { continue };
             let publishes = match self.publishes(slot).await {
                 Err(error) if error.is_of_one_record() => {
                     if self.memory.logged.insert(slot.clone()) {
@@ -95,7 +105,7 @@ impl WakePushes {
             if self.may_leave(slot, &publishes) {
                 // While publishing is interrupted, all jobs stay.
                 let Some(permit) = self.publishing.permit() else { break };
-                let task = self.task(slot, *wake).run(permit, publishes);
+                let task = self.task(slot, *wake, owned).run(permit, publishes);
                 self.memory.under_way.insert(slot.clone(), self.background.spawn(task));
                 sleep(pause + jitter(rand::random::<f64>() * 2.0)).await;
             } else if self.memory.logged.insert(slot.clone()) {
@@ -108,13 +118,14 @@ impl WakePushes {
         Ok(any)
     }
 
-    fn task(&self, slot: &Slot, wake: Wake) -> WakeTask {
+    fn task(&self, slot: &Slot, wake: Wake, owned: AccountOwnership) -> WakeTask {
         WakeTask {
             publishing: Arc::clone(&self.publishing),
             retries: Arc::clone(&self.retries),
             store: self.store.clone(),
             slot: slot.clone(),
             wake,
+            owned,
         }
     }
 
@@ -144,12 +155,14 @@ struct WakeTask {
     store: Store,
     slot: Slot,
     wake: Wake,
+    /// Keeps the account with this node until the note is deleted.
+    owned: AccountOwnership,
 }
 
 impl WakeTask {
     /// Wakes a device through all its registrations. The job is done as soon as one push service may have the push.
     async fn run(self, permit: PublishPermit, publishes: Vec<Publish>) {
-        let Self { publishing, retries, store, slot, wake } = self;
+        let Self { publishing, retries, store, slot, wake, owned: _owned } = self;
         let (account, reason) = (&slot.account, wake.reason.name());
         let (mut left, mut sent, mut out_of_reach, mut interrupted) = (publishes.is_empty(), false, false, false);
         for publish in publishes {
@@ -231,7 +244,7 @@ mod tests {
             relay.store().wake(slot, Wake { since: UnixSecs::new(1), reason: WakeReason::Restart }).await.unwrap();
         }
         relay.store().set_account(&slots[1].account, b"hunter2");
-        let mut pushes = WakePushes::new(&relay);
+        let mut pushes = WakePushes::new(&relay, Arc::default());
         for _ in 0..2 {
             assert!(pushes.round(Duration::ZERO).await.unwrap());
             assert_eq!(pushes.memory.logged, HashSet::from(slots.clone()));
@@ -268,7 +281,7 @@ mod tests {
             relay.store().change(&slot.account, change).await.unwrap();
         }
         let spool = SpoolId { account: slot.account.clone(), login };
-        let pushes = WakePushes::new(&relay);
+        let pushes = WakePushes::new(&relay, Arc::default());
         for (seq, count) in [(1, 0), (2, 1)] {
             let item = Spooled {
                 seq: Seq::new(seq),

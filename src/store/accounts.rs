@@ -9,6 +9,7 @@ use super::engines::Engines;
 use super::error::StoreError;
 use super::lease::Lease;
 use super::newest::ChangeId;
+use super::nodes::NodeCalls;
 use super::op::{Effect, Op};
 use super::ownership::{AccountOwnership, OwnedAccounts};
 use super::postgres::Postgres;
@@ -44,6 +45,11 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn claim(&self, account: &BareJid) -> Result<AccountOwnership, StoreError> {
         claims::claim(self, account).await
+    }
+
+    /// Returns the calls about the nodes that share the database.
+    pub fn cluster(&self) -> NodeCalls<'_> {
+        NodeCalls::of(self)
     }
 
     /// Returns the lease of this node; `None` if the database has one user.

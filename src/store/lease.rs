@@ -14,6 +14,7 @@ use crate::sync::lock;
 pub struct Lease {
     state: Mutex<LeaseState>,
     passed: watch::Sender<bool>,
+    deaths: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -25,7 +26,11 @@ struct LeaseState {
 
 impl Lease {
     pub(super) fn new(epoch: i64, until: Instant) -> Self {
-        Self { state: Mutex::new(LeaseState { epoch: Some(epoch), until }), passed: watch::Sender::new(false) }
+        Self {
+            state: Mutex::new(LeaseState { epoch: Some(epoch), until }),
+            passed: watch::Sender::new(false),
+            deaths: watch::Sender::new(0),
+        }
     }
 
     /// Returns whether this node may publish, claim, and acknowledge what it has stored.
@@ -51,6 +56,15 @@ impl Lease {
     /// Returns a receiver that is true once the epoch has passed: another node has taken this node's place.
     pub fn passed(&self) -> watch::Receiver<bool> {
         self.passed.subscribe()
+    }
+
+    /// Returns a receiver of the number of nodes whose place this one has taken. Their accounts are to be freed.
+    pub fn deaths(&self) -> watch::Receiver<u64> {
+        self.deaths.subscribe()
+    }
+
+    pub(super) fn note_death(&self) {
+        self.deaths.send_modify(|deaths| *deaths = deaths.saturating_add(1));
     }
 
     /// Extends the lease after a successful renewal.

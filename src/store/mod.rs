@@ -17,7 +17,7 @@
 //! | `writer` | the one thread that commits groups of writes |
 //! | `deletions`, `counts`, `newest`, `logins` | the state in memory that the writer and the calls use |
 //! | `tasks`, `shared` | the jobs and the state that calls and the writer share |
-//! | `claims`, `ownership`, `lease` | the accounts that this node owns, where several share a database, and its right to act |
+//! | `claims`, `ownership`, `lease`, `nodes` | the accounts that this node owns, where several share a database, its right to act, and the others |
 //! | `engine`, `op`, `query` | the interface of an engine: writes, reads and outcomes as data |
 //! | `engines` | the choice of an engine |
 //! | `embedded`, `postgres` | the engines |
@@ -75,6 +75,7 @@ pub(crate) mod fuzzing;
 mod lease;
 mod logins;
 mod newest;
+mod nodes;
 mod op;
 mod ownership;
 mod postgres;
@@ -92,6 +93,7 @@ pub use crate::session::queue::Spooled;
 pub use embedded::peek::peek;
 pub use error::{DatabaseFailure, SpoolBound, StoreError};
 pub use lease::Lease;
+pub use nodes::{LoginKey, NodeCalls, NodeRecord};
 pub use ownership::AccountOwnership;
 pub use postgres::probe::{DatabaseState, probe as probe_postgres};
 pub use postgres::settings::{NodeEntry, PostgresSettings};

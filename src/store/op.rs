@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::error::StoreError;
+use super::nodes::LoginKey;
 use super::schema::Count;
 use super::values::{Slot, SpoolId, Tombstone, Wake};
 use crate::clock::{UnixMillis, UnixSecs};
@@ -76,6 +77,10 @@ pub(super) enum Op {
     ///
     /// Idempotent.
     Claim { account: BareJid },
+    /// Notes that an account logs in with this name, which may be an alias. Idempotent.
+    SaveLoginName { account: BareJid, name: LoginKey },
+    /// Changes what other nodes know about this one. Idempotent.
+    DescribeNode { certificate: Option<Vec<u8>>, is_draining: Option<bool> },
     /// Gives an account up. Idempotent.
     Release { account: BareJid },
     /// Closes the logins of an account that no process serves, except for those that were `kept`, and saves wakes for their
@@ -117,6 +122,8 @@ impl Op {
             | Self::SaveHandover { .. }
             | Self::Recover { .. }
             | Self::Claim { .. }
+            | Self::SaveLoginName { .. }
+            | Self::DescribeNode { .. }
             | Self::Release { .. }
             | Self::CloseStale { .. }
             | Self::Forget { .. }
@@ -137,6 +144,7 @@ impl Op {
             | Self::TakeOver { account, .. }
             | Self::Adopt { account, .. }
             | Self::Claim { account }
+            | Self::SaveLoginName { account, .. }
             | Self::Release { account }
             | Self::CloseStale { account, .. } => std::slice::from_ref(account),
             Self::Spool { spool, .. }
@@ -148,6 +156,7 @@ impl Op {
             Self::SaveTombstone { .. }
             | Self::ExpireTombstones { .. }
             | Self::SaveHandover { .. }
+            | Self::DescribeNode { .. }
             | Self::Recover { .. } => &[],
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::deletions::HiddenRanges;
 use super::error::StoreError;
+use super::nodes::{LoginKey, NodeRecord};
 use super::op::Unreadable;
 use super::schema::Count;
 use super::values::{AccountPage, Slot, SpoolId, Tombstone, Wake};
@@ -35,12 +36,18 @@ pub(super) enum Query {
     Tombstone { sm_id: String },
     /// The devices that are to be woken. [`QueryAnswer::Wakes`].
     Wakes,
+    /// The note that a device is to be woken. [`QueryAnswer::Wakes`] with one device or none.
+    Wake { slot: Slot },
     /// The accounts after a name that have something not seen since `before`. [`QueryAnswer::Unseen`].
     Unseen { after: String, before: UnixSecs },
     /// The tombstones after a resumption id that are older than `before`. [`QueryAnswer::OldTombstones`].
     OldTombstones { after: String, before: UnixSecs },
     /// The spools after this one whose devices have no session. [`QueryAnswer::Away`].
     Away { after: (String, u64) },
+    /// The node that owns the account of a login name, or else this account. [`QueryAnswer::Nodes`] with one node or none.
+    Owner { name: Option<LoginKey>, account: Option<BareJid> },
+    /// All nodes, if wanted with the numbers of accounts that they own. [`QueryAnswer::Nodes`].
+    Nodes { counted: bool },
 }
 
 /// The answer to a [`Query`].
@@ -65,6 +72,7 @@ pub(super) enum QueryAnswer {
     Unseen(Piece<String, BareJid>),
     OldTombstones(Piece<String, String>),
     Away(Piece<(String, u64), SpoolId>),
+    Nodes(Vec<(NodeRecord, u64)>),
 }
 
 /// A spool of an account.

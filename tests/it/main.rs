@@ -14,6 +14,7 @@ mod answers;
 mod baseline;
 mod chains;
 mod clients;
+mod cluster;
 mod copies;
 mod crash;
 mod dark;

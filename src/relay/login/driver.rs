@@ -34,6 +34,7 @@ use crate::relay::timer::Timer;
 use crate::session::Bound;
 use crate::session::negotiate::{HeldSession, Lockout, LoginInput, Negotiation, Stop};
 use crate::session::sasl::LoginMethod;
+use crate::store::AccountOwnership;
 
 /// A login that has become a new session.
 pub(in crate::relay) struct Login {
@@ -42,6 +43,8 @@ pub(in crate::relay) struct Login {
     pub(in crate::relay) peer: SocketAddr,
     pub(in crate::relay) upstream: UpstreamConn,
     pub(in crate::relay) method: Option<LoginMethod>,
+    /// Keeps the account that was likely to be the login's with this node.
+    pub(in crate::relay) ownership: Option<AccountOwnership>,
 }
 
 /// The result of a login.
@@ -87,6 +90,8 @@ struct LoginDriver<'a> {
     progress: LoginProgress,
     bound: Option<Bound>,
     hop: Hop,
+    /// Keeps the account with this node until the session has it.
+    ownership: Option<AccountOwnership>,
     /// An event that came during another wait.
     interrupted: Option<LoginEvent>,
     done: bool,
@@ -135,16 +140,18 @@ pub(in crate::relay) async fn run(
         },
         bound: None,
         hop: Hop::default(),
+        ownership: None,
         interrupted: None,
         done: false,
     };
     driver.drive().await;
     driver.count_resumption();
     relay.metrics().login(driver.progress.outcome, driver.progress.method);
-    let LoginDriver { client, upstream, bound, hop, progress: LoginProgress { method, .. }, .. } = driver;
+    let LoginDriver { client, upstream, bound, hop, ownership, progress: LoginProgress { method, .. }, .. } = driver;
     match (bound, client, upstream, hop.conn) {
         (Some(bound), Some(client), Some(upstream), _) => {
-            Some(LoginResult::Session(Box::new(Login { bound, client, peer: addresses.client, upstream, method })))
+            let peer = addresses.client;
+            Some(LoginResult::Session(Box::new(Login { bound, client, peer, upstream, method, ownership })))
         }
         (_, Some(client), _, Some(node)) => Some(LoginResult::Relayed(RelayedClient { client, node })),
         (_, client, upstream, _) => {

@@ -163,7 +163,7 @@ struct Node {
 
 impl Node {
     async fn start(authority: &Authority, server: &XmppServer) -> Self {
-        let (files, tls, directory) = (tempdir().unwrap(), authority.node(), Directory::default());
+        let (files, tls, directory) = (tempdir().unwrap(), authority.node(), Directory::of([]));
         let file = |name: &str| files.path().join(name).display().to_string();
         let config = format!(
             "[[host]]\ndomain = 'localhost'\ncertificate = '{}'\nkey = '{}'\nupstream = '{}'\n\

@@ -311,6 +311,7 @@ impl Authenticating {
         Ok(match exchange.profile() {
             Profile::Sasl => {
                 legs.out(LoginOutput::Authenticated(LoginMethod::Sasl1));
+                login.claim(legs);
                 legs.pass_to_client(success);
                 legs.restart(self.streams.client_header());
                 SaslStep::Restart(Box::new(Restarting::new(self.streams, login)))

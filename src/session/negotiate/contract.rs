@@ -69,6 +69,8 @@ pub enum Stop {
     ServerSilent,
     /// The store has not answered in time.
     StoreLate,
+    /// Another node has become the owner of the account.
+    OtherOwner,
     /// There are too many unauthenticated connections.
     Crowded,
     /// The daemon was asked to stop.
@@ -141,6 +143,9 @@ pub enum LoginOutput {
     PassOn(Box<PassedStream>),
     /// The server accepted the login: the larger limits apply from now on.
     Authenticated(LoginMethod),
+    /// Make this node the owner of the account of the login, which is not proven to be this one. If another node owns it, the
+    /// login ends with [`Stop::OtherOwner`], and the following outputs are not performed.
+    Claim(BareJid),
     /// A fronted login is complete. It took this number of round trips less than SASL of RFC 6120 and the requests behind it.
     RoundTripsSaved(u32),
     /// The server answered a SASL exchange with a failure of any kind.
@@ -251,13 +256,15 @@ pub enum CloseReason {
     OwnerUnknown,
     /// The stream could not be passed on to the node that owns the account.
     NotPassedOn,
+    /// Another node has become the owner of the account.
+    OtherOwner,
     /// The daemon was asked to stop.
     Shutdown,
 }
 
 impl CloseReason {
     /// All reasons.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
@@ -276,6 +283,7 @@ impl CloseReason {
         Self::LockedOut,
         Self::OwnerUnknown,
         Self::NotPassedOn,
+        Self::OtherOwner,
         Self::Shutdown,
     ];
 
@@ -300,6 +308,7 @@ impl CloseReason {
             Self::LockedOut => "locked_out",
             Self::OwnerUnknown => "owner_unknown",
             Self::NotPassedOn => "not_passed_on",
+            Self::OtherOwner => "other_owner",
             Self::Shutdown => "shutdown",
         }
     }

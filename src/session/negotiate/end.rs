@@ -59,6 +59,8 @@ pub(super) enum LoginEnd {
     OwnerUnknown,
     /// The stream could not be passed on to the node that owns the account.
     NotPassedOn,
+    /// Another node has become the owner of the account.
+    OtherOwner,
     /// The daemon was asked to stop.
     Shutdown,
 }
@@ -95,6 +97,7 @@ impl LoginEnd {
             Self::Overload => CloseReason::Crowded,
             Self::OwnerUnknown => CloseReason::OwnerUnknown,
             Self::NotPassedOn => CloseReason::NotPassedOn,
+            Self::OtherOwner => CloseReason::OtherOwner,
             Self::Shutdown => CloseReason::Shutdown,
         }
     }
@@ -102,15 +105,18 @@ impl LoginEnd {
     /// Returns whether the client's connection is closed without the end of its stream. To the client it is lost, so the client
     /// connects again. After a failure or a stream error some clients would discard their password or token.
     pub(super) fn is_lost_connection(&self) -> bool {
-        matches!(self, Self::OwnerUnknown | Self::NotPassedOn)
+        matches!(self, Self::OwnerUnknown | Self::NotPassedOn | Self::OtherOwner)
     }
 
     /// The stream error for the client, which also ends the stream; `None` if the stream ends without one.
     pub(super) fn error(&self) -> Option<Bytes> {
         let (condition, text) = match self {
-            Self::ClientClosed | Self::ServerClosed | Self::ResumeRefused | Self::OwnerUnknown | Self::NotPassedOn => {
-                return None;
-            }
+            Self::ClientClosed
+            | Self::ServerClosed
+            | Self::ResumeRefused
+            | Self::OwnerUnknown
+            | Self::NotPassedOn
+            | Self::OtherOwner => return None,
             Self::OfferChanged(profile) => {
                 let failure = fronted::refusal(profile, "temporary-auth-failure");
                 return Some([&failure[..], xml::STREAM_CLOSE].concat().into());
@@ -146,6 +152,7 @@ impl From<Stop> for LoginEnd {
             Stop::Timeout => Self::Timeout,
             Stop::ServerSilent => Self::ServerSilent,
             Stop::StoreLate => Self::StoreLate,
+            Stop::OtherOwner => Self::OtherOwner,
             Stop::Crowded => Self::Overload,
             Stop::Shutdown => Self::Shutdown,
         }

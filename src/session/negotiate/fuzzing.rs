@@ -458,6 +458,8 @@ impl<'d> World<'d> {
                 return Some(if up { LoginInput::Connected(self.script.leg()) } else { LoginInput::UpstreamLost });
             }
             LoginOutput::Authenticated(_) => self.client.set_limits(FrameLimits::client(1 << 16, 64)),
+            LoginOutput::Claim(_) if self.script.has(b'O') => return Some(LoginInput::Stop(Stop::OtherOwner)),
+            LoginOutput::Claim(_) => {}
             LoginOutput::Restart => {
                 self.client.restart();
                 self.upstream.restart();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::contract::Ended;
+use super::contract::{Ended, LoginOutput};
+use super::legs::Legs;
 use super::proof::{HeldSession, Proof};
 use super::streams::Streams;
 use crate::jid::{BareJid, FullJid};
@@ -84,6 +85,13 @@ impl AcceptedLogin {
     /// same exchange that it answered with `<success/>`.
     pub(super) fn is_proven(&self, held: &HeldSession) -> bool {
         self.proof().is_some_and(|proof| proof.proves(held))
+    }
+
+    /// Makes this node the owner of the account, as far as it is known. The bind tells if it is another one.
+    pub(super) fn claim(&self, legs: &mut Legs) {
+        if let Some(account) = self.likely_account() {
+            legs.out(LoginOutput::Claim(account));
+        }
     }
 
     /// Returns the `<failed/>` for a session that does not exist. XEP-0198 §5: only the session's own account gets its `h`.

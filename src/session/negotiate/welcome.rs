@@ -45,6 +45,7 @@ impl Sasl2Success {
 
     /// Resumes the requested session if it belongs to the login's account. Otherwise welcomes the client.
     pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<LoginSuccess, LoginEnd> {
+        self.login.claim(legs);
         let failed = match std::mem::take(&mut self.resume) {
             InlineResume::None => None,
             InlineResume::Held(resume, held) if self.login.account() == Some(&held.account) => {

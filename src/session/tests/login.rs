@@ -31,6 +31,7 @@ pub(super) struct Login {
     pub(super) connects: Vec<String>,
     pub(super) finds: Vec<SmId>,
     pub(super) questions: Vec<LocateRequest>,
+    pub(super) claimed: Vec<BareJid>,
     pub(super) passed: Option<PassedStream>,
     pub(super) handed_over: Option<Resumption>,
     pub(super) bound: Option<Box<Bound>>,
@@ -76,6 +77,7 @@ impl Login {
             connects: Vec::new(),
             finds: Vec::new(),
             questions: Vec::new(),
+            claimed: Vec::new(),
             passed: None,
             handed_over: None,
             bound: None,
@@ -145,6 +147,7 @@ impl Login {
                 LoginOutput::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 LoginOutput::Connect(host) => self.connects.push(host),
                 LoginOutput::Authenticated(method) => self.method = Some(method),
+                LoginOutput::Claim(account) => self.claimed.push(account),
                 LoginOutput::Answered => {}
                 LoginOutput::Locate(question) => self.questions.push(*question),
                 LoginOutput::PassOn(passed) => self.passed = Some(*passed),

@@ -57,6 +57,11 @@ pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<Quer
         Query::OldTombstones { after, before } => {
             QueryAnswer::OldTombstones(ageing::old_tombstones(transaction, &after, before)?)
         }
+        Query::Wake { slot } => {
+            QueryAnswer::Wakes(wakes::all(transaction)?.into_iter().filter(|(noted, _)| *noted == slot).collect())
+        }
+        // Nobody else is there.
+        Query::Owner { .. } | Query::Nodes { .. } => QueryAnswer::Nodes(Vec::new()),
         Query::Away { after } => QueryAnswer::Away(ageing::away(transaction, &after)?),
     })
 }

@@ -92,7 +92,11 @@ impl Tables<'_> {
                 Effect::Nothing
             }
             // One process uses this database, so it owns all accounts.
-            Op::Claim { .. } | Op::Release { .. } | Op::CloseStale { .. } => Effect::Nothing,
+            Op::Claim { .. }
+            | Op::SaveLoginName { .. }
+            | Op::DescribeNode { .. }
+            | Op::Release { .. }
+            | Op::CloseStale { .. } => Effect::Nothing,
             Op::Recover { now, revision, kept, .. } => {
                 self.accounts.set_handover(None)?;
                 Effect::Recovered(ageing::recover(self, *now, *revision, kept)?)

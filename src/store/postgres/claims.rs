@@ -9,6 +9,7 @@ use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::store::error::StoreError;
+use crate::store::nodes::LoginKey;
 use crate::store::op::{Effect, Op, OpOutcome};
 use crate::store::schema::encode_account;
 use crate::store::values::{Slot, Wake, WakeReason};
@@ -44,6 +45,15 @@ pub(super) fn claim(plan: &mut GroupPlan<'_>, accounts: &[BareJid]) {
     let (node, epoch) = (plan.writer.node, plan.writer.epoch);
     plan.call(CLAIM, params![jids.clone(), node, epoch], RowMeaning::Claimed);
     plan.call(COUNT_CLAIMED, params![jids, node, epoch], RowMeaning::Counted);
+}
+
+/// Notes with which name an account logs in. The account exists: it is claimed before.
+pub(super) fn name(plan: &mut GroupPlan<'_>, account: &BareJid, name: &LoginKey) -> OpOutcome {
+    const NAME: &str = "INSERT INTO login (host, authcid, account) SELECT $1, $2, a.id FROM account a WHERE a.jid = $3 \
+        ON CONFLICT (host, authcid) DO UPDATE SET account = excluded.account WHERE login.account <> excluded.account";
+    let params = params![name.host.clone(), name.authcid.clone(), account.as_str().to_owned()];
+    plan.call(NAME, params, RowMeaning::Nothing);
+    done()
 }
 
 /// Gives an account up.

@@ -26,6 +26,8 @@ use crate::sync::lock;
 const LOOK: Duration = Duration::from_millis(20);
 
 const FENCE: &str = "SELECT pushward_fence($1, $2, $3)";
+/// Keeps this node's epoch until the end of the transaction. Unlike [`FENCE`], it does not wait for the writer.
+pub(super) const OWN_EPOCH: &str = "SELECT id FROM node WHERE id = $1 AND epoch = $2 FOR SHARE";
 /// The error of [`FENCE`] for an epoch that has passed.
 const PASSED: &str = "PW001";
 
@@ -177,6 +179,14 @@ fn perform(plan: &mut GroupPlan<'_>, number: usize, op: &Op, group: &OpGroup<'_>
         Op::TakeOver { account, device, to } => spools::take_over(plan, number, account, *device, *to),
         Op::Adopt { .. } => spools::adopt(plan, number, op),
         Op::Claim { .. } => Ok(done()),
+        Op::SaveLoginName { account, name } => Ok(claims::name(plan, account, name)),
+        Op::DescribeNode { certificate, is_draining } => {
+            const DESCRIBE: &str = "UPDATE node SET certificate = coalesce($2, certificate), \
+                draining = coalesce($3, draining) WHERE id = $1";
+            let params = params![plan.writer.node, certificate.clone(), *is_draining];
+            plan.call(DESCRIBE, params, RowMeaning::Nothing);
+            Ok(done())
+        }
         Op::Release { account } => claims::release(plan, account),
         Op::CloseStale { account, now, revision, kept } => {
             changes::close_stale(plan, account, *now, *revision, |login| !kept.contains(&login))

@@ -39,9 +39,8 @@ const SHARED: &str = "SELECT x.login, s.seq, s.stanza FROM session x \
 /// Accounts of this node from an id on, or those whose owner is dead.
 const OWN_ACCOUNTS: &str = "SELECT id, jid, record, revision, owner, owner_epoch FROM account \
     WHERE owner = $1 AND owner_epoch = $2 AND id > $3 ORDER BY id LIMIT $4";
-const DEAD_ACCOUNTS: &str = "SELECT a.id, a.jid, a.record, a.revision, a.owner, a.owner_epoch FROM account a \
-    WHERE a.owner IS NOT NULL \
-    AND NOT EXISTS (SELECT 1 FROM node n WHERE n.id = a.owner AND n.epoch = a.owner_epoch) ORDER BY a.id LIMIT $1";
+const DEAD_ACCOUNTS: &str = "SELECT a.id, a.jid, a.record, a.revision, a.owner, a.owner_epoch \
+    FROM node n JOIN account a ON a.owner = n.id AND a.owner_epoch < n.epoch LIMIT $1";
 /// The most accounts that are freed in one transaction.
 pub(super) const FREED: usize = 256;
 
@@ -99,6 +98,8 @@ impl Knowledge {
                 | Op::Delete(_)
                 | Op::TakeOver { .. }
                 | Op::Claim { .. }
+                | Op::SaveLoginName { .. }
+                | Op::DescribeNode { .. }
                 | Op::Release { .. }
                 | Op::CloseStale { .. }
                 | Op::SaveTombstone { .. }
@@ -218,7 +219,10 @@ impl Knowledge {
             None => StatementCall::new(DEAD_ACCOUNTS, params![most]),
         };
         let rows = connection.query(&call).await?;
-        self.freeable.insert(number, rows.iter().filter_map(freeable).collect());
+        let mut accounts: Vec<_> = rows.iter().filter_map(freeable).collect();
+        // Two nodes that free the same accounts wait for each other in one order.
+        accounts.sort_unstable_by_key(|account| account.id);
+        self.freeable.insert(number, accounts);
         Ok(())
     }
 
@@ -333,6 +337,8 @@ fn needs_record(op: &Op, has_row: impl Fn(&SpoolId) -> bool) -> Vec<&BareJid> {
         Op::Forget { accounts, .. } => accounts.iter().collect(),
         Op::Delete(_)
         | Op::Claim { .. }
+        | Op::SaveLoginName { .. }
+        | Op::DescribeNode { .. }
         | Op::Release { .. }
         | Op::SaveTombstone { .. }
         | Op::ExpireTombstones { .. }

@@ -7,7 +7,7 @@ use crate::secret::Secret;
 use crate::store::error::StoreError;
 
 /// The migrations, in order. Each only adds, so that nodes of the version before can go on.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 /// The version of the schema that is written.
 pub(super) const SCHEMA: i64 = MIGRATIONS.len() as i64;
 

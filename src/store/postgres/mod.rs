@@ -6,6 +6,7 @@
 //! | `settings`, `connection` | connections to the primary: checks, transactions that are sent whole, warnings |
 //! | `migrate` | the schema (`schema_*.sql`) and its versions |
 //! | `node` | this node's row: epoch and lease |
+//! | `observed`, `nodes` | the leases of the others, and the end of those that are not renewed; reads about nodes |
 //! | `commit`, `knowledge`, `plan` | a group: what it needs is read, then it is written as one transaction |
 //! | `changes`, `spools`, `claims` | the operations |
 //! | `queries` | reads |
@@ -27,7 +28,9 @@ mod core;
 mod knowledge;
 mod migrate;
 mod node;
+mod nodes;
 mod numbers;
+mod observed;
 mod plan;
 pub(super) mod probe;
 mod queries;

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use super::connection::{Line, StatementCall, params, unavailable};
 use super::core::Core;
 use super::numbers;
+use super::observed::ObservedLeases;
 use super::settings::PostgresSettings;
 use crate::clock::Instant;
 use crate::store::error::StoreError;
@@ -21,14 +22,16 @@ const LOOK_AT: &str =
 const CREATE: &str = "INSERT INTO node (id, epoch, address, certificate, lease_until) \
     VALUES ($1, 0, $2, $3, '-infinity') ON CONFLICT (id) DO NOTHING";
 const BEGIN_EPOCH: &str = "UPDATE node SET epoch = epoch + 1, address = $3, certificate = $4, draining = false, \
-    handover = NULL, lease_until = clock_timestamp() + make_interval(secs => $5) \
+    handover = NULL, lease = $5, lease_until = clock_timestamp() + make_interval(secs => $5) \
     WHERE id = $1 AND epoch = $2 AND lease_until <= clock_timestamp() RETURNING epoch";
-const GO_ON: &str = "UPDATE node SET address = $3, certificate = $4, \
+const GO_ON: &str = "UPDATE node SET address = $3, certificate = $4, lease = $5, \
     lease_until = clock_timestamp() + make_interval(secs => $5) \
     WHERE id = $1 AND epoch = $2 AND handover = $6 RETURNING epoch";
 const RENEW: &str = "UPDATE node SET lease_until = clock_timestamp() + make_interval(secs => $3) \
     WHERE id = $1 AND epoch = $2 RETURNING id";
-const LEAVE: &str = "UPDATE node SET lease_until = '-infinity', draining = false WHERE id = $1 AND epoch = $2";
+/// The next epoch, in which nobody lives: what this node still owns is free at once.
+const LEAVE: &str = "UPDATE node SET epoch = epoch + 1, lease_until = '-infinity', draining = false, handover = NULL \
+    WHERE id = $1 AND epoch = $2";
 /// A node without a cluster and nodes of a cluster cannot share a database: nobody could reach the accounts of the first.
 const OTHER_KIND: &str = "SELECT id, address FROM node \
     WHERE (id = 0) <> ($1::smallint = 0) AND lease_until > clock_timestamp() ORDER BY id LIMIT 1";
@@ -108,12 +111,17 @@ fn in_use(node: i16, address: &str) -> StoreError {
 }
 
 impl Core {
-    /// Renews the lease for as long as the engine lives.
+    /// Renews the lease, and observes those of the other nodes, for as long as the engine lives.
     pub(super) async fn keep_lease(&self) {
+        let mut observed = ObservedLeases::default();
         loop {
             sleep(self.settings.renewal()).await;
             let Some(epoch) = self.lease.epoch() else { continue };
-            match timeout(self.settings.lease, self.renew(epoch)).await {
+            let work = async {
+                self.renew(epoch).await?;
+                self.observe(&mut observed).await
+            };
+            match timeout(self.settings.lease, work).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => self.note_unavailable(&error),
                 Err(_) => {

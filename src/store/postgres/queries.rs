@@ -6,7 +6,7 @@ use tokio_postgres::{Error, Row};
 
 use super::connection::{PrimaryConnection, StatementCall, params};
 use super::knowledge::decode;
-use super::numbers;
+use super::{nodes, numbers};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::seq::Seq;
@@ -73,6 +73,8 @@ const WAKES: &str = concat!(
     free_or_own!("a", "$1"),
     " ORDER BY w.account, w.device"
 );
+const WAKE: &str = "SELECT a.jid, w.device, w.record FROM wake w JOIN account a ON a.id = w.account \
+    WHERE a.jid = $1 AND w.device = $2";
 const OLD_TOMBSTONES: &str = "SELECT sm_id, at FROM tombstone WHERE sm_id > $1 ORDER BY sm_id LIMIT $2";
 const AWAY: &str = concat!(
     "SELECT a.jid, x.login, x.device, a.record FROM session x JOIN account a ON a.id = x.account \
@@ -140,6 +142,12 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
         Query::Wakes => QueryAnswer::Wakes(
             connection.query(&StatementCall::new(WAKES, params![node])).await?.iter().filter_map(wake).collect(),
         ),
+        Query::Wake { slot } => {
+            let params = params![slot.account.as_str().to_owned(), numbers::device(slot.device)];
+            QueryAnswer::Wakes(
+                connection.query(&StatementCall::new(WAKE, params)).await?.iter().filter_map(wake).collect(),
+            )
+        }
         Query::Unseen { after, before } => {
             let rows = connection.query(&StatementCall::new(UNSEEN, params![after.clone(), PIECE, node])).await?;
             QueryAnswer::Unseen(unseen(&rows, *before))
@@ -154,6 +162,8 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
             let params = params![name.clone(), numbers::counted(*login), PIECE, node];
             QueryAnswer::Away(away(&connection.query(&StatementCall::new(AWAY, params)).await?))
         }
+        Query::Owner { name, account } => nodes::owner(connection, name.as_ref(), account.as_ref()).await?,
+        Query::Nodes { counted } => nodes::all(connection, *counted).await?,
     })
 }
 

@@ -103,6 +103,8 @@ impl Writer {
             | Op::SaveHandover { .. }
             | Op::Recover { .. }
             | Op::Claim { .. }
+            | Op::SaveLoginName { .. }
+            | Op::DescribeNode { .. }
             | Op::Release { .. }
             | Op::CloseStale { .. }
             | Op::Forget { .. }

@@ -52,6 +52,8 @@ impl Writer {
                 | Op::SaveHandover { .. }
                 | Op::Recover { .. }
                 | Op::Claim { .. }
+                | Op::SaveLoginName { .. }
+                | Op::DescribeNode { .. }
                 | Op::Release { .. }
                 | Op::CloseStale { .. }
                 | Op::Forget { .. }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::postgres;
-use super::{Client, PATIENCE, Process, Tls, eventually};
+use super::{Authority, Client, Issued, PATIENCE, Process, Tls, eventually};
 
 const INSTALL: &str = "cargo build";
 /// The name of a copy of the program.
@@ -91,7 +91,24 @@ impl Setup {
         let name = format!("pushward_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let url = postgres::shared().database(&name);
         self.database = Some(name);
+        self.at_database(&url)
+    }
+
+    /// Keeps the state in the database with this URL.
+    fn at_database(self, url: &str) -> Self {
         self.set("store.engine", "'postgres'").set("store.url", &format!("'{url}'")).set("store.single", "true")
+    }
+
+    /// Lets the process be a node of a cluster: the number, the address of the listener for other nodes, the authority and the
+    /// certificate that it has issued.
+    pub(crate) fn in_cluster(self, node: u8, listen: SocketAddr, authority: &Authority, issued: &Issued) -> Self {
+        let file = |path: &Path| format!("'{}'", path.display());
+        self.set("cluster.node", &node.to_string())
+            .set("cluster.listen", &format!("'{listen}'"))
+            .set("cluster.certificate", &file(&issued.certificate))
+            .set("cluster.key", &file(&issued.key))
+            .set("cluster.ca", &authority.toml())
+            .set("cluster.lease", "'3s'")
     }
 
     /// Adds a file that is written into its directory before it starts.

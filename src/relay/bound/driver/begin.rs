@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::SessionDriver;
 use crate::clock::{self, Instant};
+use crate::limits::ConnectionRefusal;
 use crate::metrics::Wait;
 use crate::relay::bound::legs::SessionLegs;
 use crate::relay::bound::place::Place;
@@ -16,7 +17,9 @@ use crate::relay::bound::watched::WatchedValues;
 use crate::relay::login::{self, Login};
 use crate::relay::read_ahead::{ReadAhead, while_served};
 use crate::relay::shared::Relay;
+use crate::session::sasl::SaslIdentity;
 use crate::session::{Bound, Clock, Session};
+use crate::store::LoginKey;
 use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
 
 /// The time that the store has to return the device of a login.
@@ -27,7 +30,7 @@ pub(in crate::relay::bound) async fn begin(
     relay: Arc<Relay>,
     login: Box<Login>,
 ) -> Option<(Box<SessionDriver>, FirstEvents)> {
-    let Login { mut bound, mut client, peer, mut upstream, method } = *login;
+    let Login { mut bound, mut client, peer, mut upstream, method, ownership: kept } = *login;
     share_headers(&relay, &mut bound, client.framer(), upstream.framer());
     let resource = bound.jid.resource().to_owned();
     let held = login::held(&bound);
@@ -38,7 +41,11 @@ pub(in crate::relay::bound) async fn begin(
         refused => {
             drop((near, far));
             match refused {
-                Ok(Err(error)) => tracing::warn!(%error, "account not claimed: client closed"),
+                Ok(Err(error)) => {
+                    if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NotClaimed) {
+                        tracing::warn!(%error, suppressed, "account not claimed: client connection closed");
+                    }
+                }
                 Ok(Ok(_)) | Err(_) => report_late(&relay),
             }
             // Without an error: the client is to try again.
@@ -48,6 +55,10 @@ pub(in crate::relay::bound) async fn begin(
             return None;
         }
     };
+    drop(kept);
+    if let Some(SaslIdentity { host, authcid }) = held.identity.clone() {
+        relay.store().cluster().note_login_name(&held.account, LoginKey { host, authcid });
+    }
     let place = Place::enter(&relay, held, resource, ownership);
     let handle = Arc::clone(&place.handle);
     if let Some(id) = bound.enabled.as_ref().and_then(|enabled| enabled.id.clone()) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::LoginDriver;
+use super::{LoginDriver, LoginEvent};
 use crate::clock::Instant;
 use crate::cluster::directory::NodeAddress;
 use crate::cluster::hop::{self, HopError, HopTerms};
-use crate::jid;
+use crate::jid::{self, BareJid};
 use crate::limits::{ConnectionRefusal, Limit, Stage};
 use crate::metrics::{ConnectOutcome, HopOutcome, LoginOutcome};
 use crate::net::passed_client::PassedClient;
@@ -21,7 +21,7 @@ use crate::secret::Secret;
 use crate::session::EndReason;
 use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::negotiate::{
-    AccountPlace, CloseReason, LocateRequest, LoginInput, LoginOutput, PassedStream, offered_carbons,
+    AccountPlace, CloseReason, LocateRequest, LoginInput, LoginOutput, PassedStream, Stop, offered_carbons,
 };
 use crate::session::sasl::LoginMethod;
 use crate::xml::{self, MemoryShare};
@@ -60,6 +60,7 @@ impl LoginDriver<'_> {
             LoginOutput::PassOn(stream) => return self.pass_on(&stream).await,
             LoginOutput::RoundTripsSaved(saved) => self.relay.metrics().round_trips_saved(saved),
             LoginOutput::Authenticated(method) => self.on_authenticated(method),
+            LoginOutput::Claim(account) => self.claim(&account).await,
             LoginOutput::SaslFailed(failure) => self.relay.reports().on_sasl_failure(&failure),
             LoginOutput::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
             LoginOutput::LoginRefused => {
@@ -129,6 +130,7 @@ impl LoginDriver<'_> {
             | CloseReason::LockedOut
             | CloseReason::OwnerUnknown
             | CloseReason::NotPassedOn
+            | CloseReason::OtherOwner
             | CloseReason::Shutdown => {}
         }
         tracing::debug!(reason = reason.name(), "connection closed before login");
@@ -140,6 +142,26 @@ impl LoginDriver<'_> {
         self.progress.authentication = Authentication::Done;
         if let Some(client) = &mut self.client {
             self.snapshot.admit(client);
+        }
+    }
+
+    /// Makes this node the owner of an account for the time of the login. Ends the login if another node owns it.
+    async fn claim(&mut self, account: &BareJid) {
+        let relay = self.relay;
+        if relay.store().lease().is_none() {
+            return;
+        }
+        let claim = relay.store().claim(account);
+        match self.wait_for(claim, OperationDeadline::Store).await {
+            Some(Ok(ownership)) => self.ownership = Some(ownership),
+            Some(Err(error)) => {
+                if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NotClaimed) {
+                    tracing::warn!(%error, suppressed, "account not claimed: client connection closed");
+                }
+                self.interrupted = Some(LoginEvent::Stop(Stop::OtherOwner));
+            }
+            // The login ends for another reason.
+            None => {}
         }
     }
 

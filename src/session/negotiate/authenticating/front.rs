@@ -85,6 +85,7 @@ impl Authenticating {
         let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
         let login = AcceptedLogin::new(identity, presented, agent).announcing(account);
         legs.out(LoginOutput::Authenticated(LoginMethod::FrontedSasl2));
+        login.claim(legs);
         let data = fronted::data(&success.text()).map(str::to_owned);
         FrontedLogin::begin(self.streams, login, data, inline, legs)
     }
