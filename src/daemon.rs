@@ -7,6 +7,7 @@ mod hand_over;
 mod legacy;
 mod listeners;
 mod operator;
+mod place;
 pub mod preflight;
 mod previous;
 mod reload;
@@ -35,7 +36,7 @@ use crate::relay::snapshot::{LoadError, Snapshot, load_node_tls};
 use crate::secret::Secret;
 use crate::service::PassedError;
 use crate::session::SmIdOrigin;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 pub use database::{DatabaseError, DatabaseTlsError};
 use file_id::FileId;
 pub use listeners::ListenError;
@@ -88,6 +89,19 @@ impl StartError {
             | Self::Passed(_)
             | Self::Listen(_)
             | Self::Descriptors(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl StartError {
+    /// Returns whether another attempt would fail in the same way, until the operator does something.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Database(DatabaseError::Store(error)) => {
+                matches!(error, StoreError::NodeInUse { .. } | StoreError::NewerSchema { .. } | StoreError::Moved)
+            }
+            Self::Database(DatabaseError::Tls(_)) | Self::Listen(_) | Self::Operator(_) | Self::Descriptors(_) => false,
+            Self::Load(_) | Self::Passed(_) => true,
         }
     }
 }
@@ -191,11 +205,8 @@ impl Daemon {
         let stop = accepting.clone();
         connections.spawn(async move { stop.run_until_cancelled(reloads.run()).await });
         let (process, requests) = requests();
-        let (store_of_node, replaced) = (store.clone(), process.clone());
-        let stop = accepting.clone();
-        connections.spawn(async move {
-            stop.run_until_cancelled(database::stop_if_replaced(&store_of_node, &replaced)).await
-        });
+        let (place, stop) = (place::watch(Arc::clone(&relay), process.clone()), accepting.clone());
+        connections.spawn(async move { stop.run_until_cancelled(place).await });
         let controls = Controls { reloader, process };
         let operator = interface.serve(Arc::clone(&relay), controls.clone());
         Ok(Self { addresses, accepting, connections, relay, store, operator, controls, requests, sockets, state })

@@ -30,6 +30,8 @@ pub(super) enum StopCause {
     Leave(WantedListeners),
     /// The installed program takes its place. Whoever has asked for it waits for the answer.
     Upgrade(WantedListeners, Option<UpgradeReply>),
+    /// Another node acts in the place of this one.
+    Fenced,
 }
 
 /// The addresses on which the next process will listen, if they are known.
@@ -135,6 +137,7 @@ pub(super) async fn stop_cause(daemon: &mut Daemon, signals: &mut DaemonSignals,
                     reply.send(()).ok();
                     return StopCause::Drain("stop command");
                 }
+                ProcessRequest::Rejoin => return StopCause::Fenced,
                 ProcessRequest::Upgrade(reply) if question.is_some() => {
                     refuse(Some(reply), "another upgrade or a stop is in progress".to_owned());
                 }

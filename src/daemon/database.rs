@@ -2,7 +2,6 @@
 
 use tokio::task::spawn_blocking;
 
-use super::requests::ProcessHandle;
 use crate::cluster::fingerprint::Fingerprint;
 use crate::config::{ClusterSettings, Config, DatabaseUrl, StoreEngine};
 use crate::net::roots::RootsError;
@@ -90,17 +89,5 @@ fn node(cluster: Option<&ClusterSettings>, certificate: Option<Fingerprint>) -> 
             address: cluster.advertise.to_string(),
             certificate: certificate.map(|certificate| certificate.as_bytes().to_vec()).unwrap_or_default(),
         },
-    }
-}
-
-/// Requests that the process drains once another one has taken its place: nothing can be stored any more.
-pub(super) async fn stop_if_replaced(store: &Store, process: &ProcessHandle) {
-    let Some(lease) = store.lease() else { return };
-    // The lease lives as long as the store.
-    if lease.passed().wait_for(|passed| *passed).await.is_ok() {
-        tracing::error!("another process has taken the place of this one in the database: ending all sessions");
-        if let Err(error) = process.stop().await {
-            tracing::debug!(error, "the process ends already");
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
@@ -23,6 +24,8 @@ pub(super) struct Previous {
     drain: Option<&'static str>,
     /// The reason why this process goes on with sessions of its own.
     failure: Option<String>,
+    /// True if this process was a node of a cluster, and joins it again.
+    rejoins: bool,
 }
 
 /// The opened parcel of the previous process: the sessions of the handover that the database names.
@@ -45,7 +48,7 @@ impl Previous {
 
     /// Descriptors that were passed. They stay in the store of the service manager.
     pub(super) fn of(inherited: InheritedDescriptors) -> Self {
-        Self { inherited, drain: None, failure: None }
+        Self { inherited, drain: None, failure: None, rejoins: false }
     }
 
     /// Sessions that this process itself has frozen, and that nobody has taken: they are to be drained.
@@ -56,6 +59,16 @@ impl Previous {
     /// Sessions that this process itself has frozen, and goes on with.
     pub(super) fn after_failure(inherited: InheritedDescriptors, reason: String) -> Self {
         Self { failure: Some(reason), ..Self::of(inherited) }
+    }
+
+    /// The listeners of a node in whose place another one has acted.
+    pub(super) fn to_rejoin(listeners: Vec<OwnedFd>) -> Self {
+        Self { rejoins: true, ..Self::of(InheritedDescriptors::own_listeners(listeners)) }
+    }
+
+    /// Returns whether this process was a node of a cluster, and joins it again.
+    pub(super) fn rejoins(&self) -> bool {
+        self.rejoins
     }
 
     /// Returns the reason for a drain, during which no client is accepted.

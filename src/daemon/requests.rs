@@ -13,6 +13,8 @@ pub(super) enum ProcessRequest {
     Stop(oneshot::Sender<()>),
     /// Replace the process by the program that is installed now. The answer comes before anything ends.
     Upgrade(UpgradeReply),
+    /// End the sessions, because another node acts in the place of this one, and join the cluster again.
+    Rejoin,
 }
 
 /// The answer to a request for an upgrade: it has begun, or the reason why not.
@@ -40,6 +42,11 @@ impl ProcessHandle {
         let (reply, replied) = oneshot::channel();
         self.0.try_send(ProcessRequest::Stop(reply)).map_err(|_| ENDING.to_owned())?;
         replied.await.map_err(|_| ENDING.to_owned())
+    }
+
+    /// Requests that the node ends its sessions and joins its cluster again. If the process ends already, nothing happens.
+    pub(super) async fn rejoin(&self) {
+        drop(self.0.send(ProcessRequest::Rejoin).await);
     }
 
     /// Requests that the installed program replaces the process. Returns once that has begun.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::select;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::cause::{StopCause, WantedListeners, stop_cause};
 use super::hand_over::StoppedDaemon;
@@ -16,6 +16,7 @@ use super::signals::{DaemonSignals, Received};
 use super::{Daemon, OperatorInterface, StartError, StartSettings};
 use crate::clock::Instant;
 use crate::config::{Config, ConfigErrors};
+use crate::limits::RateLimitedLog;
 use crate::metrics::HandoverOutcome;
 use crate::relay::snapshot::Snapshot;
 use crate::service::handover::{InheritedDescriptors, Program, UnsealedParcel, fd_store};
@@ -56,13 +57,23 @@ impl AttemptError {
             Self::Start(error) => error.exit(),
         }
     }
+
+    /// Returns whether a node that joins its cluster again must not try on: another process has its number, or its files are
+    /// wrong.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Log(_) => true,
+            Self::Start(error) => error.is_final(),
+        }
+    }
 }
 
 /// The result of an end.
 enum RunEnd {
     /// The process exits.
     Exit(ExitCode),
-    /// No other process could be started or informed: this one goes on with what it has left.
+    /// This process goes on with what it has left: no other one could be started or informed, or it is a node that joins its
+    /// cluster again.
     GoOn(Box<Snapshot>, Box<Previous>),
 }
 
@@ -80,7 +91,7 @@ pub async fn run<I: OperatorInterface>(mut signals: DaemonSignals, path: &Path) 
     let mut logs = false;
     loop {
         // A fresh process is not watched before it is ready; one that takes over is.
-        let watchdog = previous.has_sessions().then(Watchdog::of_start);
+        let watchdog = (previous.has_sessions() || previous.rejoins()).then(Watchdog::of_start);
         let daemon = match start::<I>(&origin, &mut logs, &mut previous, &mut signals).await {
             Ok(daemon) => daemon,
             Err(code) => return code,
@@ -109,7 +120,7 @@ async fn start<I: OperatorInterface>(
     previous: &mut Previous,
     signals: &mut DaemonSignals,
 ) -> Result<Daemon, ExitCode> {
-    let (mut deadline, mut ends) = (None, false);
+    let (mut deadline, mut ends, failed) = (None, false, RateLimitedLog::default());
     loop {
         let (has_sessions, is_stored) = (previous.has_sessions(), previous.is_stored());
         let attempt = Box::pin(attempt::<I>(origin, logs, previous));
@@ -124,6 +135,15 @@ async fn start<I: OperatorInterface>(
             Ok(daemon) => return Ok(daemon),
             Err(error) => error,
         };
+        if previous.rejoins() && !error.is_final() {
+            if let Some(suppressed) = failed.next() {
+                tracing::error!(%error, suppressed, "cannot join the cluster again yet: trying on");
+            }
+            if timeout(PAUSE, signals.end()).await.is_ok() {
+                return Err(ExitCode::SUCCESS);
+            }
+            continue;
+        }
         report(&error, *logs);
         if !has_sessions {
             return Err(error.exit());
@@ -177,6 +197,10 @@ async fn serve(mut daemon: Daemon, signals: &mut DaemonSignals, program: &Progra
     loop {
         match stop_cause(&mut daemon, signals, program).await {
             StopCause::Drain(reason) => return RunEnd::Exit(drain(daemon, reason).await),
+            StopCause::Fenced => {
+                let (listeners, settings) = daemon.fenced().await;
+                return RunEnd::GoOn(settings, Box::new(Previous::to_rejoin(listeners)));
+            }
             StopCause::Leave(wanted) => return leave(daemon, &wanted).await,
             StopCause::Upgrade(wanted, reply) => match replace(daemon, signals, program, &wanted, reply).await {
                 Ok(ended) => return ended,

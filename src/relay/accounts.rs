@@ -70,6 +70,15 @@ impl Accounts {
         }
     }
 
+    /// Logs that the end of a session was not stored. Rate limited: many sessions may end at once.
+    pub(super) fn log_end_not_stored(&self, error: &StoreError) {
+        if let StoreError::Fenced = error {
+            // The node that acts for this one closes it.
+        } else if let Some(suppressed) = self.not_stored.next() {
+            tracing::error!(%error, suppressed, "cannot store end of session");
+        }
+    }
+
     /// Stores the login of a session and returns its device. If the store fails, the session continues as that of a new
     /// device. The change is published in the background, once it is stored.
     pub(super) async fn log_in(
@@ -137,7 +146,7 @@ impl Accounts {
         };
         match ended {
             Ok((account, _)) => self.registry.publish(handle.account(), &account, None),
-            Err(error) => tracing::error!(%error, "cannot store end of session"),
+            Err(error) => self.log_end_not_stored(&error),
         }
     }
 

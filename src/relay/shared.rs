@@ -1,5 +1,6 @@
 //! [`Relay`]: the state that all connections of a daemon share.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,8 @@ struct ProcessEnd {
     drain: CancellationToken,
     /// The sessions that another process goes on with.
     handover: SessionHandover,
+    /// True if another node acts in the place of this one.
+    is_fenced: AtomicBool,
 }
 
 impl Relay {
@@ -114,7 +117,11 @@ impl Relay {
             store,
             metrics,
             guards,
-            ending: ProcessEnd { drain: shutdown, handover: SessionHandover::default() },
+            ending: ProcessEnd {
+                drain: shutdown,
+                handover: SessionHandover::default(),
+                is_fenced: AtomicBool::new(false),
+            },
             background,
             accounts,
             publishing,
@@ -173,6 +180,18 @@ impl Relay {
     pub fn drain(&self) {
         self.ending.drain.cancel();
         self.notify_all();
+    }
+
+    /// As [`Relay::drain`], for a node in whose place another one acts: nothing can be stored, and clients are disconnected
+    /// without a footer, so that they connect again at once.
+    pub fn fence(&self) {
+        self.ending.is_fenced.store(true, Ordering::Release);
+        self.drain();
+    }
+
+    /// Returns whether another node acts in the place of this one.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.ending.is_fenced.load(Ordering::Acquire)
     }
 
     /// Returns the handover of the sessions to another process.

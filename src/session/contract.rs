@@ -105,6 +105,10 @@ pub enum Input {
     Settings(Arc<Settings>),
     /// The daemon stops in an orderly way.
     Drain,
+    /// This node must not act for the account any more, because another one does. Nothing can be stored: the client is
+    /// disconnected without a footer, the server gets one, and what nobody has acknowledged stays with the server, or goes back
+    /// to the senders if the server does not count.
+    Fence,
     /// Another process goes on with the session, if it can: what waits goes to the disk, as far as the disk accepts it, and
     /// the count of the client's stanzas is saved.
     HandOver,

@@ -185,11 +185,13 @@ pub enum EndReason {
     Crowded,
     /// The daemon was asked to stop.
     Drained,
+    /// Another node acts in the place of this one.
+    Fenced,
 }
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ClientClosed,
         Self::ClientLost,
         Self::ClientError,
@@ -201,6 +203,7 @@ impl EndReason {
         Self::Superseded,
         Self::Crowded,
         Self::Drained,
+        Self::Fenced,
     ];
 
     /// Returns its name in the log.
@@ -217,6 +220,7 @@ impl EndReason {
             Self::Superseded => "superseded",
             Self::Crowded => "crowded",
             Self::Drained => "drained",
+            Self::Fenced => "fenced",
         }
     }
 }

@@ -24,3 +24,8 @@ pub(super) fn is_request(element: &Element) -> bool {
 pub(super) fn refusal(request: &Element) -> Bytes {
     stanza_error(&request.node(), ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
 }
+
+/// Returns the error for a request that nobody can keep, while the client may come back at once.
+pub(super) fn postponement(request: &Element) -> Bytes {
+    stanza_error(&request.node(), ErrorType::Wait, StanzaCondition::ResourceConstraint)
+}

@@ -227,6 +227,7 @@ impl Session {
             }
             Input::Settings(settings) => self.on_settings(settings),
             Input::Drain => self.on_drain(now),
+            Input::Fence => self.begin_end(now, EndReason::Fenced),
             Input::HandOver => device.on_hand_over(server, effects),
             Input::Quiet => self.on_quiet(now),
             Input::Timeout => self.on_timeout(now),

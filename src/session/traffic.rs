@@ -10,7 +10,7 @@ use super::contract::Output;
 use super::csi::Activity;
 use super::delivery::Incoming;
 use super::event::{EndReason, Event};
-use super::kind::{is_request, refusal};
+use super::kind::{is_request, postponement, refusal};
 use super::presence::Linger;
 use super::server::{AnsweredRequest, SessionPublish, StreamError};
 use super::sm::{Handled, nonza};
@@ -387,7 +387,9 @@ impl Session {
             return self.device.hold_given_back(now, stanza);
         }
         if self.lifecycle.is_ending() && is_request(&stanza.element) {
-            return self.server.answer(now, refusal(&stanza.element), &mut self.effects);
+            let is_fenced = self.lifecycle.end_reason() == Some(EndReason::Fenced);
+            let error = if is_fenced { postponement(&stanza.element) } else { refusal(&stanza.element) };
+            return self.server.answer(now, error, &mut self.effects);
         }
         if self.device.delivery().queue().is_exhausted() {
             self.begin_end(now, EndReason::Exhausted);

@@ -289,7 +289,7 @@ impl Session {
             return;
         }
         let Self { device, server, effects, .. } = self;
-        let abrupt = reason == EndReason::UpstreamLost;
+        let abrupt = matches!(reason, EndReason::UpstreamLost | EndReason::Fenced);
         device.client_mut().close(if abrupt { Closing::Abrupt } else { Closing::Orderly }, effects);
         let account = device.account();
         if !reason.has_upstream() && device.client().is_dark() && account.has_registration() {
@@ -298,8 +298,10 @@ impl Session {
         if reason == EndReason::Expired && account.uses_archive() {
             device.delivery_mut().forget_archived(effects);
         }
-        let reachable = Some(&mut *server).filter(|_| reason.has_upstream());
-        device.delivery_mut().refuse_requests(now, reachable, effects);
+        if reason != EndReason::Fenced {
+            let reachable = Some(&mut *server).filter(|_| reason.has_upstream());
+            device.delivery_mut().refuse_requests(now, reachable, effects);
+        }
         device.retire_id(server, effects);
         let theirs = !self.keeps(reason) && self.server.counts();
         if theirs && reason.has_upstream() {
@@ -342,7 +344,9 @@ impl Session {
             self.settle(now);
             self.give_back();
         }
-        if late || !accepts {
+        // What is on its way could not be stored either.
+        let stores_no_more = reason == EndReason::Fenced;
+        if late || !accepts || stores_no_more {
             if accepts && !last.is_asked && !self.device.delivery().queue().is_committed() {
                 self.effects.event(Event::SpoolLate);
             }

@@ -84,6 +84,11 @@ impl Lease {
         }
     }
 
+    /// Gives the epoch up: nothing more is written, and the node has to join again.
+    pub fn give_up(&self) {
+        self.pass_current();
+    }
+
     /// Notes that the current epoch has passed.
     pub(super) fn pass_current(&self) {
         if let Some(epoch) = self.epoch() {

@@ -65,7 +65,8 @@ async fn what_a_dead_node_has_stored_is_delivered_by_another() {
     assert_eq!(h, None);
     fresh(&mut client, "phone").await;
     assert_eq!(bodies(&client.messages(3).await), numbered("dark", 1..=3));
-    client.acked_up_to(3).await;
+    client.ack().await;
+    client.acked_up_to(1).await;
     // The dead node comes back, and passes clients on.
     cluster.nodes[0].start_again().await;
     client.reset();
@@ -74,4 +75,58 @@ async fn what_a_dead_node_has_stored_is_delivered_by_another() {
     client.enable().await;
     assert_eq!(cluster.psql("SELECT jid, owner FROM account").trim(), "alice@localhost|2");
     assert_eq!(client.until_quiet(Duration::from_millis(300)).await, [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn a_node_that_was_paused_stores_nothing_and_joins_again() {
+    let mut cluster = cluster(2).await;
+    let (client, mut server, enabled) = logged_in(&mut cluster, 0).await;
+    client.reset();
+    server.send(message("before"));
+    cluster.nodes[0].stored("before").await;
+    cluster.nodes[0].signal("-STOP");
+    // The zombie still has the connection to the server.
+    server.send(message("meanwhile"));
+    cluster.nodes[1].logged(&["node is dead", "\"node\":1"]).await;
+    let (mut client, _) = failed(&cluster.nodes[1], &enabled, 0).await;
+    fresh(&mut client, "phone").await;
+    assert_eq!(bodies(&client.messages(1).await), ["before"]);
+    client.ack().await;
+    client.acked_up_to(1).await;
+    cluster.nodes[0].signal("-CONT");
+    cluster.nodes[0].logged(&["another node has taken this node's place"]).await;
+    // Nobody else has this one, so its sender gets it back.
+    let returned = server.expect("id='meanwhile'").await;
+    assert!(returned.contains("type='error'") && returned.contains("resource-constraint"), "{returned}");
+    server.footer(PATIENCE).await;
+    let alive = "SELECT epoch FROM node WHERE id = 1 AND lease_until > clock_timestamp()";
+    eventually(PATIENCE, || "the next epoch".to_owned(), || (cluster.psql(alive).trim() == "3").then_some(())).await;
+    // Its clients go to the owner, under the same address as before.
+    client.reset();
+    cluster.nodes[1].logged(&["dark", "alice@localhost/phone"]).await;
+    let mut client = cluster.nodes[0].login("alice", "phone").await;
+    client.enable().await;
+    assert_eq!(client.until_quiet(Duration::from_millis(300)).await, [] as [String; 0]);
+    assert_eq!(cluster.psql("SELECT jid, owner FROM account").trim(), "alice@localhost|2");
+    assert_eq!(cluster.psql("SELECT count(*) FROM spool").trim(), "0");
+}
+
+#[tokio::test]
+async fn a_node_without_a_lease_for_patience_ends_its_sessions_and_joins_again() {
+    let mut cluster = cluster(1).await;
+    let (mut client, server, _) = logged_in(&mut cluster, 0).await;
+    cluster.nodes[0].set_reachable(false);
+    // What needs no disk goes on.
+    server.send(message("live"));
+    assert_eq!(bodies(&client.messages(1).await), ["live"]);
+    cluster.nodes[0].logged(&["no lease within [store] patience"]).await;
+    client.closed(PATIENCE).await;
+    assert!(!client.transcript().contains("</stream:stream>") && !client.transcript().contains("stream:error"));
+    server.footer(PATIENCE).await;
+    cluster.nodes[0].logged(&["cannot join the cluster again yet"]).await;
+    cluster.nodes[0].set_reachable(true);
+    let (mut client, server, _) = logged_in(&mut cluster, 0).await;
+    server.send(message("after"));
+    assert_eq!(bodies(&client.messages(1).await), ["after"]);
+    assert_eq!(cluster.psql("SELECT epoch FROM node").trim(), "2");
 }

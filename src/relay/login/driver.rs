@@ -214,7 +214,7 @@ impl LoginDriver<'_> {
             if self.timer.poll(cx, Some(deadline)).is_ready() {
                 return Poll::Ready(LoginEvent::Deadline);
             }
-            shutdown.as_mut().poll(cx).map(|()| LoginEvent::Stop(Stop::Shutdown))
+            shutdown.as_mut().poll(cx).map(|()| LoginEvent::Stop(stop_of(self.relay)))
         })
         .await
     }
@@ -339,6 +339,7 @@ impl LoginDriver<'_> {
 
     /// Waits for `work`. `None` if the login ends first: [`LoginDriver::interrupted`] has the event.
     async fn wait_for<T>(&mut self, work: impl Future<Output = T>, deadline: OperationDeadline) -> Option<T> {
+        let relay = self.relay;
         let mut near = ReadAhead::new(self.client.as_deref_mut()?);
         let mut far = self.upstream.as_mut().map(ReadAhead::new);
         let over = self.negotiation.deadline();
@@ -353,7 +354,7 @@ impl LoginDriver<'_> {
                 None => None,
             },
             () = self.eviction.evicted() => Some(Stop::Crowded),
-            () = self.relay.shutdown().cancelled() => Some(Stop::Shutdown),
+            () = relay.shutdown().cancelled() => Some(stop_of(relay)),
             () = sleep_until(late.into()) => Some(if late < over { Stop::StoreLate } else { Stop::Timeout }),
         };
         self.interrupted = match stop {
@@ -362,6 +363,11 @@ impl LoginDriver<'_> {
         };
         None
     }
+}
+
+/// Returns the way in which a stop of the daemon ends a login.
+fn stop_of(relay: &Relay) -> Stop {
+    if relay.is_fenced() { Stop::OtherOwner } else { Stop::Shutdown }
 }
 
 /// Returns the data that a client must prove to resume the session.

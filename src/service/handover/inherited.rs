@@ -65,6 +65,13 @@ impl InheritedDescriptors {
         Self { unsealed: Some(parcel), ..Self::default() }
     }
 
+    /// Returns the listeners of this process, to go on with them.
+    pub fn own_listeners(listeners: Vec<OwnedFd>) -> Self {
+        let mut own = Self::default();
+        own.listeners.add_own(listeners);
+        own
+    }
+
     /// Returns whether there is a parcel that was not opened.
     pub fn has_parcel(&self) -> bool {
         self.unsealed.is_some() || !self.parcels.is_empty()

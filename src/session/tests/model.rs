@@ -612,7 +612,7 @@ impl World {
                     }
                     EndReason::Expired => &self.coverage.expired,
                     EndReason::Superseded | EndReason::Crowded => &self.coverage.superseded,
-                    EndReason::Drained => &self.coverage.drained,
+                    EndReason::Drained | EndReason::Fenced => &self.coverage.drained,
                     EndReason::ClientClosed => &self.coverage.closed,
                     EndReason::ClientLost | EndReason::ClientError | EndReason::Exhausted => return self.ended(reason),
                 });

@@ -211,6 +211,48 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
 }
 
+/// What comes until the server's footer cannot be stored either, so the session waits for what is on its way.
+#[test]
+fn a_session_whose_node_was_replaced_leaves_to_the_server_or_the_senders_what_nobody_has() {
+    for is_full in [true, false] {
+        let mut rig = full(plain());
+        (rig.spool_refuses, rig.server_confirms) = (is_full, false);
+        rig.lose_client();
+        rig.upstream(&message(1));
+        rig.spool_refuses = true;
+        rig.to_upstream.clear();
+        rig.input(Input::Fence);
+        assert!(rig.to_upstream.contains(&"<presence type='unavailable'/>".to_owned()));
+        rig.upstream(&message(2));
+        rig.upstream(VERSION);
+        assert_eq!(returned(&rig), if is_full { vec!["1", "2", "q"] } else { vec!["2", "q"] });
+        assert!(rig.to_upstream.iter().all(|xml| xml != "</stream:stream>"));
+        rig.server_confirms = true;
+        rig.confirm();
+        assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+        rig.input(Input::Upstream(Frame::Close));
+        assert_eq!(rig.ended, Some(EndReason::Fenced));
+    }
+    let mut rig = full(managed());
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.to_upstream.clear();
+    rig.input(Input::Fence);
+    rig.upstream(&message(2));
+    assert_eq!((returned(&rig).len(), acks(&rig.to_upstream).len()), (0, 0));
+    assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+}
+
+#[test]
+fn a_client_whose_node_was_replaced_is_disconnected_without_a_footer() {
+    let mut rig = full(plain());
+    rig.upstream(&message(1));
+    rig.to_client.clear();
+    rig.input(Input::Fence);
+    assert_eq!((rig.closed, rig.to_client.len()), (1, 0));
+    assert_eq!(returned(&rig), ["1"], "it may not have read it");
+}
+
 /// Regression test: while the server went on sending, the end of the session waited for the disk's answer to
 /// everything, and then gave up the stanzas on their way to the disk.
 #[test]

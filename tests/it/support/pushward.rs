@@ -433,6 +433,17 @@ impl Pushward {
         postgres::shared().psql(self.setup.database.as_deref().unwrap(), sql)
     }
 
+    /// Makes its database on PostgreSQL unreachable, or reachable again.
+    pub(crate) fn set_reachable(&self, is_reachable: bool) {
+        let name = self.setup.database.as_deref().unwrap();
+        let server = postgres::shared();
+        server.psql("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {is_reachable}"));
+        if !is_reachable {
+            let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname";
+            server.psql("postgres", &format!("{end} = '{name}'"));
+        }
+    }
+
     /// Waits for a log line that contains all of `needles`.
     pub(crate) async fn logged(&self, needles: &[&str]) -> String {
         let found = || self.log().into_iter().find(|line| needles.iter().all(|needle| line.contains(needle)));

@@ -52,7 +52,7 @@ impl SessionDriver {
                 };
                 match ended {
                     Ok((account, _)) => by.registry().publish(left.account(), &account, Some(&left)),
-                    Err(error) => tracing::error!(%error, "cannot store end of session"),
+                    Err(error) => by.accounts().log_end_not_stored(&error),
                 }
             };
             relay.background().spawn_in_span(publish);
