@@ -5,21 +5,17 @@
 mod daemon_status;
 mod display;
 
-use std::io;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::clock::{Instant, UnixSecs};
 use crate::jid::{BareJid, Jid};
+pub(super) use crate::net::lines::{line, read};
 use crate::push::outcome::Outcome;
 use crate::secret::Secret;
 use crate::session::liveness::Reach;
 pub use daemon_status::{DaemonStatus, HandoverStatus};
-
-/// The limit for a line, in bytes, including its end. A node has at most 8 KiB.
-const LINE: u64 = 64 * 1024;
 
 /// A request of the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,34 +362,6 @@ pub fn shortened(node: &str) -> String {
 /// Returns a text with its control characters replaced, so that it cannot move the cursor of a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// Returns a message as the line that is sent.
-///
-/// # Errors
-/// None in practice: all values can be written as JSON.
-pub(super) fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// Reads a message. `None` at the end of the stream. Not cancel safe.
-pub(super) async fn read<T: for<'de> Deserialize<'de>>(
-    reader: &mut (impl AsyncBufRead + Unpin),
-) -> io::Result<Option<T>> {
-    let mut line = Vec::new();
-    let length = reader.take(LINE).read_until(b'\n', &mut line).await?;
-    if length == 0 {
-        return Ok(None);
-    }
-    if line.pop() != Some(b'\n') {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is incomplete or too long"));
-    }
-    // The error message of serde may quote a secret.
-    serde_json::from_slice(&line).map(Some).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("cannot parse the line at byte {}", error.column()))
-    })
 }
 
 #[cfg(test)]

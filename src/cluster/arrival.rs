@@ -1,4 +1,4 @@
-//! A connection that came to the listener for other nodes: [`accept`] returns the client that a node has passed on. Strangers get
+//! A connection that came to the listener for other nodes: [`accept`] returns the client that a node has passed on, or a request. Strangers get
 //! nothing but the end of a TLS handshake.
 
 use std::io;
@@ -9,11 +9,12 @@ use tokio::net::TcpStream;
 
 use super::directory::{Directory, LocateError};
 use super::fingerprint::Fingerprint;
-use super::node_tls::{NodeTls, shown};
+use super::node_tls::{NodePurpose, NodeTls, shown};
 use crate::metrics::NodeArrival;
 use crate::net::client_tls::ClientTls;
 use crate::net::passed_client::PassedClient;
 use crate::net::proxy_protocol::{Addresses, HeaderError};
+use crate::net::tls_stream::TlsStream;
 
 /// A client that another node has passed on.
 #[derive(Debug)]
@@ -24,6 +25,15 @@ pub struct ArrivedClient {
     pub addresses: Addresses,
     /// The bytes that have come already.
     pub received: BytesMut,
+}
+
+/// A connection of another node.
+#[derive(Debug)]
+pub enum NodeConnection {
+    /// It passes a client on.
+    Client(Box<ArrivedClient>),
+    /// It has a request of its own. Nothing of it has been read.
+    Request(Box<TlsStream<TcpStream>>),
 }
 
 /// A connection is not that of a client which another node has passed on.
@@ -57,19 +67,23 @@ impl ArrivalError {
     }
 }
 
-/// Accepts a client that another node has passed on. The caller sets the time limit.
+/// Accepts a connection of another node. The caller sets the time limit.
 ///
 /// # Errors
 /// [`ArrivalError`]. The connection is closed.
-pub async fn accept(tls: &NodeTls, directory: &Directory, tcp: TcpStream) -> Result<ArrivedClient, ArrivalError> {
+pub async fn accept(tls: &NodeTls, directory: &Directory, tcp: TcpStream) -> Result<NodeConnection, ArrivalError> {
     // No TLS state is allocated for a peer that has sent nothing.
     tcp.readable().await.map_err(ArrivalError::Tls)?;
-    let mut stream = Box::pin(tls.accept(tcp)).await.map_err(ArrivalError::Tls)?;
+    let (mut stream, purpose) = Box::pin(tls.accept(tcp)).await.map_err(ArrivalError::Tls)?;
     match shown(stream.state()) {
         Some(certificate) if directory.knows_certificate(&certificate).await? => {}
         shown => return Err(ArrivalError::Stranger { shown }),
     }
+    if purpose == NodePurpose::Request {
+        return Ok(NodeConnection::Request(Box::new(stream)));
+    }
     let (client, received) = PassedClient::read(&mut stream).await?;
     let addresses = client.proxied.addresses;
-    Ok(ArrivedClient { stream: ClientTls::passed(stream, client), addresses, received })
+    let stream = ClientTls::passed(stream, client);
+    Ok(NodeConnection::Client(Box::new(ArrivedClient { stream, addresses, received })))
 }

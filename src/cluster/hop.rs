@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::directory::NodeAddress;
 use super::fingerprint::Fingerprint;
-use super::node_tls::{NodeTls, shown};
+use super::node_tls::{NodePurpose, NodeTls, shown};
 use crate::metrics::HopOutcome;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::passed_client::PassedClient;
@@ -115,11 +115,24 @@ pub async fn pass_on(
 }
 
 async fn connect(tls: &NodeTls, owner: &NodeAddress, terms: HopTerms) -> Result<NodeConn, HopError> {
+    Ok(Conn::new(dial(tls, owner, NodePurpose::Client, terms.write_timeout).await?, terms.limits))
+}
+
+/// Connects to another node, which has to show the certificate that the directory has for it. The caller sets the time limit.
+///
+/// # Errors
+/// [`HopError::Unreachable`], [`HopError::Tls`], [`HopError::Untrusted`].
+pub(super) async fn dial(
+    tls: &NodeTls,
+    owner: &NodeAddress,
+    purpose: NodePurpose,
+    write_timeout: Duration,
+) -> Result<TlsStream<TcpStream>, HopError> {
     let tcp = TcpStream::connect(&owner.address).await.map_err(HopError::Unreachable)?;
-    crate::net::tune_for_node(&tcp, terms.write_timeout).map_err(HopError::Unreachable)?;
-    let tls = tls.connect(tcp).await.map_err(HopError::Tls)?;
+    crate::net::tune_for_node(&tcp, write_timeout).map_err(HopError::Unreachable)?;
+    let tls = tls.connect(tcp, purpose).await.map_err(HopError::Tls)?;
     match shown(tls.get_ref().1) {
-        Some(shown) if shown == owner.certificate => Ok(Conn::new(tls, terms.limits)),
+        Some(shown) if shown == owner.certificate => Ok(tls),
         shown => Err(HopError::Untrusted { shown }),
     }
 }

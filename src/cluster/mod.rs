@@ -17,6 +17,7 @@
 //! | `directory.rs` | [`Directory`](directory::Directory): the owners of accounts, and the certificates of nodes |
 //! | `node_tls.rs`, `fingerprint.rs` | TLS between nodes; the name of a certificate |
 //! | `hop.rs` | the connection to the owner of an account |
+//! | `request.rs` | requests to another node |
 //! | `arrival.rs` | a connection of another node |
 
 pub mod arrival;
@@ -24,5 +25,6 @@ pub mod directory;
 pub mod fingerprint;
 pub mod hop;
 pub mod node_tls;
+pub mod request;
 #[cfg(test)]
 pub(crate) mod testing;

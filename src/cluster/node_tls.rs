@@ -23,8 +23,32 @@ use crate::net::certificate::{self, CertificateError};
 use crate::net::roots::{self, RootsError};
 use crate::net::tls_stream::TlsStream;
 
-/// The ALPN name of streams of clients that are passed on. A connection for another purpose would have another name.
-const ALPN: &[u8] = b"pushward-hop";
+/// The purpose of a connection between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePurpose {
+    /// The stream of a client, which is passed on.
+    Client,
+    /// A request of the node itself.
+    Request,
+}
+
+impl NodePurpose {
+    const ALL: [Self; 2] = [Self::Client, Self::Request];
+
+    /// Returns its name in ALPN (RFC 7301).
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Client => b"pushward-hop",
+            Self::Request => b"pushward-request",
+        }
+    }
+
+    /// Returns the purpose that both sides of a connection have agreed on.
+    fn of(state: &CommonState) -> io::Result<Self> {
+        let agreed = Self::ALL.into_iter().find(|purpose| state.alpn_protocol() == Some(purpose.alpn()));
+        agreed.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the other side is no node"))
+    }
+}
 
 /// The certificate of this node, or the authority of the cluster, cannot be used. The operator has to fix it.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +71,7 @@ pub enum NodeTlsError {
 #[derive(Clone, Debug)]
 pub struct NodeTls {
     client: Arc<ClientConfig>,
+    request: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
     fingerprint: Fingerprint,
 }
@@ -69,9 +94,10 @@ impl NodeTls {
         let (fingerprint, authorities) = (Fingerprint::of(leaf), Arc::new(authorities));
         let provider = Arc::new(aws_lc_rs::default_provider());
         let own = Arc::new(SingleCertAndKey::from((*key).clone()));
-        let client = client_config(&provider, Arc::clone(&own), Arc::clone(&authorities))?;
+        let client = client_config(&provider, Arc::clone(&own), Arc::clone(&authorities), NodePurpose::Client)?;
+        let request = client_config(&provider, Arc::clone(&own), Arc::clone(&authorities), NodePurpose::Request)?;
         let server = server_config(&provider, own, authorities)?;
-        Ok(Self { client: Arc::new(client), server: Arc::new(server), fingerprint })
+        Ok(Self { client: Arc::new(client), request: Arc::new(request), server: Arc::new(server), fingerprint })
     }
 
     /// Returns the fingerprint of this node's certificate, for the directory.
@@ -84,11 +110,19 @@ impl NodeTls {
     ///
     /// # Errors
     /// The connection is broken, or the certificate does not chain to the authority.
-    pub(crate) async fn connect(&self, tcp: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+    pub(crate) async fn connect(
+        &self,
+        tcp: TcpStream,
+        purpose: NodePurpose,
+    ) -> io::Result<client::TlsStream<TcpStream>> {
+        let config = match purpose {
+            NodePurpose::Client => &self.client,
+            NodePurpose::Request => &self.request,
+        };
         // The name is not sent, and nobody compares it: see `NodeVerifier`.
         let name = ServerName::try_from("node.invalid").map_err(io::Error::other)?;
-        let tls = TlsConnector::from(Arc::clone(&self.client)).connect(name, tcp).await?;
-        check_protocol(tls.get_ref().1)?;
+        let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+        NodePurpose::of(tls.get_ref().1)?;
         Ok(tls)
     }
 
@@ -96,10 +130,10 @@ impl NodeTls {
     ///
     /// # Errors
     /// The connection is broken, or there is no certificate that chains to the authority.
-    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<(TlsStream<TcpStream>, NodePurpose)> {
         let tls = TlsStream::accept(tcp, Arc::clone(&self.server)).await?;
-        check_protocol(tls.state())?;
-        Ok(tls)
+        let purpose = NodePurpose::of(tls.state())?;
+        Ok((tls, purpose))
     }
 }
 
@@ -108,17 +142,11 @@ pub(super) fn shown(state: &CommonState) -> Option<Fingerprint> {
     state.peer_certificates().and_then(<[_]>::first).map(Fingerprint::of)
 }
 
-fn check_protocol(state: &CommonState) -> io::Result<()> {
-    if state.alpn_protocol() == Some(ALPN) {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the other side does not expect the stream of a client"))
-}
-
 fn client_config(
     provider: &Arc<CryptoProvider>,
     own: Arc<SingleCertAndKey>,
     authorities: Arc<RootCertStore>,
+    purpose: NodePurpose,
 ) -> Result<ClientConfig, Error> {
     let verifier = NodeVerifier { authorities, algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
@@ -126,7 +154,7 @@ fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(own);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![purpose.alpn().to_vec()];
     config.enable_sni = false;
     // Each connection verifies the certificates as they are now.
     config.resumption = Resumption::disabled();
@@ -143,7 +171,7 @@ fn server_config(
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(own);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = NodePurpose::ALL.map(|purpose| purpose.alpn().to_vec()).to_vec();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -212,8 +240,8 @@ mod tests {
     async fn handshake(client: &NodeTls, server: &NodeTls) -> Handshake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connect = async { client.connect(TcpStream::connect(address).await.unwrap()).await };
-        let accept = async { server.accept(listener.accept().await.unwrap().0).await };
+        let connect = async { client.connect(TcpStream::connect(address).await.unwrap(), NodePurpose::Client).await };
+        let accept = async { server.accept(listener.accept().await.unwrap().0).await.map(|(tls, _)| tls) };
         tokio::join!(connect, accept)
     }
 

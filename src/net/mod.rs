@@ -8,6 +8,7 @@ pub mod conn;
 mod exporter;
 mod forward;
 pub mod frozen;
+pub mod lines;
 pub mod listener;
 pub mod lookup;
 pub mod passed_client;
@@ -19,6 +20,7 @@ pub mod tls_stream;
 pub mod trust;
 pub mod upstream;
 pub mod wire;
+pub mod wire_io;
 
 use std::io;
 use std::time::Duration;

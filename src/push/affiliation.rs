@@ -5,7 +5,7 @@ use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
 /// The affiliation of an account with a node, as a push service sends it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Affiliation {
     /// The push service that sent the message.
     pub service: Jid,

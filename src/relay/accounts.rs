@@ -47,6 +47,14 @@ impl Accounts {
         &self.memories
     }
 
+    /// Returns the record of an account as it is on disk.
+    ///
+    /// # Errors
+    /// As [`Store::account`].
+    pub(super) async fn stored(&self, account: &BareJid) -> Result<Account, StoreError> {
+        self.store.account(account).await
+    }
+
     /// Changes an account, and publishes it to its sessions.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Clients that another node has passed on, because this node owns their account.
 
+use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::timeout_at;
 use tracing::Span;
@@ -10,11 +11,20 @@ use super::handshake::Secured;
 use super::shared::Relay;
 use super::snapshot::{Authentication, Snapshot};
 use crate::clock::Instant;
-use crate::cluster::arrival::{self, ArrivalError, ArrivedClient};
+use crate::cluster::arrival::{self, ArrivalError, ArrivedClient, NodeConnection};
 use crate::limits::{ConnectionRefusal, Limit, Stage};
 use crate::metrics::NodeArrival;
 use crate::net::conn::Conn;
 use crate::net::proxy_protocol::{Addresses, HeaderError};
+use crate::net::tls_stream::TlsStream;
+
+/// A connection of another node.
+pub(super) enum Arrived {
+    /// It passes a client on.
+    Client(Box<PassedOn>),
+    /// It has a request.
+    Request(Box<TlsStream<TcpStream>>),
+}
 
 /// A client that another node has passed on.
 pub(super) struct PassedOn {
@@ -22,14 +32,14 @@ pub(super) struct PassedOn {
     pub(super) addresses: Addresses,
 }
 
-/// Accepts a client that another node has passed on, before the deadline. Logs why a connection is refused. Also returns `None` if the
+/// Accepts a connection of another node, before the deadline. Logs why a connection is refused. Also returns `None` if the
 /// connection has to make room for another one.
 pub(super) async fn identify(
     relay: &Relay,
     snapshot: &Snapshot,
     accepted: AcceptedConnection,
     deadline: Instant,
-) -> Option<PassedOn> {
+) -> Option<Arrived> {
     let AcceptedConnection { tcp, peer, mut permit } = accepted;
     let (directory, tls) = (relay.directory()?, snapshot.node_tls.as_ref()?);
     let mut eviction = permit.eviction();
@@ -40,8 +50,12 @@ pub(super) async fn identify(
         arrived = timeout_at(deadline.into(), Box::pin(arrival::accept(tls, directory, tcp))) => arrived,
         () = eviction.evicted() => return None,
     };
-    let ArrivedClient { stream, addresses, received } = match arrived {
-        Ok(Ok(arrived)) => arrived,
+    let arrived = match arrived {
+        Ok(Ok(NodeConnection::Client(arrived))) => arrived,
+        Ok(Ok(NodeConnection::Request(stream))) => {
+            relay.metrics().node_arrival(NodeArrival::Accepted);
+            return Some(Arrived::Request(stream));
+        }
         Ok(Err(error)) => {
             report(relay, &error);
             return None;
@@ -52,6 +66,7 @@ pub(super) async fn identify(
             return None;
         }
     };
+    let ArrivedClient { stream, addresses, received } = *arrived;
     Span::current().record("peer", display(addresses.client));
     if permit.comes_from(addresses.client.ip()).is_err() {
         relay.metrics().node_arrival(NodeArrival::Limited);
@@ -61,7 +76,8 @@ pub(super) async fn identify(
     permit.reaches(Stage::Secured);
     let mut client = Conn::new(stream, snapshot.limits(Authentication::Pending)).with_permit(permit);
     *client.framer().buffer() = received;
-    Some(PassedOn { secured: Secured { client: Box::new(client), eviction, elements: 0 }, addresses })
+    let secured = Secured { client: Box::new(client), eviction, elements: 0 };
+    Some(Arrived::Client(Box::new(PassedOn { secured, addresses })))
 }
 
 fn report(relay: &Relay, error: &ArrivalError) {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `serve.rs` | the stages of a connection |
 //! | `client_address.rs`, `handshake.rs` | the PROXY header; TLS |
-//! | `arrivals.rs`, `relayed.rs` | clients that another node has passed on, and clients that are passed on to another node |
+//! | `arrivals.rs`, `relayed.rs`, `node_requests.rs`, `node_answers.rs` | clients that another node has passed on, clients that are passed on to another node, requests between nodes |
 //! | `login/`, `bound/` | the tasks that drive a negotiation and a session |
 //! | `jobs/` | the store requests of a session |
 //! | `shared.rs` | [`Relay`]: the state that all connections share, made of the following components |
@@ -42,6 +42,8 @@ pub mod handover;
 mod handshake;
 mod jobs;
 mod login;
+mod node_answers;
+pub mod node_requests;
 mod overload;
 mod publishing;
 mod reachability;

@@ -8,7 +8,7 @@ use tokio::select;
 use tracing::Instrument;
 
 use super::shared::Relay;
-use super::{arrivals, bound, client_address, handshake, login, relayed};
+use super::{arrivals, bound, client_address, handshake, login, node_answers, relayed};
 use crate::clock::Instant;
 use crate::config::Listen;
 use crate::metrics::NodeArrival;
@@ -112,8 +112,14 @@ impl Relay {
         let snapshot = self.current();
         let deadline = Instant::now() + snapshot.config.limits.timeouts.handshake;
         let accepted = client_address::AcceptedConnection { tcp, peer, permit };
-        let passed = Box::pin(arrivals::identify(&self, &snapshot, accepted, deadline)).await?;
-        let arrivals::PassedOn { secured, addresses } = passed;
+        let arrivals::PassedOn { secured, addresses } =
+            match Box::pin(arrivals::identify(&self, &snapshot, accepted, deadline)).await? {
+                arrivals::Arrived::Client(passed) => *passed,
+                arrivals::Arrived::Request(stream) => {
+                    Box::pin(node_answers::serve(&self, *stream)).await;
+                    return None;
+                }
+            };
         Box::pin(login::run(&self, snapshot, secured, addresses)).await
     }
 }

@@ -13,6 +13,7 @@ use super::client::Registry;
 use super::fast::ClientTokens;
 use super::frozen::SessionHandover;
 use super::handover::{RelayRecord, RelayRecordError};
+use super::node_requests::NodeRequests;
 use super::overload::Overload;
 use super::publishing::Publishing;
 use super::reachability;
@@ -47,8 +48,8 @@ pub struct Relay {
     accounts: Arc<Accounts>,
     publishing: Arc<Publishing>,
     absent: Arc<AbsentDevices>,
-    /// The directory of the cluster, if there is one.
-    directory: Option<Directory>,
+    /// The other nodes of the cluster, if there is one.
+    nodes: Option<NodeRequests>,
     overload: Overload,
     reports: Reports,
     warnings: OperatorWarnings,
@@ -104,7 +105,7 @@ impl Relay {
             shutdown: shutdown.clone(),
         }));
         Self {
-            directory: None,
+            nodes: None,
             overload: Overload::new(Arc::clone(&guards), Arc::clone(&registry), background.clone()),
             reports: Reports::new(Arc::clone(&metrics), Arc::clone(&guards)),
             warnings: OperatorWarnings {
@@ -132,7 +133,8 @@ impl Relay {
     /// Lets accounts belong to other nodes too: those that this directory names.
     #[must_use]
     pub fn in_cluster(self, directory: Directory) -> Self {
-        Self { directory: Some(directory), ..self }
+        let nodes = NodeRequests::new(Arc::clone(&self.current), directory);
+        Self { nodes: Some(nodes), ..self }
     }
 
     /// Locks the namespace contexts that sessions share. Do not hold the guard across a wait.
@@ -344,7 +346,12 @@ impl Relay {
     }
 
     pub(super) fn directory(&self) -> Option<&Directory> {
-        self.directory.as_ref()
+        self.nodes.as_ref().map(NodeRequests::directory)
+    }
+
+    /// Returns the requests between this node and others, if there is a cluster.
+    pub fn node_requests(&self) -> Option<&NodeRequests> {
+        self.nodes.as_ref()
     }
 
     pub(super) fn background(&self) -> &Background {

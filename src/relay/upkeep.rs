@@ -113,9 +113,9 @@ async fn check_certificates(relay: &Relay) {
     }
 }
 
-async fn handle_revocations(relay: &Relay) {
+async fn handle_revocations(relay: &Arc<Relay>) {
     if let Some(revocations) = relay.publishing().revocations() {
-        Revocations::new(relay.store().clone(), Arc::clone(relay.accounts())).run(revocations).await;
+        Revocations::new(Arc::clone(relay)).run(revocations).await;
     }
 }
 

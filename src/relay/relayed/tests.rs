@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cluster::directory::{Directory, DirectoryFault, NodeAddress};
-use crate::cluster::node_tls::NodeTls;
+use crate::cluster::node_tls::{NodePurpose, NodeTls};
 use crate::cluster::testing::{Authority, address, number};
 use crate::config::{Config, Listen, ListenTls, TrustedProxies};
 use crate::metrics::Measured;
@@ -534,7 +534,8 @@ async fn an_owner_with_another_offer_gets_no_password() {
 async fn strangers_get_nothing_at_the_listener_for_nodes() {
     let pair = Pair::start().await;
     let stranger = NodeTls::new(Authority::new().issue(), pair.authority.roots()).unwrap();
-    let mut tls = stranger.connect(TcpStream::connect(pair.owner.nodes).await.unwrap()).await.unwrap();
+    let mut tls =
+        stranger.connect(TcpStream::connect(pair.owner.nodes).await.unwrap(), NodePurpose::Client).await.unwrap();
     drop(tls.write_all(&passed([7; 32]).header().unwrap()).await);
     assert!(tls.read_u8().await.is_err());
     let mut plain = TcpStream::connect(pair.owner.nodes).await.unwrap();
@@ -543,7 +544,12 @@ async fn strangers_get_nothing_at_the_listener_for_nodes() {
     pair.owner.expect_metric("pushward_node_connections_total{outcome=\"stranger\"} 2").await;
     // A node that passes no client on.
     for bytes in [&b"<?xml version='1.0'?><stream:stream"[..], b"PROXY TCP4 192.0.2.7 198.51.100.1 1 2\r\n"] {
-        let mut tls = pair.other.tls.connect(TcpStream::connect(pair.owner.nodes).await.unwrap()).await.unwrap();
+        let mut tls = pair
+            .other
+            .tls
+            .connect(TcpStream::connect(pair.owner.nodes).await.unwrap(), NodePurpose::Client)
+            .await
+            .unwrap();
         tls.write_all(bytes).await.unwrap();
         assert!(tls.read_u8().await.is_err());
     }
