@@ -75,10 +75,28 @@ pub enum DaemonCommand {
         #[command(flatten)]
         output: OutputFormat,
     },
+    /// Show and drain the nodes of the cluster
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Delete all stored data of an account: registrations and waiting stanzas. Its dark sessions end
     Forget {
         /// Account, such as user@example.org
         jid: BareJid,
+        /// The output format
+        #[command(flatten)]
+        output: OutputFormat,
+    },
+}
+
+/// The commands for the nodes of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum NodeCommand {
+    /// List the nodes: number, address, state, accounts
+    List(OutputFormat),
+    /// Move the sessions of a node to the others. It takes no more clients, and runs until it is stopped
+    Drain {
+        /// The number of the node; without it, the node that is asked
+        node: Option<u8>,
         /// The output format
         #[command(flatten)]
         output: OutputFormat,
@@ -92,6 +110,9 @@ pub enum PushCommand {
     List {
         /// Only registrations of this account
         jid: Option<BareJid>,
+        /// Only accounts that this node of the cluster owns
+        #[arg(long = "node", value_name = "N", conflicts_with = "jid")]
+        of_node: Option<u8>,
         /// The output format
         #[command(flatten)]
         output: OutputFormat,
@@ -138,7 +159,10 @@ pub struct View {
     /// The output format
     #[command(flatten)]
     pub output: OutputFormat,
-    /// Refresh until q is pressed; without a terminal, print again at each interval
+    /// Only this node of the cluster; without it, all nodes
+    #[arg(long, value_name = "N", conflicts_with = "watch")]
+    pub node: Option<u8>,
+    /// Refresh until q is pressed; without a terminal, print again at each interval. In a cluster, only the node that is asked
     #[arg(long, short)]
     pub watch: bool,
     /// Time between refreshes, such as 500ms or 1m
@@ -161,6 +185,7 @@ impl DaemonCommand {
             | Self::Upgrade(_)
             | Self::Stop(_)
             | Self::Push(_)
+            | Self::Node(_)
             | Self::Release { .. }
             | Self::Forget { .. } => None,
         }
@@ -169,12 +194,16 @@ impl DaemonCommand {
     /// Returns the request and the output format of its answer.
     pub fn into_request(self) -> (AdminRequest, OutputFormat) {
         match self {
-            Self::Status(view) => (AdminRequest::Status, view.output),
-            Self::Sessions(view) => (AdminRequest::Sessions, view.output),
+            Self::Status(view) => (on(view.node, AdminRequest::Status), view.output),
+            Self::Sessions(view) => (on(view.node, AdminRequest::Sessions), view.output),
+            Self::Node(NodeCommand::List(output)) => (AdminRequest::Nodes, output),
+            Self::Node(NodeCommand::Drain { node, output }) => (on(node, AdminRequest::DrainNode), output),
             Self::Reload(output) => (AdminRequest::Reload, output),
             Self::Upgrade(output) => (AdminRequest::Upgrade, output),
             Self::Stop(output) => (AdminRequest::Stop, output),
-            Self::Push(PushCommand::List { jid, output }) => (AdminRequest::PushList { account: jid }, output),
+            Self::Push(PushCommand::List { jid, of_node, output }) => {
+                (on(of_node, AdminRequest::PushList { account: jid }), output)
+            }
             Self::Push(PushCommand::Ping { jid, push_jid, node, output }) => {
                 (AdminRequest::PushPing { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
             }
@@ -184,6 +213,14 @@ impl DaemonCommand {
             Self::Release { jid, output } => (AdminRequest::Release { account: jid }, output),
             Self::Forget { jid, output } => (AdminRequest::Forget { account: jid }, output),
         }
+    }
+}
+
+/// Returns the request to a node, if one is named.
+fn on(node: Option<u8>, request: AdminRequest) -> AdminRequest {
+    match node {
+        Some(node) => AdminRequest::OnNode { node, request: Box::new(request) },
+        None => request,
     }
 }
 
@@ -315,6 +352,12 @@ mod tests {
         assert_eq!(ask(&["push", "ping", "a@b", "push.b", "n", "--json"]), (ping, json));
         let remove = AdminRequest::PushRemove { account: account.clone(), service, node };
         assert_eq!(ask(&["push", "remove", "a@b", "push.b", "n"]), (remove, text));
+        let on = |node, request| AdminRequest::OnNode { node, request: Box::new(request) };
+        assert_eq!(ask(&["node", "list"]), (AdminRequest::Nodes, text));
+        assert_eq!(ask(&["node", "drain", "--json"]), (AdminRequest::DrainNode, json));
+        assert_eq!(ask(&["node", "drain", "3"]), (on(3, AdminRequest::DrainNode), text));
+        assert_eq!(ask(&["sessions", "--node", "2"]), (on(2, AdminRequest::Sessions), text));
+        assert_eq!(ask(&["push", "list", "--node", "2"]), (on(2, AdminRequest::PushList { account: None }), text));
         assert_eq!(ask(&["release", "a@b"]), (AdminRequest::Release { account: account.clone() }, text));
         assert_eq!(ask(&["forget", "a@b"]), (AdminRequest::Forget { account }, text));
     }

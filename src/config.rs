@@ -117,7 +117,11 @@ impl Config {
 
     /// Returns how a command reaches the daemon of this configuration.
     pub fn access(&self) -> DaemonAccess {
-        DaemonAccess { socket: self.admin.socket.clone(), publish_timeout: self.push.publish_timeout }
+        DaemonAccess {
+            socket: self.admin.socket.clone(),
+            publish_timeout: self.push.publish_timeout,
+            in_cluster: self.cluster.is_some(),
+        }
     }
 
     /// Checks the text of a file. `path` names the file in errors, and relative paths start at its directory.

@@ -6,6 +6,7 @@ mod file_id;
 mod hand_over;
 mod legacy;
 mod listeners;
+mod node_drain;
 mod operator;
 mod place;
 pub mod preflight;
@@ -41,6 +42,7 @@ pub use database::{DatabaseError, DatabaseTlsError};
 use file_id::FileId;
 pub use listeners::ListenError;
 use listeners::{ListenerSockets, Listeners, NodeListener, Plan};
+pub use node_drain::NodeDrain;
 pub use operator::{Controls, OperatorInterface, Serving};
 use previous::Previous;
 use reload::Reloads;
@@ -207,7 +209,8 @@ impl Daemon {
         let (process, requests) = requests();
         let (place, stop) = (place::watch(Arc::clone(&relay), process.clone()), accepting.clone());
         connections.spawn(async move { stop.run_until_cancelled(place).await });
-        let controls = Controls { reloader, process };
+        let node = NodeDrain::new(Arc::clone(&relay), reloader.clone(), connections.clone(), accepting.clone());
+        let controls = Controls { reloader, process, node };
         let operator = interface.serve(Arc::clone(&relay), controls.clone());
         Ok(Self { addresses, accepting, connections, relay, store, operator, controls, requests, sockets, state })
     }

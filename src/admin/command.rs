@@ -39,7 +39,7 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
     };
     let answered = match watched_every {
         Some(every) => watch::run(daemon, &request, json, every).await.map(|()| true),
-        None => converse(&daemon, &request, json).await,
+        None => converse(&daemon, &of_all(request, daemon.in_cluster), json).await,
     };
     match answered {
         Ok(true) => ExitCode::SUCCESS,
@@ -57,6 +57,18 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
                 | AskError::Refused(_) => ExitCode::from(exit::UNAVAILABLE),
             }
         }
+    }
+}
+
+/// Returns the request for all nodes of the cluster, if there is one and each of them has a part of the answer.
+fn of_all(request: AdminRequest, in_cluster: bool) -> AdminRequest {
+    match request {
+        request @ (AdminRequest::Status | AdminRequest::Sessions | AdminRequest::PushList { account: None })
+            if in_cluster =>
+        {
+            AdminRequest::OnAllNodes { request: Box::new(request) }
+        }
+        request => request,
     }
 }
 
@@ -148,7 +160,8 @@ fn is_fine(answer: &AdminAnswer) -> bool {
     match answer {
         AdminAnswer::Ping(Ping { outcome, .. }) => *outcome == PingOutcome::Accepted,
         AdminAnswer::Reloaded(Reloaded { done, .. }) => *done,
-        AdminAnswer::Failed { .. } => false,
+        AdminAnswer::Failed { .. } | AdminAnswer::Unreached(_) => false,
+        AdminAnswer::OfNode { answer, .. } => is_fine(answer),
         AdminAnswer::Status(_)
         | AdminAnswer::Session(_)
         | AdminAnswer::Registration(_)
@@ -157,6 +170,8 @@ fn is_fine(answer: &AdminAnswer) -> bool {
         | AdminAnswer::Forgotten(_)
         | AdminAnswer::Stopping(_)
         | AdminAnswer::Upgrading(_)
+        | AdminAnswer::Node(_)
+        | AdminAnswer::NodeDraining(_)
         | AdminAnswer::End => true,
     }
 }

@@ -11,7 +11,8 @@ use super::entries::{registration_entry, session_entry};
 use super::numbers::DaemonNumbers;
 use super::ping::ping;
 use super::protocol::{
-    AdminAnswer, AdminRequest, Forgotten, Released, Reloaded, Removed, SessionState, Stopping, Upgrading,
+    AdminAnswer, AdminRequest, Forgotten, NodeDraining, NodeEntry, NodeState, Released, Reloaded, Removed,
+    SessionState, Stopping, Upgrading,
 };
 use super::selection::{Selection, select};
 use super::store_queries::{StoreQueries, Unanswered};
@@ -21,7 +22,7 @@ use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::guard::Guard;
 use crate::relay::Relay;
-use crate::store::{Slot, StoreError};
+use crate::store::{AccountScope, NodeRecord, Slot, StoreError};
 
 /// The number of accounts that are read from disk at once.
 const PAGE: usize = 256;
@@ -29,6 +30,8 @@ const PAGE: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The number of commands that the database works on at the same time.
 const COMMANDS: usize = 16;
+/// The answer to a request about other nodes where there are none.
+pub(super) const NO_CLUSTER: &str = "the daemon is no node of a cluster: there is no [cluster] in its configuration";
 /// The answer to an upgrade that is requested during another one.
 const BUSY: &str = "another upgrade is in progress; `pushward status` shows its result";
 
@@ -47,19 +50,24 @@ impl Handlers {
         Self { relay, controls, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE), upgrading: Mutex::default() }
     }
 
-    /// Writes all lines of an answer except the last. The returned result becomes the last line.
+    /// Writes all lines of an answer of this node except the last. The returned result becomes the last line. `listed`: the
+    /// accounts of which registrations are listed.
     ///
     /// # Errors
     /// Returns an error if the operator has disconnected or does not read.
     pub(super) async fn answer(
         &self,
         request: AdminRequest,
+        listed: AccountScope,
         answers: &mut AnswerWriter,
     ) -> io::Result<Result<(), Refusal>> {
         let one = match request {
             AdminRequest::Sessions => return self.sessions(answers).await,
             AdminRequest::PushList { account: Some(account) } => return self.list(&account, answers).await,
-            AdminRequest::PushList { account: None } => return self.list_all(answers).await,
+            AdminRequest::PushList { account: None } => return self.list_all(listed, answers).await,
+            AdminRequest::Nodes => return self.nodes(answers).await,
+            AdminRequest::OnNode { .. } | AdminRequest::OnAllNodes { .. } => Err(NO_CLUSTER.to_owned()),
+            AdminRequest::DrainNode => self.drain_node().await.map(AdminAnswer::NodeDraining),
             AdminRequest::PushPing { account, service, node } => {
                 return self.ping(&account, &Selection { service, node }, answers).await;
             }
@@ -78,6 +86,32 @@ impl Handlers {
             Ok(answer) => answers.send(&answer).await.map(Ok),
             Err(refusal) => Ok(Err(refusal)),
         }
+    }
+
+    async fn nodes(&self, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
+        if self.relay.node_requests().is_none() {
+            return Ok(Err(NO_CLUSTER.to_owned()));
+        }
+        let store = self.relay.store().clone();
+        let nodes = match self.ask(async move { store.cluster().counted().await }).await {
+            Ok(nodes) => nodes,
+            Err(error) => return Ok(Err(refusal(error))),
+        };
+        for (NodeRecord { id, address, is_alive, is_draining, .. }, accounts) in nodes {
+            let state = match (is_alive, is_draining) {
+                (true, false) => NodeState::Up,
+                (true, true) => NodeState::Draining,
+                (false, _) => NodeState::Dead,
+            };
+            answers.send(&AdminAnswer::Node(NodeEntry { node: id, address, state, accounts })).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn drain_node(&self) -> Result<NodeDraining, Refusal> {
+        let Some(cluster) = self.relay.current().config.cluster.clone() else { return Err(NO_CLUSTER.to_owned()) };
+        let sessions = self.controls.node.drain().await?;
+        Ok(NodeDraining { draining: cluster.node.get(), sessions })
     }
 
     async fn reload(&self) -> Reloaded {
@@ -122,11 +156,11 @@ impl Handlers {
         }
     }
 
-    async fn list_all(&self, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
+    async fn list_all(&self, listed: AccountScope, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
         let mut after = None;
         loop {
             let store = self.relay.store().clone();
-            let page = match self.ask(async move { store.accounts(after, PAGE).await }).await {
+            let page = match self.ask(async move { store.accounts_of(listed, after, PAGE).await }).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(refusal(error))),
             };

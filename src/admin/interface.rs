@@ -1,19 +1,29 @@
 //! [`Interface`]: both listeners of the operator. They are bound first, and served once the daemon runs.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::answers::AnswerWriter;
+use super::cluster::ClusterHandlers;
 use super::error::AdminError;
 use super::handlers::Handlers;
 use super::numbers::DaemonNumbers;
+use super::protocol::AdminAnswer;
 use super::socket::CommandSocket;
 use super::{history, http};
 use crate::config;
 use crate::daemon::{Controls, OperatorInterface, Serving};
 use crate::relay::Relay;
+use crate::relay::node_requests::OperatorRequest;
+
+/// The requests of other nodes that may wait.
+const NODE_REQUESTS: usize = 16;
 
 /// The bound listeners.
 #[derive(Debug)]
@@ -54,10 +64,51 @@ impl OperatorInterface for Interface {
             tasks.spawn(sample(Arc::clone(&numbers), stop.clone()));
             tasks.spawn(http::serve(listener, Arc::clone(&numbers), tasks.clone(), stop.clone()));
         }
-        let handlers = Arc::new(Handlers::new(relay, controls, numbers));
+        let own = Arc::new(Handlers::new(Arc::clone(&relay), controls, numbers));
+        let handlers = Arc::new(ClusterHandlers::new(Arc::clone(&relay), own));
+        if let Some(nodes) = relay.node_requests() {
+            let (sender, requests) = mpsc::channel(NODE_REQUESTS);
+            nodes.on_operator(sender);
+            tasks.spawn(answer_nodes(requests, Arc::clone(&handlers), tasks.clone(), stop.clone()));
+        }
         tasks.spawn(self.socket.serve(handlers, tasks.clone(), stop));
         serving
     }
+}
+
+/// Answers the requests of operators that come through other nodes.
+async fn answer_nodes(
+    mut requests: mpsc::Receiver<OperatorRequest>,
+    handlers: Arc<ClusterHandlers>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    while let Some(Some(asked)) = stop.run_until_cancelled(requests.recv()).await {
+        let (handlers, stop) = (Arc::clone(&handlers), stop.clone());
+        tasks.spawn(async move {
+            if let Some(Err(error)) = stop.run_until_cancelled(answer_node(&handlers, asked)).await {
+                tracing::debug!(%error, "request of another node failed");
+            }
+        });
+    }
+}
+
+async fn answer_node(handlers: &ClusterHandlers, asked: OperatorRequest) -> io::Result<()> {
+    let OperatorRequest { request, stream } = asked;
+    let mut answers = AnswerWriter::new(stream);
+    let last = match serde_json::from_value(request) {
+        Ok(request) => match handlers.answer_node(request, &mut answers).await? {
+            Ok(()) => AdminAnswer::End,
+            Err(reason) => AdminAnswer::Failed { reason },
+        },
+        // The error may quote a secret.
+        Err(_) => {
+            AdminAnswer::Failed { reason: "this node does not know the request: it has another version".to_owned() }
+        }
+    };
+    answers.send(&last).await?;
+    answers.close().await;
+    Ok(())
 }
 
 /// Samples the numbers of the last hour, for the page.

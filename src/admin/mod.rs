@@ -22,6 +22,7 @@
 
 mod answers;
 pub mod client;
+mod cluster;
 pub mod command;
 mod connection_slots;
 mod entries;

@@ -4,6 +4,7 @@
 
 mod daemon_status;
 mod display;
+mod nodes;
 
 use std::net::SocketAddr;
 
@@ -16,6 +17,7 @@ use crate::push::outcome::Outcome;
 use crate::secret::Secret;
 use crate::session::liveness::Reach;
 pub use daemon_status::{DaemonStatus, HandoverStatus};
+pub use nodes::{NodeDraining, NodeEntry, NodeState, UnreachedNode};
 
 /// A request of the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,45 @@ pub enum AdminRequest {
         /// The account.
         account: BareJid,
     },
+    /// Lists the nodes of the cluster: one [`AdminAnswer::Node`] each.
+    Nodes,
+    /// Moves the sessions of this node to others: one [`AdminAnswer::NodeDraining`].
+    DrainNode,
+    /// The same request to one node of the cluster.
+    OnNode {
+        /// The number of the node.
+        node: u8,
+        /// The request.
+        request: Box<AdminRequest>,
+    },
+    /// The same request to each node of the cluster. Each answer is an [`AdminAnswer::OfNode`], with an
+    /// [`AdminAnswer::Unreached`] for each node that does not answer.
+    OnAllNodes {
+        /// The request.
+        request: Box<AdminRequest>,
+    },
+}
+
+impl AdminRequest {
+    /// Returns the account that it is about.
+    pub(super) fn account(&self) -> Option<&BareJid> {
+        match self {
+            Self::PushList { account } => account.as_ref(),
+            Self::PushPing { account, .. }
+            | Self::PushRemove { account, .. }
+            | Self::Release { account }
+            | Self::Forget { account } => Some(account),
+            Self::Status
+            | Self::Sessions
+            | Self::Reload
+            | Self::Stop
+            | Self::Upgrade
+            | Self::Nodes
+            | Self::DrainNode
+            | Self::OnNode { .. }
+            | Self::OnAllNodes { .. } => None,
+        }
+    }
 }
 
 /// One line of the daemon's answer.
@@ -91,6 +132,19 @@ pub enum AdminAnswer {
     Stopping(Stopping),
     /// The handover to the installed program has begun.
     Upgrading(Upgrading),
+    /// A node of the cluster.
+    Node(NodeEntry),
+    /// The drain of a node has begun.
+    NodeDraining(NodeDraining),
+    /// A line of the answer of one of several nodes.
+    OfNode {
+        /// The number of the node.
+        node: u8,
+        /// The line.
+        answer: Box<AdminAnswer>,
+    },
+    /// A node has not answered.
+    Unreached(UnreachedNode),
     /// The end of the answer.
     End,
     /// The request was not carried out.
@@ -333,6 +387,10 @@ impl AdminAnswer {
             Self::Reloaded(it) => serde_json::to_string(it).map(Some),
             Self::Stopping(it) => serde_json::to_string(it).map(Some),
             Self::Upgrading(it) => serde_json::to_string(it).map(Some),
+            Self::Node(it) => serde_json::to_string(it).map(Some),
+            Self::NodeDraining(it) => serde_json::to_string(it).map(Some),
+            Self::Unreached(it) => serde_json::to_string(it).map(Some),
+            Self::OfNode { node, answer } => Ok(answer.json()?.map(|object| nodes::labelled(*node, &object))),
             Self::End | Self::Failed { .. } => Ok(None),
         }
     }

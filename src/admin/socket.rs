@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answers::AnswerWriter;
+use super::cluster::ClusterHandlers;
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::error::AdminError;
-use super::handlers::Handlers;
 use super::protocol::{self, AdminAnswer, AdminRequest};
 use crate::net::listener::{AfterFailure, accept_each};
 
@@ -85,7 +85,7 @@ impl CommandSocket {
     }
 
     /// Serves until `stop` is cancelled.
-    pub(super) async fn serve(self, handlers: Arc<Handlers>, tasks: TaskTracker, stop: CancellationToken) {
+    pub(super) async fn serve(self, handlers: Arc<ClusterHandlers>, tasks: TaskTracker, stop: CancellationToken) {
         let Self { listener, file } = self;
         let (slots, commands) = (ConnectionSlots::new(CONNECTIONS), Arc::new(Semaphore::new(COMMANDS)));
         let serve = |(stream, _)| {
@@ -126,7 +126,7 @@ async fn remove_if_stale(path: &Path) -> Result<(), AdminError> {
 
 async fn converse(
     stream: UnixStream,
-    handlers: &Handlers,
+    handlers: &ClusterHandlers,
     place: ConnectionSlot,
     commands: &Semaphore,
 ) -> io::Result<()> {

@@ -126,6 +126,21 @@ impl Directory {
         }
     }
 
+    /// Returns the other nodes whose leases hold.
+    ///
+    /// # Errors
+    /// [`LocateError`].
+    pub async fn living(&self) -> Result<Vec<NodeAddress>, LocateError> {
+        match &self.0 {
+            DirectorySource::Store(store, own) => {
+                let nodes = store.cluster().all().await?.into_iter();
+                Ok(nodes.filter(|node| node.is_alive && node.id != own.get()).filter_map(NodeAddress::of).collect())
+            }
+            #[cfg(test)]
+            DirectorySource::Table(_) => self.others().await,
+        }
+    }
+
     /// Returns the other nodes.
     async fn others(&self) -> Result<Vec<NodeAddress>, LocateError> {
         match &self.0 {

@@ -10,4 +10,6 @@ pub struct DaemonAccess {
     pub socket: PathBuf,
     /// `[push] publish_timeout`: the time that an answer may take because of a push service.
     pub publish_timeout: Duration,
+    /// True if the daemon is a node of a cluster.
+    pub in_cluster: bool,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::node_drain::NodeDrain;
 use super::reload::Reloader;
 use super::requests::ProcessHandle;
 use crate::config;
@@ -19,6 +20,8 @@ pub struct Controls {
     pub reloader: Reloader,
     /// Ends or replaces the process.
     pub process: ProcessHandle,
+    /// Moves the sessions to other nodes.
+    pub node: NodeDrain,
 }
 
 /// The listeners for operators.

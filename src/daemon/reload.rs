@@ -29,23 +29,41 @@ pub enum ReloadReport {
 
 /// A handle for requesting reloads.
 #[derive(Clone, Debug)]
-pub struct Reloader(mpsc::Sender<oneshot::Sender<ReloadReport>>);
+pub struct Reloader(mpsc::Sender<ListenersRequest>);
+
+/// A request about the listeners.
+#[derive(Debug)]
+pub(super) enum ListenersRequest {
+    /// Reload the configuration.
+    Reload(oneshot::Sender<ReloadReport>),
+    /// Close the listeners for clients, for good.
+    Close(oneshot::Sender<()>),
+}
 
 impl Reloader {
     /// Reads the configuration file again and returns the result.
     pub async fn reload(&self) -> ReloadReport {
         let (reply, replied) = oneshot::channel();
         let ending = || ReloadReport::Refused(vec!["the daemon is shutting down".to_owned()]);
-        if self.0.send(reply).await.is_err() {
+        if self.0.send(ListenersRequest::Reload(reply)).await.is_err() {
             return ending();
         }
         replied.await.unwrap_or_else(|_| ending())
     }
 
+    /// Closes the listeners for clients. Reloads do not open them again.
+    pub(super) async fn close(&self) {
+        let (reply, replied) = oneshot::channel();
+        if self.0.send(ListenersRequest::Close(reply)).await.is_ok() {
+            // If the daemon ends, it closes them too.
+            replied.await.ok();
+        }
+    }
+
     /// Requests a reload whose result is only logged. If the queue is full, a waiting reload has the same effect.
     pub fn ask(&self) {
         let (reply, _) = oneshot::channel();
-        drop(self.0.try_send(reply));
+        drop(self.0.try_send(ListenersRequest::Reload(reply)));
     }
 }
 
@@ -54,19 +72,30 @@ pub(super) struct Reloads {
     path: PathBuf,
     relay: Arc<Relay>,
     listeners: Listeners,
-    asked: mpsc::Receiver<oneshot::Sender<ReloadReport>>,
+    asked: mpsc::Receiver<ListenersRequest>,
+    /// True if no client is accepted any more.
+    is_closed: bool,
 }
 
 impl Reloads {
     pub(super) fn new(relay: Arc<Relay>, listeners: Listeners) -> (Self, Reloader) {
         let (sender, asked) = mpsc::channel(WAITING);
         let path = relay.current().config.path.clone();
-        (Self { path, relay, listeners, asked }, Reloader(sender))
+        (Self { path, relay, listeners, asked, is_closed: false }, Reloader(sender))
     }
 
     /// Performs reloads until all handles are dropped.
     pub(super) async fn run(mut self) {
-        while let Some(reply) = self.asked.recv().await {
+        while let Some(request) = self.asked.recv().await {
+            let reply = match request {
+                ListenersRequest::Reload(reply) => reply,
+                ListenersRequest::Close(reply) => {
+                    self.close();
+                    // The requester may have stopped waiting.
+                    reply.send(()).ok();
+                    continue;
+                }
+            };
             Notify.reloading();
             let outcome = match self.reload().await {
                 Ok(notes) => ReloadReport::Done(notes),
@@ -76,6 +105,14 @@ impl Reloads {
             Notify.ready();
             // The process may have stopped waiting.
             drop(reply.send(outcome));
+        }
+    }
+
+    fn close(&mut self) {
+        self.is_closed = true;
+        match self.listeners.plan(&[], &mut Sockets::default()) {
+            Ok(plan) => self.listeners.apply(plan),
+            Err(error) => tracing::error!(%error, "cannot close listeners"),
         }
     }
 
@@ -96,14 +133,24 @@ impl Reloads {
         let (snapshot, notes) = loaded.await.map_err(|error| vec![error.to_string()])??;
         let plan = self
             .listeners
-            .plan(&snapshot.config.listen, &mut Sockets::default())
+            .plan(if self.is_closed { &[] } else { &snapshot.config.listen }, &mut Sockets::default())
             .map_err(|error| vec![error.to_string()])?;
+        self.announce(&snapshot, &before).await?;
         if snapshot.config.log != before.config.log {
             log::change(&snapshot.config.log);
         }
         self.relay.switch(snapshot);
         self.listeners.apply(plan);
         Ok(notes)
+    }
+
+    /// Lets the other nodes know a new certificate of this one before it is shown to them.
+    async fn announce(&self, snapshot: &Snapshot, before: &Snapshot) -> Result<(), Vec<String>> {
+        let fingerprint = |snapshot: &Snapshot| snapshot.node_tls.as_ref().map(|tls| tls.fingerprint());
+        let Some(new) = fingerprint(snapshot).filter(|new| Some(*new) != fingerprint(before)) else { return Ok(()) };
+        let described = self.relay.store().cluster().describe(Some(new.as_bytes().to_vec()), None).await;
+        described
+            .map_err(|error| vec![format!("[cluster] certificate cannot be announced to the other nodes: {error}")])
     }
 
     fn report(&self, outcome: &ReloadReport) {

@@ -339,7 +339,7 @@ impl<C> Handle<C> {
 
     // Requests of other tasks
 
-    /// Asks the session to end for this reason, if it is held.
+    /// Asks the session to end for this reason, if it is held. [`EndReason::Drained`]: in any case.
     pub fn end_if_held(&self, reason: EndReason) {
         self.succession.request_end(reason);
         self.notify();

@@ -71,6 +71,8 @@ struct ProcessEnd {
     handover: SessionHandover,
     /// True if another node acts in the place of this one.
     is_fenced: AtomicBool,
+    /// True if the sessions of this node move to others, while it goes on.
+    is_leaving: AtomicBool,
 }
 
 impl Relay {
@@ -122,6 +124,7 @@ impl Relay {
                 drain: shutdown,
                 handover: SessionHandover::default(),
                 is_fenced: AtomicBool::new(false),
+                is_leaving: AtomicBool::new(false),
             },
             background,
             accounts,
@@ -194,6 +197,16 @@ impl Relay {
     /// Returns whether another node acts in the place of this one.
     pub(super) fn is_fenced(&self) -> bool {
         self.ending.is_fenced.load(Ordering::Acquire)
+    }
+
+    /// Lets no further login begin a session here: the sessions of this node move to others, while it goes on.
+    pub fn leave(&self) {
+        self.ending.is_leaving.store(true, Ordering::Release);
+    }
+
+    /// Returns whether the sessions of this node move to others.
+    pub fn is_leaving(&self) -> bool {
+        self.ending.is_leaving.load(Ordering::Acquire)
     }
 
     /// Returns the handover of the sessions to another process.

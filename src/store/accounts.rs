@@ -9,7 +9,7 @@ use super::engines::Engines;
 use super::error::StoreError;
 use super::lease::Lease;
 use super::newest::ChangeId;
-use super::nodes::NodeCalls;
+use super::nodes::{AccountScope, NodeCalls};
 use super::op::{Effect, Op};
 use super::ownership::{AccountOwnership, OwnedAccounts};
 use super::postgres::Postgres;
@@ -210,7 +210,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn accounts(&self, after: Option<String>, limit: usize) -> Result<AccountPage, StoreError> {
-        let QueryAnswer::Accounts(page) = self.read(Query::Accounts { after, limit }).await? else {
+        self.accounts_of(AccountScope::All, after, limit).await
+    }
+
+    /// As [`Store::accounts`], for some of the accounts.
+    ///
+    /// # Errors
+    /// As [`Store::accounts`].
+    pub async fn accounts_of(
+        &self,
+        scope: AccountScope,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<AccountPage, StoreError> {
+        let QueryAnswer::Accounts(page) = self.read(Query::Accounts { scope, after, limit }).await? else {
             return Err(StoreError::WrongAnswer);
         };
         Ok(page)

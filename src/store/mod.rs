@@ -93,7 +93,7 @@ pub use crate::session::queue::Spooled;
 pub use embedded::peek::peek;
 pub use error::{DatabaseFailure, SpoolBound, StoreError};
 pub use lease::Lease;
-pub use nodes::{LoginKey, NodeCalls, NodeRecord};
+pub use nodes::{AccountScope, LoginKey, NodeCalls, NodeRecord};
 pub use ownership::AccountOwnership;
 pub use postgres::probe::{DatabaseState, probe as probe_postgres};
 pub use postgres::settings::{NodeEntry, PostgresSettings};

@@ -29,6 +29,18 @@ pub struct NodeRecord {
     pub is_draining: bool,
 }
 
+/// The accounts that are listed, by their owner. In a database of one process all scopes are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountScope {
+    /// All accounts.
+    #[default]
+    All,
+    /// Those that this node owns.
+    Own,
+    /// Those that this node owns, and those that no node owns.
+    OwnAndFree,
+}
+
 /// A name with which a client logs in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LoginKey {

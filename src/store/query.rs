@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::deletions::HiddenRanges;
 use super::error::StoreError;
-use super::nodes::{LoginKey, NodeRecord};
+use super::nodes::{AccountScope, LoginKey, NodeRecord};
 use super::op::Unreadable;
 use super::schema::Count;
 use super::values::{AccountPage, Slot, SpoolId, Tombstone, Wake};
@@ -20,7 +20,7 @@ pub(super) enum Query {
     /// The record of an account. [`QueryAnswer::Account`].
     Account { account: BareJid },
     /// The accounts after a name, at most `limit` records. [`QueryAnswer::Accounts`].
-    Accounts { after: Option<String>, limit: usize },
+    Accounts { scope: AccountScope, after: Option<String>, limit: usize },
     /// The number of accounts and of wakes. [`QueryAnswer::Sizes`].
     Sizes,
     /// The spools of an account, and the account. `hidden`: stanzas that count as deleted. [`QueryAnswer::Spools`].

@@ -130,3 +130,74 @@ async fn a_node_without_a_lease_for_patience_ends_its_sessions_and_joins_again()
     assert_eq!(bodies(&client.messages(1).await), ["after"]);
     assert_eq!(cluster.psql("SELECT epoch FROM node").trim(), "2");
 }
+
+#[tokio::test]
+async fn operators_see_all_nodes_from_each_and_act_on_the_owner() {
+    let mut cluster = cluster(2).await;
+    let (client, server, _) = logged_in(&mut cluster, 0).await;
+    client.reset();
+    server.send(message("dark"));
+    cluster.nodes[0].stored("dark").await;
+    let (code, nodes) = cluster.nodes[1].ask(&["node", "list"]).await;
+    assert_eq!(code, Some(0), "{nodes}");
+    let lines: Vec<_> = nodes.lines().collect();
+    assert!(lines[0].starts_with("1  127.0.0.1:") && lines[0].ends_with("  up  accounts 1"), "{nodes}");
+    assert!(lines[1].starts_with("2  127.0.0.1:") && lines[1].ends_with("  up  accounts 0"), "{nodes}");
+    for (arguments, expect) in [
+        (&["sessions"][..], "alice@localhost/phone  dark"),
+        (&["sessions", "--node", "1"], "alice@localhost/phone  dark"),
+        (&["status"], "node 1: pushward"),
+        (&["status", "--json"], "{\"cluster_node\":1,"),
+    ] {
+        for node in &cluster.nodes {
+            let (code, output) = node.ask(arguments).await;
+            assert!(code == Some(0) && output.contains(expect), "{arguments:?}: {output}");
+        }
+    }
+    let (code, output) = cluster.nodes[0].ask(&["sessions", "--node", "2"]).await;
+    assert_eq!((code, output.as_str()), (Some(0), ""));
+    let (code, output) = cluster.nodes[0].ask(&["sessions", "--node", "9"]).await;
+    assert!(code == Some(1) && output.contains("node 9 is not running"), "{output}");
+    // The session is at the other node.
+    let (code, output) = cluster.nodes[1].ask(&["forget", "alice@localhost"]).await;
+    assert!(code == Some(0) && output.contains("dark sessions ended 1"), "{output}");
+    server.footer(PATIENCE).await;
+    cluster.nodes[0].kill();
+    // Its lease still holds.
+    let (code, output) = cluster.nodes[1].ask(&["sessions"]).await;
+    assert!(code == Some(1) && output.contains("node 1 has not answered"), "{output}");
+    cluster.nodes[1].logged(&["node is dead", "\"node\":1"]).await;
+    let (code, output) = cluster.nodes[1].ask(&["node", "list"]).await;
+    assert!(code == Some(0) && output.lines().next().unwrap().ends_with("  dead  accounts 0"), "{output}");
+}
+
+#[tokio::test]
+async fn a_drained_node_moves_its_sessions_and_goes_on() {
+    let mut cluster = cluster(2).await;
+    let (client, server, _) = logged_in(&mut cluster, 0).await;
+    client.reset();
+    server.send(message("dark"));
+    cluster.nodes[0].stored("dark").await;
+    let mut live = cluster.nodes[0].login("bob", "desk").await;
+    let _desk = cluster.stub.fresh().await;
+    live.enable().await;
+    let (code, output) = cluster.nodes[1].ask(&["node", "drain", "1"]).await;
+    assert!(code == Some(0) && output.contains("node 1 drains: 2 sessions"), "{output}");
+    live.expect("<system-shutdown").await;
+    live.closed(PATIENCE).await;
+    server.footer(PATIENCE).await;
+    let free = || (cluster.psql("SELECT count(*) FROM account WHERE owner IS NOT NULL").trim() == "0").then_some(());
+    eventually(PATIENCE, || "free accounts".to_owned(), free).await;
+    assert!(tokio::net::TcpStream::connect(cluster.nodes[0].direct).await.is_err());
+    let (_, output) = cluster.nodes[0].ask(&["node", "list"]).await;
+    assert!(output.lines().next().unwrap().contains("  draining  "), "{output}");
+    let (mut client, _server, _) = logged_in(&mut cluster, 1).await;
+    client.available().await;
+    assert_eq!(bodies(&client.messages(1).await), ["dark"]);
+    let (status, _) = cluster.nodes[0].terminate(PATIENCE).await;
+    assert!(status.success());
+    // A start ends the drain.
+    cluster.nodes[0].start_again().await;
+    let (_, output) = cluster.nodes[0].ask(&["node", "list"]).await;
+    assert!(output.lines().next().unwrap().contains("  up  "), "{output}");
+}

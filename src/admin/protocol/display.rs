@@ -28,6 +28,13 @@ impl fmt::Display for AdminAnswer {
             Self::Reloaded(reloaded) => reloaded.fmt(f),
             Self::Stopping(_) => f.write_str("draining; the daemon ends when its sessions have ended"),
             Self::Upgrading(Upgrading { from, .. }) => write!(f, "version {from} is being replaced"),
+            Self::Node(node) => node.fmt(f),
+            Self::NodeDraining(draining) => draining.fmt(f),
+            Self::Unreached(node) => node.fmt(f),
+            Self::OfNode { node, answer } => match &**answer {
+                Self::Status(status) => write!(f, "node {node}: {status}"),
+                answer => write!(f, "{answer}  on node {node}"),
+            },
             Self::End => Ok(()),
             Self::Failed { reason } => f.write_str(reason),
         }

@@ -22,7 +22,7 @@ pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<Quer
         Query::Account { account } => {
             QueryAnswer::Account(accounts::load(&transaction.open_table(ACCOUNTS)?, &account)?)
         }
-        Query::Accounts { after, limit } => QueryAnswer::Accounts(page(transaction, after.as_deref(), limit)?),
+        Query::Accounts { after, limit, .. } => QueryAnswer::Accounts(page(transaction, after.as_deref(), limit)?),
         Query::Sizes => QueryAnswer::Sizes {
             accounts: transaction.open_table(ACCOUNTS)?.len()?,
             wakes: transaction.open_table(WAKES)?.len()?,

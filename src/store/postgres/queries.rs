@@ -13,6 +13,7 @@ use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::deletions::HiddenRanges;
 use crate::store::error::StoreError;
+use crate::store::nodes::AccountScope;
 use crate::store::op::Unreadable;
 use crate::store::query::{HeldContents, Piece, Query, QueryAnswer};
 use crate::store::schema::{Count, decode_account};
@@ -44,7 +45,9 @@ macro_rules! free_or_own {
 
 const ACCOUNT: &str = "SELECT record FROM account WHERE jid = $1";
 const ACCOUNTS: &str = "SELECT jid, record FROM account WHERE jid > $1 AND record IS NOT NULL ORDER BY jid LIMIT $2";
-const UNSEEN: &str = concat!(
+const OWN_ACCOUNTS: &str = "SELECT a.jid, a.record FROM account a JOIN node n ON n.id = a.owner AND n.epoch = a.owner_epoch \
+    WHERE a.jid > $1 AND a.record IS NOT NULL AND a.owner = $3 ORDER BY a.jid LIMIT $2";
+const OWN_AND_FREE: &str = concat!(
     "SELECT jid, record FROM account WHERE jid > $1 AND record IS NOT NULL AND ",
     free_or_own!("account", "$3"),
     " ORDER BY jid LIMIT $2"
@@ -110,10 +113,18 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
             let rows = connection.query(&StatementCall::new(ACCOUNT, params![account.as_str().to_owned()])).await?;
             QueryAnswer::Account(decode(account, rows.first().and_then(|row| row.get(0)))?)
         }
-        Query::Accounts { after, limit } => {
+        Query::Accounts { scope, after, limit } => {
             let limit = (*limit).max(1);
-            let params = params![after.clone().unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)];
-            QueryAnswer::Accounts(page(&connection.query(&StatementCall::new(ACCOUNTS, params)).await?, limit))
+            let mut params = params![after.clone().unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)];
+            let sql = match scope {
+                AccountScope::All => ACCOUNTS,
+                AccountScope::Own => OWN_ACCOUNTS,
+                AccountScope::OwnAndFree => OWN_AND_FREE,
+            };
+            if *scope != AccountScope::All {
+                params.push(Box::new(node));
+            }
+            QueryAnswer::Accounts(page(&connection.query(&StatementCall::new(sql, params)).await?, limit))
         }
         Query::Sizes => {
             let rows = connection.query(&StatementCall::new(SIZES, Vec::new())).await?;
@@ -149,7 +160,7 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
             )
         }
         Query::Unseen { after, before } => {
-            let rows = connection.query(&StatementCall::new(UNSEEN, params![after.clone(), PIECE, node])).await?;
+            let rows = connection.query(&StatementCall::new(OWN_AND_FREE, params![after.clone(), PIECE, node])).await?;
             QueryAnswer::Unseen(unseen(&rows, *before))
         }
         Query::OldTombstones { after, before } => {

@@ -6,7 +6,8 @@ use super::{Authority, Pushward, Setup, StubOptions, StubUpstream, free_address}
 pub(crate) struct Cluster {
     pub(crate) stub: StubUpstream,
     pub(crate) nodes: Vec<Pushward>,
-    pub(crate) authority: Authority,
+    /// Its files are in use.
+    _authority: Authority,
 }
 
 impl Cluster {
@@ -21,7 +22,7 @@ impl Cluster {
             let setup = shared.clone().in_cluster(node, free_address(), &authority, &issued);
             nodes.push(Pushward::start(setup).await);
         }
-        Self { stub, nodes, authority }
+        Self { stub, nodes, _authority: authority }
     }
 
     /// Executes SQL in the database and returns the rows as text.

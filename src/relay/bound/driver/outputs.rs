@@ -11,7 +11,7 @@ use crate::push::notification::Publish;
 use crate::registry::StreamPublish;
 use crate::relay::jobs::{Done, Spooling, StoreRequest};
 use crate::seq::Seq;
-use crate::session::{Closing, Input, OtherSession, Output, PublishResult, Stored};
+use crate::session::{Closing, EndReason, Input, OtherSession, Output, PublishResult, Stored};
 use crate::store::StoreError;
 
 impl SessionDriver {
@@ -226,7 +226,7 @@ impl SessionDriver {
             self.take(Input::Inherit);
         }
         if let Some(reason) = requests.end {
-            self.take(Input::EndIfHeld(reason));
+            self.take(if reason == EndReason::Drained { Input::Drain } else { Input::EndIfHeld(reason) });
         }
         self.note_ending();
         self.handle.on_requests_handled(requests);

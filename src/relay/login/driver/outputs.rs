@@ -151,6 +151,10 @@ impl LoginDriver<'_> {
         if relay.store().lease().is_none() {
             return;
         }
+        if relay.is_leaving() {
+            self.interrupted = Some(LoginEvent::Stop(Stop::OtherOwner));
+            return;
+        }
         let claim = relay.store().claim(account);
         match self.wait_for(claim, OperationDeadline::Store).await {
             Some(Ok(ownership)) => self.ownership = Some(ownership),
