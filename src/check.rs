@@ -13,6 +13,7 @@ use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
 use crate::stdout;
 
+mod cluster;
 mod database;
 pub(crate) mod leg;
 pub(crate) mod probe;
@@ -67,7 +68,8 @@ pub async fn examine(path: &Path) -> Report {
         leg::server(&mut report, &at, &config, &ended).await;
     }
     push::services(&mut report, path, &config).await;
-    database::database(&mut report, path, &config).await;
+    let running = database::database(&mut report, path, &config).await;
+    cluster::cluster(&mut report, path, &config, running).await;
     report
 }
 

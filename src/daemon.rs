@@ -2,6 +2,7 @@
 
 mod cause;
 pub(crate) mod database;
+mod fenced;
 mod file_id;
 mod hand_over;
 mod legacy;

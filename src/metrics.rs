@@ -43,6 +43,7 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::UnixSecs;
 use crate::config::Transport;
+use crate::node_id::NodeId;
 use crate::session::sasl::LoginMethod;
 use crate::sync::lock;
 use crate::xml::SkipReason;
@@ -95,13 +96,15 @@ impl Default for Metrics {
 impl Metrics {
     /// Creates the metrics, all at zero.
     pub fn new() -> Self {
-        Self::with(StoreMetrics::default(), [])
+        Self::with(StoreMetrics::default(), None, [])
     }
 
-    /// Creates the metrics, all at zero, with the store's own counters and with the domains that are served.
-    pub fn with<'h>(store: StoreMetrics, hosts: impl IntoIterator<Item = &'h str>) -> Self {
+    /// Creates the metrics, all at zero, with the store's own counters and with the domains that are served. In a cluster, all of
+    /// them have the number of the `node` as a label.
+    pub fn with<'h>(store: StoreMetrics, node: Option<NodeId>, hosts: impl IntoIterator<Item = &'h str>) -> Self {
+        let label = node.map(|node| ("node".into(), node.to_string().into()));
         let mut metrics = Self {
-            registry: Registry::default(),
+            registry: Registry::with_labels(label.into_iter()),
             traffic: Arc::default(),
             connections: Connections::default(),
             cluster: ClusterCounters::default(),
@@ -479,7 +482,7 @@ mod tests {
 
     #[test]
     fn every_series_known_in_advance_starts_at_zero() {
-        let text = Metrics::with(StoreMetrics::default(), ["example.org"]).text(&Measured::default()).unwrap();
+        let text = Metrics::with(StoreMetrics::default(), None, ["example.org"]).text(&Measured::default()).unwrap();
         for line in [
             "pushward_upstream_connects_total{host=\"example.org\",outcome=\"failed\"} 0",
             "pushward_verdicts_total{verdict=\"unknown_sender\"} 0",

@@ -38,22 +38,24 @@ impl ClusterHandlers {
         answers: &mut AnswerWriter,
     ) -> io::Result<Result<(), Refusal>> {
         let Some(nodes) = self.relay.node_requests() else {
-            return match request {
-                AdminRequest::OnAllNodes { request } => self.own.answer(*request, AccountScope::All, answers).await,
-                request => self.own.answer(request, AccountScope::All, answers).await,
-            };
+            let request = if let AdminRequest::OnAllNodes { request } = request { *request } else { request };
+            return self.own.answer(request, AccountScope::All, answers).await;
         };
-        match request {
-            AdminRequest::OnNode { node, request } => self.on_node(nodes, node, *request, answers).await,
-            AdminRequest::OnAllNodes { request } => self.on_all(nodes, *request, answers).await,
-            request => match request.account() {
-                Some(account) => match nodes.owner(account).await {
-                    Ok(Some(owner)) => self.forward(nodes, &owner, &request, answers).await,
-                    Ok(None) => self.own.answer(request, AccountScope::All, answers).await,
-                    Err(error) => Ok(Err(error.to_string())),
-                },
-                None => self.own.answer(request, AccountScope::All, answers).await,
+        let owner = match request.account() {
+            Some(account) => match nodes.owner(account).await {
+                Ok(owner) => owner,
+                Err(error) => return Ok(Err(error.to_string())),
             },
+            None => None,
+        };
+        if let Some(owner) = owner {
+            self.forward(nodes, &owner, &request, answers).await
+        } else if let AdminRequest::OnNode { node, request } = request {
+            self.on_node(nodes, node, *request, answers).await
+        } else if let AdminRequest::OnAllNodes { request } = request {
+            self.on_all(nodes, *request, answers).await
+        } else {
+            self.own.answer(request, AccountScope::All, answers).await
         }
     }
 

@@ -62,14 +62,9 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
 
 /// Returns the request for all nodes of the cluster, if there is one and each of them has a part of the answer.
 fn of_all(request: AdminRequest, in_cluster: bool) -> AdminRequest {
-    match request {
-        request @ (AdminRequest::Status | AdminRequest::Sessions | AdminRequest::PushList { account: None })
-            if in_cluster =>
-        {
-            AdminRequest::OnAllNodes { request: Box::new(request) }
-        }
-        request => request,
-    }
+    let is_of_all =
+        matches!(request, AdminRequest::Status | AdminRequest::Sessions | AdminRequest::PushList { account: None });
+    if in_cluster && is_of_all { AdminRequest::OnAllNodes { request: Box::new(request) } } else { request }
 }
 
 /// Reads how to reach the daemon. A file with problems is enough, except for a reload, which would fail. Returns also whether

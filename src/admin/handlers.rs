@@ -11,7 +11,7 @@ use super::entries::{registration_entry, session_entry};
 use super::numbers::DaemonNumbers;
 use super::ping::ping;
 use super::protocol::{
-    AdminAnswer, AdminRequest, Forgotten, NodeDraining, NodeEntry, NodeState, Released, Reloaded, Removed,
+    AdminAnswer, AdminRequest, Forgotten, ListedNode, NodeDraining, NodeState, Released, Reloaded, Removed,
     SessionState, Stopping, Upgrading,
 };
 use super::selection::{Selection, select};
@@ -103,7 +103,7 @@ impl Handlers {
                 (true, true) => NodeState::Draining,
                 (false, _) => NodeState::Dead,
             };
-            answers.send(&AdminAnswer::Node(NodeEntry { node: id, address, state, accounts })).await?;
+            answers.send(&AdminAnswer::Node(ListedNode { node: id, address, state, accounts })).await?;
         }
         Ok(Ok(()))
     }

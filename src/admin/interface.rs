@@ -86,7 +86,7 @@ async fn answer_nodes(
     while let Some(Some(asked)) = stop.run_until_cancelled(requests.recv()).await {
         let (handlers, stop) = (Arc::clone(&handlers), stop.clone());
         tasks.spawn(async move {
-            if let Some(Err(error)) = stop.run_until_cancelled(answer_node(&handlers, asked)).await {
+            if let Some(Err(error)) = stop.run_until_cancelled(Box::pin(answer_node(&handlers, asked))).await {
                 tracing::debug!(%error, "request of another node failed");
             }
         });

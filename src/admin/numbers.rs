@@ -45,7 +45,7 @@ impl DaemonNumbers {
 
     /// Returns whether the daemon is draining.
     pub(super) fn is_draining(&self) -> bool {
-        self.relay.is_draining() || self.relay.is_leaving()
+        self.relay.is_draining() || self.relay.node_end().is_leaving()
     }
 
     /// Returns the host names, in addition to addresses, under which the page is served.

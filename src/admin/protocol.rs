@@ -5,6 +5,8 @@
 mod daemon_status;
 mod display;
 mod nodes;
+mod request;
+mod text;
 
 use std::net::SocketAddr;
 
@@ -14,99 +16,11 @@ use crate::clock::{Instant, UnixSecs};
 use crate::jid::{BareJid, Jid};
 pub(super) use crate::net::lines::{line, read};
 use crate::push::outcome::Outcome;
-use crate::secret::Secret;
 use crate::session::liveness::Reach;
 pub use daemon_status::{DaemonStatus, HandoverStatus};
-pub use nodes::{NodeDraining, NodeEntry, NodeState, UnreachedNode};
-
-/// A request of the operator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-pub enum AdminRequest {
-    /// Returns the state of the daemon: one [`AdminAnswer::Status`].
-    Status,
-    /// Lists the sessions: one [`AdminAnswer::Session`] each.
-    Sessions,
-    /// Lists the registrations of one account or of all: one [`AdminAnswer::Registration`] each.
-    PushList {
-        /// The account.
-        account: Option<BareJid>,
-    },
-    /// Sends a notification: one [`AdminAnswer::Ping`] for each registration.
-    PushPing {
-        /// The account.
-        account: BareJid,
-        /// The push service. `None`: all.
-        service: Option<Jid>,
-        /// The node at the push service, in full or as it is listed. `None`: all.
-        node: Option<Secret<String>>,
-    },
-    /// Removes registrations: one [`AdminAnswer::Removed`].
-    PushRemove {
-        /// The account.
-        account: BareJid,
-        /// The push service.
-        service: Jid,
-        /// The node at the push service, in full or as it is listed. `None`: all.
-        node: Option<Secret<String>>,
-    },
-    /// Reloads the configuration: one [`AdminAnswer::Reloaded`].
-    Reload,
-    /// Drains, then ends the daemon: one [`AdminAnswer::Stopping`].
-    Stop,
-    /// Replaces the daemon by the program that is installed now, without ending its dark sessions: one
-    /// [`AdminAnswer::Upgrading`].
-    Upgrade,
-    /// Delivers the stanzas that are set aside for an account's devices: one [`AdminAnswer::Released`].
-    Release {
-        /// The account.
-        account: BareJid,
-    },
-    /// Deletes all data of an account, known or not: one [`AdminAnswer::Forgotten`].
-    Forget {
-        /// The account.
-        account: BareJid,
-    },
-    /// Lists the nodes of the cluster: one [`AdminAnswer::Node`] each.
-    Nodes,
-    /// Moves the sessions of this node to others: one [`AdminAnswer::NodeDraining`].
-    DrainNode,
-    /// The same request to one node of the cluster.
-    OnNode {
-        /// The number of the node.
-        node: u8,
-        /// The request.
-        request: Box<AdminRequest>,
-    },
-    /// The same request to each node of the cluster. Each answer is an [`AdminAnswer::OfNode`], with an
-    /// [`AdminAnswer::Unreached`] for each node that does not answer.
-    OnAllNodes {
-        /// The request.
-        request: Box<AdminRequest>,
-    },
-}
-
-impl AdminRequest {
-    /// Returns the account that it is about.
-    pub(super) fn account(&self) -> Option<&BareJid> {
-        match self {
-            Self::PushList { account } => account.as_ref(),
-            Self::PushPing { account, .. }
-            | Self::PushRemove { account, .. }
-            | Self::Release { account }
-            | Self::Forget { account } => Some(account),
-            Self::Status
-            | Self::Sessions
-            | Self::Reload
-            | Self::Stop
-            | Self::Upgrade
-            | Self::Nodes
-            | Self::DrainNode
-            | Self::OnNode { .. }
-            | Self::OnAllNodes { .. } => None,
-        }
-    }
-}
+pub use nodes::{ListedNode, NodeDraining, NodeState, UnreachedNode};
+pub use request::AdminRequest;
+pub use text::{printable, shortened};
 
 /// One line of the daemon's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +47,7 @@ pub enum AdminAnswer {
     /// The handover to the installed program has begun.
     Upgrading(Upgrading),
     /// A node of the cluster.
-    Node(NodeEntry),
+    Node(ListedNode),
     /// The drain of a node has begun.
     NodeDraining(NodeDraining),
     /// A line of the answer of one of several nodes.
@@ -409,22 +323,10 @@ impl PingOutcome {
     }
 }
 
-/// Returns a form of a node that distinguishes nodes without revealing them: at most a quarter of its characters, four at
-/// most, then its length. It contains no control characters.
-pub fn shortened(node: &str) -> String {
-    let characters = node.chars().count();
-    let shown: String = node.chars().take((characters / 4).min(4)).collect();
-    format!("{}…({characters})", printable(&shown))
-}
-
-/// Returns a text with its control characters replaced, so that it cannot move the cursor of a terminal.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
     fn a_node_is_told_apart_but_not_told() {

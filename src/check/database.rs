@@ -7,14 +7,16 @@ use crate::clock;
 use crate::config::{Config, DatabaseUrl, Problem, StoreEngine};
 use crate::daemon::database::postgres;
 use crate::exit;
-use crate::store::{DatabaseFailure, DatabaseState, StoreError, probe_postgres};
+use crate::store::{DatabaseFailure, DatabaseState, NodeRecord, StoreError, probe_postgres};
 
 /// The difference of clocks that is reported, in seconds.
 const SKEW: f64 = 5.0;
 
 /// Connects to the database, if it is on a server, and looks at what it needs.
-pub(super) async fn database(report: &mut Report, path: &Path, config: &Config) {
-    let (StoreEngine::Postgres, Some(url)) = (config.store.engine, &config.store.url) else { return };
+///
+/// Returns the nodes that are running.
+pub(super) async fn database(report: &mut Report, path: &Path, config: &Config) -> Vec<NodeRecord> {
+    let (StoreEngine::Postgres, Some(url)) = (config.store.engine, &config.store.url) else { return Vec::new() };
     let problem = |what: String, remedy: &str| Problem {
         file: path.to_owned(),
         line: 0,
@@ -26,12 +28,19 @@ pub(super) async fn database(report: &mut Report, path: &Path, config: &Config) 
         Ok(settings) => settings,
         Err(error) => {
             let remedy = "install ca-certificates, or set SSL_CERT_FILE";
-            return report.problem(&problem(error.to_string(), remedy), exit::CONFIG);
+            report.problem(&problem(error.to_string(), remedy), exit::CONFIG);
+            return Vec::new();
         }
     };
     match probe_postgres(settings).await {
-        Ok(state) => state_of(report, config, url, &state, problem),
-        Err(error) => report.problem(&problem(format!("{url}: {error}"), remedy(&error)), exit::UNAVAILABLE),
+        Ok(state) => {
+            state_of(report, config, url, &state, problem);
+            state.nodes
+        }
+        Err(error) => {
+            report.problem(&problem(format!("{url}: {error}"), remedy(&error)), exit::UNAVAILABLE);
+            Vec::new()
+        }
     }
 }
 
@@ -82,9 +91,9 @@ fn state_of(
         let what = format!("{url}: the clock of the server differs by {skew:.0} s");
         report.warning(&problem(what, "synchronize both clocks, for example with chrony"));
     }
-    for (node, address, drains) in &state.nodes {
+    for NodeRecord { id, address, is_draining, .. } in &state.nodes {
         let (address, drains) =
-            (if address.is_empty() { "no cluster" } else { address }, if *drains { ", draining" } else { "" });
-        report.fine(format_args!("database: node {node} ({address}) is running{drains}"));
+            (if address.is_empty() { "no cluster" } else { address }, if *is_draining { ", draining" } else { "" });
+        report.fine(format_args!("database: node {id} ({address}) is running{drains}"));
     }
 }

@@ -70,7 +70,8 @@ impl From<StoreError> for LocateError {
 }
 
 impl NodeAddress {
-    fn of(record: NodeRecord) -> Option<Self> {
+    /// Reads the entry of a node. `None` for one without a cluster.
+    pub fn of(record: NodeRecord) -> Option<Self> {
         let NodeRecord { id, epoch, address, certificate, .. } = record;
         Some(Self {
             node: NodeId::new(NonZeroU8::new(id)?),

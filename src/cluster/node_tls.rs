@@ -74,6 +74,8 @@ pub struct NodeTls {
     request: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
     fingerprint: Fingerprint,
+    key: Arc<CertifiedKey>,
+    authorities: Arc<RootCertStore>,
 }
 
 impl NodeTls {
@@ -96,8 +98,24 @@ impl NodeTls {
         let own = Arc::new(SingleCertAndKey::from((*key).clone()));
         let client = client_config(&provider, Arc::clone(&own), Arc::clone(&authorities), NodePurpose::Client)?;
         let request = client_config(&provider, Arc::clone(&own), Arc::clone(&authorities), NodePurpose::Request)?;
-        let server = server_config(&provider, own, authorities)?;
-        Ok(Self { client: Arc::new(client), request: Arc::new(request), server: Arc::new(server), fingerprint })
+        let server = server_config(&provider, own, Arc::clone(&authorities))?;
+        let [client, request] = [client, request].map(Arc::new);
+        Ok(Self { client, request, server: Arc::new(server), fingerprint, key, authorities })
+    }
+
+    /// Verifies the certificate of this node as the others do.
+    ///
+    /// # Errors
+    /// The reason why they refuse it now.
+    pub fn judge_own(&self) -> Result<(), NodeTlsError> {
+        let [leaf, chain @ ..] = self.key.cert.as_slice() else { return Err(Error::NoCertificatesPresented.into()) };
+        let (provider, now) = (Arc::new(aws_lc_rs::default_provider()), UnixTime::now());
+        let authorities = Arc::clone(&self.authorities);
+        let algorithms = provider.signature_verification_algorithms;
+        NodeVerifier { authorities, algorithms }.judge(leaf, chain, now)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.authorities), provider).build()?;
+        verifier.verify_client_cert(leaf, chain, now)?;
+        Ok(())
     }
 
     /// Returns the fingerprint of this node's certificate, for the directory.
@@ -187,6 +205,13 @@ struct NodeVerifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
+impl NodeVerifier {
+    fn judge(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+        let (certificate, algorithms) = (ParsedCertificate::try_from(leaf)?, self.algorithms.all);
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.authorities, chain, now, algorithms)
+    }
+}
+
 impl ServerCertVerifier for NodeVerifier {
     fn verify_server_cert(
         &self,
@@ -196,9 +221,7 @@ impl ServerCertVerifier for NodeVerifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let (authorities, algorithms) = (&self.authorities, self.algorithms.all);
-        verify_server_cert_signed_by_trust_anchor(&certificate, authorities, intermediates, now, algorithms)?;
+        self.judge(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -299,6 +322,21 @@ mod tests {
         let for_all = with(&[], 2090);
         let (connected, accepted) = handshake(&for_all, &node).await;
         assert!(connected.is_ok() && accepted.is_ok());
+    }
+
+    #[test]
+    fn a_certificate_that_the_others_refuse_is_known_before() {
+        let (authority, other) = (Authority::new(), Authority::new());
+        assert!(authority.node().judge_own().is_ok());
+        assert!(NodeTls::new(other.issue(), authority.roots()).unwrap().judge_own().is_err());
+        for (purposes, until) in [
+            (&[ExtendedKeyUsagePurpose::ServerAuth][..], 2090),
+            (&[ExtendedKeyUsagePurpose::ClientAuth], 2090),
+            (&[], 2011),
+        ] {
+            let issued = NodeTls::new(authority.issue_for(purposes, until), authority.roots()).unwrap();
+            assert!(issued.judge_own().is_err(), "{purposes:?} {until}");
+        }
     }
 
     #[tokio::test]

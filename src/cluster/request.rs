@@ -67,6 +67,19 @@ pub enum NodeRequestError {
 /// An answer that is read line by line.
 pub type NodeAnswer = BufReader<TlsStream<TcpStream>>;
 
+/// Connects to another node and ends the connection, to see whether both trust each other.
+///
+/// # Errors
+/// [`NodeRequestError`]
+pub async fn probe(tls: &NodeTls, node: &NodeAddress) -> Result<(), NodeRequestError> {
+    let connect = async {
+        let mut stream = hop::dial(tls, node, NodePurpose::Request, ASKED).await?;
+        stream.shutdown().await?;
+        Ok(())
+    };
+    timeout(ASKED, connect).await.unwrap_or(Err(NodeRequestError::Late { within: ASKED }))
+}
+
 /// Sends a request to another node.
 ///
 /// # Errors

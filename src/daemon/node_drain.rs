@@ -53,7 +53,7 @@ impl NodeDrain {
             self.has_begun.store(false, Ordering::Release);
             return Err(error.to_string());
         }
-        self.relay.leave();
+        self.relay.node_end().leave();
         self.reloader.close().await;
         tracing::info!(sessions, "node drains: sessions move to other nodes");
         let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
@@ -67,10 +67,9 @@ async fn end_sessions(relay: &Relay) {
     let (began, within) = (Instant::now(), relay.current().config.drain_timeout);
     let (sessions, mut asked) = (relay.registry().all(), 0usize);
     while asked < sessions.len() {
-        let due = match began.elapsed().as_secs_f64() / within.as_secs_f64().max(0.001) {
-            share if share < 1.0 => (share * sessions.len() as f64) as usize,
-            _ => sessions.len(),
-        };
+        // As many as the share of the time that has passed.
+        let share = sessions.len() as u128 * began.elapsed().as_millis() / within.as_millis().max(1);
+        let due = usize::try_from(share).unwrap_or(usize::MAX).min(sessions.len());
         let next = sessions.get(asked..due.max(asked)).unwrap_or_default();
         next.iter().for_each(|session| session.end_if_held(EndReason::Drained));
         asked = due.max(asked);

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `serve.rs` | the stages of a connection |
 //! | `client_address.rs`, `handshake.rs` | the PROXY header; TLS |
-//! | `arrivals.rs`, `relayed.rs`, `node_requests.rs`, `node_answers.rs` | clients that another node has passed on, clients that are passed on to another node, requests between nodes |
+//! | `arrivals.rs`, `relayed.rs`, `node_requests.rs`, `node_answers.rs`, `node_end.rs` | clients that another node has passed on, clients that are passed on to another node, requests between nodes, the end of a node's sessions |
 //! | `login/`, `bound/` | the tasks that drive a negotiation and a session |
 //! | `jobs/` | the store requests of a session |
 //! | `shared.rs` | [`Relay`]: the state that all connections share, made of the following components |
@@ -43,6 +43,7 @@ mod handshake;
 mod jobs;
 mod login;
 mod node_answers;
+mod node_end;
 pub mod node_requests;
 mod overload;
 mod publishing;
@@ -66,5 +67,6 @@ mod wake_retries;
 
 pub use client::{Client, Handle, Registry};
 pub use frozen::{FrozenSession, HandoverReport, SessionHandover};
+pub use node_end::NodeEnd;
 pub use shared::Relay;
 pub use thaw::{ThawedSessions, thaw};

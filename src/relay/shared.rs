@@ -1,6 +1,5 @@
 //! [`Relay`]: the state that all connections of a daemon share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
@@ -13,6 +12,7 @@ use super::client::Registry;
 use super::fast::ClientTokens;
 use super::frozen::SessionHandover;
 use super::handover::{RelayRecord, RelayRecordError};
+use super::node_end::NodeEnd;
 use super::node_requests::NodeRequests;
 use super::overload::Overload;
 use super::publishing::Publishing;
@@ -69,10 +69,8 @@ struct ProcessEnd {
     drain: CancellationToken,
     /// The sessions that another process goes on with.
     handover: SessionHandover,
-    /// True if another node acts in the place of this one.
-    is_fenced: AtomicBool,
-    /// True if the sessions of this node move to others, while it goes on.
-    is_leaving: AtomicBool,
+    /// The end of this node's sessions for the sake of other nodes.
+    node: NodeEnd,
 }
 
 impl Relay {
@@ -85,6 +83,7 @@ impl Relay {
         let hosts = config.hosts.iter().map(|host| host.domain.as_str());
         let metrics = Arc::new(Metrics::with(
             StoreMetrics { commits: store.commit_time().clone(), lost: store.lost().clone() },
+            config.cluster.as_ref().map(|cluster| cluster.node),
             hosts,
         ));
         let guards = Arc::new(Guards::new(&config.limits, &metrics));
@@ -120,12 +119,7 @@ impl Relay {
             store,
             metrics,
             guards,
-            ending: ProcessEnd {
-                drain: shutdown,
-                handover: SessionHandover::default(),
-                is_fenced: AtomicBool::new(false),
-                is_leaving: AtomicBool::new(false),
-            },
+            ending: ProcessEnd { drain: shutdown, handover: SessionHandover::default(), node: NodeEnd::default() },
             background,
             accounts,
             publishing,
@@ -190,23 +184,13 @@ impl Relay {
     /// As [`Relay::drain`], for a node in whose place another one acts: nothing can be stored, and clients are disconnected
     /// without a footer, so that they connect again at once.
     pub fn fence(&self) {
-        self.ending.is_fenced.store(true, Ordering::Release);
+        self.ending.node.fence();
         self.drain();
     }
 
-    /// Returns whether another node acts in the place of this one.
-    pub(super) fn is_fenced(&self) -> bool {
-        self.ending.is_fenced.load(Ordering::Acquire)
-    }
-
-    /// Lets no further login begin a session here: the sessions of this node move to others, while it goes on.
-    pub fn leave(&self) {
-        self.ending.is_leaving.store(true, Ordering::Release);
-    }
-
-    /// Returns whether the sessions of this node move to others.
-    pub fn is_leaving(&self) -> bool {
-        self.ending.is_leaving.load(Ordering::Acquire)
+    /// Returns the end of this node's sessions for the sake of other nodes.
+    pub fn node_end(&self) -> &NodeEnd {
+        &self.ending.node
     }
 
     /// Returns the handover of the sessions to another process.

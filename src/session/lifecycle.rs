@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::event::EndReason;
+use super::event::{Closing, EndReason};
 use crate::clock::Instant;
 use crate::seq::Seq;
 
@@ -72,6 +72,29 @@ impl EndReason {
     /// Returns whether the server is still connected.
     pub(super) fn has_upstream(self) -> bool {
         !matches!(self, Self::UpstreamClosed | Self::UpstreamLost | Self::UpstreamSilent)
+    }
+
+    /// Returns how the client's connection is closed. After an abrupt end, clients connect again at once.
+    pub(super) fn closing(self) -> Closing {
+        match self {
+            Self::UpstreamLost | Self::Fenced => Closing::Abrupt,
+            Self::ClientClosed
+            | Self::ClientLost
+            | Self::ClientError
+            | Self::UpstreamClosed
+            | Self::UpstreamSilent
+            | Self::Expired
+            | Self::Exhausted
+            | Self::Superseded
+            | Self::Crowded
+            | Self::Drained => Closing::Orderly,
+        }
+    }
+
+    /// Returns whether requests are answered in place of the client, which will not come back to this session. After
+    /// [`EndReason::Fenced`], those on disk are for the node that acts in the place of this one.
+    pub(super) fn refuses_requests(self) -> bool {
+        self != Self::Fenced
     }
 
     /// Returns whether the stanzas that the client does not have are kept here for the device's next session, even if the

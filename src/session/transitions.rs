@@ -289,8 +289,7 @@ impl Session {
             return;
         }
         let Self { device, server, effects, .. } = self;
-        let abrupt = matches!(reason, EndReason::UpstreamLost | EndReason::Fenced);
-        device.client_mut().close(if abrupt { Closing::Abrupt } else { Closing::Orderly }, effects);
+        device.client_mut().close(reason.closing(), effects);
         let account = device.account();
         if !reason.has_upstream() && device.client().is_dark() && account.has_registration() {
             effects.push(Output::Wake(WakeReason::UpstreamLost));
@@ -298,7 +297,7 @@ impl Session {
         if reason == EndReason::Expired && account.uses_archive() {
             device.delivery_mut().forget_archived(effects);
         }
-        if reason != EndReason::Fenced {
+        if reason.refuses_requests() {
             let reachable = Some(&mut *server).filter(|_| reason.has_upstream());
             device.delivery_mut().refuse_requests(now, reachable, effects);
         }
@@ -344,9 +343,7 @@ impl Session {
             self.settle(now);
             self.give_back();
         }
-        // What is on its way could not be stored either.
-        let stores_no_more = reason == EndReason::Fenced;
-        if late || !accepts || stores_no_more {
+        if late || !accepts || reason == EndReason::Fenced {
             if accepts && !last.is_asked && !self.device.delivery().queue().is_committed() {
                 self.effects.event(Event::SpoolLate);
             }

@@ -9,14 +9,15 @@ use super::engines::Engines;
 use super::error::StoreError;
 use super::lease::Lease;
 use super::newest::ChangeId;
-use super::nodes::{AccountScope, NodeCalls};
 use super::op::{Effect, Op};
 use super::ownership::{AccountOwnership, OwnedAccounts};
 use super::postgres::Postgres;
 use super::query::{Query, QueryAnswer};
 use super::tasks::{PendingOutcome, Task, TaskKind, TaskWait, Ticket};
-use super::values::{AccountPage, ChangedAccount, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
-use super::{PostgresSettings, SpoolLimits, Store, ageing, claims};
+use super::values::{
+    AccountPage, AccountScope, ChangedAccount, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason,
+};
+use super::{NodeCalls, PostgresSettings, SpoolLimits, Store, ageing, claims};
 use crate::clock::{self, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
@@ -49,7 +50,7 @@ impl Store {
 
     /// Returns the calls about the nodes that share the database.
     pub fn cluster(&self) -> NodeCalls<'_> {
-        NodeCalls::of(self)
+        NodeCalls(self)
     }
 
     /// Returns the lease of this node; `None` if the database has one user.

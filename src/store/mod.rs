@@ -93,14 +93,13 @@ pub use crate::session::queue::Spooled;
 pub use embedded::peek::peek;
 pub use error::{DatabaseFailure, SpoolBound, StoreError};
 pub use lease::Lease;
-pub use nodes::{AccountScope, LoginKey, NodeCalls, NodeRecord};
 pub use ownership::AccountOwnership;
 pub use postgres::probe::{DatabaseState, probe as probe_postgres};
 pub use postgres::settings::{NodeEntry, PostgresSettings};
 pub use schema::DATABASE_VERSIONS_READ;
 pub use values::{
-    AccountPage, Backlog, ChangedAccount, Expired, ITEM_OVERHEAD, InheritedSpool, LoggedIn, Measures, Slot, SpoolId,
-    SpoolLimits, Tombstone, Ttl, Wake, WakeReason,
+    AccountPage, AccountScope, Backlog, ChangedAccount, Expired, ITEM_OVERHEAD, InheritedSpool, LoggedIn, LoginKey,
+    Measures, NodeRecord, Slot, SpoolId, SpoolLimits, Tombstone, Ttl, Wake, WakeReason,
 };
 
 use crate::metrics::Latency;
@@ -130,6 +129,10 @@ pub struct Store {
     /// Cancelled when the writer has ended.
     ended: CancellationToken,
 }
+
+/// The calls of a [`Store`] about the nodes that share its database. A database of one process has no nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeCalls<'a>(&'a Store);
 
 impl Store {
     /// As [`Store::open_with`], with the default bounds of the spool.

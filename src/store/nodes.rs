@@ -2,63 +2,17 @@
 
 use std::sync::Arc;
 
-use super::Store;
+use super::NodeCalls;
 use super::error::StoreError;
 use super::op::{Effect, Op};
 use super::ownership::AccountOwnership;
 use super::query::{Query, QueryAnswer};
 use super::tasks::{Task, TaskKind, TaskWait, Ticket};
-use super::values::Slot;
+use super::values::{LoginKey, NodeRecord, Slot};
 use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 
-/// A node of the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// Its number; 0 is a node without a cluster.
-    pub id: u8,
-    /// Its epoch: each start and each loss of its place begins another one.
-    pub epoch: i64,
-    /// The address of its cluster listener, `host:port`.
-    pub address: String,
-    /// The SHA-256 of its certificate.
-    pub certificate: Vec<u8>,
-    /// True if its lease is not over, by the clock of the database.
-    pub is_alive: bool,
-    /// True if it takes no more clients.
-    pub is_draining: bool,
-}
-
-/// The accounts that are listed, by their owner. In a database of one process all scopes are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccountScope {
-    /// All accounts.
-    #[default]
-    All,
-    /// Those that this node owns.
-    Own,
-    /// Those that this node owns, and those that no node owns.
-    OwnAndFree,
-}
-
-/// A name with which a client logs in.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LoginKey {
-    /// The served host.
-    pub host: String,
-    /// The authentication identity, byte for byte.
-    pub authcid: String,
-}
-
-/// The calls of a [`Store`] about the nodes that share its database. A database of one process has no nodes.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeCalls<'a>(&'a Store);
-
-impl<'a> NodeCalls<'a> {
-    pub(super) fn of(store: &'a Store) -> Self {
-        Self(store)
-    }
-
+impl NodeCalls<'_> {
     /// Returns the node that owns the account of a name, if any: the account that logged in with this name last, else
     /// `account`.
     ///

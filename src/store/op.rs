@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::error::StoreError;
-use super::nodes::LoginKey;
 use super::schema::Count;
+use super::values::LoginKey;
 use super::values::{Slot, SpoolId, Tombstone, Wake};
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::deletions::HiddenRanges;
 use super::error::StoreError;
-use super::nodes::{AccountScope, LoginKey, NodeRecord};
 use super::op::Unreadable;
 use super::schema::Count;
 use super::values::{AccountPage, Slot, SpoolId, Tombstone, Wake};
+use super::values::{AccountScope, LoginKey, NodeRecord};
 use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};

@@ -180,3 +180,41 @@ pub struct Measures {
     /// The size of the database file in bytes; 0 if the system does not report it.
     pub file: u64,
 }
+
+/// A node of the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Its number; 0 is a node without a cluster.
+    pub id: u8,
+    /// Its epoch: each start and each loss of its place begins another one.
+    pub epoch: i64,
+    /// The address of its cluster listener, `host:port`.
+    pub address: String,
+    /// The SHA-256 of its certificate.
+    pub certificate: Vec<u8>,
+    /// True if its lease is not over, by the clock of the database.
+    pub is_alive: bool,
+    /// True if it takes no more clients.
+    pub is_draining: bool,
+}
+
+/// The accounts that are listed, by their owner. In a database of one process all scopes are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountScope {
+    /// All accounts.
+    #[default]
+    All,
+    /// Those that this node owns.
+    Own,
+    /// Those that this node owns, and those that no node owns.
+    OwnAndFree,
+}
+
+/// A name with which a client logs in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LoginKey {
+    /// The served host.
+    pub host: String,
+    /// The authentication identity, byte for byte.
+    pub authcid: String,
+}

@@ -31,10 +31,13 @@ impl fmt::Display for AdminAnswer {
             Self::Node(node) => node.fmt(f),
             Self::NodeDraining(draining) => draining.fmt(f),
             Self::Unreached(node) => node.fmt(f),
-            Self::OfNode { node, answer } => match &**answer {
-                Self::Status(status) => write!(f, "node {node}: {status}"),
-                answer => write!(f, "{answer}  on node {node}"),
-            },
+            Self::OfNode { node, answer } => {
+                if let Self::Status(status) = &**answer {
+                    write!(f, "node {node}: {status}")
+                } else {
+                    write!(f, "{answer}  on node {node}")
+                }
+            }
             Self::End => Ok(()),
             Self::Failed { reason } => f.write_str(reason),
         }

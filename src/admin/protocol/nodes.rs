@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::printable;
+use super::text::printable;
 
 /// The state of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub enum NodeState {
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeEntry {
+pub struct ListedNode {
     /// Its number.
     pub node: u8,
     /// `[cluster] advertise` of the node.
@@ -59,7 +59,7 @@ impl fmt::Display for NodeState {
     }
 }
 
-impl fmt::Display for NodeEntry {
+impl fmt::Display for ListedNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, address, state, accounts } = self;
         write!(f, "{node}  {}  {state}  accounts {accounts}", printable(address))

@@ -367,7 +367,7 @@ impl LoginDriver<'_> {
 
 /// Returns the way in which a stop of the daemon ends a login.
 fn stop_of(relay: &Relay) -> Stop {
-    if relay.is_fenced() { Stop::OtherOwner } else { Stop::Shutdown }
+    if relay.node_end().is_fenced() { Stop::OtherOwner } else { Stop::Shutdown }
 }
 
 /// Returns the data that a client must prove to resume the session.

@@ -9,9 +9,9 @@ use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::store::error::StoreError;
-use crate::store::nodes::LoginKey;
 use crate::store::op::{Effect, Op, OpOutcome};
 use crate::store::schema::encode_account;
+use crate::store::values::LoginKey;
 use crate::store::values::{Slot, Wake, WakeReason};
 
 /// An account is free if nobody owns it, or if the epoch of its owner has passed.
@@ -53,6 +53,15 @@ pub(super) fn name(plan: &mut GroupPlan<'_>, account: &BareJid, name: &LoginKey)
         ON CONFLICT (host, authcid) DO UPDATE SET account = excluded.account WHERE login.account <> excluded.account";
     let params = params![name.host.clone(), name.authcid.clone(), account.as_str().to_owned()];
     plan.call(NAME, params, RowMeaning::Nothing);
+    done()
+}
+
+/// Changes what other nodes know about this one.
+pub(super) fn describe(plan: &mut GroupPlan<'_>, certificate: Option<&[u8]>, is_draining: Option<bool>) -> OpOutcome {
+    const DESCRIBE: &str = "UPDATE node SET certificate = coalesce($2, certificate), draining = coalesce($3, draining) \
+        WHERE id = $1";
+    let params = params![plan.writer.node, certificate.map(<[u8]>::to_vec), is_draining];
+    plan.call(DESCRIBE, params, RowMeaning::Nothing);
     done()
 }
 

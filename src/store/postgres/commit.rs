@@ -19,7 +19,7 @@ use crate::store::engine::{Committed, Failure, OpGroup};
 use crate::store::error::{DatabaseFailure, StoreError};
 use crate::store::op::{ClaimedAccount, CountChange, Deletion, Effect, Op, OpOutcome, OpProgress};
 use crate::store::schema::Count;
-use crate::store::values::{Backlog, Slot, SpoolId};
+use crate::store::values::{Backlog, Slot, SpoolId, Tombstone};
 use crate::sync::lock;
 
 /// The time between two looks at the lease.
@@ -181,23 +181,13 @@ fn perform(plan: &mut GroupPlan<'_>, number: usize, op: &Op, group: &OpGroup<'_>
         Op::Claim { .. } => Ok(done()),
         Op::SaveLoginName { account, name } => Ok(claims::name(plan, account, name)),
         Op::DescribeNode { certificate, is_draining } => {
-            const DESCRIBE: &str = "UPDATE node SET certificate = coalesce($2, certificate), \
-                draining = coalesce($3, draining) WHERE id = $1";
-            let params = params![plan.writer.node, certificate.clone(), *is_draining];
-            plan.call(DESCRIBE, params, RowMeaning::Nothing);
-            Ok(done())
+            Ok(claims::describe(plan, certificate.as_deref(), *is_draining))
         }
         Op::Release { account } => claims::release(plan, account),
         Op::CloseStale { account, now, revision, kept } => {
             changes::close_stale(plan, account, *now, *revision, |login| !kept.contains(&login))
         }
-        Op::SaveTombstone { sm_id, tombstone } => {
-            const SAVE: &str = "INSERT INTO tombstone (sm_id, jid, at, record) VALUES ($1, $2, $3, $4) \
-                ON CONFLICT (sm_id) DO UPDATE SET jid = excluded.jid, at = excluded.at, record = excluded.record";
-            let (jid, at) = (tombstone.account.as_str().to_owned(), numbers::counted(tombstone.at.get()));
-            plan.call(SAVE, params![sm_id.clone(), jid, at, tombstone.encode()], RowMeaning::Nothing);
-            Ok(done())
-        }
+        Op::SaveTombstone { sm_id, tombstone } => Ok(save_tombstone(plan, sm_id, tombstone)),
         Op::ExpireTombstones { sm_ids, before } => {
             const EXPIRE: &str = "DELETE FROM tombstone WHERE sm_id = ANY($1) AND at < $2 RETURNING sm_id";
             let params = params![sm_ids.clone(), numbers::counted(before.get())];
@@ -233,6 +223,14 @@ fn perform(plan: &mut GroupPlan<'_>, number: usize, op: &Op, group: &OpGroup<'_>
             Ok(done())
         }
     }
+}
+
+fn save_tombstone(plan: &mut GroupPlan<'_>, sm_id: &str, tombstone: &Tombstone) -> OpOutcome {
+    const SAVE: &str = "INSERT INTO tombstone (sm_id, jid, at, record) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (sm_id) DO UPDATE SET jid = excluded.jid, at = excluded.at, record = excluded.record";
+    let (jid, at) = (tombstone.account.as_str().to_owned(), numbers::counted(tombstone.at.get()));
+    plan.call(SAVE, params![sm_id.to_owned(), jid, at, tombstone.encode()], RowMeaning::Nothing);
+    done()
 }
 
 /// Returns the result of a group that changes nothing.

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::connection::{Line, StatementCall, params, unavailable};
 use super::core::Core;
 use super::numbers;
-use super::observed::ObservedLeases;
+use super::observed::{self, ObservedLeases};
 use super::settings::PostgresSettings;
 use crate::clock::Instant;
 use crate::store::error::StoreError;
@@ -119,7 +119,7 @@ impl Core {
             let Some(epoch) = self.lease.epoch() else { continue };
             let work = async {
                 self.renew(epoch).await?;
-                self.observe(&mut observed).await
+                observed::observe(self, &mut observed).await
             };
             match timeout(self.settings.lease, work).await {
                 Ok(Ok(())) => {}

@@ -5,8 +5,8 @@ use tokio_postgres::{Error, Row};
 use super::connection::{PrimaryConnection, StatementCall, params};
 use super::numbers;
 use crate::jid::BareJid;
-use crate::store::nodes::{LoginKey, NodeRecord};
 use crate::store::query::QueryAnswer;
+use crate::store::values::{LoginKey, NodeRecord};
 
 const OWNER: &str = "SELECT n.id, n.epoch, n.address, n.certificate, n.lease_until > clock_timestamp(), n.draining, 0::bigint \
     FROM account a JOIN node n ON n.id = a.owner AND n.epoch = a.owner_epoch \
@@ -30,6 +30,12 @@ pub(super) async fn owner(
 pub(super) async fn all(connection: &PrimaryConnection, counted: bool) -> Result<QueryAnswer, Error> {
     let rows = connection.query(&StatementCall::new(NODES, params![counted])).await?;
     Ok(QueryAnswer::Nodes(rows.iter().map(record).collect()))
+}
+
+/// Returns the nodes whose leases hold. Works with the tables of version 1, too.
+pub(super) async fn running(connection: &PrimaryConnection) -> Result<Vec<NodeRecord>, Error> {
+    let rows = connection.query(&StatementCall::new(NODES, params![false])).await?;
+    Ok(rows.iter().map(record).map(|(node, _)| node).filter(|node| node.is_alive).collect())
 }
 
 fn record(row: &Row) -> (NodeRecord, u64) {

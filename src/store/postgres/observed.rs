@@ -78,70 +78,68 @@ impl ObservedLeases {
     }
 }
 
-impl Core {
-    /// Looks at the leases of the other nodes, and takes the place of those that are dead.
-    pub(super) async fn observe(&self, observed: &mut ObservedLeases) -> Result<(), StoreError> {
-        let connection = self.leases.get().await?;
-        observed.on_connection(&connection);
-        let asked = Instant::now();
-        let rows = match connection.query(&StatementCall::new(LOOK_AT, params![self.node()])).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                self.leases.drop_connection(&connection).await;
-                return Err(unavailable(error));
-            }
-        };
-        let own = self.settings.lease;
-        let row = |row: &tokio_postgres::Row| LeaseRow {
-            node: row.get(0),
-            epoch: row.get(1),
-            end: row.get(2),
-            length: Duration::try_from_secs_f64(row.get(3)).unwrap_or(own).max(own),
-        };
-        let dead = observed.look(rows.iter().map(row).collect(), asked, Instant::now());
-        for (node, seen) in dead {
-            if self.lease.is_valid(Instant::now()) {
-                self.take_place(&connection, node, &seen).await?;
-            }
+/// Looks at the leases of the other nodes, and takes the place of those that are dead.
+pub(super) async fn observe(core: &Core, observed: &mut ObservedLeases) -> Result<(), StoreError> {
+    let connection = core.leases.get().await?;
+    observed.on_connection(&connection);
+    let asked = Instant::now();
+    let rows = match connection.query(&StatementCall::new(LOOK_AT, params![core.node()])).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            core.leases.drop_connection(&connection).await;
+            return Err(unavailable(error));
         }
-        Ok(())
+    };
+    let own = core.settings.lease;
+    let row = |row: &tokio_postgres::Row| LeaseRow {
+        node: row.get(0),
+        epoch: row.get(1),
+        end: row.get(2),
+        length: Duration::try_from_secs_f64(row.get(3)).unwrap_or(own).max(own),
+    };
+    let dead = observed.look(rows.iter().map(row).collect(), asked, Instant::now());
+    for (node, seen) in dead {
+        if core.lease.is_valid(Instant::now()) {
+            take_place(core, &connection, node, &seen).await?;
+        }
     }
+    Ok(())
+}
 
-    /// Takes the place of a dead node: nothing that it still sends is written from now on, and its accounts are free.
-    async fn take_place(
-        &self,
-        connection: &Arc<PrimaryConnection>,
-        node: i16,
-        seen: &SeenLease,
-    ) -> Result<(), StoreError> {
-        let Some(epoch) = self.lease.epoch() else { return Ok(()) };
-        let calls = [
-            StatementCall::new(super::commit::OWN_EPOCH, params![self.node(), epoch]),
-            StatementCall::new(TAKE_OVER, params![node, seen.epoch, seen.end.clone()]),
-        ];
-        let rows = match connection.transact(&calls).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                // If it was committed, the next look finds the node buried, and its accounts are freed all the same.
-                self.leases.drop_connection(connection).await;
-                self.lease.note_death();
-                return Err(match error {
-                    TransactionError::NotSent(error)
-                    | TransactionError::Refused(error)
-                    | TransactionError::Lost(error) => unavailable(error),
-                    TransactionError::Doubtful => StoreError::Unavailable(DatabaseFailure::Doubtful),
-                });
-            }
-        };
-        let [own, taken] = rows.as_slice() else { return Err(StoreError::WrongAnswer) };
-        if own.is_empty() {
-            self.lease.pass(epoch);
-        } else if !taken.is_empty() {
-            tracing::error!(node, epoch = seen.epoch, lease = ?seen.length, "node is dead: its lease was not renewed");
-            self.lease.note_death();
+/// Takes the place of a dead node: nothing that it still sends is written from now on, and its accounts are free.
+async fn take_place(
+    core: &Core,
+    connection: &Arc<PrimaryConnection>,
+    node: i16,
+    seen: &SeenLease,
+) -> Result<(), StoreError> {
+    let Some(epoch) = core.lease.epoch() else { return Ok(()) };
+    let calls = [
+        StatementCall::new(super::commit::OWN_EPOCH, params![core.node(), epoch]),
+        StatementCall::new(TAKE_OVER, params![node, seen.epoch, seen.end.clone()]),
+    ];
+    let rows = match connection.transact(&calls).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            // If it was committed, the next look finds the node buried, and its accounts are freed all the same.
+            core.leases.drop_connection(connection).await;
+            core.lease.note_death();
+            return Err(match error {
+                TransactionError::NotSent(error) | TransactionError::Refused(error) | TransactionError::Lost(error) => {
+                    unavailable(error)
+                }
+                TransactionError::Doubtful => StoreError::Unavailable(DatabaseFailure::Doubtful),
+            });
         }
-        Ok(())
+    };
+    let [own, taken] = rows.as_slice() else { return Err(StoreError::WrongAnswer) };
+    if own.is_empty() {
+        core.lease.pass(epoch);
+    } else if !taken.is_empty() {
+        tracing::error!(node, epoch = seen.epoch, lease = ?seen.length, "node is dead: its lease was not renewed");
+        core.lease.note_death();
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::connection::{Line, StatementCall, unavailable};
-use super::migrate;
 use super::settings::PostgresSettings;
+use super::{migrate, nodes as node_reads};
 use crate::store::error::{DatabaseFailure, StoreError};
+use crate::store::values::NodeRecord;
 
 /// The longest time for all questions.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -16,7 +17,6 @@ const WITHIN: Duration = Duration::from_secs(15);
 const SERVER: &str = "SELECT current_setting('server_version'), current_setting('synchronous_standby_names'), \
     extract(epoch FROM clock_timestamp())::float8, current_setting('fsync') = 'on', \
     has_schema_privilege(current_schema(), 'CREATE')";
-const NODES: &str = "SELECT id, address, draining FROM node WHERE lease_until > clock_timestamp() ORDER BY id";
 const RIGHTS: &str = "SELECT bool_and(has_table_privilege(name, 'SELECT, INSERT, UPDATE, DELETE')) \
     FROM unnest(ARRAY['pushward', 'node', 'account', 'login', 'session', 'spool', 'tombstone', 'wake']) AS name";
 
@@ -35,8 +35,8 @@ pub struct DatabaseState {
     pub clock: f64,
     /// The version of the tables, if there are any.
     pub schema: Option<u64>,
-    /// The nodes that are running: number, address, whether it drains.
-    pub nodes: Vec<(u8, String, bool)>,
+    /// The nodes that are running.
+    pub nodes: Vec<NodeRecord>,
 }
 
 impl DatabaseState {
@@ -61,13 +61,10 @@ async fn ask(line: &Line) -> Result<DatabaseState, StoreError> {
     let rows = query(SERVER).await?;
     let server = rows.first().ok_or(StoreError::WrongAnswer)?;
     let version = migrate::version(&connection).await?;
-    let (mut has_rights, mut nodes): (bool, _) = (server.get(4), Vec::new());
+    let (mut has_rights, mut nodes): (bool, Vec<NodeRecord>) = (server.get(4), Vec::new());
     if version > 0 {
         has_rights = query(RIGHTS).await?.first().is_some_and(|row| row.get(0));
-        for row in query(NODES).await? {
-            let number: i16 = row.get(0);
-            nodes.push((u8::try_from(number).unwrap_or_default(), row.get(1), row.get(2)));
-        }
+        nodes = node_reads::running(&connection).await.map_err(unavailable)?;
     }
     Ok(DatabaseState {
         server: server.get(0),

@@ -13,10 +13,10 @@ use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::deletions::HiddenRanges;
 use crate::store::error::StoreError;
-use crate::store::nodes::AccountScope;
 use crate::store::op::Unreadable;
 use crate::store::query::{HeldContents, Piece, Query, QueryAnswer};
 use crate::store::schema::{Count, decode_account};
+use crate::store::values::AccountScope;
 use crate::store::values::{AccountPage, Backlog, Slot, SpoolId, Tombstone, Wake};
 
 /// The most records of a piece of a table.
@@ -114,17 +114,7 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
             QueryAnswer::Account(decode(account, rows.first().and_then(|row| row.get(0)))?)
         }
         Query::Accounts { scope, after, limit } => {
-            let limit = (*limit).max(1);
-            let mut params = params![after.clone().unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)];
-            let sql = match scope {
-                AccountScope::All => ACCOUNTS,
-                AccountScope::Own => OWN_ACCOUNTS,
-                AccountScope::OwnAndFree => OWN_AND_FREE,
-            };
-            if *scope != AccountScope::All {
-                params.push(Box::new(node));
-            }
-            QueryAnswer::Accounts(page(&connection.query(&StatementCall::new(sql, params)).await?, limit))
+            accounts(connection, node, *scope, after.clone().unwrap_or_default(), *limit).await?
         }
         Query::Sizes => {
             let rows = connection.query(&StatementCall::new(SIZES, Vec::new())).await?;
@@ -150,14 +140,10 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
             let rows = connection.query(&StatementCall::new(TOMBSTONE, params![sm_id.clone()])).await?;
             QueryAnswer::Tombstone(rows.first().and_then(|row| Tombstone::decode(row.get(0))))
         }
-        Query::Wakes => QueryAnswer::Wakes(
-            connection.query(&StatementCall::new(WAKES, params![node])).await?.iter().filter_map(wake).collect(),
-        ),
+        Query::Wakes => wakes(connection, StatementCall::new(WAKES, params![node])).await?,
         Query::Wake { slot } => {
             let params = params![slot.account.as_str().to_owned(), numbers::device(slot.device)];
-            QueryAnswer::Wakes(
-                connection.query(&StatementCall::new(WAKE, params)).await?.iter().filter_map(wake).collect(),
-            )
+            wakes(connection, StatementCall::new(WAKE, params)).await?
         }
         Query::Unseen { after, before } => {
             let rows = connection.query(&StatementCall::new(OWN_AND_FREE, params![after.clone(), PIECE, node])).await?;
@@ -181,6 +167,30 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
 fn spool(row: &Row) -> Option<SpoolId> {
     let account = BareJid::new(row.get::<_, &str>(0)).ok()?;
     Some(SpoolId { account, login: numbers::login_of(row.get(1)) })
+}
+
+async fn accounts(
+    connection: &PrimaryConnection,
+    node: i16,
+    scope: AccountScope,
+    after: String,
+    limit: usize,
+) -> Result<QueryAnswer, ReadError> {
+    let limit = limit.max(1);
+    let mut params = params![after, i64::try_from(limit).unwrap_or(i64::MAX)];
+    let sql = match scope {
+        AccountScope::All => ACCOUNTS,
+        AccountScope::Own => OWN_ACCOUNTS,
+        AccountScope::OwnAndFree => OWN_AND_FREE,
+    };
+    if scope != AccountScope::All {
+        params.push(Box::new(node));
+    }
+    Ok(QueryAnswer::Accounts(page(&connection.query(&StatementCall::new(sql, params)).await?, limit)))
+}
+
+async fn wakes(connection: &PrimaryConnection, call: StatementCall) -> Result<QueryAnswer, ReadError> {
+    Ok(QueryAnswer::Wakes(connection.query(&call).await?.iter().filter_map(wake).collect()))
 }
 
 /// Returns a page of the accounts. Those that cannot be read are logged and skipped.

@@ -232,7 +232,7 @@ impl SessionDriver {
         self.handle.on_requests_handled(requests);
         self.check_handover();
         if self.relay.is_draining() && self.watched.take_drain() {
-            self.take(if self.relay.is_fenced() { Input::Fence } else { Input::Drain });
+            self.take(if self.relay.node_end().is_fenced() { Input::Fence } else { Input::Drain });
         }
     }
 

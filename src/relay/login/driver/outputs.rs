@@ -151,7 +151,7 @@ impl LoginDriver<'_> {
         if relay.store().lease().is_none() {
             return;
         }
-        if relay.is_leaving() {
+        if relay.node_end().is_leaving() {
             self.interrupted = Some(LoginEvent::Stop(Stop::OtherOwner));
             return;
         }
