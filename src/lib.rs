@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  mobile client ──TLS── pushward ──plain── XMPP server (unmodified: Prosody, ejabberd, Openfire, …)
-//!                           │  └── redb: registrations, devices, spool of undelivered stanzas
+//!                           │  └── redb or PostgreSQL: registrations, devices, spool of undelivered stanzas
 //!                           └───── push service (app server): as the domain (s2s), as a component, or through the user's stream
 //! ```
 //!
@@ -25,10 +25,10 @@
 //! | [`config`] | the configuration file; fills the settings of the core | |
 //! | [`metrics`], [`log`] | counters and gauges; the destinations of log lines | the identity of users |
 //! | [`limits`] | limits of connections, failures, traffic and waiting | the consequences of reaching a limit |
-//! | [`store`] | accounts, spool, tombstones, wakes: operations and queries that an engine answers; redb below, one writer thread, group commit | its callers |
+//! | [`store`] | accounts, spool, tombstones, wakes: operations and queries that an engine answers, redb or PostgreSQL; one writer thread, group commit; accounts that this node owns | its callers |
 //! | [`registry`] | handles of the sessions and the commands to them | the effect of a command |
 //! | [`net`] | listeners, the PROXY protocol, TLS, framed connections, the connection to the server and the trust in its certificate | XMPP beyond frames and STARTTLS |
-//! | [`cluster`] | the other nodes: the owner of an account, and streams of clients that go on at another node | logins beyond their first message |
+//! | [`cluster`] | the other nodes: the owner of an account, streams of clients that go on at another node, requests between nodes | logins beyond their first message |
 //! | [`publish`] | transport selection; streams to push services as a domain, and to servers as a component | content and purpose of publishes |
 //! | [`relay`] | one task per session: an event goes into the core, its outputs are performed | protocol rules |
 //! | [`service`] | readiness, watchdog, passed sockets and descriptors; unit, manual page and package | |

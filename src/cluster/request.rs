@@ -15,6 +15,8 @@ use super::node_tls::{NodePurpose, NodeTls};
 use crate::jid::BareJid;
 use crate::net::lines;
 use crate::push::affiliation::Affiliation;
+use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
 
 /// The time in which the other node has to accept the connection and take the request.
 const ASKED: Duration = Duration::from_secs(2);
@@ -32,6 +34,13 @@ pub enum NodeRequest {
         /// What the push service said.
         affiliation: Affiliation,
     },
+    /// Publish over the component that the node holds. The answer is a [`NodeReply`].
+    Publish {
+        /// The account.
+        account: BareJid,
+        /// The notification.
+        publish: Box<Publish>,
+    },
 }
 
 /// The answer to a request.
@@ -40,6 +49,8 @@ pub enum NodeRequest {
 pub enum NodeReply {
     /// Whether the account has the registration.
     Known(bool),
+    /// The publish was sent, with this outcome.
+    Published(Outcome),
     /// The request was not carried out. Contains the reason.
     Failed(String),
 }
@@ -53,6 +64,9 @@ pub enum NodeRequestError {
     /// The connection broke, or the answer cannot be read.
     #[error("the answer is incomplete: {0}")]
     Broken(#[from] io::Error),
+    /// The node has not taken the request in time.
+    #[error("it has not taken the request within {}", humantime::format_duration(ASKED))]
+    NotTaken,
     /// The node has not answered in time.
     #[error("no answer within {}", humantime::format_duration(*.within))]
     Late {
@@ -77,7 +91,7 @@ pub async fn probe(tls: &NodeTls, node: &NodeAddress) -> Result<(), NodeRequestE
         stream.shutdown().await?;
         Ok(())
     };
-    timeout(ASKED, connect).await.unwrap_or(Err(NodeRequestError::Late { within: ASKED }))
+    timeout(ASKED, connect).await.unwrap_or(Err(NodeRequestError::NotTaken))
 }
 
 /// Sends a request to another node.
@@ -96,7 +110,7 @@ pub async fn send(
         stream.flush().await?;
         Ok(BufReader::new(stream))
     };
-    timeout(ASKED, asked).await.unwrap_or(Err(NodeRequestError::Late { within: ASKED }))
+    timeout(ASKED, asked).await.unwrap_or(Err(NodeRequestError::NotTaken))
 }
 
 /// Sends a request and reads its one answer.

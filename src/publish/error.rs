@@ -16,6 +16,9 @@ pub(super) enum UnsentReason {
     /// The host has no component.
     #[error("no [host.component]")]
     NoComponent,
+    /// The node that holds the component has not sent it. Contains the reason.
+    #[error("the node that holds the component: {0}")]
+    Holder(String),
     /// Too many publishes wait for the stream.
     #[error("publish_queue_full")]
     QueueFull,

@@ -6,7 +6,7 @@
 //! | `selection.rs` | the order in which transports are tried, and the state kept about each push service |
 //! | `stream.rs`, `exchange.rs`, `pending.rs`, `reconnect_backoff.rs` | one of our own streams: its task, its traffic, unanswered publishes, reconnection |
 //! | `peer.rs`, `answers.rs` | the interface of that task to the other end, and the path of the answers |
-//! | `component.rs` | `component`: as a component of the server (XEP-0114) |
+//! | `component.rs`, `holders.rs` | `component`: as a component of the server (XEP-0114); the node that holds it |
 //! | `s2s/` | `s2s`: as the domain itself, over our own stream to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
 //! | `interruption.rs` | the end of publishing for a handover to another process |
@@ -18,6 +18,7 @@ mod answers;
 mod component;
 mod error;
 mod exchange;
+mod holders;
 mod interruption;
 mod namespace;
 mod peer;
@@ -33,6 +34,7 @@ mod settings;
 pub(crate) mod stand_in;
 mod stream;
 
+pub use holders::{HolderNodes, PassedPublish, PassingOn};
 pub use interruption::{Interrupted, PublishPermit};
 pub use publisher::{Eligible, Publisher, PublisherRecord};
 pub use s2s::pool::Revocation;

@@ -1,5 +1,6 @@
 //! [`Publisher`]: publishes over the eligible transports, one after the other.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tracing::Instrument;
 
 use super::component;
 use super::error::UnsentReason;
+use super::holders::{ComponentHolders, HolderNodes, PassedPublish};
 use super::interruption::{Interrupted, PublishPermit, UnderWay};
 use super::peer::StreamTimeouts;
 use super::s2s::pool::{self, Pool, PoolEnvironment, PoolRecord, Revocation};
@@ -59,6 +61,7 @@ pub struct Publisher {
     selection: Mutex<TransportSelection>,
     /// The queue of each host's component.
     components: DashMap<String, PublishQueue>,
+    holders: ComponentHolders,
     pool: Pool,
     /// The channel of affiliations that push services send, until it is taken.
     revocations: Mutex<Option<mpsc::Receiver<Revocation>>>,
@@ -75,6 +78,7 @@ impl Publisher {
         fates: Fates,
         shutdown: &CancellationToken,
     ) -> Self {
+        let is_node = settings.config.cluster.is_some();
         let (current, tasks) = (Arc::new(CurrentSettings::new(settings)), TaskTracker::new());
         let under_way = Arc::<UnderWay>::default();
         let (sender, receiver) = mpsc::channel(REVOCATIONS);
@@ -94,6 +98,7 @@ impl Publisher {
             sessions,
             selection: Mutex::default(),
             components: DashMap::new(),
+            holders: if is_node { ComponentHolders::of_node() } else { ComponentHolders::default() },
             pool,
             revocations: Mutex::new(Some(receiver)),
             tasks,
@@ -114,6 +119,31 @@ impl Publisher {
         self.connect_components();
     }
 
+    /// Passes publishes for components that this node does not hold on to these nodes.
+    pub fn pass_on_to(&self, nodes: Arc<dyn HolderNodes>) {
+        self.holders.set_nodes(nodes);
+    }
+
+    /// Connects the components of these hosts, which this node holds, and ends the streams of all others.
+    pub fn hold(&self, hosts: HashSet<String>) {
+        if self.holders.set_held(hosts) {
+            // A task ends once its queue is dropped and its publishes are answered.
+            self.components.retain(|host, _| self.holders.is_held(host));
+            self.connect_components();
+        }
+    }
+
+    /// Publishes over the component of the account's host, which another node has passed on.
+    pub async fn publish_passed(&self, permit: &PublishPermit, account: &BareJid, publish: Publish) -> PassedPublish {
+        if !self.holders.is_held(account.domain()) {
+            return PassedPublish::NotSent("it does not hold it any more".to_owned());
+        }
+        match self.attempt(Transport::Component, permit, account, publish).await {
+            Attempt::Done(outcome) => PassedPublish::Sent(outcome),
+            Attempt::Skipped(reason) => PassedPublish::NotSent(reason.to_string()),
+        }
+    }
+
     /// Returns the channel of affiliations that push services send, for the task that checks and stores them. `None` if it
     /// was taken before.
     pub fn revocations(&self) -> Option<mpsc::Receiver<Revocation>> {
@@ -128,6 +158,9 @@ impl Publisher {
             let Some(component) = settings.component(domain).filter(|_| !self.components.contains_key(domain)) else {
                 continue;
             };
+            if !self.holders.is_held(domain) {
+                continue;
+            }
             let (queue, jobs) = stream::queue();
             let span = tracing::info_span!("component", domain = %component.domain);
             let peer = component::ComponentPort::new(Arc::clone(config), domain.clone(), component.clone());
@@ -302,7 +335,8 @@ impl Publisher {
                 Some(queue) => {
                     stream::submit(account, publish, READY, interruption, |job| stream::enqueue(&queue, job)).await
                 }
-                None => Attempt::Skipped(UnsentReason::NoComponent),
+                None if self.holders.is_held(account.domain()) => Attempt::Skipped(UnsentReason::NoComponent),
+                None => self.holders.pass_on(account, &publish).await,
             },
             Transport::Session => {
                 let patience = self.current.load().config.push.publish_timeout + session::GRACE;

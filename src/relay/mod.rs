@@ -16,6 +16,7 @@
 //! | `shared.rs` | [`Relay`]: the state that all connections share, made of the following components |
 //! | `accounts.rs`, `device_memories.rs` | changes of accounts; the memories of devices |
 //! | `fast/` | tokens by which clients return to their sessions |
+//! | `components.rs` | the components that this node of a cluster holds |
 //! | `publishing.rs`, `absent.rs` | publishes for sessions and accounts; devices that have no session |
 //! | `overload.rs`, `report.rs`, `status.rs` | limits; log and metrics of sessions |
 //! | `certificates.rs`, `upstream_warnings.rs`, `reachability.rs` | warnings for the operator about certificates and upstream servers |
@@ -35,6 +36,7 @@ mod bound;
 mod certificates;
 mod client;
 mod client_address;
+mod components;
 mod device_memories;
 mod fast;
 mod frozen;

@@ -7,6 +7,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::components;
 use super::node_requests::OperatorRequest;
 use super::revocations;
 use super::shared::Relay;
@@ -37,6 +38,10 @@ pub(super) async fn serve(relay: &Arc<Relay>, stream: TlsStream<TcpStream>) {
                 // Without room, the connection ends, and the asker says so.
                 drop(receiver.try_send(OperatorRequest { request, stream }));
             }
+        }
+        NodeRequest::Publish { account, publish } => {
+            let reply = components::publish(relay.publishing(), &account, *publish).await;
+            answer(&mut stream, &reply).await;
         }
         NodeRequest::Affiliation { account, affiliation } => {
             let reply = match revocations::apply(relay.accounts(), &account, &affiliation).await {

@@ -106,6 +106,7 @@ impl NodeRequests {
         let (account, affiliation) = (account.clone(), affiliation.clone());
         match request::ask(tls, node, &NodeRequest::Affiliation { account, affiliation }, ANSWER).await? {
             NodeReply::Known(known) => Ok(known),
+            NodeReply::Published(_) => Err(NodeRequestError::Refused("wrong answer".to_owned())),
             NodeReply::Failed(reason) => Err(NodeRequestError::Refused(reason)),
         }
     }

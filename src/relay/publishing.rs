@@ -1,5 +1,6 @@
 //! Publishes for sessions and accounts ([`Publishing`]), and stores the consequences of the outcomes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::config::Transport;
 use crate::jid::BareJid;
 use crate::metrics::Metrics;
 use crate::publish::{
-    Eligible, Interrupted, PublishPermit, Publisher, PublisherRecord, Revocation, ServiceStatus, TransportSettings,
+    Eligible, HolderNodes, Interrupted, PassedPublish, PublishPermit, Publisher, PublisherRecord, Revocation,
+    ServiceStatus, TransportSettings,
 };
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
@@ -129,6 +131,29 @@ impl Publishing {
     /// Returns whether a transport can publish for an account that has no session.
     pub(super) fn needs_no_session(&self, account: &BareJid, target: &Target) -> bool {
         self.publisher.needs_no_session(account, target)
+    }
+
+    /// As [`Publisher::pass_on_to`].
+    pub(super) fn pass_on_to(&self, nodes: Arc<dyn HolderNodes>) {
+        self.publisher.pass_on_to(nodes);
+    }
+
+    /// As [`Publisher::hold`].
+    pub(super) fn hold(&self, hosts: HashSet<String>) {
+        self.publisher.hold(hosts);
+    }
+
+    /// As [`Publisher::publish_passed`]. The node that asks counts the outcome.
+    pub(super) async fn publish_passed(
+        &self,
+        permit: &PublishPermit,
+        account: &BareJid,
+        publish: Publish,
+    ) -> PassedPublish {
+        match self.accounts.may_act() {
+            true => self.publisher.publish_passed(permit, account, publish).await,
+            false => PassedPublish::NotSent("it has no lease".to_owned()),
+        }
     }
 
     /// Returns the state of the push service of a registration.

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::certificates::CHECK_INTERVAL;
+use super::components;
 use super::revocations::Revocations;
 use super::shared::Relay;
 use super::wake_pushes::WakePushes;
@@ -50,6 +51,7 @@ impl Relay {
             age(self),
             WakePushes::new(self, Arc::clone(&freed)).run(),
             free_dead(self, &freed),
+            components::keep(self),
             check_certificates(self),
             handle_revocations(self),
             watch_lease(self)

@@ -60,6 +60,24 @@ impl NodeCalls<'_> {
         self.0.write(Op::DescribeNode { certificate, is_draining }).await.map(drop)
     }
 
+    /// Makes this node the holder of a component, unless another living node is. Returns the holder.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`], [`StoreError::NoAnswer`], [`StoreError::Unavailable`].
+    pub async fn hold_component(self, jid: &str) -> Result<Option<NodeRecord>, StoreError> {
+        if let Some(holder) = self.component_holder(jid).await? {
+            return Ok(Some(holder));
+        }
+        self.0.write(Op::HoldComponent { jid: jid.to_owned() }).await?;
+        self.component_holder(jid).await
+    }
+
+    async fn component_holder(self, jid: &str) -> Result<Option<NodeRecord>, StoreError> {
+        let query = Query::ComponentHolder { jid: jid.to_owned() };
+        let QueryAnswer::Nodes(nodes) = self.0.read(query).await? else { return Err(StoreError::WrongAnswer) };
+        Ok(nodes.into_iter().next().map(|(node, _)| node))
+    }
+
     /// Notes in the background that an account, which this node owns, logs in with this name, so that other nodes find the
     /// owner.
     pub fn note_login_name(self, account: &BareJid, name: LoginKey) {

@@ -81,6 +81,8 @@ pub(super) enum Op {
     SaveLoginName { account: BareJid, name: LoginKey },
     /// Changes what other nodes know about this one. Idempotent.
     DescribeNode { certificate: Option<Vec<u8>>, is_draining: Option<bool> },
+    /// Makes this node the holder of a component, unless another living node is. Idempotent.
+    HoldComponent { jid: String },
     /// Gives an account up. Idempotent.
     Release { account: BareJid },
     /// Closes the logins of an account that no process serves, except for those that were `kept`, and saves wakes for their
@@ -124,6 +126,7 @@ impl Op {
             | Self::Claim { .. }
             | Self::SaveLoginName { .. }
             | Self::DescribeNode { .. }
+            | Self::HoldComponent { .. }
             | Self::Release { .. }
             | Self::CloseStale { .. }
             | Self::Forget { .. }
@@ -157,6 +160,7 @@ impl Op {
             | Self::ExpireTombstones { .. }
             | Self::SaveHandover { .. }
             | Self::DescribeNode { .. }
+            | Self::HoldComponent { .. }
             | Self::Recover { .. } => &[],
         }
     }

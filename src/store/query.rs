@@ -46,6 +46,8 @@ pub(super) enum Query {
     Away { after: (String, u64) },
     /// The node that owns the account of a login name, or else this account. [`QueryAnswer::Nodes`] with one node or none.
     Owner { name: Option<LoginKey>, account: Option<BareJid> },
+    /// The node that holds a component. [`QueryAnswer::Nodes`] with one node or none.
+    ComponentHolder { jid: String },
     /// All nodes, if wanted with the numbers of accounts that they own. [`QueryAnswer::Nodes`].
     Nodes { counted: bool },
 }

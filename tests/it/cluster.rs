@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Cluster, Enabled, PATIENCE, StubConnection, StubOptions, bodies, eventually, failed, fresh, message,
-    numbered, resumed,
+    Client, Cluster, Enabled, PATIENCE, Prosody, PushService, StubConnection, StubOptions, bodies, eventually, failed,
+    fresh, lost, message, nodes, numbered, push_enable, quick, request, resumed,
 };
 
 async fn cluster(count: u8) -> Cluster {
@@ -200,4 +200,35 @@ async fn a_drained_node_moves_its_sessions_and_goes_on() {
     cluster.nodes[0].start_again().await;
     let (_, output) = cluster.nodes[0].ask(&["node", "list"]).await;
     assert!(output.lines().next().unwrap().contains("  up  "), "{output}");
+}
+
+#[tokio::test]
+async fn the_node_that_holds_a_component_publishes_for_the_others_until_it_dies() {
+    let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
+    let mut service = PushService::connect(&prosody).await;
+    let component = format!(
+        "[host.component]\naddress = '{}'\ndomain = 'pushward.localhost'\nsecret = 'shared'\nfrom = 'component'",
+        prosody.components
+    );
+    let settings = |setup| quick(setup).table(&component).set("push.transports", "['component']");
+    let (mut nodes, _authority) = nodes(2, prosody.address, settings).await;
+    nodes[0].logged(&["push stream established"]).await;
+    let mut phone = nodes[1].login("alice", "phone").await;
+    phone.enable().await;
+    phone.available().await;
+    let answer = request(&mut phone, "push-enable", &push_enable("phone")).await;
+    assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
+    lost(&nodes[1], phone, "alice@localhost/phone").await;
+    let mut bob = Client::plain(prosody.address).await;
+    bob.login("bob", "desk").await;
+    bob.say("alice@localhost/phone", "one").await;
+    let publish = service.publish(PATIENCE).await;
+    assert_eq!(publish.from, "pushward.localhost");
+    nodes[1].logged(&["push notification outcome", "\"transport\":\"component\"", "\"outcome\":\"accepted\""]).await;
+    assert_eq!(nodes[1].count("push stream established"), 0);
+    nodes[0].kill();
+    nodes[1].logged(&["this node holds the component"]).await;
+    nodes[1].logged(&["push stream established"]).await;
+    bob.say("alice@localhost/phone", "two").await;
+    assert_eq!(service.publish(PATIENCE).await.from, "pushward.localhost");
 }

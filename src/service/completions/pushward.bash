@@ -28,6 +28,9 @@ _pushward() {
             pushward,help)
                 cmd="pushward__subcmd__help"
                 ;;
+            pushward,node)
+                cmd="pushward__subcmd__node"
+                ;;
             pushward,print)
                 cmd="pushward__subcmd__print"
                 ;;
@@ -70,6 +73,9 @@ _pushward() {
             pushward__subcmd__help,help)
                 cmd="pushward__subcmd__help__subcmd__help"
                 ;;
+            pushward__subcmd__help,node)
+                cmd="pushward__subcmd__help__subcmd__node"
+                ;;
             pushward__subcmd__help,print)
                 cmd="pushward__subcmd__help__subcmd__print"
                 ;;
@@ -100,6 +106,12 @@ _pushward() {
             pushward__subcmd__help,upgrade)
                 cmd="pushward__subcmd__help__subcmd__upgrade"
                 ;;
+            pushward__subcmd__help__subcmd__node,drain)
+                cmd="pushward__subcmd__help__subcmd__node__subcmd__drain"
+                ;;
+            pushward__subcmd__help__subcmd__node,list)
+                cmd="pushward__subcmd__help__subcmd__node__subcmd__list"
+                ;;
             pushward__subcmd__help__subcmd__push,list)
                 cmd="pushward__subcmd__help__subcmd__push__subcmd__list"
                 ;;
@@ -108,6 +120,24 @@ _pushward() {
                 ;;
             pushward__subcmd__help__subcmd__push,remove)
                 cmd="pushward__subcmd__help__subcmd__push__subcmd__remove"
+                ;;
+            pushward__subcmd__node,drain)
+                cmd="pushward__subcmd__node__subcmd__drain"
+                ;;
+            pushward__subcmd__node,help)
+                cmd="pushward__subcmd__node__subcmd__help"
+                ;;
+            pushward__subcmd__node,list)
+                cmd="pushward__subcmd__node__subcmd__list"
+                ;;
+            pushward__subcmd__node__subcmd__help,drain)
+                cmd="pushward__subcmd__node__subcmd__help__subcmd__drain"
+                ;;
+            pushward__subcmd__node__subcmd__help,help)
+                cmd="pushward__subcmd__node__subcmd__help__subcmd__help"
+                ;;
+            pushward__subcmd__node__subcmd__help,list)
+                cmd="pushward__subcmd__node__subcmd__help__subcmd__list"
                 ;;
             pushward__subcmd__push,help)
                 cmd="pushward__subcmd__push__subcmd__help"
@@ -140,7 +170,7 @@ _pushward() {
 
     case "${cmd}" in
         pushward)
-            opts="-c -h -V --config --help --version run check setup print demo status sessions reload upgrade stop push release forget help"
+            opts="-c -h -V --config --help --version run check setup print demo status sessions reload upgrade stop push release node forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -228,7 +258,7 @@ _pushward() {
             return 0
             ;;
         pushward__subcmd__help)
-            opts="run check setup print demo status sessions reload upgrade stop push release forget help"
+            opts="run check setup print demo status sessions reload upgrade stop push release node forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -286,6 +316,48 @@ _pushward() {
         pushward__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__help__subcmd__node)
+            opts="list drain"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__help__subcmd__node__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__help__subcmd__node__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -479,6 +551,128 @@ _pushward() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pushward__subcmd__node)
+            opts="-c -h --config --help list drain help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__node__subcmd__drain)
+            opts="-c -h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__node__subcmd__help)
+            opts="list drain help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__node__subcmd__help__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__node__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__node__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__node__subcmd__list)
+            opts="-c -h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pushward__subcmd__print)
             opts="-c -h --config --help man bash zsh fish unit socket config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -594,12 +788,16 @@ _pushward() {
             return 0
             ;;
         pushward__subcmd__push__subcmd__list)
-            opts="-c -h --json --config --help"
+            opts="-c -h --node --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --node)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -726,12 +924,16 @@ _pushward() {
             return 0
             ;;
         pushward__subcmd__sessions)
-            opts="-w -i -c -h --json --watch --interval --config --help"
+            opts="-w -i -c -h --json --node --watch --interval --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --node)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --interval)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -818,12 +1020,16 @@ _pushward() {
             return 0
             ;;
         pushward__subcmd__status)
-            opts="-w -i -c -h --json --watch --interval --config --help"
+            opts="-w -i -c -h --json --node --watch --interval --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --node)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --interval)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

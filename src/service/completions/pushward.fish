@@ -39,6 +39,7 @@ complete -c pushward -n "__fish_pushward_needs_command" -f -a "upgrade" -d 'Repl
 complete -c pushward -n "__fish_pushward_needs_command" -f -a "stop" -d 'Drain and end the running daemon, also under a service manager that keeps its sessions at a restart'
 complete -c pushward -n "__fish_pushward_needs_command" -f -a "push" -d 'Manage push registrations'
 complete -c pushward -n "__fish_pushward_needs_command" -f -a "release" -d 'Deliver the stanzas again that were set aside for the devices of an account'
+complete -c pushward -n "__fish_pushward_needs_command" -f -a "node" -d 'Show and drain the nodes of the cluster'
 complete -c pushward -n "__fish_pushward_needs_command" -f -a "forget" -d 'Delete all stored data of an account: registrations and waiting stanzas. Its dark sessions end'
 complete -c pushward -n "__fish_pushward_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pushward -n "__fish_pushward_using_subcommand run" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
@@ -65,15 +66,17 @@ complete -c pushward -n "__fish_pushward_using_subcommand demo" -s c -l config -
 complete -c pushward -n "__fish_pushward_using_subcommand demo" -l serve -d 'Keep everything running after the story, for XMPP clients of your own'
 complete -c pushward -n "__fish_pushward_using_subcommand demo" -s v -l verbose -d 'Show every stanza'
 complete -c pushward -n "__fish_pushward_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand status" -l node -d 'Only this node of the cluster; without it, all nodes' -r
 complete -c pushward -n "__fish_pushward_using_subcommand status" -s i -l interval -d 'Time between refreshes, such as 500ms or 1m' -r
 complete -c pushward -n "__fish_pushward_using_subcommand status" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand status" -l json -d 'Print JSON, one object per line'
-complete -c pushward -n "__fish_pushward_using_subcommand status" -s w -l watch -d 'Refresh until q is pressed; without a terminal, print again at each interval'
+complete -c pushward -n "__fish_pushward_using_subcommand status" -s w -l watch -d 'Refresh until q is pressed; without a terminal, print again at each interval. In a cluster, only the node that is asked'
 complete -c pushward -n "__fish_pushward_using_subcommand status" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand sessions" -l node -d 'Only this node of the cluster; without it, all nodes' -r
 complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s i -l interval -d 'Time between refreshes, such as 500ms or 1m' -r
 complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand sessions" -l json -d 'Print JSON, one object per line'
-complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s w -l watch -d 'Refresh until q is pressed; without a terminal, print again at each interval'
+complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s w -l watch -d 'Refresh until q is pressed; without a terminal, print again at each interval. In a cluster, only the node that is asked'
 complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s h -l help -d 'Print help'
 complete -c pushward -n "__fish_pushward_using_subcommand reload" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand reload" -l json -d 'Print JSON, one object per line'
@@ -90,6 +93,7 @@ complete -c pushward -n "__fish_pushward_using_subcommand push; and not __fish_s
 complete -c pushward -n "__fish_pushward_using_subcommand push; and not __fish_seen_subcommand_from list ping remove help" -f -a "ping" -d 'Send a test notification and show the answer of the push service'
 complete -c pushward -n "__fish_pushward_using_subcommand push; and not __fish_seen_subcommand_from list ping remove help" -f -a "remove" -d 'Remove registrations: the device gets no notifications until it enables push again'
 complete -c pushward -n "__fish_pushward_using_subcommand push; and not __fish_seen_subcommand_from list ping remove help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pushward -n "__fish_pushward_using_subcommand push; and __fish_seen_subcommand_from list" -l node -d 'Only accounts that this node of the cluster owns' -r
 complete -c pushward -n "__fish_pushward_using_subcommand push; and __fish_seen_subcommand_from list" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand push; and __fish_seen_subcommand_from list" -l json -d 'Print JSON, one object per line'
 complete -c pushward -n "__fish_pushward_using_subcommand push; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
@@ -106,23 +110,40 @@ complete -c pushward -n "__fish_pushward_using_subcommand push; and __fish_seen_
 complete -c pushward -n "__fish_pushward_using_subcommand release" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand release" -l json -d 'Print JSON, one object per line'
 complete -c pushward -n "__fish_pushward_using_subcommand release" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and not __fish_seen_subcommand_from list drain help" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
+complete -c pushward -n "__fish_pushward_using_subcommand node; and not __fish_seen_subcommand_from list drain help" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and not __fish_seen_subcommand_from list drain help" -f -a "list" -d 'List the nodes: number, address, state, accounts'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and not __fish_seen_subcommand_from list drain help" -f -a "drain" -d 'Move the sessions of a node to the others. It takes no more clients, and runs until it is stopped'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and not __fish_seen_subcommand_from list drain help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from list" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from list" -l json -d 'Print JSON, one object per line'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from drain" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from drain" -l json -d 'Print JSON, one object per line'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from drain" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the nodes: number, address, state, accounts'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from help" -f -a "drain" -d 'Move the sessions of a node to the others. It takes no more clients, and runs until it is stopped'
+complete -c pushward -n "__fish_pushward_using_subcommand node; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pushward -n "__fish_pushward_using_subcommand forget" -s c -l config -d 'Configuration file; if the default does not exist, /etc/pushward/config.toml is used' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand forget" -l json -d 'Print JSON, one object per line'
 complete -c pushward -n "__fish_pushward_using_subcommand forget" -s h -l help -d 'Print help'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "run" -d 'Run the daemon (the default)'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "check" -d 'Check the configuration, certificates, upstream servers and push services, and report problems with their remedy'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "setup" -d 'Write a configuration for one domain, from options or interactively'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "print" -d 'Print the manual page, shell completions, systemd units or the default configuration'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "demo" -d 'Demonstrate a push notification, with a built-in XMPP server, push service and clients'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "status" -d 'Show the status of the running daemon'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "sessions" -d 'List the sessions'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "reload" -d 'Reload the configuration: certificates, hosts, limits, push rules, log level. Sessions stay connected'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "upgrade" -d 'Replace the running daemon by the program that is installed now. Dark sessions go on; connected clients resume'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "stop" -d 'Drain and end the running daemon, also under a service manager that keeps its sessions at a restart'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "push" -d 'Manage push registrations'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "release" -d 'Deliver the stanzas again that were set aside for the devices of an account'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "forget" -d 'Delete all stored data of an account: registrations and waiting stanzas. Its dark sessions end'
-complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release forget help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "run" -d 'Run the daemon (the default)'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "check" -d 'Check the configuration, certificates, upstream servers and push services, and report problems with their remedy'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "setup" -d 'Write a configuration for one domain, from options or interactively'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "print" -d 'Print the manual page, shell completions, systemd units or the default configuration'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "demo" -d 'Demonstrate a push notification, with a built-in XMPP server, push service and clients'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "status" -d 'Show the status of the running daemon'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "sessions" -d 'List the sessions'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "reload" -d 'Reload the configuration: certificates, hosts, limits, push rules, log level. Sessions stay connected'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "upgrade" -d 'Replace the running daemon by the program that is installed now. Dark sessions go on; connected clients resume'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "stop" -d 'Drain and end the running daemon, also under a service manager that keeps its sessions at a restart'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "push" -d 'Manage push registrations'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "release" -d 'Deliver the stanzas again that were set aside for the devices of an account'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "node" -d 'Show and drain the nodes of the cluster'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "forget" -d 'Delete all stored data of an account: registrations and waiting stanzas. Its dark sessions end'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and not __fish_seen_subcommand_from run check setup print demo status sessions reload upgrade stop push release node forget help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pushward -n "__fish_pushward_using_subcommand help; and __fish_seen_subcommand_from push" -f -a "list" -d 'List the registrations, with shortened nodes'
 complete -c pushward -n "__fish_pushward_using_subcommand help; and __fish_seen_subcommand_from push" -f -a "ping" -d 'Send a test notification and show the answer of the push service'
 complete -c pushward -n "__fish_pushward_using_subcommand help; and __fish_seen_subcommand_from push" -f -a "remove" -d 'Remove registrations: the device gets no notifications until it enables push again'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and __fish_seen_subcommand_from node" -f -a "list" -d 'List the nodes: number, address, state, accounts'
+complete -c pushward -n "__fish_pushward_using_subcommand help; and __fish_seen_subcommand_from node" -f -a "drain" -d 'Move the sessions of a node to the others. It takes no more clients, and runs until it is stopped'

@@ -61,7 +61,7 @@ pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<Quer
             QueryAnswer::Wakes(wakes::all(transaction)?.into_iter().filter(|(noted, _)| *noted == slot).collect())
         }
         // Nobody else is there.
-        Query::Owner { .. } | Query::Nodes { .. } => QueryAnswer::Nodes(Vec::new()),
+        Query::Owner { .. } | Query::ComponentHolder { .. } | Query::Nodes { .. } => QueryAnswer::Nodes(Vec::new()),
         Query::Away { after } => QueryAnswer::Away(ageing::away(transaction, &after)?),
     })
 }

@@ -95,6 +95,7 @@ impl Tables<'_> {
             Op::Claim { .. }
             | Op::SaveLoginName { .. }
             | Op::DescribeNode { .. }
+            | Op::HoldComponent { .. }
             | Op::Release { .. }
             | Op::CloseStale { .. } => Effect::Nothing,
             Op::Recover { now, revision, kept, .. } => {

@@ -65,6 +65,15 @@ pub(super) fn describe(plan: &mut GroupPlan<'_>, certificate: Option<&[u8]>, is_
     done()
 }
 
+/// Makes this node the holder of a component, unless another living node is.
+pub(super) fn hold(plan: &mut GroupPlan<'_>, jid: &str) -> OpOutcome {
+    const HOLD: &str = "INSERT INTO component (jid, owner, owner_epoch) VALUES ($1, $2, $3) ON CONFLICT (jid) DO UPDATE \
+        SET owner = excluded.owner, owner_epoch = excluded.owner_epoch WHERE component.owner = excluded.owner \
+        OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = component.owner AND n.epoch = component.owner_epoch)";
+    plan.call(HOLD, params![jid.to_owned(), plan.writer.node, plan.writer.epoch], RowMeaning::Nothing);
+    done()
+}
+
 /// Gives an account up.
 pub(super) fn release(plan: &mut GroupPlan<'_>, account: &BareJid) -> Result<OpOutcome, StoreError> {
     let id = plan.id(account)?;

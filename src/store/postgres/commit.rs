@@ -183,6 +183,7 @@ fn perform(plan: &mut GroupPlan<'_>, number: usize, op: &Op, group: &OpGroup<'_>
         Op::DescribeNode { certificate, is_draining } => {
             Ok(claims::describe(plan, certificate.as_deref(), *is_draining))
         }
+        Op::HoldComponent { jid } => Ok(claims::hold(plan, jid)),
         Op::Release { account } => claims::release(plan, account),
         Op::CloseStale { account, now, revision, kept } => {
             changes::close_stale(plan, account, *now, *revision, |login| !kept.contains(&login))

@@ -100,6 +100,7 @@ impl Knowledge {
                 | Op::Claim { .. }
                 | Op::SaveLoginName { .. }
                 | Op::DescribeNode { .. }
+                | Op::HoldComponent { .. }
                 | Op::Release { .. }
                 | Op::CloseStale { .. }
                 | Op::SaveTombstone { .. }
@@ -339,6 +340,7 @@ fn needs_record(op: &Op, has_row: impl Fn(&SpoolId) -> bool) -> Vec<&BareJid> {
         | Op::Claim { .. }
         | Op::SaveLoginName { .. }
         | Op::DescribeNode { .. }
+        | Op::HoldComponent { .. }
         | Op::Release { .. }
         | Op::SaveTombstone { .. }
         | Op::ExpireTombstones { .. }

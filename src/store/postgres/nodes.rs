@@ -12,6 +12,8 @@ const OWNER: &str = "SELECT n.id, n.epoch, n.address, n.certificate, n.lease_unt
     FROM account a JOIN node n ON n.id = a.owner AND n.epoch = a.owner_epoch \
     WHERE a.id = coalesce((SELECT account FROM login WHERE host = $1 AND authcid = $2), \
     (SELECT id FROM account WHERE jid = $3))";
+const HOLDER: &str = "SELECT n.id, n.epoch, n.address, n.certificate, n.lease_until > clock_timestamp(), n.draining, 0::bigint \
+    FROM component c JOIN node n ON n.id = c.owner AND n.epoch = c.owner_epoch WHERE c.jid = $1";
 const NODES: &str = "SELECT n.id, n.epoch, n.address, n.certificate, n.lease_until > clock_timestamp(), n.draining, \
     CASE WHEN $1 THEN (SELECT count(*) FROM account a WHERE a.owner = n.id AND a.owner_epoch = n.epoch) ELSE 0 END \
     FROM node n ORDER BY n.id";
@@ -24,6 +26,11 @@ pub(super) async fn owner(
     let (host, authcid) = (name.map(|name| name.host.clone()), name.map(|name| name.authcid.clone()));
     let account = account.map(|account| account.as_str().to_owned());
     let rows = connection.query(&StatementCall::new(OWNER, params![host, authcid, account])).await?;
+    Ok(QueryAnswer::Nodes(rows.iter().map(record).collect()))
+}
+
+pub(super) async fn holder(connection: &PrimaryConnection, jid: &str) -> Result<QueryAnswer, Error> {
+    let rows = connection.query(&StatementCall::new(HOLDER, params![jid.to_owned()])).await?;
     Ok(QueryAnswer::Nodes(rows.iter().map(record).collect()))
 }
 

@@ -160,6 +160,7 @@ pub(super) async fn answer(connection: &PrimaryConnection, node: i16, query: &Qu
             QueryAnswer::Away(away(&connection.query(&StatementCall::new(AWAY, params)).await?))
         }
         Query::Owner { name, account } => nodes::owner(connection, name.as_ref(), account.as_ref()).await?,
+        Query::ComponentHolder { jid } => nodes::holder(connection, jid).await?,
         Query::Nodes { counted } => nodes::all(connection, *counted).await?,
     })
 }

@@ -105,6 +105,7 @@ impl Writer {
             | Op::Claim { .. }
             | Op::SaveLoginName { .. }
             | Op::DescribeNode { .. }
+            | Op::HoldComponent { .. }
             | Op::Release { .. }
             | Op::CloseStale { .. }
             | Op::Forget { .. }

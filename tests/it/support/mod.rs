@@ -42,7 +42,7 @@ pub(crate) use app_server::{AppClient, AppServer, AppStream};
 pub(crate) use authority::{Authority, Issued};
 pub(crate) use browser::Browser;
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, nodes};
 pub(crate) use descriptors::raise_descriptors;
 pub(crate) use disk::Fault;
 pub(crate) use dns::{NameServer, Record};
