@@ -224,7 +224,8 @@ async fn the_node_that_holds_a_component_publishes_for_the_others_until_it_dies(
     bob.say("alice@localhost/phone", "one").await;
     let publish = service.publish(PATIENCE).await;
     assert_eq!(publish.from, "pushward.localhost");
-    nodes[1].logged(&["push notification outcome", "\"transport\":\"component\"", "\"outcome\":\"accepted\""]).await;
+    nodes[1].logged(&["push transport selected", "\"transport\":\"component\""]).await;
+    nodes[1].logged(&["push notification outcome", "\"outcome\":\"accepted\""]).await;
     assert_eq!(nodes[1].count("push stream established"), 0);
     nodes[0].kill();
     nodes[1].logged(&["this node holds the component"]).await;

@@ -369,6 +369,19 @@ impl Client {
         seen
     }
 
+    /// Reads and answers `<r/>` for that long, and passes what comes to `take` at once. Returns whether the connection is still
+    /// open.
+    pub(crate) async fn read_for(&mut self, observed: Duration, mut take: impl FnMut(&str)) -> bool {
+        let deadline = Instant::now() + observed;
+        loop {
+            match self.element(deadline).await {
+                Ok(Some(element)) => take(&element),
+                Ok(None) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
     /// Waits until the proxy ends the connection. Returns what came before.
     pub(crate) async fn closed(&mut self, deadline: Duration) -> Vec<String> {
         let until = Instant::now() + deadline;

@@ -15,7 +15,7 @@ mod jabberd2;
 mod peer;
 #[allow(dead_code, reason = "the tests of the library use the rest")]
 #[path = "../../support/postgres.rs"]
-mod postgres;
+pub(crate) mod postgres;
 mod process;
 mod prosody;
 mod push_server;

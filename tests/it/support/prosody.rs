@@ -67,6 +67,11 @@ impl Prosody {
         Self::having(Extras { accounts, ..Extras::default() }).await
     }
 
+    /// The same with more accounts, stream management and offline storage: it loses nothing itself.
+    pub(crate) async fn keeping(accounts: &[String]) -> Self {
+        Self::having(Extras { modules: &["smacks", "offline"], accounts, ..Extras::default() }).await
+    }
+
     /// The same with open registration of accounts.
     pub(crate) async fn open() -> Self {
         Self::having(Extras { modules: &["register"], settings: "allow_registration = true", ..Extras::default() })

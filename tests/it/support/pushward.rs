@@ -94,6 +94,11 @@ impl Setup {
         self.at_database(&url)
     }
 
+    /// Keeps the state in the database with this URL, which has standbys.
+    pub(crate) fn on_replicated(self, url: &str) -> Self {
+        self.at_database(url).set("store.single", "false")
+    }
+
     /// Keeps the state in the database with this URL.
     fn at_database(self, url: &str) -> Self {
         self.set("store.engine", "'postgres'").set("store.url", &format!("'{url}'")).set("store.single", "true")
