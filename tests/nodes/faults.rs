@@ -148,6 +148,15 @@ impl Stage {
         sleep(CALM).await;
     }
 
+    /// Kills the primary and a node at the same time. A standby becomes the primary.
+    pub(crate) async fn fail_over(&mut self) {
+        self.nodes[0].kill();
+        self.database.fail_over();
+        sleep(Duration::from_secs(12)).await;
+        self.start_again(0).await;
+        sleep(CALM).await;
+    }
+
     async fn start_again(&mut self, node: usize) {
         self.nodes[node].start_again().await;
         self.doors.addresses.lock().unwrap()[node] = self.nodes[node].direct;

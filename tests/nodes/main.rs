@@ -80,6 +80,11 @@ async fn main() -> ExitCode {
             println!("round {round}: {}, {:?}: {}", fault.name(), began.elapsed(), ledger.line());
         }
     }
+    if options.only.is_none() {
+        let began = Instant::now();
+        stage.fail_over().await;
+        println!("at last: kill-node-and-primary, {:?}: {}", began.elapsed(), ledger.line());
+    }
     ledger.stop_sending();
     sender.await.unwrap();
     let settled = ledger.settled(SETTLE).await;

@@ -55,10 +55,10 @@ async fn visit(account: &str, doors: &Doors, known: Option<Resumable>, ledger: &
     let login = async {
         let mut client = Client::over(tcp).handshake(&Tls::trusting(&doors.certificate)).await;
         client.authenticated(account).await;
-        if let Some(Resumable { id, handled }) = &known {
-            if client.resume(id, *handled).await.name == "resumed" {
-                return (client, id.clone());
-            }
+        if let Some(Resumable { id, handled }) = &known
+            && client.resume(id, *handled).await.name == "resumed"
+        {
+            return (client, id.clone());
         }
         client.bind("phone").await;
         let Enabled { id, .. } = client.enable().await;

@@ -68,6 +68,7 @@ impl Prosody {
     }
 
     /// The same with more accounts, stream management and offline storage: it loses nothing itself.
+    #[allow(dead_code, reason = "the campaign of failures in a cluster uses it")]
     pub(crate) async fn keeping(accounts: &[String]) -> Self {
         Self::having(Extras { modules: &["smacks", "offline"], accounts, ..Extras::default() }).await
     }

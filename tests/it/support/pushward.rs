@@ -95,6 +95,7 @@ impl Setup {
     }
 
     /// Keeps the state in the database with this URL, which has standbys.
+    #[allow(dead_code, reason = "the campaign of failures in a cluster uses it")]
     pub(crate) fn on_replicated(self, url: &str) -> Self {
         self.at_database(url).set("store.single", "false")
     }
