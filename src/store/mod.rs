@@ -241,7 +241,10 @@ impl Store {
     /// # Errors
     /// As [`Store::change`].
     pub async fn begin_handover(&self, number: NonZeroU64) -> Result<(), StoreError> {
-        self.write(Op::SaveHandover { number }).await.map(drop)
+        self.write(Op::SaveHandover { number }).await?;
+        // Otherwise another node could claim an account before the next process has taken up its sessions.
+        self.shared.owners.iter().for_each(|owners| owners.keep_all());
+        Ok(())
     }
 
     /// Returns the number of changes that were accepted and are not answered yet.

@@ -44,9 +44,8 @@ pub(super) struct OwnedAccounts {
     accounts: Mutex<HashMap<BareJid, OwnedAccount>>,
     /// Accounts without a user.
     unused: mpsc::UnboundedSender<BareJid>,
-    /// True if what was claimed once stays with this node, as if sessions lived.
-    #[cfg(test)]
-    pub(super) keeps: AtomicBool,
+    /// True if what was claimed stays with this node: the next process goes on with it.
+    keeps: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -66,12 +65,7 @@ impl OwnedAccounts {
     /// Returns the accounts, and the receiver of those that have no user any more.
     pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<BareJid>) {
         let (unused, receiver) = mpsc::unbounded_channel();
-        let owners = Self {
-            accounts: Mutex::default(),
-            unused,
-            #[cfg(test)]
-            keeps: AtomicBool::new(false),
-        };
+        let owners = Self { accounts: Mutex::default(), unused, keeps: AtomicBool::new(false) };
         (Arc::new(owners), receiver)
     }
 
@@ -86,6 +80,11 @@ impl OwnedAccounts {
         (AccountOwnership(Some(Arc::new(used))), turn)
     }
 
+    /// Releases no account any more: the next process goes on with them.
+    pub(super) fn keep_all(&self) {
+        self.keeps.store(true, Ordering::Relaxed);
+    }
+
     /// Uses an account once more, if it is owned.
     pub(super) fn again(self: &Arc<Self>, account: &BareJid) -> Option<AccountOwnership> {
         let mut accounts = lock(&self.accounts);
@@ -97,7 +96,6 @@ impl OwnedAccounts {
     }
 
     fn let_go(&self, account: &BareJid) {
-        #[cfg(test)]
         if self.keeps.load(Ordering::Relaxed) {
             return;
         }

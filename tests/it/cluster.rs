@@ -233,3 +233,27 @@ async fn the_node_that_holds_a_component_publishes_for_the_others_until_it_dies(
     bob.say("alice@localhost/phone", "two").await;
     assert_eq!(service.publish(PATIENCE).await.from, "pushward.localhost");
 }
+
+#[tokio::test]
+async fn an_upgraded_node_keeps_its_epoch_its_sessions_and_its_listener_for_nodes() {
+    let mut cluster = cluster(2).await;
+    let (client, server, enabled) = logged_in(&mut cluster, 0).await;
+    lost(&cluster.nodes[0], client, "alice@localhost/phone").await;
+    cluster.nodes[0].replaced().await;
+    server.send(message("after"));
+    let (mut client, _) = resumed(&cluster.nodes[1], &enabled, 0).await;
+    assert_eq!(bodies(&client.messages(1).await), ["after"]);
+    server.assert_open();
+    assert_eq!(cluster.psql("SELECT epoch, draining FROM node WHERE id = 1").trim(), "1|f");
+}
+
+/// A client that comes with the name of another one's node is no node.
+#[tokio::test]
+async fn strangers_get_nothing_from_the_listener_for_nodes() {
+    let cluster = cluster(2).await;
+    let address = cluster.psql("SELECT address FROM node WHERE id = 1").trim().parse().unwrap();
+    let mut stranger = Client::plain(address).await;
+    stranger.try_send("<stream:stream xmlns='jabber:client' to='localhost'>").await;
+    assert_eq!(stranger.closed(PATIENCE).await, [] as [String; 0]);
+    cluster.nodes[0].logged(&["connection refused: not of a node of the cluster"]).await;
+}

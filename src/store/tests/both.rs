@@ -89,7 +89,7 @@ impl TestEngine {
             Self::Postgres(database) => {
                 let store = Store::open_postgres(database.settings(0), limits).unwrap();
                 let owners = store.shared.owners.as_ref().unwrap();
-                owners.keeps.store(true, Ordering::Relaxed);
+                owners.keep_all();
                 store
             }
         }

@@ -27,7 +27,7 @@ impl Rig {
             ..TestDatabase::any(0)
         };
         let store = Store::open_postgres(settings, SpoolLimits::default()).unwrap();
-        store.shared.owners.as_ref().unwrap().keeps.store(true, std::sync::atomic::Ordering::Relaxed);
+        store.shared.owners.as_ref().unwrap().keep_all();
         Self { servers, store }
     }
 
