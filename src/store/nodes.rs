@@ -94,7 +94,7 @@ impl NodeCalls<'_> {
     /// Frees the accounts of dead nodes, closes their sessions and saves wakes for their devices. Returns those devices.
     ///
     /// # Errors
-    /// As [`Store::recover`].
+    /// As [`Store::recover`](super::Store::recover).
     pub async fn free_dead(self, now: UnixSecs) -> Result<Vec<Slot>, StoreError> {
         let recover = |revision| Op::Recover { now, revision, kept: Arc::default(), after: None, found: Vec::new() };
         let Effect::Recovered(slots) = self.0.write_many(recover).await? else {
@@ -107,7 +107,7 @@ impl NodeCalls<'_> {
     /// the device meanwhile.
     ///
     /// # Errors
-    /// As [`Store::claim`], except for [`StoreError::Elsewhere`].
+    /// As [`Store::claim`](super::Store::claim), except for [`StoreError::Elsewhere`].
     pub async fn claim_wake(self, slot: &Slot) -> Result<Option<AccountOwnership>, StoreError> {
         let ownership = match self.0.claim(&slot.account).await {
             Err(StoreError::Elsewhere { .. }) => return Ok(None),

@@ -9,16 +9,16 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AdminRequest {
-    /// Returns the state of the daemon: one [`AdminAnswer::Status`].
+    /// Returns the state of the daemon: one [`Status`](super::AdminAnswer::Status).
     Status,
-    /// Lists the sessions: one [`AdminAnswer::Session`] each.
+    /// Lists the sessions: one [`Session`](super::AdminAnswer::Session) each.
     Sessions,
-    /// Lists the registrations of one account or of all: one [`AdminAnswer::Registration`] each.
+    /// Lists the registrations of one account or of all: one [`Registration`](super::AdminAnswer::Registration) each.
     PushList {
         /// The account.
         account: Option<BareJid>,
     },
-    /// Sends a notification: one [`AdminAnswer::Ping`] for each registration.
+    /// Sends a notification: one [`Ping`](super::AdminAnswer::Ping) for each registration.
     PushPing {
         /// The account.
         account: BareJid,
@@ -27,7 +27,7 @@ pub enum AdminRequest {
         /// The node at the push service, in full or as it is listed. `None`: all.
         node: Option<Secret<String>>,
     },
-    /// Removes registrations: one [`AdminAnswer::Removed`].
+    /// Removes registrations: one [`Removed`](super::AdminAnswer::Removed).
     PushRemove {
         /// The account.
         account: BareJid,
@@ -36,26 +36,26 @@ pub enum AdminRequest {
         /// The node at the push service, in full or as it is listed. `None`: all.
         node: Option<Secret<String>>,
     },
-    /// Reloads the configuration: one [`AdminAnswer::Reloaded`].
+    /// Reloads the configuration: one [`Reloaded`](super::AdminAnswer::Reloaded).
     Reload,
-    /// Drains, then ends the daemon: one [`AdminAnswer::Stopping`].
+    /// Drains, then ends the daemon: one [`Stopping`](super::AdminAnswer::Stopping).
     Stop,
     /// Replaces the daemon by the program that is installed now, without ending its dark sessions: one
-    /// [`AdminAnswer::Upgrading`].
+    /// [`Upgrading`](super::AdminAnswer::Upgrading).
     Upgrade,
-    /// Delivers the stanzas that are set aside for an account's devices: one [`AdminAnswer::Released`].
+    /// Delivers the stanzas that are set aside for an account's devices: one [`Released`](super::AdminAnswer::Released).
     Release {
         /// The account.
         account: BareJid,
     },
-    /// Deletes all data of an account, known or not: one [`AdminAnswer::Forgotten`].
+    /// Deletes all data of an account, known or not: one [`Forgotten`](super::AdminAnswer::Forgotten).
     Forget {
         /// The account.
         account: BareJid,
     },
-    /// Lists the nodes of the cluster: one [`AdminAnswer::Node`] each.
+    /// Lists the nodes of the cluster: one [`Node`](super::AdminAnswer::Node) each.
     Nodes,
-    /// Moves the sessions of this node to others: one [`AdminAnswer::NodeDraining`].
+    /// Moves the sessions of this node to others: one [`NodeDraining`](super::AdminAnswer::NodeDraining).
     DrainNode,
     /// The same request to one node of the cluster.
     OnNode {
@@ -64,8 +64,8 @@ pub enum AdminRequest {
         /// The request.
         request: Box<AdminRequest>,
     },
-    /// The same request to each node of the cluster. Each answer is an [`AdminAnswer::OfNode`], with an
-    /// [`AdminAnswer::Unreached`] for each node that does not answer.
+    /// The same request to each node of the cluster. Each answer is an [`OfNode`](super::AdminAnswer::OfNode), with an
+    /// [`Unreached`](super::AdminAnswer::Unreached) for each node that does not answer.
     OnAllNodes {
         /// The request.
         request: Box<AdminRequest>,
