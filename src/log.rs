@@ -11,6 +11,9 @@ use crate::config::{Log, LogFormat};
 /// The environment variable that overrides `[log] level`.
 pub const OVERRIDE: &str = EnvFilter::DEFAULT_ENV;
 
+/// The crate whose lines are never logged.
+const SILENT: &str = "tokio_postgres=off";
+
 /// Changes the filter of the log; set once, by [`init`].
 static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
@@ -51,11 +54,26 @@ pub fn change(log: &Log) {
 
 fn filter(log: &Log) -> EnvFilter {
     let directives = std::env::var(OVERRIDE).ok().filter(|value| !value.is_empty());
-    EnvFilter::builder().parse_lossy(directives.as_deref().unwrap_or(&log.level))
+    let filter = EnvFilter::builder().parse_lossy(directives.as_deref().unwrap_or(&log.level));
+    // It logs the parameters of statements, which are records of users.
+    SILENT.parse().into_iter().fold(filter, EnvFilter::add_directive)
 }
 
 fn report(changed: Result<(), tracing_subscriber::reload::Error>) {
     if let Err(error) = changed {
         tracing::error!(%error, "cannot change log level");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_level_logs_the_parameters_of_statements() {
+        for level in ["trace", "debug", "info"] {
+            let log = Log { level: level.to_owned(), ..Log::default() };
+            assert!(filter(&log).to_string().contains(SILENT), "{}", filter(&log));
+        }
     }
 }
