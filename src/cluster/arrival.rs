@@ -1,5 +1,5 @@
-//! A connection that came to the listener for other nodes: [`accept`] returns the client that a node has passed on, or a request. Strangers get
-//! nothing but the end of a TLS handshake.
+//! A connection that came to the listener for other nodes: [`accept`] returns the client that a node has passed on, or a request.
+//! Strangers get nothing but the end of a TLS handshake.
 
 use std::io;
 

@@ -31,7 +31,7 @@ pub enum NodeRequest {
     Affiliation {
         /// The account.
         account: BareJid,
-        /// What the push service said.
+        /// The announcement of the push service.
         affiliation: Affiliation,
     },
     /// Publish over the component that the node holds. The answer is a [`NodeReply`].
@@ -47,7 +47,7 @@ pub enum NodeRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeReply {
-    /// Whether the account has the registration.
+    /// True if the account has the registration.
     Known(bool),
     /// The publish was sent, with this outcome.
     Published(Outcome),

@@ -116,7 +116,7 @@ async fn a_node_without_a_lease_for_patience_ends_its_sessions_and_joins_again()
     let mut cluster = cluster(1).await;
     let (mut client, server, _) = logged_in(&mut cluster, 0).await;
     cluster.nodes[0].set_reachable(false);
-    // What needs no disk goes on.
+    // Live traffic needs no disk and goes on.
     server.send(message("live"));
     assert_eq!(bodies(&client.messages(1).await), ["live"]);
     cluster.nodes[0].logged(&["no lease within [store] patience"]).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-/// What has become of a message.
+/// The fate of a message.
 #[derive(Clone, Debug, Default)]
 struct Fate {
     to: String,

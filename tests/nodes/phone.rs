@@ -89,7 +89,7 @@ pub(crate) async fn send(server: SocketAddr, accounts: Vec<String>, rate: u32, l
             .await;
         bob.read_for(pause, |element| returned(element, &ledger)).await;
     }
-    // What comes back later.
+    // Messages that come back later.
     tokio::spawn(async move { while bob.read_for(LOGIN, |element| returned(element, &ledger)).await {} });
 }
 

@@ -211,7 +211,7 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
 }
 
-/// What comes until the server's footer cannot be stored either, so the session waits for what is on its way.
+/// Stanzas that come until the server's footer cannot be stored either, so the session waits for those on their way.
 #[test]
 fn a_session_whose_node_was_replaced_leaves_to_the_server_or_the_senders_what_nobody_has() {
     for is_full in [true, false] {
