@@ -81,7 +81,9 @@ pub(super) async fn keep(relay: &Relay) {
     let mut deaths = lease.deaths();
     let mut before = HashSet::new();
     loop {
-        match look(relay, &components).await {
+        // Without a lease, another node may hold them.
+        let found = if lease.is_valid(Instant::now()) { look(relay, &components).await } else { Ok(HashSet::new()) };
+        match found {
             Ok(held) => {
                 for host in held.difference(&before) {
                     tracing::info!(host, "this node holds the component");
@@ -93,11 +95,6 @@ pub(super) async fn keep(relay: &Relay) {
                 before = held;
             }
             Err(error) => tracing::debug!(%error, "holders of components not known"),
-        }
-        if !lease.is_valid(Instant::now()) {
-            // Another node may hold them.
-            relay.publishing().hold(HashSet::new());
-            before.clear();
         }
         select! {
             changed = deaths.changed() => if changed.is_err() { return },
