@@ -9,6 +9,7 @@ use crate::metrics::{Metrics, Wait};
 use crate::session::negotiate::SaslFailure;
 use crate::session::queue::Full;
 use crate::session::{Event, Reported, ShedCounts};
+use crate::store::StoreError;
 use crate::xml::{Frame, Skipped, excerpt};
 
 /// The maximum length of a stanza's id in a log line, in characters.
@@ -33,6 +34,13 @@ pub(super) struct Reports {
 impl Reports {
     pub(super) fn new(metrics: Arc<Metrics>, guards: Arc<Guards>) -> Self {
         Self { metrics, guards }
+    }
+
+    /// Logs that this node cannot become the owner of an account, so that the client's connection is closed.
+    pub(super) fn on_not_claimed(&self, error: &StoreError) {
+        if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::NotClaimed) {
+            tracing::warn!(%error, suppressed, "account not claimed: client connection closed");
+        }
     }
 
     /// Logs and counts a stanza of the server that is not passed on.

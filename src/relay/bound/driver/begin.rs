@@ -7,7 +7,6 @@ use tokio::time::timeout;
 
 use super::SessionDriver;
 use crate::clock::{self, Instant};
-use crate::limits::ConnectionRefusal;
 use crate::metrics::Wait;
 use crate::relay::bound::legs::SessionLegs;
 use crate::relay::bound::place::Place;
@@ -19,7 +18,7 @@ use crate::relay::read_ahead::{ReadAhead, while_served};
 use crate::relay::shared::Relay;
 use crate::session::sasl::SaslIdentity;
 use crate::session::{Bound, Clock, Session};
-use crate::store::{LoginKey, StoreError};
+use crate::store::LoginKey;
 use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
 
 /// The time that the store has to return the device of a login.
@@ -41,7 +40,7 @@ pub(in crate::relay::bound) async fn begin(
         refused => {
             drop((near, far));
             match refused {
-                Ok(Err(error)) => report_not_claimed(&relay, &error),
+                Ok(Err(error)) => relay.reports().on_not_claimed(&error),
                 Ok(Ok(_)) | Err(_) => report_late(&relay),
             }
             // Without an error: the client is to try again.
@@ -87,12 +86,6 @@ pub(in crate::relay::bound) async fn begin(
     let driver = Box::new(SessionDriver::new(relay, session, place, siblings, watched, legs, clock.now));
     let ends = near.map(TaskEvent::Client).into_iter().chain(far.map(TaskEvent::Upstream));
     Some((driver, FirstEvents { frames, events: ends.collect() }))
-}
-
-fn report_not_claimed(relay: &Relay, error: &StoreError) {
-    if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NotClaimed) {
-        tracing::warn!(%error, suppressed, "account not claimed: client connection closed");
-    }
 }
 
 fn report_late(relay: &Relay) {

@@ -159,9 +159,7 @@ impl LoginDriver<'_> {
         match self.wait_for(claim, OperationDeadline::Store).await {
             Some(Ok(ownership)) => self.ownership = Some(ownership),
             Some(Err(error)) => {
-                if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NotClaimed) {
-                    tracing::warn!(%error, suppressed, "account not claimed: client connection closed");
-                }
+                relay.reports().on_not_claimed(&error);
                 self.interrupted = Some(LoginEvent::Stop(Stop::OtherOwner));
             }
             // The login ends for another reason.
