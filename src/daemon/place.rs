@@ -33,7 +33,10 @@ pub(super) async fn watch(relay: Arc<Relay>, process: ProcessHandle) {
     }
     if is_node {
         tracing::error!("ending all sessions, then joining the cluster again");
-        return process.rejoin().await;
+        while !process.rejoin() {
+            sleep(LOOK).await;
+        }
+        return;
     }
     tracing::error!("another process has taken the place of this one in the database: ending all sessions");
     if let Err(error) = process.stop().await {

@@ -44,9 +44,10 @@ impl ProcessHandle {
         replied.await.map_err(|_| ENDING.to_owned())
     }
 
-    /// Requests that the node ends its sessions and joins its cluster again. If the process ends already, nothing happens.
-    pub(super) async fn rejoin(&self) {
-        drop(self.0.send(ProcessRequest::Rejoin).await);
+    /// Requests that the node ends its sessions and joins its cluster again. Returns whether the request waits, or the process
+    /// ends already; if not, too many requests wait.
+    pub(super) fn rejoin(&self) -> bool {
+        !matches!(self.0.try_send(ProcessRequest::Rejoin), Err(mpsc::error::TrySendError::Full(_)))
     }
 
     /// Requests that the installed program replaces the process. Returns once that has begun.
